@@ -1,0 +1,1 @@
+"""lorafit: LoRA fine-tuning of Hugging Face models, configured by measurement."""

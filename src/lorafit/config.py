@@ -1,0 +1,128 @@
+"""The settings of a run: one strict model per stage, every default written once, here.
+
+``None`` means "not set". PEFT's and Trainer's spellings are used for what they name.
+The settings of the adapter itself belong to its method (``methods/<name>.py``);
+`AdapterConfig` only names the method and carries them.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+PositiveInt = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+class Stage(BaseModel):
+    """Base of the stages: unknown keys are errors, and values are checked on assignment."""
+
+    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+
+
+class ModelConfig(Stage):
+    """Which pretrained model to adapt."""
+
+    name_or_path: str
+    """Hub id, local folder, or ``package:NAME/path`` (files inside an installed package)."""
+    revision: str | None = None
+    gguf_file: str | None = None
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
+    """Number format of the frozen weights; the adapter is always float32."""
+    attn_implementation: str | None = None
+    trust_remote_code: bool = False
+
+
+class DataConfig(Stage):
+    """Which data to train on, and how its columns are read."""
+
+    path: str
+    """Hub id, local file or folder, or ``package:NAME/path``."""
+    name: str | None = None
+    """Configuration name of a Hub data set."""
+    revision: str | None = None
+    text: list[str] | None = None
+    """Text column, or two for text pairs; ``None``: guessed, and said."""
+    label: str | None = None
+    """Label column; ``None``: guessed, and said."""
+    where: str | None = None
+    """Keep only rows for which this is true, e.g. ``category != 'plot'``."""
+    max_length: PositiveInt | None = None
+    """Longest input in tokens; ``None``: the model's own limit, at most 512."""
+    validation_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1
+    """Share of the training rows carved off when the data has no validation split."""
+    test_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1
+    """Share of the training rows carved off when the data has no test split."""
+    max_train_samples: PositiveInt | None = None
+    max_eval_samples: PositiveInt | None = None
+
+
+class AdapterConfig(BaseModel):
+    """The method and its own settings (checked by the method's ``Config``)."""
+
+    model_config = ConfigDict(extra="allow", validate_assignment=True)
+
+    method: str = "lora"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The method's own settings, without its name."""
+        return dict(self.model_extra or {})
+
+
+class TrainConfig(Stage):
+    """The training loop."""
+
+    learning_rate: Annotated[float, Field(gt=0.0)] = 2e-3
+    """Peak learning rate. LoRA wants about ten times that of full fine-tuning
+    ("LoRA Without Regret", Thinking Machines 2025); docs/explanation has our measurements."""
+    num_train_epochs: Annotated[float, Field(gt=0.0)] = 3.0
+    max_steps: PositiveInt | None = None
+    """Stops after this many optimizer steps; overrides ``num_train_epochs``."""
+    per_device_train_batch_size: PositiveInt = 32
+    per_device_eval_batch_size: PositiveInt = 64
+    gradient_accumulation_steps: PositiveInt = 1
+    lr_scheduler_type: Literal["warmup_stable_decay", "linear"] = "warmup_stable_decay"
+    warmup_ratio: Fraction = 0.06
+    decay_ratio: Fraction = 0.25
+    """Share of the steps over which ``warmup_stable_decay`` falls to zero at the end."""
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
+    adam_beta1: Fraction = 0.9
+    adam_beta2: Fraction = 0.999
+    adam_epsilon: Annotated[float, Field(gt=0.0)] = 1e-8
+    max_grad_norm: Annotated[float, Field(gt=0.0)] | None = 1.0
+    eval_steps: PositiveInt | None = None
+    """Steps between evaluations; ``None``: four times an epoch."""
+    early_stopping_patience: PositiveInt | None = 8
+    """Evaluations without a better validation loss before training stops; ``None``: never."""
+    load_best_model_at_end: bool = True
+    logging_steps: PositiveInt = 10
+    bf16: bool = False
+    """Autocast to bfloat16 in forward and backward."""
+    report_to: list[Literal["tensorboard", "trackio", "wandb", "mlflow"]] = []
+
+
+class RunConfig(Stage):
+    """Where the results go."""
+
+    dir: str = "runs"
+    name: str | None = None
+    """Folder name below ``dir``; ``None``: made from the model, the data and a counter."""
+    confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
+    """Level of the reported intervals."""
+
+
+class Config(Stage):
+    """Everything one run needs."""
+
+    task: str | None = None
+    """Task name; ``None``: sequence classification."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    deterministic: bool = False
+    """Ask torch for bit-reproducible kernels."""
+    model: ModelConfig
+    data: DataConfig
+    adapter: AdapterConfig = AdapterConfig()
+    train: TrainConfig = TrainConfig()
+    run: RunConfig = RunConfig()

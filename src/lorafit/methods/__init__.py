@@ -1,0 +1,8 @@
+"""PEFT methods: the maths of each, one file a method."""
+
+from __future__ import annotations
+
+from lorafit.methods.base import Method
+from lorafit.registry import Registry
+
+methods: Registry[Method] = Registry("method", "lorafit.methods")
