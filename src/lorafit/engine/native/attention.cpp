@@ -174,25 +174,22 @@ class Job {
   // Row of scores to probabilities, in place; returns log sum exp.
   static float softmax(float* p, long n) {
     vf top = splat(p[0]);
-    over(n, [&](long j, auto lanes) {
-      vf v = load(p + j, lanes);
-      top = int(lanes) == W ? max(v, top) : top;
-    });
+    over_padded(n, [&](long j, auto lanes) { top = max(first(load(p + j), lanes, p[0]), top); });
     float m = max(top);
-    for (long j = n - n % W; j < n; j++) m = p[j] > m ? p[j] : m;
     vf total = {};
-    over(n, [&](long j, auto lanes) {
-      vf e = exp(load(p + j, lanes) - m);
-      store(p + j, e, lanes);
-      total += first(e, lanes);
+    over_padded(n, [&](long j, auto lanes) {
+      vf e = first(exp(load(p + j) - m), lanes);
+      store(p + j, e);
+      total += e;
     });
     float t = sum(total), inverse = 1.f / t;
-    over(n, [&](long j, auto lanes) { store(p + j, load(p + j, lanes) * inverse, lanes); });
+    over_padded(n, [&](long j, auto) { store(p + j, load(p + j) * inverse); });
     return m + std::log(t);
   }
 
-  static void clear(float* p, long from, long to) {
-    for (long j = from; j < to; j++) p[j] = 0;
+  // Zeros from the end of a row of n, whose last vector is zero-padded, to `keys`.
+  static void clear(float* p, long n, long keys) {
+    for (long j = round_up(n, W); j < keys; j += W) store(p + j, vf{});
   }
 
   uint32_t key(long head, long query) const {
@@ -200,7 +197,7 @@ class Job {
   }
 
   void mask(long head, long query, long n, float* p) const {
-    over_kept(drop, key(head, query), n, [&](long j, auto lanes, vi kept) {
+    over_kept(drop, key(head, query), round_up(n, W), [&](long j, auto lanes, vi kept) {
       vf v = load(p + j, lanes) * drop.keep_scale;
       store(p + j, kept ? v : vf{}, lanes);
     });
@@ -212,15 +209,14 @@ class Job {
     long n = seen(query);
     float shift = lse(head, query);
     vf dot = {};
-    over(n, [&](long j, auto lanes) {
-      store(p + j, exp(load(p + j, lanes) - shift), lanes);
-    });
     if (drop.on()) mask(head, query, n, g);
-    over(n, [&](long j, auto lanes) { dot += load(p + j, lanes) * load(g + j, lanes); });
-    float total = sum(dot);
-    over(n, [&](long j, auto lanes) {
-      store(g + j, load(p + j, lanes) * (load(g + j, lanes) - total), lanes);
+    over_padded(n, [&](long j, auto lanes) {
+      vf e = first(exp(load(p + j) - shift), lanes);
+      store(p + j, e);
+      dot += e * load(g + j);
     });
+    float total = sum(dot);
+    over_padded(n, [&](long j, auto) { store(g + j, load(p + j) * (load(g + j) - total)); });
     if (drop.on()) mask(head, query, n, p);
     clear(p, n, keys);
     clear(g, n, keys);

@@ -19,9 +19,13 @@ struct bf16 {
   uint16_t bits;
 };
 
-// The number of lanes in use: all of them (known at compile time), or the rest of a row.
+// The lanes in use: all of them (known at compile time); the rest of a row, as an int; or
+// the rest of a row that is padded to whole vectors, so that all of them can be touched.
 struct Full {
   constexpr operator int() const { return W; }
+};
+struct Padded {
+  int lanes;
 };
 
 constexpr long round_up(long n, long to) { return (n + to - 1) / to * to; }
@@ -69,6 +73,8 @@ inline vf load(const bf16* p, int lanes) {
   return widen(h);
 }
 
+inline vf load(const float* p, Padded) { return load(p); }
+
 inline void store(float* p, vf v, Full = {}) { memcpy(p, &v, sizeof v); }
 inline void store(bf16* p, vf v, Full = {}) {
   vh h = narrow(v);
@@ -80,27 +86,35 @@ inline void store(bf16* p, vf v, int lanes) {
   memcpy(p, &h, sizeof(bf16) * lanes);
 }
 
+inline void store(float* p, vf v, Padded) { store(p, v); }
+
 inline vu iota() {
   vu v;
   for (int i = 0; i < W; i++) v[i] = i;
   return v;
 }
 
-// Keeps the first `lanes` lanes, zero elsewhere.
-inline vf first(vf v, Full) { return v; }
-inline vf first(vf v, int lanes) {
-  return iota() < splat(uint32_t(lanes)) ? v : vf{};
+// The lanes in use, `other` elsewhere.
+inline vf first(vf v, Full, float = 0) { return v; }
+inline vf first(vf v, int lanes, float other = 0) {
+  return iota() < splat(uint32_t(lanes)) ? v : splat(other);
 }
+inline vf first(vf v, Padded p, float other = 0) { return first(v, p.lanes, other); }
 
+// Pairwise: a chain of W additions would cost W times their latency.
+template <class Op>
+inline float reduce(vf v, Op op) {
+  float a[W];
+  store(a, v);
+  for (int half = W / 2; half; half /= 2)
+    for (int i = 0; i < half; i++) a[i] = op(a[i], a[i + half]);
+  return a[0];
+}
 inline float sum(vf v) {
-  float s = 0;
-  for (int i = 0; i < W; i++) s += v[i];
-  return s;
+  return reduce(v, [](float a, float b) { return a + b; });
 }
 inline float max(vf v) {
-  float m = v[0];
-  for (int i = 1; i < W; i++) m = v[i] > m ? v[i] : m;
-  return m;
+  return reduce(v, [](float a, float b) { return a > b ? a : b; });
 }
 inline vf max(vf a, vf b) { return a > b ? a : b; }
 
@@ -110,6 +124,14 @@ inline void over(long n, Body body) {
   long j = 0;
   for (; j + W <= n; j += W) body(j, Full{});
   if (j < n) body(j, int(n - j));
+}
+
+// The same over a row that is padded to whole vectors.
+template <class Body>
+inline void over_padded(long n, Body body) {
+  long j = 0;
+  for (; j + W <= n; j += W) body(j, Full{});
+  if (j < n) body(j, Padded{int(n - j)});
 }
 
 // e^x, 2e-7 relative; below e^-87 it is e^-87, NaN stays NaN.
