@@ -1,1 +1,1 @@
-
+"""Data: reading it, finding its columns, splitting and batching it."""

@@ -188,14 +188,14 @@ def _lines(root: Node | None) -> dict[str, int]:
 
 
 def _from_text(key: str, text: str) -> Any:
-    """Reads ``a,b`` as a list for the keys that take one.
+    r"""Reads ``a,b`` as a list for the keys that take one.
 
     A regular expression stays a text: it has characters that no module name has.
 
     >>> _from_text("adapter.target_modules", "q_lin, v_lin")
     ['q_lin', 'v_lin']
-    >>> _from_text("adapter.target_modules", r".*attention\\.(q|v)_lin")
-    '.*attention\\\\.(q|v)_lin'
+    >>> _from_text("adapter.target_modules", r".*attention\.(q|v)_lin")
+    '.*attention\\.(q|v)_lin'
     """
     if key not in LISTS or (key in PATTERNS and text in WORDS):
         return text
