@@ -281,7 +281,7 @@ def lora_backward(
         drop: The same dropout.
         grad_a: Added to, like ``a``.
         grad_b: Added to, like ``b``.
-        dx: Added to, ``(n, d_in)`` float32; ``None``: not wanted.
+        dx: Added to, ``(n, d_in)``, float32 or the storage type; ``None``: not wanted.
     """
     n, d_out = _rows("dy", dy)
     d_in, r = x.shape[-1], a.shape[0]
@@ -294,12 +294,13 @@ def lora_backward(
         _fits(name, tensor, (d_out, r), wide)
     _fits("u", u, (n, r), wide)
     if dx is not None:
-        _fits("dx", dx, (n, d_in), wide)
+        _fits("dx", dx, (n, d_in), wide if dx.dtype == wide.dtype else x)
     if (native := _native(x)) is None:
         twins.lora_backward(dy, x, a, b, u, scaling, drop, grad_a, grad_b, dx)
         return
     native.calls.lorafit_lora_backward(
-        *(_STORAGE[x.dtype], n, d_in, d_out, r, dy.data_ptr(), dy.stride(0)),
+        *(_STORAGE[x.dtype], _STORAGE[x.dtype if dx is None else dx.dtype], n, d_in, d_out, r),
+        *(dy.data_ptr(), dy.stride(0)),
         *(x.data_ptr(), x.stride(0), a.data_ptr(), b.data_ptr(), u.data_ptr(), scaling),
         *(drop.seed, drop.threshold, drop.keep_scale, grad_a.data_ptr(), grad_b.data_ptr()),
         None if dx is None else dx.data_ptr(),

@@ -48,7 +48,7 @@ SIGNATURES = {
     "lorafit_lora_down": [c_int, c_long, c_long, c_long, _P, c_long, _P, *_MASK, _P],
     "lorafit_lora_up": [c_int, c_long, c_long, c_long, _P, _P, c_float, _P, c_long],
     "lorafit_lora_backward": [
-        *(c_int, c_long, c_long, c_long, c_long, _P, c_long, _P, c_long),
+        *(c_int, c_int, c_long, c_long, c_long, c_long, _P, c_long, _P, c_long),
         *(_P, _P, _P, c_float, *_MASK, _P, _P, _P),
     ],
     "lorafit_use_threads": [_P, _P],

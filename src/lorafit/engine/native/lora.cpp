@@ -5,6 +5,8 @@
 //
 // x, y and dy are stored in float32 or bfloat16 with a row stride, A (r, d_in) and
 // B (d_out, r) in float32. Tokens are taken in tiles that stay in the cache.
+#include <type_traits>
+
 #include "api.h"
 #include "dropout.h"
 #include "parallel.h"
@@ -78,10 +80,11 @@ void up(long n, long d, long r, const float* u, const float* B, float scaling, T
 }
 
 // Gradients are added to dA (r, d_in) and dB (d_out, r), and to dx (n, d_in) when given.
-template <class T>
+// Storage types of x and dy (T) and of dx (X) may differ.
+template <class T, class X>
 void backward(long n, long d_in, long d_out, long r, const T* dy, long dy_stride, const T* x,
               long x_stride, const float* A, const float* B, const float* u, float scaling,
-              Dropout drop, float* dA, float* dB, float* dx) {
+              Dropout drop, float* dA, float* dB, X* dx) {
   long wide_in = round_up(d_in, W), wide_out = round_up(d_out, W), ranks = round_up(r, W);
   std::vector<float> A_(r * wide_in), B_(d_out * ranks);
   padded(A, r, d_in, false, A_.data(), wide_in);
@@ -112,7 +115,7 @@ void backward(long n, long d_in, long d_out, long r, const T* dy, long dy_stride
       if (!dx) continue;
       matmul(rows, d_in, r, du, ranks, 1, A_.data(), wide_in, z, wide_in, false);
       for (long i = from; i < to; i++) {
-        float* out = dx + i * d_in;
+        X* out = dx + i * d_in;
         const float* ti = z + (i - from) * wide_in;
         if (drop.on())
           over_kept(drop, drop.row_key(uint32_t(i)), d_in, [&](long j, auto lanes, vi kept) {
@@ -159,17 +162,25 @@ LORAFIT_API void lorafit_lora_up(int dtype, long n, long d, long r, const float*
     lorafit::up(n, d, r, u, B, scaling, static_cast<bf16*>(y), stride);
 }
 
-LORAFIT_API void lorafit_lora_backward(int dtype, long n, long d_in, long d_out, long r,
-                                       const void* dy, long dy_stride, const void* x,
+LORAFIT_API void lorafit_lora_backward(int dtype, int dx_dtype, long n, long d_in, long d_out,
+                                       long r, const void* dy, long dy_stride, const void* x,
                                        long x_stride, const float* A, const float* B,
                                        const float* u, float scaling, uint32_t seed,
                                        uint32_t threshold, float keep_scale, float* dA, float* dB,
-                                       float* dx) {
+                                       void* dx) {
   lorafit::Dropout drop{seed, threshold, keep_scale};
+  auto run = [&](auto* storage, auto* input_grad) {
+    using T = std::remove_pointer_t<decltype(storage)>;
+    lorafit::backward(n, d_in, d_out, r, static_cast<const T*>(dy), dy_stride,
+                      static_cast<const T*>(x), x_stride, A, B, u, scaling, drop, dA, dB,
+                      input_grad);
+  };
+  float* single = nullptr;
+  bf16* half = nullptr;
   if (dtype == 0)
-    lorafit::backward(n, d_in, d_out, r, static_cast<const float*>(dy), dy_stride,
-                      static_cast<const float*>(x), x_stride, A, B, u, scaling, drop, dA, dB, dx);
+    run(single, static_cast<float*>(dx));
+  else if (dx_dtype == 0)
+    run(half, static_cast<float*>(dx));
   else
-    lorafit::backward(n, d_in, d_out, r, static_cast<const bf16*>(dy), dy_stride,
-                      static_cast<const bf16*>(x), x_stride, A, B, u, scaling, drop, dA, dB, dx);
+    run(half, static_cast<bf16*>(dx));
 }
