@@ -8,6 +8,7 @@ import torch
 
 from lorafit.engine import choose
 from lorafit.errors import ConfigError
+from tests import tiny
 from tests.engine import helpers
 
 
@@ -28,9 +29,9 @@ def test_auto_takes_the_fast_engine_and_says_so(caplog):
 def test_auto_falls_back_and_says_why(caplog):
     with caplog.at_level(logging.INFO):
         engine = chosen("auto", helpers.adapt(helpers.model("bert"), ["query"], use_dora=True))
-    assert engine.name == "eager"
+    assert engine.name == "generic"
     assert "DoRA" in engine.reason
-    assert "engine: eager" in caplog.text
+    assert "engine: generic" in caplog.text
 
 
 def test_fast_that_cannot_run_is_an_error():
@@ -49,8 +50,25 @@ def test_model_that_computes_something_else_is_noticed(dtype):
     original = layer.forward
     layer.forward = lambda *args, **kwargs: original(*args, **kwargs) * 1.5
     engine = chosen("auto", adapted, dtype=dtype)
-    assert engine.name == "eager"
+    assert engine.name == "generic"
     assert "differ" in engine.reason
+
+
+def test_other_device_gets_the_eager_engine():
+    class Elsewhere:
+        device = torch.device("meta")
+
+    adapted = helpers.adapt(helpers.model("bert"), ["query"])
+    engine = chosen("auto", adapted, accelerator=Elsewhere())
+    assert engine.name == "eager"
+    assert "meta" in engine.reason
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "t5", "qwen2"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_other_families_get_the_generic_engine(family, dtype):
+    adapted = tiny.classifier(family).requires_grad_(False)
+    assert chosen("auto", adapted, dtype=dtype).name == "generic"
 
 
 @pytest.mark.parametrize("family", helpers.ALL)

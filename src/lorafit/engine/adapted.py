@@ -97,6 +97,22 @@ class Applied:
     u: Tensor
     drop: Drop
 
+    def gradients(self, dy: Tensor, x: Tensor, dx: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The gradients of A and B; that of x is added to ``dx``.
+
+        Args:
+            dy: Gradient of the whole projection's output.
+            x: The projection's input.
+            dx: Float32 or the storage type; ``None``: not wanted.
+        """
+        a, b = self.update.a, self.update.b
+        grad_a, grad_b = torch.zeros_like(a), torch.zeros_like(b)
+        kernels.lora_backward(
+            dy[:, self.columns],
+            *(x, a, b, self.u, self.update.scaling, self.drop, grad_a, grad_b, dx),
+        )
+        return grad_a, grad_b
+
 
 class Projection:
     """Linear layers with a common input, as one product, each with its updates.
@@ -135,19 +151,16 @@ class Projection:
             start += width
         return y, applied
 
-    @staticmethod
-    def backward_updates(
-        dy: Tensor, x: Tensor, applied: Sequence[Applied], dx: Tensor | None
-    ) -> None:
-        """Adds the updates' gradients to their parameters, and to ``dx`` when given."""
-        for done in applied:
-            update = done.update
-            if dx is None and not update.trains:
-                continue
-            grad_a, grad_b = torch.zeros_like(update.a), torch.zeros_like(update.b)
-            kernels.lora_backward(
-                dy[:, done.columns],
-                *(x, update.a, update.b, done.u, update.scaling, done.drop),
-                *(grad_a, grad_b, dx),
-            )
-            update.add_gradients(grad_a, grad_b)
+    def factors(self) -> list[tuple[nn.Parameter, nn.Parameter]]:
+        """The parameters of the updates, in the order they are applied."""
+        return [
+            factors_of(module, name) for module in self.modules for name in active_names(module)
+        ]
+
+
+def add_gradients(dy: Tensor, x: Tensor, applied: Sequence[Applied], dx: Tensor | None) -> None:
+    """Adds the updates' gradients to their parameters' ``.grad``, and to ``dx`` when given."""
+    for done in applied:
+        if dx is None and not done.update.trains:
+            continue
+        done.update.add_gradients(*done.gradients(dy, x, dx))

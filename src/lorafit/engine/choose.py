@@ -1,4 +1,9 @@
-"""Chooses the engine for a model, says why, and checks the choice on a small batch."""
+"""Chooses the engine for a model, says why, and checks the choice on a small batch.
+
+Three engines, fastest first: ``fast`` (packed, backward by hand; the families it knows),
+``generic`` (the model's own forward pass with faster parts; every model on the CPU) and
+``eager`` (plain torch, any device).
+"""
 
 from __future__ import annotations
 
@@ -7,25 +12,32 @@ from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from lorafit.engine.base import Engine
+from lorafit.engine.allocator import keep_freed_memory
+from lorafit.engine.base import Batch, Engine
 from lorafit.engine.eager import EagerEngine, evaluating
 from lorafit.engine.encoder.engine import FastEncoder
 from lorafit.engine.encoder.layout import Unsupported
 from lorafit.engine.encoder.support import find_layout
 from lorafit.engine.frozen import compute_dtype
+from lorafit.engine.generic.engine import GenericEngine
 from lorafit.engine.library import library
 from lorafit.errors import ConfigError
 from lorafit.tasks.base import Task
 
 log = logging.getLogger(__name__)
 
-Setting = Literal["auto", "eager", "fast"]
+Setting = Literal["auto", "eager", "generic", "fast"]
 
 AGREEMENT = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
-"""How far hidden computations of the two engines may lie apart, relative to the logits' size."""
+"""How far the logits of two engines may lie apart, relative to their size."""
+
+_MODEL_ERRORS = (RuntimeError, ValueError, IndexError, TypeError, AttributeError)
+
+_PROBE = (7, 1, 12)
+"""Lengths of the sequences that engines are compared on."""
 
 
 def choose_engine(
@@ -41,82 +53,118 @@ def choose_engine(
     """The engine that trains this model fastest at equal results.
 
     Args:
-        setting: ``auto``: the fast engine where it can run, else the eager one; ``eager`` or
-            ``fast``: that one.
+        setting: ``auto``: the fastest that can run; otherwise exactly this one.
         model: The adapted model.
         task: What is trained.
         tokenizer: Of the model.
-        accelerator: For the eager engine.
+        accelerator: Says which device is used; ``None``: a new one.
         autocast: For the eager engine: compute in bfloat16.
-        dtype: What the fast engine computes in; ``None``: bfloat16 where the CPU has it.
+        dtype: What the other engines compute in; ``None``: bfloat16 where the CPU has it.
 
     Raises:
-        ConfigError: The fast engine was asked for and cannot run.
+        ConfigError: The engine that was asked for cannot run.
     """
-    if setting == "eager":
-        return EagerEngine(model, task, tokenizer, accelerator, autocast=autocast, reason="asked")
-    try:
-        fast = _fast(model, task, tokenizer, accelerator, dtype or compute_dtype())
-    except Unsupported as why:
-        if setting == "fast":
-            raise ConfigError(
-                f"the fast engine cannot run this model: {why}. "
-                'Set the engine to "auto" or "eager".'
-            ) from None
-        reason = f"not the fast engine: {why}"
-        log.info("engine: eager (%s)", reason)
-        return EagerEngine(model, task, tokenizer, accelerator, autocast=autocast, reason=reason)
-    log.info("engine: fast (%s)", fast.reason)
-    return fast
+    accelerator = accelerator or Accelerator()
+    reasons = []
+    for name in ("fast", "generic") if setting == "auto" else (setting,):
+        try:
+            engine = _make(name, model, task, tokenizer, accelerator, dtype or compute_dtype())
+        except Unsupported as why:
+            reasons.append(f"not {name}: {why}")
+            continue
+        if engine is not None:
+            engine.reason = "; ".join([engine.reason, *reasons])
+            log.info("engine: %s (%s)", engine.name, engine.reason)
+            return engine
+    if setting not in ("auto", "eager"):
+        raise ConfigError(
+            f"the {setting} engine cannot run this model ({'; '.join(reasons)}). "
+            'Set the engine to "auto" or "eager".'
+        )
+    reason = "; ".join(reasons) or "it was asked for"
+    log.info("engine: eager (%s)", reason)
+    return EagerEngine(model, task, tokenizer, accelerator, autocast=autocast, reason=reason)
 
 
-def _fast(
+def _make(
+    name: str,
     model: nn.Module,
     task: Task,
     tokenizer: PreTrainedTokenizerBase,
-    accelerator: Accelerator | None,
+    accelerator: Accelerator,
     dtype: torch.dtype,
-) -> FastEncoder:
-    if accelerator is not None and accelerator.device.type != "cpu":
+) -> FastEncoder | GenericEngine | None:
+    if name == "eager":
+        return None
+    if accelerator.device.type != "cpu":
         raise Unsupported(f"it computes on the CPU, and there is {accelerator.device}")
-    layout = find_layout(model)
+    keep_freed_memory()
+    number = str(dtype).removeprefix("torch.")
     compiled = library()
-    kernels = f"{compiled.name} kernels" if compiled else "kernels in PyTorch, no compiled ones"
-    reason = f"packed {type(model).__name__} in {str(dtype).removeprefix('torch.')}, {kernels}"
-    engine = FastEncoder(model, layout, task, tokenizer, dtype=dtype, reason=reason)
-    check_agreement(engine)
-    return engine
+    kernels = f"{compiled.name} kernels" if compiled else "no compiled kernels: run in PyTorch"
+    if name == "fast":
+        layout = find_layout(model)
+        reason = f"packed {type(model).__name__}, {number}, {kernels}"
+        fast = FastEncoder(model, layout, task, tokenizer, dtype=dtype, reason=reason)
+        width = None if layout.pools_first else max(_PROBE)
+        _check_agreement(model, fast, fast.collate(_probe(model, width)), dtype)
+        return fast
+    if any(parameter.device.type != "cpu" for parameter in model.parameters()):
+        raise Unsupported("the model is not on the CPU")
+    reason = f"{type(model).__name__} with faster parts, {number}, {kernels}"
+    generic = GenericEngine(model, task, tokenizer, dtype=dtype, reason=reason)
+    batch = {"parts": [_padded(_probe(model, None))], "order": range(len(_PROBE))}
+    _check_agreement(model, generic, batch, dtype)
+    return generic
 
 
-def check_agreement(engine: FastEncoder) -> None:
-    """Compares the engine with the model itself on a small batch.
-
-    A model that was changed in a way `find_layout` does not see is found here.
-
-    Raises:
-        Unsupported: They disagree.
-    """
-    model: Any = engine.model
-    lengths = [7, 1, 12]
+def _probe(model: Any, per_token: int | None) -> list[dict[str, Any]]:
+    """Examples of a few random tokens; ``per_token``: with labels of every token."""
     generator = torch.Generator().manual_seed(0)
     vocabulary = model.get_input_embeddings().weight.shape[0]
-    ids = [
-        torch.randint(vocabulary // 2, vocabulary, (n,), generator=generator).tolist()
-        for n in lengths
-    ]
-    examples: list[dict[str, Any]] = [{"input_ids": row, "labels": 0} for row in ids]
-    width = max(lengths)
-    pad = engine.tokenizer.pad_token_id or 0
-    padded = torch.tensor([row + [pad] * (width - len(row)) for row in ids])
-    mask = torch.tensor([[1] * n + [0] * (width - n) for n in lengths])
-    with evaluating(model):
-        expected = model(input_ids=padded, attention_mask=mask).logits.float()
-    if not engine.layout.pools_first:
-        examples = [{"input_ids": row, "labels": [0] * len(row)} for row in ids]
-        expected = expected * mask[..., None]
-    found = engine.logits(engine.collate(examples))
+    low = vocabulary // 2  # special tokens have the low numbers
+    ids = [torch.randint(low, vocabulary, (n,), generator=generator).tolist() for n in _PROBE]
+    return [{"input_ids": row, "labels": [0] * len(row) if per_token else 0} for row in ids]
+
+
+def _padded(examples: list[dict[str, Any]]) -> dict[str, Tensor]:
+    rows = [torch.tensor(example["input_ids"]) for example in examples]
+    ones = [torch.ones_like(row) for row in rows]
+    pad = nn.utils.rnn.pad_sequence
+    return {
+        "input_ids": pad(rows, batch_first=True),
+        "attention_mask": pad(ones, batch_first=True),
+    }
+
+
+def _check_agreement(model: Any, engine: Engine, batch: Batch, dtype: torch.dtype) -> None:
+    """Compares an engine with the model itself on a small batch.
+
+    A model that was changed in a way nothing else sees is found here.
+
+    Raises:
+        Unsupported: They disagree, or one of them fails.
+    """
+    inputs = _padded(_probe(model, None))
+    random = torch.get_rng_state()
+    try:
+        with evaluating(model):
+            expected = model(**inputs).logits.float()
+    except _MODEL_ERRORS as failure:
+        # Some heads want special tokens (T5: the end of sequence), which random ones are not.
+        log.debug("engines not compared: the model refused random tokens: %s", failure)
+        return
+    finally:
+        torch.set_rng_state(random)
+    try:
+        found = engine.logits(batch).float()
+    except _MODEL_ERRORS as failure:
+        raise Unsupported(f"on a small batch: {failure}") from failure
+    if expected.dim() == 3:  # what padding gets is nobody's business
+        mask = inputs["attention_mask"].bool()
+        expected, found = expected[mask], found[mask]
     error = (found - expected).norm() / expected.norm().clamp_min(1e-6)
-    if not error < AGREEMENT[engine.dtype] and bool(expected.isfinite().all()):
+    if bool(expected.isfinite().all()) and not error < AGREEMENT[dtype]:
         raise Unsupported(
             f"on a small batch its logits differ from the model's by {float(error):.1%}"
         )

@@ -14,6 +14,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers.pytorch_utils import Conv1D
 
 BATCH_HINT = 256
 """Tokens that oneDNN chooses the weight's layout for; other counts compute the same."""
@@ -68,15 +69,16 @@ class FrozenLinear:
     is laid out anew.
 
     Args:
-        modules: What is stacked, in the order of the output's columns: ``nn.Linear`` layers,
-            or adapter layers around them.
+        modules: What is stacked, in the order of the output's columns: ``nn.Linear`` layers
+            (or transformers' ``Conv1D``, whose weight is ``(d_in, d_out)``), or adapter layers
+            around them.
         dtype: Type of the product's inputs and outputs; sums are float32.
     """
 
     def __init__(self, modules: Sequence[nn.Module], dtype: torch.dtype) -> None:
         self._modules = list(modules)
         self._layers = [cast(nn.Linear, base_of(module)) for module in modules]
-        self._dtype = dtype
+        self.dtype = dtype
         self._key: tuple[object, ...] = ()
         self._forward: PackedWeight | None = None
         self._backward: PackedWeight | None = None
@@ -84,7 +86,16 @@ class FrozenLinear:
     @property
     def widths(self) -> list[int]:
         """Columns of each layer in the output."""
-        return [layer.out_features for layer in self._layers]
+        return [len(self._weight(layer)) for layer in self._layers]
+
+    def uses(self, weight: Tensor, bias: Tensor | None) -> bool:
+        """Whether this is the product with exactly these tensors."""
+        return all(layer.weight is weight and layer.bias is bias for layer in self._layers)
+
+    @staticmethod
+    def _weight(layer: nn.Linear) -> Tensor:
+        """``(d_out, d_in)``."""
+        return layer.weight.t() if isinstance(layer, Conv1D) else layer.weight
 
     def _refresh(self) -> None:
         weights = [layer.weight for layer in self._layers]
@@ -95,16 +106,16 @@ class FrozenLinear:
             self._key, self._forward, self._backward = key, None, None
 
     def _stacked(self) -> Tensor:
-        return torch.cat([layer.weight.detach().to(self._dtype) for layer in self._layers])
+        return torch.cat([self._weight(x).detach().to(self.dtype) for x in self._layers])
 
     def _bias(self) -> Tensor | None:
         if all(layer.bias is None for layer in self._layers):
             return None
         biases = [
-            layer.weight.new_zeros(layer.out_features) if layer.bias is None else layer.bias
-            for layer in self._layers
+            layer.weight.new_zeros(width) if layer.bias is None else layer.bias
+            for layer, width in zip(self._layers, self.widths, strict=True)
         ]
-        return torch.cat([bias.detach().to(self._dtype) for bias in biases])
+        return torch.cat([bias.detach().to(self.dtype) for bias in biases])
 
     def forward(self, x: Tensor) -> Tensor:
         """``x (n, d_in)`` to ``(n, d_out)``, both contiguous in the chosen type."""

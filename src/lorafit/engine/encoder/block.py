@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from lorafit.engine import kernels
-from lorafit.engine.adapted import Applied, Projection
+from lorafit.engine.adapted import Applied, Projection, add_gradients
 from lorafit.engine.counter import Drop, Seeds
 from lorafit.engine.encoder.layout import BlockLayout
 from lorafit.engine.kernels import Heads, Residual
@@ -190,7 +190,7 @@ class Block:
         Returns:
             The gradient of the input, or ``None`` after a stop.
         """
-        s, d, gradients = saved, gradient.d, Projection.backward_updates
+        s, d, gradients = saved, gradient.d, add_gradients
         _, drop1, drop2 = s.drops
         dy = kernels.norm_backward(
             d, gradient.extra, s.norm2[0], self.norm2.gamma, s.norm2[1], drop2, self.dtype
@@ -219,7 +219,7 @@ class Block:
     def _attention_backward(
         self, d: Tensor, dc: Tensor, s: Saved, packing: Packing, stop: bool
     ) -> Gradient | None:
-        width, gradients = s.q.shape[1], Projection.backward_updates
+        width, gradients = s.q.shape[1], add_gradients
         if self.first_only:
             dqkv = dq = torch.empty_like(s.q)
             dkv = torch.empty_like(s.kv)
