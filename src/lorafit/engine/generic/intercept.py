@@ -128,7 +128,8 @@ class Interception(TorchFunctionMode):
                 else scores + attn_mask
             )
         p = scores.softmax(-1).to(v.dtype)
-        dropped: Tensor = CounterDropout.apply(p, self._seeds.drop(dropout_p))
+        drop = self._seeds.drop(dropout_p)
+        dropped: Tensor = CounterDropout.apply(p, drop)  # type: ignore[no-untyped-call]
         return dropped @ v
 
     @contextmanager
@@ -138,7 +139,7 @@ class Interception(TorchFunctionMode):
         try:
             for module, projection in self._parts.adapted.items():
                 if _is_plain_lora(module):
-                    module.forward = self._fused(module, projection)  # type: ignore[method-assign]
+                    module.forward = self._fused(module, projection)
                     replaced.append(module)
             yield
         finally:
