@@ -15,15 +15,20 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import datasets
-import huggingface_hub.utils as hub_utils
 import pandas as pd
 from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
+from huggingface_hub.utils.tqdm import (
+    are_progress_bars_disabled,
+    disable_progress_bars,
+    enable_progress_bars,
+)
 
 from lorafit.config import DataConfig
 from lorafit.data.files import read_file
@@ -67,12 +72,13 @@ def quiet() -> Iterator[None]:
     """Keeps the progress bars and messages of datasets and the Hub client off."""
     level = datasets.utils.logging.get_verbosity()
     bars = not datasets.utils.are_progress_bars_disabled()
-    hub_bars = not hub_utils.are_progress_bars_disabled()
+    hub_bars = not are_progress_bars_disabled()
     datasets.utils.logging.set_verbosity_error()
-    datasets.disable_progress_bars()
-    # With HF_HUB_DISABLE_PROGRESS_BARS set the Hub client warns when it is asked again.
-    if hub_bars:
-        hub_utils.disable_progress_bars()
+    with warnings.catch_warnings():
+        # Bars that the user's environment forces on stay on, without a warning.
+        warnings.simplefilter("ignore")
+        datasets.disable_progress_bars()
+        disable_progress_bars()
     try:
         yield
     finally:
@@ -80,7 +86,7 @@ def quiet() -> Iterator[None]:
         if bars:
             datasets.enable_progress_bars()
         if hub_bars:
-            hub_utils.enable_progress_bars()
+            enable_progress_bars()
 
 
 def _load(data: Any, config: DataConfig) -> dict[str, Dataset]:
@@ -89,7 +95,7 @@ def _load(data: Any, config: DataConfig) -> dict[str, Dataset]:
         path = resolve(data)
         if path is None:
             return _named(_from_hub(str(data), config), f'"{data}"')
-        return read_folder_named(path) if path.is_dir() else {"train": read_file(path)}
+        return _from_folder(path) if path.is_dir() else {"train": read_file(path)}
     if isinstance(data, IterableDataset | IterableDatasetDict):
         raise DataError(
             f"got a streaming {type(data).__name__}. Load it without streaming=True: the rows "
@@ -102,7 +108,7 @@ def _load(data: Any, config: DataConfig) -> dict[str, Dataset]:
     return {"train": to_dataset(data, f"the {type(data).__name__}")}
 
 
-def read_folder_named(path: Path) -> dict[str, Dataset]:
+def _from_folder(path: Path) -> dict[str, Dataset]:
     """A folder, whose saved splits may carry any name."""
     return _named(read_folder(path), f'"{path}"')
 
