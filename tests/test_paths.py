@@ -41,7 +41,9 @@ def test_dashes_and_the_distribution_name_find_the_module(package, name):
 
 
 def test_a_missing_package_says_how_to_install_it(package):
-    with pytest.raises(DataError, match=r'"some-pak".*Did you mean "some_pack".*pip install some-pak'):
+    with pytest.raises(
+        DataError, match=r'"some-pak".*Did you mean "some_pack".*pip install some-pak'
+    ):
         resolve("package:some-pak/data/reviews.csv")
 
 
