@@ -114,8 +114,18 @@ def test_what_looks_like_a_hub_id_is_none(tmp_path, monkeypatch, name):
 
 @pytest.mark.parametrize(
     "name",
-    ["./reviews", "../nothing-there", "/no/such/place", "reviews.csv", "a/b/c", "train.jsonl.gz"]
-    + ["folder/", "~nobody-of-that-name/x", "model.gguf", "two words"],
+    [
+        "./reviews",
+        "../nothing-there",
+        "/no/such/place",
+        "reviews.csv",
+        "a/b/c",
+        "train.jsonl.gz",
+        "folder/",
+        "~nobody-of-that-name/x",
+        "model.gguf",
+        "two words",
+    ],
 )
 def test_what_clearly_is_a_path_and_does_not_exist_is_an_error(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)

@@ -80,7 +80,7 @@ def test_no_examples_have_an_empty_evaluation_order():
     "arguments", [([], 4, 0, 2), ([1], 0, 0, 2), ([1], 4, -1, 2), ([1], 4, 0, 0)]
 )
 def test_impossible_arguments_are_refused(arguments):
-    with pytest.raises(ValueError, match="at least|no examples"):
+    with pytest.raises(ValueError, match=r"at least|no examples"):
         BatchOrder(*arguments)
     with pytest.raises(ValueError, match="at least"):
         evaluation_order([1], 0)

