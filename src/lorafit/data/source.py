@@ -184,7 +184,7 @@ def _hub_message(name: str, asked: str, error: Exception) -> str:
         hint = "Check the spelling; for a private or gated data set, log in: hf auth login."
     elif "Config name is missing" in text or "BuilderConfig" in text:
         reason = " ".join(text.split())
-        hint = "Give the configuration as data.name."
+        hint = "Choose one with --set data.name=NAME."
     elif "scripts are no longer supported" in text:
         hint = "lorafit never runs code of a data set. Save it as parquet or csv and give the file."
     elif _offline():
