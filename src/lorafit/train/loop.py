@@ -104,8 +104,9 @@ def fit(
     show = (progress or make_progress()) if workers.main else QuietProgress()
 
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_session(main_run))
+        stack.enter_context(main_run.lock() if main_run else contextlib.nullcontext())
         state = keeper.start(resume, config.seed)
+        stack.enter_context(_status(main_run))
         schedule = make_schedule(optimizer, make_factor(settings, plan.total_steps), state.step)
         trackers = stack.enter_context(Trackers(config, run, enabled=workers.main))
         stepper = Stepper(engine, train, trainable, optimizer, schedule, settings, workers)
@@ -184,24 +185,23 @@ def _diverging(keeper: Keeper) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _session(run: Run | None) -> Iterator[None]:
-    """Locks the run and keeps its status: training, then trained or failed.
+def _status(run: Run | None) -> Iterator[None]:
+    """Keeps the run's status: training, then trained or failed.
 
     After an interruption or a crash the status stays ``training``.
     """
     if run is None:
         yield
         return
-    with run.lock():
-        run.set_status("training")
-        try:
-            yield
-        except Exception as error:
-            # The disk may be full: the first error is the one to show.
-            with contextlib.suppress(OSError):
-                run.set_status("failed", str(error))
-            raise
-        run.set_status("trained")
+    run.set_status("training")
+    try:
+        yield
+    except Exception as error:
+        # The disk may be full: the first error is the one to show.
+        with contextlib.suppress(OSError):
+            run.set_status("failed", str(error))
+        raise
+    run.set_status("trained")
 
 
 @contextlib.contextmanager
