@@ -11,7 +11,6 @@ import pytest
 import torch
 from safetensors import SafetensorError
 from tests.train import toy
-from tests.train.test_loop import run_fit, same, weights
 
 from lorafit.errors import RunError
 from lorafit.run import Run
@@ -39,13 +38,13 @@ def crashed(tmp_path):
     settings = toy.config(**SETTINGS)
     run = Run.create(settings, tmp_path)
     with pytest.raises(RuntimeError, match="crash"):
-        run_fit(settings, run, progress=StopAt(7))
+        toy.run_fit(settings, run, progress=StopAt(7))
     assert checkpoint.latest_step(run.checkpoints) == 6
     return run
 
 
 def resume(run, **options):
-    return run_fit(toy.config(**SETTINGS), run, resume=True, **options)
+    return toy.run_fit(toy.config(**SETTINGS), run, resume=True, **options)
 
 
 def test_only_best_and_last_are_kept_and_nothing_is_pickled(tmp_path):
@@ -53,7 +52,7 @@ def test_only_best_and_last_are_kept_and_nothing_is_pickled(tmp_path):
         eval_steps=1, learning_rate=0.3, max_grad_norm=None, early_stopping_patience=3,
     )  # fmt: skip
     run = Run.create(settings, tmp_path)
-    result, _ = run_fit(settings, run)
+    result, _ = toy.run_fit(settings, run)
     assert checkpoint.steps(run.checkpoints) == [result.best_step, result.steps]
     found = {path.name for path in run.checkpoints.rglob("*") if path.is_file()}
     assert found == {"state.safetensors", "state.json"}
@@ -63,7 +62,7 @@ def test_save_steps_sets_when_checkpoints_are_written(tmp_path):
     settings = toy.config(save_steps=3, eval_steps=100, num_train_epochs=1)
     run = Run.create(settings, tmp_path)
     with pytest.raises(RuntimeError, match="crash"):
-        run_fit(settings, run, progress=StopAt(8))
+        toy.run_fit(settings, run, progress=StopAt(8))
     assert checkpoint.steps(run.checkpoints) == [6]
 
 
@@ -71,7 +70,7 @@ def test_new_best_is_kept_even_between_save_steps(tmp_path):
     settings = toy.config(save_steps=100, eval_steps=1, num_train_epochs=1)
     run = Run.create(settings, tmp_path)
     with pytest.raises(RuntimeError, match="crash"):
-        run_fit(settings, run, progress=StopAt(2))
+        toy.run_fit(settings, run, progress=StopAt(2))
     assert checkpoint.steps(run.checkpoints) == [1]
 
 
@@ -93,15 +92,16 @@ def test_generators_come_back_exactly():
 
 
 def test_optimizer_state_comes_back_exactly(tmp_path):
-    parameters = {"a": torch.nn.Parameter(torch.randn(3, 2)), "b": torch.nn.Parameter(torch.ones(2))}
+    parameters = {
+        "a": torch.nn.Parameter(torch.randn(3, 2)),
+        "b": torch.nn.Parameter(torch.ones(2)),
+    }
     optimizer = torch.optim.AdamW(parameters.values(), lr=0.1, fused=True)
     for _ in range(3):
         for parameter in parameters.values():
             parameter.grad = torch.randn_like(parameter)
         optimizer.step()
-    saved = checkpoint.save(
-        tmp_path, 3, checkpoint.collect(parameters, optimizer), {}, {}, []
-    )
+    saved = checkpoint.save(tmp_path, 3, checkpoint.collect(parameters, optimizer), {}, {}, [])
     copies = {name: torch.nn.Parameter(torch.zeros_like(p)) for name, p in parameters.items()}
     other = torch.optim.AdamW([{"params": [copies["b"]]}, {"params": [copies["a"]]}], lr=0.1)
     found = checkpoint.read(saved)
@@ -126,14 +126,12 @@ def test_weights_that_share_storage_can_be_saved(tmp_path):
 
 
 @pytest.mark.parametrize("harm", ["truncate", "flip", "empty json", "half json", "missing"])
-def test_damaged_last_checkpoint_falls_back_to_the_previous_one_and_says_so(
-    tmp_path, harm, caplog
-):
+def test_damaged_last_checkpoint_falls_back_to_the_previous_one_and_says_so(tmp_path, harm, caplog):
     # Step 4 is the last, step 2 the best (its validation loss is made the lowest).
     settings = toy.config(eval_steps=2, num_train_epochs=1, learning_rate=0.3, max_grad_norm=None)
-    whole = weights(run_fit(settings)[1])
+    whole = toy.weights(toy.run_fit(settings)[1])
     run = Run.create(settings, tmp_path)
-    run_fit(settings, run)
+    toy.run_fit(settings, run)
     best, last = checkpoint.steps(run.checkpoints)
     folder = checkpoint.path_of(run.checkpoints, last)
     tensors, values = folder / "state.safetensors", folder / "state.json"
@@ -148,18 +146,18 @@ def test_damaged_last_checkpoint_falls_back_to_the_previous_one_and_says_so(
     else:
         values.write_text("" if harm == "empty json" else values.read_text()[:200])
     with caplog.at_level(logging.WARNING, "lorafit"):
-        _, trainable = run_fit(settings, run, resume=True)
+        _, trainable = toy.run_fit(settings, run, resume=True)
     assert f"{last:08d}" in caplog.text
-    assert f"damaged: " in caplog.text
+    assert "damaged: " in caplog.text
     assert f"going back to the checkpoint of step {best}" in caplog.text
-    assert same(whole, weights(trainable))
+    assert toy.same(whole, toy.weights(trainable))
     assert checkpoint.read(folder).step == last
 
 
 def test_no_whole_checkpoint_left_is_one_clear_error(crashed):
     for step in checkpoint.steps(crashed.checkpoints):
         (checkpoint.path_of(crashed.checkpoints, step) / "state.json").write_text("{")
-    with pytest.raises(RunError, match="is damaged: .* start a new run, or delete"):
+    with pytest.raises(RunError, match=r"is damaged: .* start a new run, or delete"):
         resume(crashed)
 
 
@@ -189,7 +187,7 @@ def test_failed_write_is_one_line_and_the_previous_checkpoint_stays_whole(
     tmp_path, monkeypatch, code, said
 ):
     settings = toy.config(eval_steps=1, num_train_epochs=1)
-    whole = weights(run_fit(settings)[1])
+    whole = toy.weights(toy.run_fit(settings)[1])
     run = Run.create(settings, tmp_path)
     write, calls = checkpoint.save_file, 0
 
@@ -205,7 +203,7 @@ def test_failed_write_is_one_line_and_the_previous_checkpoint_stays_whole(
 
     monkeypatch.setattr(checkpoint, "save_file", fail)
     with pytest.raises(RunError) as caught:
-        run_fit(settings, run)
+        toy.run_fit(settings, run)
     message = str(caught.value)
     assert message.startswith("cannot write the checkpoint to")
     assert said in message
@@ -213,8 +211,8 @@ def test_failed_write_is_one_line_and_the_previous_checkpoint_stays_whole(
     assert "\n" not in message
     assert not list(run.checkpoints.glob(".tmp-*"))
     assert run.status == "failed"
-    _, trainable = run_fit(settings, run, resume=True)
-    assert same(whole, weights(trainable))
+    _, trainable = toy.run_fit(settings, run, resume=True)
+    assert toy.same(whole, toy.weights(trainable))
 
 
 def test_file_size_limit_of_the_system_is_reported_too(tmp_path):
@@ -248,7 +246,7 @@ def test_folder_that_cannot_be_made_is_one_clear_error(tmp_path):
 )
 def test_resuming_with_other_settings_is_an_error_that_names_them(crashed, change, said):
     with pytest.raises(RunError, match=said):
-        run_fit(toy.config(**(SETTINGS | change)), crashed, resume=True)
+        toy.run_fit(toy.config(**(SETTINGS | change)), crashed, resume=True)
     with pytest.raises(RunError, match="train examples was 64, now 60"):
         resume(crashed, n=60)
 
@@ -263,13 +261,13 @@ def test_resuming_with_another_model_is_an_error_that_names_the_parameters(crash
 
 def test_resuming_without_a_checkpoint_starts_again_and_says_so(tmp_path, caplog):
     settings = toy.config(**SETTINGS)
-    whole = weights(run_fit(settings)[1])
+    whole = toy.weights(toy.run_fit(settings)[1])
     run = Run.create(settings, tmp_path)
     run.append_metrics({"step": 1})
     with caplog.at_level(logging.INFO, "lorafit"):
-        _, trainable = run_fit(settings, run, resume=True)
+        _, trainable = toy.run_fit(settings, run, resume=True)
     assert "has no checkpoint yet: starting at step 0" in caplog.text
-    assert same(whole, weights(trainable))
+    assert toy.same(whole, toy.weights(trainable))
     assert [line["step"] for line in run.metrics] == [2, 4, 6, 8]
 
 
@@ -283,4 +281,4 @@ def test_metrics_after_the_checkpoint_are_cut_on_resume(crashed):
 
 def test_without_a_folder_there_is_nothing_to_resume():
     with pytest.raises(RunError, match="only a run with a folder"):
-        run_fit(toy.config(), resume=True)
+        toy.run_fit(toy.config(), resume=True)
