@@ -301,6 +301,13 @@ def test_run_folder_that_cannot_be_made_is_one_line(tmp_path):
     assert "\n" not in str(caught.value)
 
 
+def test_run_that_cannot_be_begun_leaves_no_folder(tmp_path, monkeypatch):
+    failing(monkeypatch, errno.ENOSPC)
+    with pytest.raises(RunError, match="No space left on device"):
+        Run.create(settings(), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_metrics_that_cannot_be_written_are_one_line(run):
     (run.path / "metrics.jsonl").mkdir()
     with pytest.raises(RunError, match=r"cannot write metrics\.jsonl"):

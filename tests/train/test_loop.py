@@ -372,7 +372,7 @@ def test_plain_progress_shows_a_whole_run():
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_saves_at_the_step_boundary_and_says_how_to_resume(tmp_path, number):
+def test_ctrl_c_saves_at_the_step_boundary_and_says_how_to_resume(tmp_path, number, caplog):
     settings = toy.config(eval_steps=100, max_steps=6)
     whole = toy.weights(toy.run_fit(settings)[1])
 
@@ -387,7 +387,8 @@ def test_ctrl_c_saves_at_the_step_boundary_and_says_how_to_resume(tmp_path, numb
         toy.run_fit(settings, run, progress=Interrupting())
     assert signal.getsignal(number) is handler
     message = str(caught.value)
-    assert message.startswith("stopped after step 3 of 6. Go on with: lorafit train --resume")
+    assert message.startswith("stopped after step 2 of 6. Go on with: lorafit train --resume")
+    assert "stopping after this step" in caplog.text
     assert str(run.path) in message
     assert run.summary.status == "interrupted"
 

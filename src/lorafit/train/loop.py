@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -121,7 +122,7 @@ def fit(
         while not stopped:
             step = next(steps)
             with _diverging(keeper):
-                outcome = stepper.take(step, signals.requested)
+                outcome = stepper.take(step)
             reporter.step(step, outcome)
             metrics, best = {}, False
             if plan.evaluates(step.number):
@@ -130,10 +131,11 @@ def fit(
                     _check_finite(metrics["eval_loss"], step.number, settings.learning_rate)
                 best = state.judge(metrics["eval_loss"])
             reporter.line(step, outcome, metrics, best)
-            if best or outcome.interrupted or plan.saves(step.number):
+            interrupted = workers.any(signals.requested)
+            if best or interrupted or plan.saves(step.number):
                 keeper.save(state)
             stopped = _stopped(state, plan, settings.early_stopping_patience)
-            if outcome.interrupted and not stopped:
+            if interrupted and not stopped:
                 raise KeyboardInterrupt(_how_to_resume(state.step, plan.total_steps, run))
         keeper.save(state)
         if settings.load_best_model_at_end:
@@ -164,7 +166,8 @@ def _stopped(state: TrainState, plan: StepPlan, patience: int | None) -> str:
 
 
 def _how_to_resume(step: int, total_steps: int, run: Run | None) -> str:
-    path = run.path if run is not None else ""
+    assert run is not None  # without a run, signals act at once
+    path = shlex.quote(str(run.path))
     return f"stopped after step {step} of {total_steps}. Go on with: lorafit train --resume {path}"
 
 
