@@ -66,9 +66,8 @@ class Registry(Generic[T]):
         self._scan()
         if name not in self._items:
             known = ", ".join(sorted(self._items))
-            raise ConfigError(
-                f'there is no {self.kind} "{name}"; there is {known}.{did_you_mean(name, self._items)}'
-            )
+            close = did_you_mean(name, self._items)
+            raise ConfigError(f'there is no {self.kind} "{name}"; there is {known}.{close}')
         return self._items[name]
 
     def __iter__(self) -> Iterator[str]:

@@ -89,7 +89,9 @@ def choose_columns(
     """
     split = "train" if "train" in splits else next(iter(splits))
     rows = splits[split]
-    asked_text = None if text is None else _asked_text(rows, [text] if isinstance(text, str) else text)
+    asked_text = (
+        None if text is None else _asked_text(rows, [text] if isinstance(text, str) else text)
+    )
     if label is not None:
         _check_label(rows, label)
     if asked_text is not None and label in asked_text:
@@ -168,7 +170,7 @@ def _check_label(rows: Dataset, name: str) -> None:
             f'column "{name}" (label) holds numbers such as {fraction}; classification needs '
             "classes. Round them or put them into classes first."
         )
-    if len(set(values)) == len(values) > 2 and isinstance(values[0], str):
+    if len(set(values)) == len(values) > _MOST_CLASSES and isinstance(values[0], str):
         raise DataError(
             f'column "{name}" (label) has a different value in each of its {len(values):,} '
             f"rows; these are no classes. There are {_columns_of(rows)}."

@@ -14,6 +14,7 @@ import json
 import lzma
 import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO, cast
 
@@ -26,11 +27,11 @@ from lorafit.data.rows import to_dataset
 from lorafit.errors import DataError
 
 _MAGIC = {b"\x1f\x8b": "gz", b"BZh": "bz2", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zst"}
-_OPENERS: dict[str, Callable[[Path], Any]] = {
-    "gz": lambda path: gzip.open(path, "rb"),
-    "bz2": lambda path: bz2.open(path, "rb"),
-    "xz": lambda path: lzma.open(path, "rb"),
-    "zst": lambda path: pa.input_stream(str(path), compression="zstd"),
+_OPENERS: dict[str, Callable[..., Any]] = {
+    "gz": gzip.open,
+    "bz2": bz2.open,
+    "xz": lzma.open,
+    "zst": partial(pa.input_stream, compression="zstd"),
 }
 _BROKEN = (OSError, EOFError, lzma.LZMAError, zlib.error, pa.ArrowException)
 _COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
@@ -76,8 +77,8 @@ def read_file(path: Path) -> Dataset:
         raise DataError(f'cannot read "{path}": {error.strerror}.') from error
 
     def open_bytes() -> BinaryIO:
-        opener = _OPENERS.get(compression or "", lambda path: path.open("rb"))
-        return cast(BinaryIO, opener(path))
+        opener: Callable[..., Any] = _OPENERS.get(compression or "", partial(open, mode="rb"))
+        return cast(BinaryIO, opener(str(path)))
 
     try:
         table = _read(path, kind, open_bytes)
@@ -100,7 +101,8 @@ def _read(path: Path, kind: str, open_bytes: Callable[[], BinaryIO]) -> pa.Table
 
     def open_text() -> TextIO:
         # utf-8-sig drops the byte order mark that Excel and Notepad put in front.
-        return io.TextIOWrapper(io.BufferedReader(open_bytes()), "utf-8-sig", newline="")  # type: ignore[arg-type]
+        raw = cast(io.RawIOBase, open_bytes())
+        return io.TextIOWrapper(io.BufferedReader(raw), "utf-8-sig", newline="")
 
     if kind in (".csv", ".tsv"):
         return read_delimited(open_text, f'"{path}"', "," if kind == ".csv" else "\t")
@@ -144,7 +146,9 @@ def _json_lines(lines: Iterator[str] | TextIO, path: Path) -> Iterator[dict[str,
         try:
             row = json.loads(line)
         except (json.JSONDecodeError, RecursionError) as error:
-            where = f"column {error.colno}: {error.msg}" if hasattr(error, "colno") else str(error)
+            where = str(error)
+            if isinstance(error, json.JSONDecodeError):
+                where = f"column {error.colno}: {error.msg}"
             raise DataError(
                 f'"{path}", line {number}: not JSON ({where}): {_excerpt(line)}. Each line has '
                 "to be one object with the columns as keys."
@@ -167,7 +171,9 @@ def _read_json(text: str, path: Path) -> Any:
         first = text.lstrip().split("\n", 1)[0]
         if _is_object(first):  # JSON lines under a .json name are common
             return list(_json_lines(io.StringIO(text), path))
-        where = f"line {error.lineno}: {error.msg}" if hasattr(error, "lineno") else str(error)
+        where = str(error)
+        if isinstance(error, json.JSONDecodeError):
+            where = f"line {error.lineno}: {error.msg}"
         raise DataError(f'"{path}" is not JSON: {where}.') from error
     if isinstance(value, dict):
         tables = [item for item in value.values() if _is_rows(item)]

@@ -44,7 +44,7 @@ def read_folder(folder: Path) -> dict[str, Dataset]:
             f'"{folder}" has no data files (csv, tsv, json, jsonl, parquet, arrow). '
             + (f"It has {', '.join(entries[:8])}." if entries else "It is empty.")
         )
-    chosen, ignored, said = assign(files, f'"{folder}"')
+    chosen, _, said = assign(files, f'"{folder}"')
     if not chosen:
         if len(files) > 1:
             raise DataError(
@@ -52,7 +52,7 @@ def read_folder(folder: Path) -> dict[str, Dataset]:
                 f"{', '.join(sorted(files)[:8])}. Give one of them, or name them train, "
                 "validation and test."
             )
-        chosen, ignored = {"train": next(iter(files))}, []
+        chosen = {"train": next(iter(files))}
     for line in said:
         log.info("%s", line)
     return {split: _concatenate(files[name], folder) for split, name in chosen.items()}

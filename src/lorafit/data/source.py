@@ -15,15 +15,21 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import datasets
-import huggingface_hub.utils as hub_utils
 import pandas as pd
+import pyarrow as pa
 from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
+from huggingface_hub.utils.tqdm import (
+    are_progress_bars_disabled,
+    disable_progress_bars,
+    enable_progress_bars,
+)
 
 from lorafit.config import DataConfig
 from lorafit.data.files import read_file
@@ -67,12 +73,13 @@ def quiet() -> Iterator[None]:
     """Keeps the progress bars and messages of datasets and the Hub client off."""
     level = datasets.utils.logging.get_verbosity()
     bars = not datasets.utils.are_progress_bars_disabled()
-    hub_bars = not hub_utils.are_progress_bars_disabled()
+    hub_bars = not are_progress_bars_disabled()
     datasets.utils.logging.set_verbosity_error()
-    datasets.disable_progress_bars()
-    # With HF_HUB_DISABLE_PROGRESS_BARS set the Hub client warns when it is asked again.
-    if hub_bars:
-        hub_utils.disable_progress_bars()
+    with warnings.catch_warnings():
+        # Bars that the user's environment forces on stay on, without a warning.
+        warnings.simplefilter("ignore")
+        datasets.disable_progress_bars()
+        disable_progress_bars()
     try:
         yield
     finally:
@@ -80,7 +87,7 @@ def quiet() -> Iterator[None]:
         if bars:
             datasets.enable_progress_bars()
         if hub_bars:
-            hub_utils.enable_progress_bars()
+            enable_progress_bars()
 
 
 def _load(data: Any, config: DataConfig) -> dict[str, Dataset]:
@@ -89,7 +96,7 @@ def _load(data: Any, config: DataConfig) -> dict[str, Dataset]:
         path = resolve(data)
         if path is None:
             return _named(_from_hub(str(data), config), f'"{data}"')
-        return read_folder_named(path) if path.is_dir() else {"train": read_file(path)}
+        return _from_folder(path) if path.is_dir() else {"train": read_file(path)}
     if isinstance(data, IterableDataset | IterableDatasetDict):
         raise DataError(
             f"got a streaming {type(data).__name__}. Load it without streaming=True: the rows "
@@ -102,7 +109,7 @@ def _load(data: Any, config: DataConfig) -> dict[str, Dataset]:
     return {"train": to_dataset(data, f"the {type(data).__name__}")}
 
 
-def read_folder_named(path: Path) -> dict[str, Dataset]:
+def _from_folder(path: Path) -> dict[str, Dataset]:
     """A folder, whose saved splits may carry any name."""
     return _named(read_folder(path), f'"{path}"')
 
@@ -114,10 +121,8 @@ def _maps_splits(data: Mapping[Any, Any]) -> bool:
     tables = Dataset | pd.DataFrame | Mapping | str | Path
     if any(isinstance(value, tables) for value in data.values()):
         return True
-    return all(
-        split_of(str(name)) is not None
-        and (hasattr(value, "__arrow_c_stream__") or _is_rows(value))
-        for name, value in data.items()
+    return any(split_of(str(name)) for name in data) and all(
+        _is_rows(value) or isinstance(value, pa.Table) for value in data.values()
     )
 
 
@@ -179,7 +184,7 @@ def _hub_message(name: str, asked: str, error: Exception) -> str:
         hint = "Check the spelling; for a private or gated data set, log in: hf auth login."
     elif "Config name is missing" in text or "BuilderConfig" in text:
         reason = " ".join(text.split())
-        hint = "Give the configuration as data.name."
+        hint = "Choose one with --set data.name=NAME."
     elif "scripts are no longer supported" in text:
         hint = "lorafit never runs code of a data set. Save it as parquet or csv and give the file."
     elif _offline():

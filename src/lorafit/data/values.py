@@ -22,12 +22,17 @@ def column_values(data: Dataset, column: str) -> list[Any]:
 def texts(data: Dataset, columns: list[str]) -> list[tuple[str, ...]]:
     """Returns the texts of each row, ``""`` for a missing one."""
     values = [column_values(data, column) for column in columns]
-    return [tuple("" if text is None else str(text) for text in row) for row in zip(*values)]  # noqa: B905
+    return [
+        tuple("" if text is None else str(text) for text in row)
+        for row in zip(*values, strict=True)
+    ]
 
 
 def is_missing(value: Any, feature: Any) -> bool:
-    """Whether a label is not known: null, NaN, or -1 where classes are numbered from 0."""
+    """Whether a label is not known: null, NaN, blank, or -1 where classes count from 0."""
     if value is None or value != value:  # NaN is the one value that differs from itself
+        return True
+    if isinstance(value, str) and not value.strip():
         return True
     return isinstance(feature, ClassLabel) and value == -1
 

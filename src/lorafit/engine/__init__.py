@@ -1,1 +1,1 @@
-
+"""Engines: how one batch is computed and differentiated."""

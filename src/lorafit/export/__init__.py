@@ -1,1 +1,1 @@
-
+"""Export: adapters in PEFT's format, merged models, model cards."""

@@ -5,4 +5,4 @@ from __future__ import annotations
 from lorafit.methods.base import Method
 from lorafit.registry import Registry
 
-methods: Registry[Method] = Registry("method", "lorafit.methods")
+methods: Registry[type[Method]] = Registry("method", "lorafit.methods")

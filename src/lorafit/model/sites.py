@@ -1,16 +1,21 @@
 """Which layers of a model can be adapted, found by structure.
 
 There is no table of model names. A layer is adaptable when it multiplies by a weight
-matrix (`torch.nn.Linear`, transformers' ``Conv1D``, `torch.nn.Embedding`). Its role
-follows from where it stands: the longest list of like modules is the stack of blocks,
-and inside a block the layers that share an attention parent are attention, the others
-feed-forward.
+matrix: `torch.nn.Linear`, transformers' ``Conv1D``, `torch.nn.Embedding`. Where it
+stands follows from the module tree: the blocks are the children of the outermost
+``ModuleList`` of like modules, attention is what a module whose class says "attention"
+contains, and the head is what stands outside the model's ``base_model``.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
+
+from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 Kind = Literal["linear", "conv1d", "embedding"]
 Role = Literal["attention", "mlp", "embedding", "head", "other"]
@@ -40,3 +45,110 @@ class Site:
     def name(self) -> str:
         """Last part of the path: what ``target_modules`` usually names."""
         return self.path.rpartition(".")[2]
+
+
+def find_sites(model: nn.Module) -> list[Site]:
+    """Lists every adaptable layer of a model without adapters, in module order.
+
+    A layer that stands under several paths (shared modules) is listed once, under its
+    first. Layers that torch's fused ``nn.MultiheadAttention`` uses without calling them
+    are left out: an adapter around them would never run.
+    """
+    blocks = dict(_blocks(model))
+    heads = _head_paths(model)
+    unreachable = {
+        f"{path}." if path else ""
+        for path, module in model.named_modules()
+        if isinstance(module, nn.MultiheadAttention)
+    }
+    sites = []
+    for path, module in model.named_modules():
+        shape = _shape(module)
+        if shape is None or any(path.startswith(prefix) for prefix in unreachable):
+            continue
+        kind, d_in, d_out = shape
+        block_path = next((p for p in blocks if path.startswith(f"{p}.")), None)
+        sites.append(
+            Site(
+                path=path,
+                kind=kind,
+                d_in=d_in,
+                d_out=d_out,
+                role=_role(model, path, kind, block_path, heads),
+                block=None if block_path is None else blocks[block_path],
+            )
+        )
+    return sites
+
+
+def _shape(module: nn.Module) -> tuple[Kind, int, int] | None:
+    """Kind, input width and output width of an adaptable layer."""
+    if isinstance(module, nn.Linear):
+        return "linear", module.in_features, module.out_features
+    if isinstance(module, Conv1D):
+        return "conv1d", module.weight.shape[0], module.weight.shape[1]
+    if isinstance(module, nn.Embedding):
+        return "embedding", module.num_embeddings, module.embedding_dim
+    return None
+
+
+def _blocks(model: nn.Module) -> Iterator[tuple[str, int]]:
+    """Paths and indices of the transformer blocks.
+
+    The outermost ``ModuleList`` whose children are of one class and hold weight
+    matrices. Lists nested inside a block (experts) are part of the block. T5 has two
+    stacks; each counts its own blocks from 0.
+    """
+    stacks: list[str] = []
+    for path, module in model.named_modules():
+        if not isinstance(module, nn.ModuleList) or len(module) == 0:
+            continue
+        if any(path.startswith(f"{stack}.") for stack in stacks):
+            continue
+        if len({type(child) for child in module}) > 1 or not any(
+            isinstance(layer, nn.Linear | Conv1D) for layer in module[0].modules()
+        ):
+            continue
+        if isinstance(module[0], nn.Linear | Conv1D):
+            continue
+        stacks.append(path)
+        for index in range(len(module)):
+            yield f"{path}.{index}", index
+
+
+def _head_paths(model: nn.Module) -> list[str]:
+    """Paths of the modules outside the base model, output embeddings included."""
+    prefix = getattr(model, "base_model_prefix", "")
+    if not prefix or not isinstance(getattr(model, prefix, None), nn.Module):
+        return []
+    return [name for name, _ in model.named_children() if name != prefix]
+
+
+def head_modules(model: nn.Module) -> list[str]:
+    """Paths of the head's modules that have weights of their own.
+
+    Output embeddings tied to the input embeddings are not a head to be trained.
+    """
+    output = getattr(model, "get_output_embeddings", lambda: None)()
+    return [
+        path
+        for path in _head_paths(model)
+        if (module := model.get_submodule(path)) is not output
+        and any(True for _ in module.parameters())
+    ]
+
+
+def _role(
+    model: nn.Module, path: str, kind: Kind, block_path: str | None, heads: list[str]
+) -> Role:
+    if kind == "embedding":
+        return "embedding"
+    if block_path is None:
+        return "head" if path.split(".")[0] in heads else "other"
+    parts = path[len(block_path) + 1 :].split(".")[:-1]
+    parent = model.get_submodule(block_path)
+    for part in parts:
+        parent = parent.get_submodule(part)
+        if re.search("atten|attn", type(parent).__name__, re.IGNORECASE):
+            return "attention"
+    return "mlp"

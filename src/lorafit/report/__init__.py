@@ -1,1 +1,1 @@
-
+"""Report: one self-contained page made from a run folder."""

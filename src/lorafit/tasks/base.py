@@ -48,9 +48,7 @@ class Task(ABC):
         """Keyword arguments for ``auto_model.from_pretrained`` (``num_labels``, ...)."""
 
     @abstractmethod
-    def encode(
-        self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int
-    ) -> Dataset:
+    def encode(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Dataset:
         """Tokenizes rows into ``input_ids`` (unpadded), ``labels`` and ``truncated`` (bool)."""
 
     @abstractmethod
@@ -72,7 +70,9 @@ class Task(ABC):
     def decode(self, logits: np.ndarray) -> list[dict[str, Any]]:
         """What `lorafit predict` says of each example: label, probability, ..."""
 
-    def check(self, model: PreTrainedModel) -> None:
+    def check(  # noqa: B027  (optional: most tasks accept every model)
+        self, model: PreTrainedModel
+    ) -> None:
         """Refuses a live model that does not fit the data.
 
         Raises:

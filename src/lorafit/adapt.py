@@ -1,0 +1,497 @@
+"""The adapters of one model: select, wrap, freeze, switch, merge, unload.
+
+This is the only file that changes a model. What an adapter computes is the method's
+business (``methods/``); which tensors go to disk under which names is ``export/``'s.
+
+The base is never edited. Layers are wrapped in place, modules trained whole are copies
+beside their originals, trained biases are parameters put in the originals' place, and
+merging swaps the weight of a layer for a new one. `Adapters.unload` puts everything
+back: the model is then the one that came in, bit for bit.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from lorafit.errors import AdapterError, ConfigError, did_you_mean
+from lorafit.methods import methods
+from lorafit.methods.base import AdapterLayer, MethodConfig, ModulesToSaveWrapper
+from lorafit.methods.combine import LowRank, SignMethod, combine, new_rank
+from lorafit.methods.lora import LoraConfig, LoraLayer
+from lorafit.model.sites import Site, find_sites
+from lorafit.model.targets import resolve_modules
+
+
+class Adapters:
+    """The named adapters of one model, changed in place.
+
+    Args:
+        model: Any module with linear layers or embeddings; it must not have adapters yet.
+
+    Attributes:
+        model: The model, with its layers wrapped while there are adapters.
+        configs: The configuration of each adapter, by name.
+        sites: The adapted places of each adapter, by name.
+        active: The adapters that take part in the forward pass.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        if any(isinstance(m, AdapterLayer | ModulesToSaveWrapper) for m in model.modules()):
+            raise AdapterError("this model has adapters already; unload them first.")
+        self.model = model
+        self.configs: dict[str, MethodConfig] = {}
+        self.sites: dict[str, list[Site]] = {}
+        self.active: list[str] = []
+        self._all_sites = find_sites(model)
+        self._requires_grad = {n: p.requires_grad for n, p in model.named_parameters()}
+        self._whole: dict[str, list[str]] = {}
+        self._biases: dict[str, dict[str, nn.Parameter]] = {}
+        self._original_biases: dict[str, nn.Parameter] = {}
+        self._frozen: set[str] = set()
+        self._disabled = False
+
+    # Adding and removing ---------------------------------------------------------------
+
+    def add(self, config: MethodConfig, name: str = "default") -> list[Site]:
+        """Adds a freshly initialised adapter; the first one becomes active.
+
+        Everything is resolved and checked before the model is touched. Initialisation
+        draws from torch's global generator: seed it for a reproducible adapter.
+
+        Returns:
+            The adapted sites, in module order.
+
+        Raises:
+            TargetError: A pattern matches nothing.
+            AdapterError: The name is taken or not usable, or an adapter is merged.
+        """
+        self._check_new_name(name)
+        self._check_unmerged("add an adapter")
+        method = methods[config.peft_type.lower()]()
+        whole = resolve_modules(self.model, config.modules_to_save or [], "modules_to_save")
+        whole = [self._outer(path) for path in whole]
+        sites = method.select(self.model, self._all_sites, config)
+        sites = [s for s in sites if not any(_within(s.path, path) for path in whole)]
+        biases = self._bias_paths(config, sites, whole)
+
+        if not self.configs:
+            self.model.requires_grad_(False)
+        for site in sites:
+            layer = self.model.get_submodule(site.path)
+            if not isinstance(layer, AdapterLayer):
+                layer = method.wrap(layer, site)
+                layer.train(self.model.training)
+                self._put(site.path, layer)
+            layer.add_adapter(name, config, site)
+            layer.train(layer.training)
+        for path in whole:
+            wrapper = self.model.get_submodule(path)
+            if not isinstance(wrapper, ModulesToSaveWrapper):
+                wrapper = ModulesToSaveWrapper(wrapper)
+                wrapper.train(self.model.training)
+                self._put(path, wrapper)
+            wrapper.modules_to_save[name] = copy.deepcopy(wrapper.original_module).float()
+        for path in biases:
+            original = self._original_biases.setdefault(path, self._bias(path))
+            self._biases.setdefault(name, {})[path] = nn.Parameter(original.detach().clone())
+        self.configs[name], self.sites[name], self._whole[name] = config, sites, whole
+        if config.inference_mode:
+            self._frozen.add(name)
+        self.set(self.active or [name])
+        return sites
+
+    def delete(self, name: str) -> None:
+        """Forgets one adapter. If it was the only active one, the first left becomes active.
+
+        Raises:
+            AdapterError: There is no such adapter, or an adapter is merged.
+        """
+        self._check_known([name])
+        self._check_unmerged("delete an adapter")
+        active = [n for n in self.active if n != name] or [n for n in self.configs if n != name][:1]
+        for layer in self.layers():
+            layer.delete_adapter(name)
+        for wrapper in self._wrappers():
+            if name in wrapper.modules_to_save:
+                del wrapper.modules_to_save[name]
+        for entries in (self.configs, self.sites, self._whole):
+            del entries[name]
+        self._frozen.discard(name)
+        self.set(active)
+        self._biases.pop(name, None)
+
+    def unload(self, merge: bool = False, names: Sequence[str] | None = None) -> nn.Module:
+        """Takes the wrappers off.
+
+        Args:
+            merge: Leave the change of the adapters in the weights. Otherwise the model is
+                the one that came in, bit for bit.
+            names: The adapters to merge; ``None``: the active ones.
+
+        Returns:
+            The plain model, ``requires_grad`` flags as they were before.
+        """
+        if merge:
+            self._check_known(names or [])
+            if names is not None:
+                self.unmerge()
+                self.set(names)
+            self.merge()
+        else:
+            self.unmerge()
+            self.set([])
+        for path, module in list(self.model.named_modules()):
+            if isinstance(module, AdapterLayer):
+                self._put(path, module.base_layer)
+            elif isinstance(module, ModulesToSaveWrapper):
+                kept = module.current
+                if merge:
+                    kept = kept.to(next(module.original_module.parameters()).dtype)
+                self._put(path, kept)
+        self.configs, self.sites, self.active, self._whole = {}, {}, [], {}
+        self._biases, self._original_biases, self._frozen = {}, {}, set()
+        for name, parameter in self.model.named_parameters():
+            parameter.requires_grad_(self._requires_grad.get(name, True))
+            parameter.grad = None
+        return self.model
+
+    @torch.no_grad()
+    def combine(
+        self,
+        new: str,
+        names: Sequence[str],
+        weights: Sequence[float],
+        combination_type: str = "svd",
+        svd_rank: int | None = None,
+        density: float | None = None,
+        majority_sign_method: SignMethod = "total",
+    ) -> None:
+        """Adds a LoRA adapter that is a weighted sum of others; it is not made active.
+
+        Args:
+            new: Name of the new adapter.
+            names: LoRA adapters of this model.
+            weights: One factor for each; negative ones subtract.
+            combination_type: One of `lorafit.methods.combine.COMBINATION_TYPES`.
+            svd_rank: Rank for the svd types; ``None``: the largest of the parts.
+            density: Share of the values that the pruning types keep.
+            majority_sign_method: Whether values or only their signs vote (ties).
+
+        Raises:
+            AdapterError: An adapter is unknown, is not plain LoRA, or two of them have
+                modules or biases of their own.
+            ConfigError: The type does not exist or does not fit.
+        """
+        self._check_new_name(new)
+        self._check_known(names)
+        if not names or len(names) != len(weights):
+            raise ConfigError(f"{len(names)} adapters need as many weights, got {len(weights)}.")
+        configs = [self._plain_lora(name) for name in names]
+        owners = [n for n in names if self._whole[n] or self._biases.get(n)]
+        if len(owners) > 1:
+            raise AdapterError(f"{' and '.join(owners)} both have modules or biases of their own.")
+        if len(names) == 1:
+            combination_type = "linear"
+        ranks = [
+            max(c.r, *c.rank_pattern.values(), 0) * (2 if c.has_origin else 1) for c in configs
+        ]
+        rank = new_rank(combination_type, ranks, svd_rank, density)
+        paths = {site.path for name in names for site in self.sites[name]}
+        config = LoraConfig(
+            r=rank,
+            lora_alpha=rank,
+            target_modules=paths,
+            task_type=configs[0].task_type,
+            modules_to_save=self._whole[owners[0]] or None if owners else None,
+            bias=self._plain_lora(owners[0]).bias if owners else "none",
+            inference_mode=True,
+        )
+        for site in self.add(config, new):
+            layer = self.model.get_submodule(site.path)
+            assert isinstance(layer, LoraLayer)
+            updates = [
+                LowRank(*layer.factors(name), weight * layer.scaling[name])
+                for name, weight in zip(names, weights, strict=True)
+                if layer.has_adapter(name)
+            ]
+            A, B = combine(updates, combination_type, rank, density, majority_sign_method)
+            keys = list(layer.adapter_state(new))
+            layer.load_adapter_state(new, dict(zip(keys, (A, B), strict=True)))
+        if owners:
+            mine, theirs = self.parameters_of(new), self.parameters_of(owners[0])
+            for path, parameter in theirs.items():
+                twin = path.replace(f".modules_to_save.{owners[0]}.", f".modules_to_save.{new}.")
+                if twin in mine and ".lora_" not in path:
+                    mine[twin].copy_(parameter)
+
+    def _plain_lora(self, name: str) -> LoraConfig:
+        config = self.configs[name]
+        if not isinstance(config, LoraConfig) or config.use_dora:
+            raise AdapterError(f'"{name}" is not plain LoRA; only plain LoRA can be combined.')
+        return config
+
+    # Switching -------------------------------------------------------------------------
+
+    def set(self, names: str | Sequence[str], inference_mode: bool | None = None) -> None:
+        """Makes adapters active and trainable, all others inactive and frozen.
+
+        Args:
+            names: One adapter or several; their updates add up. Only one of them may have
+                modules of its own or trained biases, for these cannot add up.
+            inference_mode: ``True`` freezes the active ones too, ``False`` makes them
+                trainable; ``None`` leaves what each was added with.
+
+        Raises:
+            AdapterError: A name is unknown, or two adapters want the same module.
+        """
+        names = [names] if isinstance(names, str) else list(names)
+        self._check_known(names)
+        owners = [n for n in names if self._whole.get(n) or self._biases.get(n)]
+        if len(owners) > 1:
+            raise AdapterError(
+                f"{' and '.join(owners)} both have modules or biases of their own; only one of "
+                "them can be active."
+            )
+        if inference_mode is not None:
+            for name in names:
+                (self._frozen.add if inference_mode else self._frozen.discard)(name)
+        self.active = names
+        for layer in self.layers():
+            layer.active_adapters = list(names)
+        for wrapper in self._wrappers():
+            wrapper.active_adapters = [n for n in names if n in wrapper.modules_to_save]
+        self._place_biases()
+        for name in self.configs:
+            trains = name in names and name not in self._frozen
+            for parameter in self.parameters_of(name).values():
+                parameter.requires_grad_(trains)
+
+    @contextmanager
+    def disabled(self) -> Iterator[nn.Module]:
+        """While open, the model computes what the base model computes, bit for bit."""
+        merged = list(self.merged)
+        self.unmerge()
+        self.disable(True)
+        try:
+            yield self.model
+        finally:
+            self.disable(False)
+            if merged:
+                self.merge(merged)
+
+    def disable(self, disabled: bool) -> None:
+        """Switches all adapters off, or on again."""
+        self._disabled = disabled
+        for layer in self.layers():
+            layer.disable_adapters = disabled
+        for wrapper in self._wrappers():
+            wrapper.disable_adapters = disabled
+        self._place_biases()
+
+    def merge(self, names: Sequence[str] | None = None, safe_merge: bool = False) -> None:
+        """Puts adapters into the weights; ``None``: the active ones. See `AdapterLayer.merge`.
+
+        Raises:
+            AdapterError: A name is unknown; with ``safe_merge`` also for non-finite results.
+        """
+        self._check_known(names or [])
+        layers = list(self.layers())
+        merged = [list(layer.merged_adapters) for layer in layers]
+        try:
+            for layer in layers:
+                layer.merge(safe_merge, names)
+        except AdapterError:
+            # All layers or none: half a merge would be a model that nobody asked for.
+            for layer, before in zip(layers, merged, strict=True):
+                layer.unmerge()
+                layer.merge(adapter_names=before)
+            raise
+
+    def unmerge(self) -> None:
+        """Restores the weights bit for bit."""
+        for layer in self.layers():
+            layer.unmerge()
+
+    @property
+    def merged(self) -> list[str]:
+        """The adapters whose change is in the weights now."""
+        return next((layer.merged_adapters for layer in self.layers() if layer.merged), [])
+
+    # Tensors ---------------------------------------------------------------------------
+
+    def layers(self) -> Iterator[AdapterLayer]:
+        """The wrapped layers, in module order."""
+        return (m for m in self.model.modules() if isinstance(m, AdapterLayer))
+
+    def parameters_of(self, name: str) -> dict[str, nn.Parameter]:
+        """All parameters of one adapter by their path in the model, trained or not."""
+        self._check_known([name])
+        found: dict[str, nn.Parameter] = {}
+        for site in self.sites[name]:
+            layer = self.model.get_submodule(site.path)
+            assert isinstance(layer, AdapterLayer)
+            for path, parameter in layer.parameters_of(name).items():
+                found[f"{site.path}.{path}"] = parameter
+        for path in self._whole[name]:
+            wrapper = self.model.get_submodule(path)
+            assert isinstance(wrapper, ModulesToSaveWrapper)
+            copies = wrapper.modules_to_save[name]
+            for key, parameter in copies.named_parameters():
+                found[f"{path}.modules_to_save.{name}.{key}"] = parameter
+        for path, parameter in self._biases.get(name, {}).items():
+            found[self._bias_name(path)] = parameter
+        return found
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """The parameters that train now, by their path in the model."""
+        return {
+            path: parameter
+            for name in self.active
+            for path, parameter in self.parameters_of(name).items()
+            if parameter.requires_grad
+        }
+
+    def state_dict(self, name: str = "default") -> dict[str, torch.Tensor]:
+        """One adapter's tensors under PEFT's names, less the ``base_model.model.`` prefix.
+
+        Buffers of modules trained whole are included. Tensors share memory with the model.
+        """
+        self._check_known([name])
+        state: dict[str, torch.Tensor] = {}
+        for site in self.sites[name]:
+            layer = self.model.get_submodule(site.path)
+            assert isinstance(layer, AdapterLayer)
+            for key, tensor in layer.adapter_state(name).items():
+                state[f"{site.path}.{key}"] = tensor
+        for path in self._whole[name]:
+            wrapper = self.model.get_submodule(path)
+            assert isinstance(wrapper, ModulesToSaveWrapper)
+            for key, tensor in wrapper.modules_to_save[name].state_dict().items():
+                state[f"{path}.{key}"] = tensor
+        for path, parameter in self._biases.get(name, {}).items():
+            state[self._bias_name(path)] = parameter.detach()
+        return state
+
+    def load_state_dict(self, name: str, tensors: dict[str, torch.Tensor]) -> None:
+        """Copies tensors into one adapter. All of them are checked before any is copied.
+
+        Raises:
+            AdapterError: Names are missing or unexpected, or a shape differs; it lists them.
+        """
+        own = self.state_dict(name)
+        problems = [f"missing: {key}" for key in own if key not in tensors]
+        problems += [f"unexpected: {key}" for key in tensors if key not in own]
+        problems += [
+            f"shape of {key}: {tuple(tensors[key].shape)}, the model needs {tuple(own[key].shape)}"
+            for key in own
+            if key in tensors and tensors[key].shape != own[key].shape
+        ]
+        if problems:
+            shown = "\n".join(problems[:10])
+            more = f"\n... and {len(problems) - 10} more" if len(problems) > 10 else ""
+            raise AdapterError(f"the adapter does not fit this model:\n{shown}{more}")
+        for site in self.sites[name]:
+            layer = self.model.get_submodule(site.path)
+            assert isinstance(layer, AdapterLayer)
+            prefix = f"{site.path}."
+            layer.load_adapter_state(
+                name, {key: tensors[prefix + key] for key in layer.adapter_state(name)}
+            )
+        with torch.no_grad():
+            for path in self._whole[name]:
+                wrapper = self.model.get_submodule(path)
+                assert isinstance(wrapper, ModulesToSaveWrapper)
+                for key, tensor in wrapper.modules_to_save[name].state_dict().items():
+                    tensor.copy_(tensors[f"{path}.{key}"])
+            for path, parameter in self._biases.get(name, {}).items():
+                parameter.copy_(tensors[self._bias_name(path)])
+
+    # Pieces ----------------------------------------------------------------------------
+
+    def _wrappers(self) -> Iterator[ModulesToSaveWrapper]:
+        return (m for m in self.model.modules() if isinstance(m, ModulesToSaveWrapper))
+
+    def _put(self, path: str, module: nn.Module) -> None:
+        parent, _, child = path.rpartition(".")
+        setattr(self.model.get_submodule(parent), child, module)
+
+    def _outer(self, path: str) -> str:
+        """The path of the wrapper around a module that another adapter trains whole."""
+        return path.split(".modules_to_save.")[0].removesuffix(".original_module")
+
+    def _bias_paths(
+        self, config: MethodConfig, sites: Sequence[Site], whole: Sequence[str]
+    ) -> list[str]:
+        """Paths of the modules whose bias the configuration trains, without wrappers.
+
+        Biases inside modules trained whole train with their copies.
+        """
+        which = getattr(config, "bias", "none")
+        if which == "none":
+            return []
+        if which == "lora_only":
+            paths = [
+                s.path for s in sites if getattr(self._plain(s.path), "bias", None) is not None
+            ]
+        else:
+            paths = [
+                path.removesuffix(".base_layer")
+                for path, module in self.model.named_modules()
+                if isinstance(module._parameters.get("bias"), nn.Parameter)
+                and not any(_within(path, parent) for parent in whole)
+            ]
+        if not paths:
+            raise ConfigError(f'bias="{which}": the model has no such biases.')
+        return paths
+
+    def _plain(self, path: str) -> nn.Module:
+        module = self.model.get_submodule(path)
+        return module.base_layer if isinstance(module, AdapterLayer) else module
+
+    def _bias(self, path: str) -> nn.Parameter:
+        bias = self._plain(path).bias
+        assert isinstance(bias, nn.Parameter)
+        return bias
+
+    def _bias_name(self, path: str) -> str:
+        wrapped = isinstance(self.model.get_submodule(path), AdapterLayer)
+        return f"{path}.base_layer.bias" if wrapped else f"{path}.bias"
+
+    def _place_biases(self) -> None:
+        """Puts the active adapter's biases, or the originals, into the modules."""
+        tuned: dict[str, nn.Parameter] = {}
+        if not self._disabled:
+            for name in self.active:
+                tuned |= self._biases.get(name, {})
+        for path, original in self._original_biases.items():
+            self._plain(path).bias = tuned.get(path, original)
+
+    def _check_new_name(self, name: str) -> None:
+        if not name or "." in name or hasattr(nn.ModuleDict(), name):
+            raise AdapterError(
+                f'"{name}" cannot be the name of an adapter; take letters and digits.'
+            )
+        if name in self.configs:
+            raise AdapterError(f'there is an adapter "{name}" already; delete it first.')
+
+    def _check_known(self, names: Sequence[str]) -> None:
+        for name in names:
+            if name not in self.configs:
+                known = ", ".join(self.configs) or "none"
+                raise AdapterError(
+                    f'there is no adapter "{name}"; there is {known}.'
+                    f"{did_you_mean(name, self.configs)}"
+                )
+
+    def _check_unmerged(self, what: str) -> None:
+        if self.merged:
+            raise AdapterError(f"{', '.join(self.merged)} is merged; unmerge before you {what}.")
+
+
+def _within(path: str, parent: str) -> bool:
+    return path == parent or path.startswith(f"{parent}.")
