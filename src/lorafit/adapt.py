@@ -21,6 +21,8 @@ from torch import nn
 from lorafit.errors import AdapterError, ConfigError, did_you_mean
 from lorafit.methods import methods
 from lorafit.methods.base import AdapterLayer, MethodConfig, ModulesToSaveWrapper
+from lorafit.methods.combine import LowRank, SignMethod, combine, new_rank
+from lorafit.methods.lora import LoraConfig, LoraLayer
 from lorafit.model.sites import Site, find_sites
 from lorafit.model.targets import resolve_modules
 
@@ -157,6 +159,81 @@ class Adapters:
             parameter.requires_grad_(self._requires_grad.get(name, True))
             parameter.grad = None
         return self.model
+
+    @torch.no_grad()
+    def combine(
+        self,
+        new: str,
+        names: Sequence[str],
+        weights: Sequence[float],
+        combination_type: str = "svd",
+        svd_rank: int | None = None,
+        density: float | None = None,
+        majority_sign_method: SignMethod = "total",
+    ) -> None:
+        """Adds a LoRA adapter that is a weighted sum of others; it is not made active.
+
+        Args:
+            new: Name of the new adapter.
+            names: LoRA adapters of this model.
+            weights: One factor for each; negative ones subtract.
+            combination_type: One of `lorafit.methods.combine.COMBINATION_TYPES`.
+            svd_rank: Rank for the svd types; ``None``: the largest of the parts.
+            density: Share of the values that the pruning types keep.
+            majority_sign_method: Whether values or only their signs vote (ties).
+
+        Raises:
+            AdapterError: An adapter is unknown, is not plain LoRA, or two of them have
+                modules or biases of their own.
+            ConfigError: The type does not exist or does not fit.
+        """
+        self._check_new_name(new)
+        self._check_known(names)
+        if not names or len(names) != len(weights):
+            raise ConfigError(f"{len(names)} adapters need as many weights, got {len(weights)}.")
+        configs = [self._plain_lora(name) for name in names]
+        owners = [n for n in names if self._whole[n] or self._biases.get(n)]
+        if len(owners) > 1:
+            raise AdapterError(f"{' and '.join(owners)} both have modules or biases of their own.")
+        if len(names) == 1:
+            combination_type = "linear"
+        ranks = [
+            max(c.r, *c.rank_pattern.values(), 0) * (2 if c.has_origin else 1) for c in configs
+        ]
+        rank = new_rank(combination_type, ranks, svd_rank, density)
+        paths = {site.path for name in names for site in self.sites[name]}
+        config = LoraConfig(
+            r=rank,
+            lora_alpha=rank,
+            target_modules=paths,
+            task_type=configs[0].task_type,
+            modules_to_save=self._whole[owners[0]] or None if owners else None,
+            bias=self._plain_lora(owners[0]).bias if owners else "none",
+            inference_mode=True,
+        )
+        for site in self.add(config, new):
+            layer = self.model.get_submodule(site.path)
+            assert isinstance(layer, LoraLayer)
+            updates = [
+                LowRank(*layer.factors(name), weight * layer.scaling[name])
+                for name, weight in zip(names, weights, strict=True)
+                if layer.has_adapter(name)
+            ]
+            A, B = combine(updates, combination_type, rank, density, majority_sign_method)
+            keys = list(layer.adapter_state(new))
+            layer.load_adapter_state(new, dict(zip(keys, (A, B), strict=True)))
+        if owners:
+            mine, theirs = self.parameters_of(new), self.parameters_of(owners[0])
+            for path, parameter in theirs.items():
+                twin = path.replace(f".modules_to_save.{owners[0]}.", f".modules_to_save.{new}.")
+                if twin in mine and ".lora_" not in path:
+                    mine[twin].copy_(parameter)
+
+    def _plain_lora(self, name: str) -> LoraConfig:
+        config = self.configs[name]
+        if not isinstance(config, LoraConfig) or config.use_dora:
+            raise AdapterError(f'"{name}" is not plain LoRA; only plain LoRA can be combined.')
+        return config
 
     # Switching -------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 import re
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, Self, cast
 
@@ -42,14 +43,14 @@ class LoraConfig(MethodConfig):
     """Settings of LoRA, with PEFT's names, meanings and defaults."""
 
     peft_type: str = "LORA"
-    r: int = Field(8, gt=0)
+    r: int = Field(default=8, gt=0)
     """Rank."""
-    lora_alpha: int | float = Field(8, gt=0)
+    lora_alpha: int | float = Field(default=8, gt=0)
     """The update is multiplied by ``lora_alpha / r`` (``/ sqrt(r)`` with ``use_rslora``)."""
     target_modules: set[str] | str | None = None
     """Names, a regular expression that matches whole paths, or ``"all-linear"`` (also ``None``)."""
     exclude_modules: set[str] | str | None = None
-    lora_dropout: float = Field(0.0, ge=0.0, lt=1.0)
+    lora_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Dropout on the input of ``A`` only."""
     fan_in_fan_out: bool = False
     """Kept for PEFT's files; the orientation of a weight is read off its layer."""
@@ -200,8 +201,9 @@ class LoraLayer(AdapterLayer):
         self.lora_dropout[name] = nn.Dropout(p) if p > 0.0 else nn.Identity()
         self._initialise(name, config, site)
 
+    @abstractmethod
     def _initialise(self, name: str, config: LoraConfig, site: Site) -> None:
-        raise NotImplementedError
+        """Makes the parameters of a new adapter whose settings are already noted."""
 
     def has_adapter(self, name: str) -> bool:
         """Whether an adapter of this name is here."""
@@ -238,6 +240,10 @@ class LoraLayer(AdapterLayer):
     def _configured_scaling(self, name: str) -> float:
         r = self.r[name]
         return self.lora_alpha[name] / (math.sqrt(r) if self.use_rslora[name] else r)
+
+    @abstractmethod
+    def factors(self, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """``A (r, d_in)`` and ``B (d_out, r)`` of the update ``s B A``, float32."""
 
     def load_adapter_state(self, name: str, tensors: dict[str, torch.Tensor]) -> None:
         """Copies tensors named and shaped as by `adapter_state`."""
@@ -421,9 +427,13 @@ class LoraEmbedding(LoraLayer):
     @torch.no_grad()
     def delta_weight(self, name: str) -> torch.Tensor:
         """The change of the table, ``(vocab, dim)``."""
-        A, B = self.lora_embedding_A[name].float(), self.lora_embedding_B[name].float()
+        A, B = self.factors(name)
         table: torch.Tensor = self.scaling[name] * (B @ A).T
         return table
+
+    def factors(self, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """``A (r, vocab)`` and ``B (dim, r)``; the change of the table is ``s (B A)^T``."""
+        return self.lora_embedding_A[name].float(), self.lora_embedding_B[name].float()
 
     def adapter_state(self, name: str) -> dict[str, torch.Tensor]:
         """``lora_embedding_A`` and ``lora_embedding_B``, without ``.weight`` as PEFT has it."""
