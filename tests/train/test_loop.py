@@ -239,9 +239,7 @@ def test_validation_loss_that_is_not_finite_stops():
             return super().logits(batch) * math.nan
 
     with pytest.raises(DivergenceError, match="the validation loss is nan after step 2"):
-        run_fit(
-            toy.config(eval_steps=2), model=model, engine=Breaking(model, toy.ToyTask(), None)
-        )
+        run_fit(toy.config(eval_steps=2), model=model, engine=Breaking(model, toy.ToyTask(), None))
 
 
 def test_parameter_outside_the_graph_is_an_error_that_names_it():
