@@ -22,7 +22,7 @@ from lorafit.export.peft_config import module_paths
 from lorafit.peft import card, status, tuner
 from lorafit.peft.config import LoraConfig, PeftConfig, PeftType, TaskType
 from lorafit.peft.state import LoadResult, get_peft_model_state_dict
-from lorafit.peft.trainer import ForwardOfBase, LooksLikePeft
+from lorafit.peft.trainer import ForwardOfBase, LooksLikePeft, save_tied_weights_once
 from lorafit.peft.tuner import LoraModel
 
 log = logging.getLogger(__name__)
@@ -65,7 +65,9 @@ class PeftModel(LooksLikePeft, PushToHubMixin, nn.Module):
         super().__init__()
         self.base_model = LoraModel(model)
         self.peft_type = PeftType.LORA
-        if getattr(model, "is_gradient_checkpointing", False):
+        if not is_peft_available():
+            save_tied_weights_once(self)
+        if getattr(model, "is_activation_checkpointing", False):
             # Reentrant checkpointing drops gradients unless its input asks for them.
             model.enable_input_require_grads()  # type: ignore[operator]
 

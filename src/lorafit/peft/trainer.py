@@ -9,8 +9,9 @@ answer with peft's class of the same name. ``type(model)`` stays ours; pickle an
 ``copy`` go by it, with the ``__reduce_ex__`` below.
 
 Without peft the Trainer saves the whole state of a model it does not know, and resumes
-from that. It then reads the columns it may pass on from the signature of ``forward``,
-so that this has to be the base model's.
+from that. The rest of this file makes that work: the columns that may be
+passed on are read off the signature of ``forward``, which has to be the base model's, and
+safetensors refuses tied weights, so that the state has each of them once.
 """
 
 from __future__ import annotations
@@ -46,6 +47,18 @@ def _new(cls: type[object]) -> object:
     return object.__new__(cls)
 
 
+def _with_labels(
+    self: nn.Module,
+    input_ids: Any = None,
+    labels: Any = None,
+    start_positions: Any = None,
+    end_positions: Any = None,
+    **kwargs: Any,
+) -> Any:
+    """What the Trainer reads off the class: the names that labels may have."""
+    raise NotImplementedError
+
+
 class ForwardOfBase:
     """A ``forward`` that has the signature of the wrapped model's.
 
@@ -57,7 +70,7 @@ class ForwardOfBase:
 
     def __get__(self, model: nn.Module | None, owner: type[Any]) -> Callable[..., Any]:
         if model is None:
-            return self.function
+            return _with_labels
 
         def forward(*args: Any, **kwargs: Any) -> Any:
             return self.function(model, *args, **kwargs)
@@ -65,3 +78,32 @@ class ForwardOfBase:
         base: nn.Module = model.get_base_model()  # type: ignore[operator]
         forward.__signature__ = inspect.signature(base.forward)  # type: ignore[attr-defined]
         return forward
+
+
+def save_tied_weights_once(model: nn.Module) -> None:
+    """Leaves weights that stand under several names in the state under their first name."""
+    model.register_state_dict_post_hook(_drop_tied)
+    model.register_load_state_dict_pre_hook(_restore_tied)
+
+
+def _tied(model: nn.Module, prefix: str) -> list[list[str]]:
+    """The names of each parameter that has several."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(prefix.rstrip("."), remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    return [group for group in names.values() if len(group) > 1]
+
+
+def _drop_tied(model: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
+    for _, *others in _tied(model, prefix):
+        for name in others:
+            state.pop(name, None)
+
+
+def _restore_tied(
+    model: nn.Module, state: dict[str, Any], prefix: str, *rest: Any
+) -> None:
+    for first, *others in _tied(model, prefix):
+        if first in state:
+            for name in others:
+                state.setdefault(name, state[first])
