@@ -1,6 +1,6 @@
 import pytest
 import torch
-from tests.train import toy
+from tests.training import toy
 
 from lorafit.engine.eager import EagerEngine, evaluating
 

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 from safetensors import SafetensorError
-from tests.train import toy
+from tests.training import toy
 
 from lorafit.errors import RunError
 from lorafit.run import Run
-from lorafit.train import checkpoint
-from lorafit.train.progress import QuietProgress
+from lorafit.training import checkpoint
+from lorafit.training.progress import QuietProgress
 
 
 class StopAt(QuietProgress):

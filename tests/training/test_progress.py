@@ -4,7 +4,7 @@ import sys
 import pytest
 from rich.console import Console
 
-from lorafit.train.progress import (
+from lorafit.training.progress import (
     PlainProgress,
     QuietProgress,
     RichProgress,

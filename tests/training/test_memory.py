@@ -1,7 +1,7 @@
 import numpy as np
 import psutil
 
-from lorafit.train.memory import peak_memory_bytes, peak_rss_bytes, reset_peak
+from lorafit.training.memory import peak_memory_bytes, peak_rss_bytes, reset_peak
 
 
 def test_peak_grows_with_what_is_used_and_never_falls():

@@ -11,7 +11,7 @@ from datasets import Dataset
 from lorafit.data.batches import evaluation_order
 from lorafit.engine.base import Engine
 from lorafit.tasks.base import Task
-from lorafit.train.steps import lengths
+from lorafit.training.steps import lengths
 
 
 def fetch(encoded: Dataset, indices: list[int]) -> list[dict[str, Any]]:

@@ -14,10 +14,10 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from lorafit.config import TrainConfig
 from lorafit.engine.base import Engine
-from lorafit.train.gradients import GradientCheck, check_finite, clip
-from lorafit.train.parallel import Workers
-from lorafit.train.steps import Step
-from lorafit.train.validate import fetch
+from lorafit.training.gradients import GradientCheck, check_finite, clip
+from lorafit.training.parallel import Workers
+from lorafit.training.steps import Step
+from lorafit.training.validate import fetch
 
 
 @dataclass(frozen=True)

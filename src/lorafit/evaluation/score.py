@@ -14,7 +14,7 @@ from lorafit.data.batches import evaluation_order
 from lorafit.data.values import column_table
 from lorafit.engine.base import Engine
 from lorafit.errors import DataError, DivergenceError
-from lorafit.evaluate.bootstrap import Sample, percentiles, resampled
+from lorafit.evaluation.bootstrap import Sample, percentiles, resampled
 from lorafit.tasks.base import Task
 from lorafit.tasks.labels import UNKNOWN
 

@@ -1,8 +1,8 @@
 import pytest
-from tests.train import toy
+from tests.training import toy
 
 from lorafit.errors import DataError
-from lorafit.train.steps import StepPlan, lengths
+from lorafit.training.steps import StepPlan, lengths
 
 
 def plan(n=22, rank=0, size=1, **train):

@@ -3,9 +3,9 @@ import random
 import numpy as np
 import pytest
 import torch
-from tests.train import toy
+from tests.training import toy
 
-from lorafit.train.seed import seed_everything
+from lorafit.training.seed import seed_everything
 
 
 def test_same_seed_gives_the_same_draws_everywhere():

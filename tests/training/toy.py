@@ -15,9 +15,9 @@ from lorafit.config import Config, DataConfig
 from lorafit.engine.eager import EagerEngine
 from lorafit.run import Run
 from lorafit.tasks.base import Metric, Task
-from lorafit.train.loop import FitResult, fit
-from lorafit.train.progress import QuietProgress
-from lorafit.train.seed import seed_everything
+from lorafit.training.loop import FitResult, fit
+from lorafit.training.progress import QuietProgress
+from lorafit.training.seed import seed_everything
 
 VOCABULARY = 40
 

@@ -17,20 +17,20 @@ from lorafit.engine.base import Engine
 from lorafit.errors import DataError, DivergenceError
 from lorafit.run import Run
 from lorafit.tasks.base import Task
-from lorafit.train.gradients import advice
-from lorafit.train.interrupt import Interruptible
-from lorafit.train.keeper import Keeper
-from lorafit.train.memory import peak_memory_bytes, reset_peak
-from lorafit.train.optim import make_optimizer
-from lorafit.train.parallel import Workers
-from lorafit.train.progress import Progress, QuietProgress, make_progress
-from lorafit.train.reporter import Reporter
-from lorafit.train.schedule import make_factor, make_schedule
-from lorafit.train.state import TrainState
-from lorafit.train.stepper import Stepper
-from lorafit.train.steps import StepPlan
-from lorafit.train.trackers import Trackers, check_trackers
-from lorafit.train.validate import evaluate
+from lorafit.training.gradients import advice
+from lorafit.training.interrupt import Interruptible
+from lorafit.training.keeper import Keeper
+from lorafit.training.memory import peak_memory_bytes, reset_peak
+from lorafit.training.optim import make_optimizer
+from lorafit.training.parallel import Workers
+from lorafit.training.progress import Progress, QuietProgress, make_progress
+from lorafit.training.reporter import Reporter
+from lorafit.training.schedule import make_factor, make_schedule
+from lorafit.training.state import TrainState
+from lorafit.training.stepper import Stepper
+from lorafit.training.steps import StepPlan
+from lorafit.training.trackers import Trackers, check_trackers
+from lorafit.training.validate import evaluate
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from lorafit.train.interrupt import Interruptible
+from lorafit.training.interrupt import Interruptible
 
 
 def test_first_signal_is_noted_and_the_second_one_interrupts():

@@ -12,9 +12,9 @@ from torch.optim import Optimizer
 
 from lorafit.errors import RunError
 from lorafit.run import Run
-from lorafit.train import checkpoint as checkpoints
-from lorafit.train.parallel import Workers
-from lorafit.train.state import TrainState
+from lorafit.training import checkpoint as checkpoints
+from lorafit.training.parallel import Workers
+from lorafit.training.state import TrainState
 
 log = logging.getLogger(__name__)
 

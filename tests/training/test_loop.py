@@ -6,7 +6,7 @@ import signal
 
 import pytest
 import torch
-from tests.train import toy
+from tests.training import toy
 
 from lorafit.errors import (
     DataError,
@@ -15,9 +15,9 @@ from lorafit.errors import (
     TrainingError,
 )
 from lorafit.run import Run
-from lorafit.train.loop import FitResult, fit
-from lorafit.train.progress import PlainProgress, QuietProgress
-from lorafit.train.validate import evaluate
+from lorafit.training.loop import FitResult, fit
+from lorafit.training.progress import PlainProgress, QuietProgress
+from lorafit.training.validate import evaluate
 
 
 def test_training_learns_and_only_the_trainable_parameters_change():

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from lorafit.config import TrainConfig
-from lorafit.train.schedule import linear, make_factor, make_schedule, warmup_stable_decay
+from lorafit.training.schedule import linear, make_factor, make_schedule, warmup_stable_decay
 
 
 def test_warmup_stable_decay_rises_stays_and_falls():

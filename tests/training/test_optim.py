@@ -3,7 +3,7 @@ import torch
 from torch.nn import Parameter
 
 from lorafit.config import TrainConfig
-from lorafit.train.optim import decays, make_optimizer
+from lorafit.training.optim import decays, make_optimizer
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ import numpy as np
 from scipy import stats
 
 from lorafit.errors import DataError
-from lorafit.evaluate.bootstrap import Sample, percentiles, resampled, resampled_mean
-from lorafit.evaluate.score import Scores, check_labelled
+from lorafit.evaluation.bootstrap import Sample, percentiles, resampled, resampled_mean
+from lorafit.evaluation.score import Scores, check_labelled
 from lorafit.tasks.base import Task
 
 

@@ -7,12 +7,12 @@ import time
 from collections.abc import Mapping
 
 from lorafit.run import Run
-from lorafit.train.memory import peak_memory_bytes
-from lorafit.train.progress import Progress, Update
-from lorafit.train.state import Tally, TrainState
-from lorafit.train.stepper import Outcome
-from lorafit.train.steps import Step, StepPlan
-from lorafit.train.trackers import Trackers
+from lorafit.training.memory import peak_memory_bytes
+from lorafit.training.progress import Progress, Update
+from lorafit.training.state import Tally, TrainState
+from lorafit.training.stepper import Outcome
+from lorafit.training.steps import Step, StepPlan
+from lorafit.training.trackers import Trackers
 
 _SMOOTHING = 0.9
 
