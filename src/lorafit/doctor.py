@@ -22,7 +22,7 @@ import psutil
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from lorafit.console.units import size
+from lorafit.units import size
 
 GIB = 1024**3
 LOW_MEMORY = 2 * GIB
