@@ -7,9 +7,13 @@ import transformers as hf
 import yaml
 from huggingface_hub import ModelCard
 
-from lorafit.config import Config
+from lorafit.adapt import Adapters
+from lorafit.config import Config, ModelConfig
 from lorafit.errors import RunError
 from lorafit.export.card import Card, lorafit_snippet, peft_snippet, render, write
+from lorafit.export.peft import save
+from lorafit.methods.lora import LoraConfig
+from lorafit.model.load import load_model
 from lorafit.run import Choice
 from lorafit.tasks.sequence_classification import SequenceClassification
 from tests import tiny_text
@@ -176,6 +180,23 @@ def test_the_peft_snippet_loads_a_base_whose_head_had_another_size(tmp_path):
     scope = {}
     exec(peft_snippet(facts, str(tmp_path / "adapter")), scope)
     assert scope["probabilities"].shape == (2,)
+
+
+@pytest.mark.parametrize("family", ["bert", "distilbert", "roberta", "gpt2"])
+def test_the_peft_snippet_loads_what_we_save(tmp_path, family):
+    base = tiny_text.save_base(tmp_path / "base", family)
+    torch.manual_seed(0)
+    loaded = load_model(ModelConfig(name_or_path=str(base)), TASK)
+    adapters = Adapters(loaded.model)
+    adapters.add(LoraConfig(r=2, init_lora_weights=False, modules_to_save=loaded.new_modules))
+    save(adapters, tmp_path / "adapter", base_model_name_or_path=str(base), task_type="SEQ_CLS")
+    loaded.tokenizer.save_pretrained(tmp_path / "adapter")
+    torch.manual_seed(1)
+    scope = {}
+    exec(peft_snippet(card(loaded.base_name), str(tmp_path / "adapter")), scope)
+    with torch.no_grad():
+        expected = loaded.model.eval()(**scope["inputs"]).logits.softmax(-1)[0]
+    torch.testing.assert_close(scope["probabilities"], expected)
 
 
 def test_the_peft_snippet_finds_a_base_inside_a_package(tmp_path):

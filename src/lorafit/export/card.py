@@ -72,6 +72,8 @@ def render(card: Card) -> str:
         loader=PackageLoader("lorafit.export", "."),
         undefined=StrictUndefined,
         keep_trailing_newline=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
         autoescape=False,
     )
     environment.filters["cell"] = _cell
