@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 import torch
 from datasets import Dataset
 from scipy import stats
@@ -58,9 +59,8 @@ def score(engine: Engine, task: Task, encoded: Dataset, batch_size: int) -> Scor
     """
     if len(encoded) == 0:
         raise DataError("there are 0 examples to score.")
-    table = column_table(encoded, ["input_ids"])
-    lengths = [len(ids) for ids in table.column("input_ids")]
-    order = evaluation_order(lengths, batch_size)
+    tokens = column_table(encoded, ["input_ids"]).column("input_ids")
+    order = evaluation_order(pc.list_value_length(tokens).to_pylist(), batch_size)
     logits, labels, losses = [], [], []
     for indices in order.batches:
         batch = engine.collate(encoded.__getitems__(indices))
