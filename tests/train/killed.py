@@ -15,14 +15,13 @@ import signal
 import sys
 from pathlib import Path
 
-from tests.train import toy
-
 from lorafit import files
 from lorafit.run import Run
 from lorafit.train import checkpoint
 from lorafit.train.loop import fit
 from lorafit.train.progress import QuietProgress
 from lorafit.train.seed import seed_everything
+from tests.train import toy
 
 SETTINGS = {"eval_steps": 3, "num_train_epochs": 3, "gradient_accumulation_steps": 2}
 """64 examples in batches of 8, two a step: 12 steps, checkpoints after 3, 6, 9 and 12."""

@@ -6,7 +6,6 @@ import signal
 
 import pytest
 import torch
-from tests.train import toy
 
 from lorafit.errors import (
     DataError,
@@ -18,6 +17,7 @@ from lorafit.run import Run
 from lorafit.train.loop import FitResult, fit
 from lorafit.train.progress import PlainProgress, QuietProgress
 from lorafit.train.validate import evaluate
+from tests.train import toy
 
 
 def test_training_learns_and_only_the_trainable_parameters_change():

@@ -3,9 +3,9 @@ import random
 import numpy as np
 import pytest
 import torch
-from tests.train import toy
 
 from lorafit.train.seed import seed_everything
+from tests.train import toy
 
 
 def test_same_seed_gives_the_same_draws_everywhere():

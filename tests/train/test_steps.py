@@ -1,8 +1,8 @@
 import pytest
-from tests.train import toy
 
 from lorafit.errors import DataError
 from lorafit.train.steps import StepPlan, lengths
+from tests.train import toy
 
 
 def plan(n=22, rank=0, size=1, **train):
