@@ -3,9 +3,9 @@ import pytest
 from scipy import stats
 
 from lorafit.errors import DataError
-from lorafit.evaluate.compare import mcnemar, paired
-from lorafit.evaluate.score import Scores
-from tests.evaluate.test_score import TASK, random_scores
+from lorafit.evaluation.compare import mcnemar, paired
+from lorafit.evaluation.score import Scores
+from tests.evaluation.test_score import TASK, random_scores
 
 
 def better(scores, by=1.0, seed=9, noise=0.5):

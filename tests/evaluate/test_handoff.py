@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from lorafit.errors import HandoffError
-from lorafit.evaluate.handoff import TOLERANCE, check_handoff
+from lorafit.evaluation.handoff import TOLERANCE, check_handoff
 
 LIVE = np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32)
 

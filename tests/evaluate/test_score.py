@@ -5,7 +5,7 @@ from scipy import stats
 
 from lorafit.engine.eager import EagerEngine
 from lorafit.errors import DataError, DivergenceError
-from lorafit.evaluate.score import Scores, intervals, mean_interval, score, wilson
+from lorafit.evaluation.score import Scores, intervals, mean_interval, score, wilson
 from lorafit.tasks.sequence_classification import SequenceClassification
 from tests import tiny, tiny_text
 

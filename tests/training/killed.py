@@ -15,14 +15,13 @@ import signal
 import sys
 from pathlib import Path
 
-from tests.training import toy
-
 from lorafit import files
 from lorafit.run import Run
 from lorafit.training import checkpoint
 from lorafit.training.loop import fit
 from lorafit.training.progress import QuietProgress
 from lorafit.training.seed import seed_everything
+from tests.training import toy
 
 SETTINGS = {"eval_steps": 3, "num_train_epochs": 3, "gradient_accumulation_steps": 2}
 """64 examples in batches of 8, two a step: 12 steps, checkpoints after 3, 6, 9 and 12."""

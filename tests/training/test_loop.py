@@ -6,7 +6,6 @@ import signal
 
 import pytest
 import torch
-from tests.training import toy
 
 from lorafit.errors import (
     DataError,
@@ -18,6 +17,7 @@ from lorafit.run import Run
 from lorafit.training.loop import FitResult, fit
 from lorafit.training.progress import PlainProgress, QuietProgress
 from lorafit.training.validate import evaluate
+from tests.training import toy
 
 
 def test_training_learns_and_only_the_trainable_parameters_change():

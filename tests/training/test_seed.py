@@ -3,9 +3,9 @@ import random
 import numpy as np
 import pytest
 import torch
-from tests.training import toy
 
 from lorafit.training.seed import seed_everything
+from tests.training import toy
 
 
 def test_same_seed_gives_the_same_draws_everywhere():

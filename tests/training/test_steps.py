@@ -1,8 +1,8 @@
 import pytest
-from tests.training import toy
 
 from lorafit.errors import DataError
 from lorafit.training.steps import StepPlan, lengths
+from tests.training import toy
 
 
 def plan(n=22, rank=0, size=1, **train):

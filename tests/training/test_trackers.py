@@ -5,11 +5,11 @@ import pytest
 from accelerate import tracking
 from accelerate.utils import LoggerType
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tests.training import toy
 
 from lorafit.errors import ConfigError
 from lorafit.run import Run
 from lorafit.training.trackers import Trackers, check_trackers, flatten
+from tests.training import toy
 
 
 def test_tensorboard_gets_every_line_of_the_metrics(tmp_path):

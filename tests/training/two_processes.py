@@ -12,10 +12,9 @@ import socket
 import sys
 from pathlib import Path
 
-from tests.training import toy
-
 from lorafit.run import Run
 from lorafit.training.progress import QuietProgress
+from tests.training import toy
 
 SETTINGS = {"per_device_train_batch_size": 4, "num_train_epochs": 1, "eval_steps": 2}
 EXAMPLES = 45

@@ -100,9 +100,7 @@ def _drop_tied(model: nn.Module, state: dict[str, Any], prefix: str, metadata: A
             state.pop(name, None)
 
 
-def _restore_tied(
-    model: nn.Module, state: dict[str, Any], prefix: str, *rest: Any
-) -> None:
+def _restore_tied(model: nn.Module, state: dict[str, Any], prefix: str, *rest: Any) -> None:
     for first, *others in _tied(model, prefix):
         if first in state:
             for name in others:

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from lorafit.errors import RunError
 from lorafit.run import Run
 from lorafit.training import checkpoint as checkpoints
+from lorafit.training.generators import generator_states, restore_generators
 from lorafit.training.parallel import Workers
 from lorafit.training.state import TrainState
 
@@ -96,7 +97,7 @@ class Keeper:
         checkpoints.load_weights(found, self._trainable)
         checkpoints.load_optimizer(found, self._trainable, self._optimizer)
         prefix = f"generator/{self._workers.rank}/"
-        checkpoints.restore_generators(
+        restore_generators(
             found.generators[self._workers.rank],
             {
                 name.removeprefix(prefix): tensor
@@ -123,7 +124,7 @@ class Keeper:
             return
         if self._saved == state.step:
             return
-        generators = self._workers.gather(checkpoints.generator_states())
+        generators = self._workers.gather(generator_states())
         if self._workers.main:
             folder = self._run.checkpoints
             tensors = checkpoints.collect(self._trainable, self._optimizer)
