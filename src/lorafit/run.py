@@ -24,6 +24,8 @@ import functools
 import json
 import logging
 import os
+import shlex
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -139,8 +141,12 @@ class Run:
                     parent, runname.automatic(config.model.name_or_path, config.data.path)
                 )
         run = cls(path)
-        run.set_status("created")
-        run.write_config(config, origins)
+        try:
+            run.set_status("created")
+            run.write_config(config, origins)
+        except BaseException:
+            shutil.rmtree(path, ignore_errors=True)
+            raise
         return run
 
     @classmethod
@@ -220,7 +226,7 @@ class Run:
         if not (path / "adapter_config.json").is_file():
             raise RunError(
                 f'"{self.path}" has no adapter yet (status: {self.summary.status}). '
-                f"Finish it with: lorafit train --resume {self.path}"
+                f"Finish it with: lorafit train --resume {shlex.quote(str(self.path))}"
             )
         return path
 

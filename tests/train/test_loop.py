@@ -8,7 +8,6 @@ import pytest
 import torch
 from tests.train import toy
 
-from lorafit.config import Config
 from lorafit.errors import (
     DataError,
     DivergenceError,
@@ -18,42 +17,14 @@ from lorafit.errors import (
 from lorafit.run import Run
 from lorafit.train.loop import FitResult, fit
 from lorafit.train.progress import PlainProgress, QuietProgress
-from lorafit.train.seed import seed_everything
-
-
-def run_fit(config: Config, run: Run | None = None, *, n: int = 64, **options) -> tuple:
-    seed_everything(config.seed)
-    model = options.pop("model", None) or toy.bert()
-    trainable = options.pop("trainable", None) or toy.train_some(model)
-    engine = options.pop("engine", None) or toy.engine(model)
-    result = fit(
-        engine,
-        model,
-        toy.ToyTask(),
-        toy.examples(n),
-        options.pop("validation", toy.examples(32, seed=1)),
-        config,
-        run=run,
-        trainable=trainable,
-        progress=options.pop("progress", QuietProgress()),
-        **options,
-    )
-    return result, trainable
-
-
-def weights(trainable) -> dict[str, torch.Tensor]:
-    return {name: parameter.detach().clone() for name, parameter in trainable.items()}
-
-
-def same(ours, theirs) -> bool:
-    return all(torch.equal(ours[name], theirs[name]) for name in theirs)
+from lorafit.train.validate import evaluate
 
 
 def test_training_learns_and_only_the_trainable_parameters_change():
     model = toy.bert()
     trainable = toy.train_some(model)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    result, _ = run_fit(toy.config(num_train_epochs=8), model=model, n=256)
+    result, _ = toy.run_fit(toy.config(num_train_epochs=8), model=model, n=256)
     assert isinstance(result, FitResult)
     assert result.best_eval_loss < 0.5  # ln 2 = 0.69 is chance
     for name, parameter in model.named_parameters():
@@ -61,11 +32,11 @@ def test_training_learns_and_only_the_trainable_parameters_change():
 
 
 def test_same_seed_gives_the_same_weights_and_another_seed_others():
-    first = weights(run_fit(toy.config(seed=3))[1])
-    again = weights(run_fit(toy.config(seed=3))[1])
-    other = weights(run_fit(toy.config(seed=4))[1])
-    assert same(first, again)
-    assert not same(first, other)
+    first = toy.weights(toy.run_fit(toy.config(seed=3))[1])
+    again = toy.weights(toy.run_fit(toy.config(seed=3))[1])
+    other = toy.weights(toy.run_fit(toy.config(seed=4))[1])
+    assert toy.same(first, again)
+    assert not toy.same(first, other)
 
 
 def test_accumulated_micro_batches_give_the_step_of_the_whole_batch():
@@ -82,10 +53,10 @@ def test_accumulated_micro_batches_give_the_step_of_the_whole_batch():
         return settings, model
 
     settings, model = after(4, 100)
-    result, accumulated = run_fit(settings, model=model, n=22)
+    result, accumulated = toy.run_fit(settings, model=model, n=22)
     assert result.steps == 1
     settings, model = after(22, 1)
-    result, whole = run_fit(settings, model=model, n=22)
+    result, whole = toy.run_fit(settings, model=model, n=22)
     assert result.steps == 1
     # Adam's first step is the sign of the gradient; compare its first moment too.
     for name in whole:
@@ -95,7 +66,7 @@ def test_accumulated_micro_batches_give_the_step_of_the_whole_batch():
 def test_metrics_have_a_line_per_logging_step_and_per_evaluation(tmp_path):
     settings = toy.config(eval_steps=4)
     run = Run.create(settings, tmp_path)
-    result, _ = run_fit(settings, run)
+    result, _ = toy.run_fit(settings, run)
     lines = run.metrics
     assert [line["step"] for line in lines] == [2, 4, 6, 8, 10, 12, 14, 16]
     assert [line["step"] for line in lines if "eval_loss" in line] == [4, 8, 12, 16]
@@ -113,7 +84,7 @@ def test_metrics_have_a_line_per_logging_step_and_per_evaluation(tmp_path):
 def test_tokens_per_second_count_no_padding(tmp_path):
     settings = toy.config(num_train_epochs=1, logging_steps=100, eval_steps=100)
     run = Run.create(settings, tmp_path)
-    result, _ = run_fit(settings, run)
+    result, _ = toy.run_fit(settings, run)
     real = sum(len(ids) for ids in toy.examples(64)["input_ids"])
     (line,) = run.metrics
     assert line["tokens_per_s"] == result.tokens_per_s
@@ -123,13 +94,13 @@ def test_tokens_per_second_count_no_padding(tmp_path):
 def test_evaluates_four_times_an_epoch_by_default(tmp_path):
     settings = toy.config(num_train_epochs=1)
     run = Run.create(settings, tmp_path)
-    run_fit(settings, run, n=128)
+    toy.run_fit(settings, run, n=128)
     assert [line["step"] for line in run.metrics if "eval_loss" in line] == [4, 8, 12, 16]
 
 
 def test_fractional_epochs_and_max_steps():
-    assert run_fit(toy.config(num_train_epochs=0.5))[0].steps == 4
-    assert run_fit(toy.config(max_steps=11))[0].steps == 11
+    assert toy.run_fit(toy.config(num_train_epochs=0.5))[0].steps == 4
+    assert toy.run_fit(toy.config(max_steps=11))[0].steps == 11
 
 
 @pytest.mark.parametrize("with_folder", [True, False])
@@ -141,22 +112,23 @@ def test_best_weights_are_restored_at_the_end(tmp_path, with_folder):
     )  # fmt: skip
     run = Run.create(settings, tmp_path) if with_folder else None
     model = toy.bert()
-    result, _ = run_fit(settings, run, model=model)
+    result, _ = toy.run_fit(settings, run, model=model)
     assert result.best_step < result.steps
-    from lorafit.train.validate import evaluate
-
     found = evaluate(toy.engine(model), toy.ToyTask(), toy.examples(32, seed=1), 64)
     assert found["eval_loss"] == pytest.approx(result.best_eval_loss, rel=1e-6)
 
 
 def test_last_weights_stay_when_the_best_are_not_asked_for():
-    settings = dict(
-        learning_rate=0.3, max_grad_norm=None, eval_steps=1, early_stopping_patience=None,
-    )  # fmt: skip
-    best = run_fit(toy.config(**settings))
-    last = run_fit(toy.config(**settings, load_best_model_at_end=False))
+    settings = {
+        "learning_rate": 0.3,
+        "max_grad_norm": None,
+        "eval_steps": 1,
+        "early_stopping_patience": None,
+    }
+    best = toy.run_fit(toy.config(**settings))
+    last = toy.run_fit(toy.config(**settings, load_best_model_at_end=False))
     assert last[0].best_step == best[0].best_step < last[0].steps
-    assert not same(weights(best[1]), weights(last[1]))
+    assert not toy.same(toy.weights(best[1]), toy.weights(last[1]))
 
 
 def test_early_stopping_stops_after_the_patience():
@@ -164,7 +136,7 @@ def test_early_stopping_stops_after_the_patience():
         learning_rate=0.3, max_grad_norm=None, eval_steps=1, early_stopping_patience=3,
         num_train_epochs=20,
     )  # fmt: skip
-    result, _ = run_fit(settings)
+    result, _ = toy.run_fit(settings)
     assert result.steps == result.best_step + 3
     assert result.stopped.startswith("early: 3 evaluations")
 
@@ -172,7 +144,7 @@ def test_early_stopping_stops_after_the_patience():
 def test_modules_keep_their_mode():
     model = toy.bert().eval()
     model.bert.pooler.train()
-    run_fit(toy.config(max_steps=2), model=model)
+    toy.run_fit(toy.config(max_steps=2), model=model)
     assert not model.training
     assert model.bert.pooler.training
 
@@ -197,7 +169,7 @@ def test_loss_that_is_not_finite_stops_with_step_examples_rate_and_advice(tmp_pa
 
     trainable = toy.train_some(model)
     with pytest.raises(DivergenceError) as caught:
-        run_fit(settings, run, model=model, trainable=trainable, engine=Breaking())
+        toy.run_fit(settings, run, model=model, trainable=trainable, engine=Breaking())
     message = str(caught.value)
     assert "the norm of the gradient is nan at step 5" in message
     assert "learning rate 0.005" in message
@@ -226,7 +198,7 @@ def test_nan_in_one_micro_batch_names_only_its_examples():
     engine = Breaking(model, toy.ToyTask(), None)
     settings = toy.config(per_device_train_batch_size=4, gradient_accumulation_steps=2)
     with pytest.raises(DivergenceError, match="the loss is inf at step 1") as caught:
-        run_fit(settings, model=model, engine=engine)
+        toy.run_fit(settings, model=model, engine=engine)
     listed = str(caught.value).partition("training examples ")[2].partition(".")[0]
     assert len(listed.split(", ")) == 4
 
@@ -239,14 +211,16 @@ def test_validation_loss_that_is_not_finite_stops():
             return super().logits(batch) * math.nan
 
     with pytest.raises(DivergenceError, match="the validation loss is nan after step 2"):
-        run_fit(toy.config(eval_steps=2), model=model, engine=Breaking(model, toy.ToyTask(), None))
+        toy.run_fit(
+            toy.config(eval_steps=2), model=model, engine=Breaking(model, toy.ToyTask(), None)
+        )
 
 
 def test_parameter_outside_the_graph_is_an_error_that_names_it():
     model = toy.bert()
     trainable = toy.train_some(model) | {"stray": torch.nn.Parameter(torch.zeros(2))}
     with pytest.raises(TrainingError, match=r"stray \(1\) of \d+ trainable parameters got no grad"):
-        run_fit(toy.config(), model=model, trainable=trainable)
+        toy.run_fit(toy.config(), model=model, trainable=trainable)
 
 
 def test_parameter_with_only_zero_gradients_is_an_error_that_names_it():
@@ -255,8 +229,8 @@ def test_parameter_with_only_zero_gradients_is_an_error_that_names_it():
     # Token type 1 is never used; freezing row 0 leaves nothing but zeros.
     unused = model.bert.embeddings.token_type_embeddings.weight.requires_grad_()
     unused.register_hook(torch.zeros_like)
-    with pytest.raises(TrainingError, match="token_type.* only zero gradients in the first 2"):
-        run_fit(toy.config(), model=model, trainable=trainable | {"token_type": unused})
+    with pytest.raises(TrainingError, match=r"token_type.* only zero gradients in the first 2"):
+        toy.run_fit(toy.config(), model=model, trainable=trainable | {"token_type": unused})
 
 
 def test_zero_gradient_in_the_first_step_alone_is_fine():
@@ -276,7 +250,7 @@ def test_zero_gradient_in_the_first_step_alone_is_fine():
     model.requires_grad_(False)
     model.classifier = LowRank(model.classifier)
     trainable = {"a": model.classifier.a, "b": model.classifier.b}
-    result, _ = run_fit(toy.config(max_steps=3), model=model, trainable=trainable)
+    result, _ = toy.run_fit(toy.config(max_steps=3), model=model, trainable=trainable)
     assert result.steps == 3
 
 
@@ -289,19 +263,19 @@ def test_nothing_to_train_and_frozen_parameters_are_errors():
             trainable={}, **options)  # fmt: skip
     frozen = {"w": torch.nn.Parameter(torch.zeros(2), requires_grad=False)}
     with pytest.raises(TrainingError, match=r"requires_grad is False\): w"):
-        run_fit(toy.config(), model=model, trainable=frozen)
+        toy.run_fit(toy.config(), model=model, trainable=frozen)
 
 
 def test_empty_splits_are_errors():
     with pytest.raises(DataError, match="no training examples"):
-        run_fit(toy.config(), n=0)
+        toy.run_fit(toy.config(), n=0)
     with pytest.raises(DataError, match="no validation examples"):
-        run_fit(toy.config(), validation=toy.examples(8).select([]))
+        toy.run_fit(toy.config(), validation=toy.examples(8).select([]))
 
 
 def test_bf16_autocast_trains():
     model = toy.bert()
-    result, trainable = run_fit(
+    result, trainable = toy.run_fit(
         toy.config(max_steps=4), model=model, engine=toy.engine(model, autocast=True)
     )
     assert math.isfinite(result.best_eval_loss)
@@ -328,7 +302,7 @@ def test_progress_hears_every_step_and_evaluation():
             self.heard.append(("stop",))
 
     listener = Listener()
-    run_fit(toy.config(max_steps=2, eval_steps=2), progress=listener)
+    toy.run_fit(toy.config(max_steps=2, eval_steps=2), progress=listener)
     assert listener.heard == [
         ("start", 0, 2), ("step", 1), ("step", 2), ("evaluated", 2, True), ("stop",),
     ]  # fmt: skip
@@ -346,7 +320,7 @@ def test_progress_is_stopped_when_training_fails():
 
     listener = Listener()
     with pytest.raises(RuntimeError, match="user's own"):
-        run_fit(toy.config(), progress=listener)
+        toy.run_fit(toy.config(), progress=listener)
     assert listener.stopped == 1
 
 
@@ -360,7 +334,7 @@ def test_status_goes_from_created_to_trained(tmp_path):
             assert run.status == "training"
             assert run.locked
 
-    run_fit(settings, run, progress=Listener())
+    toy.run_fit(settings, run, progress=Listener())
     assert run.status == "trained"
     assert not run.locked
 
@@ -370,26 +344,26 @@ def test_two_processes_cannot_train_in_one_run(tmp_path):
     run = Run.create(settings, tmp_path)
     with (
         Run.open(run.path).lock(),
-        pytest.raises(RunError, match="another process .* is training in"),
+        pytest.raises(RunError, match=r"another process .* is training in"),
     ):
-        run_fit(settings, run)
+        toy.run_fit(settings, run)
     assert run.status == "created"
 
 
 def test_trained_run_is_not_trained_over(tmp_path):
     settings = toy.config(max_steps=2)
     run = Run.create(settings, tmp_path)
-    run_fit(settings, run)
+    toy.run_fit(settings, run)
     before = run.metrics
-    with pytest.raises(RunError, match="trained before .checkpoint of step 2."):
-        run_fit(settings, run)
+    with pytest.raises(RunError, match=r"trained before \(checkpoint of step 2\)"):
+        toy.run_fit(settings, run)
     assert run.metrics == before
     assert run.status == "trained"
 
 
 def test_plain_progress_shows_a_whole_run():
     text = io.StringIO()
-    run_fit(toy.config(max_steps=2, eval_steps=2), progress=PlainProgress(text, interval_s=0.0))
+    toy.run_fit(toy.config(max_steps=2, eval_steps=2), progress=PlainProgress(text, interval_s=0.0))
     first, *steps, last = text.getvalue().splitlines()
     assert first == "training for 2 steps"
     assert len(steps) == 2
@@ -398,9 +372,9 @@ def test_plain_progress_shows_a_whole_run():
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_saves_at_the_step_boundary_and_says_how_to_resume(tmp_path, number):
+def test_ctrl_c_saves_at_the_step_boundary_and_says_how_to_resume(tmp_path, number, caplog):
     settings = toy.config(eval_steps=100, max_steps=6)
-    whole = weights(run_fit(settings)[1])
+    whole = toy.weights(toy.run_fit(settings)[1])
 
     class Interrupting(QuietProgress):
         def step(self, update):
@@ -410,25 +384,26 @@ def test_ctrl_c_saves_at_the_step_boundary_and_says_how_to_resume(tmp_path, numb
     run = Run.create(settings, tmp_path)
     handler = signal.getsignal(number)
     with pytest.raises(KeyboardInterrupt) as caught:
-        run_fit(settings, run, progress=Interrupting())
+        toy.run_fit(settings, run, progress=Interrupting())
     assert signal.getsignal(number) is handler
     message = str(caught.value)
-    assert message.startswith("stopped after step 3 of 6. Go on with: lorafit train --resume")
+    assert message.startswith("stopped after step 2 of 6. Go on with: lorafit train --resume")
+    assert "stopping after this step" in caplog.text
     assert str(run.path) in message
     assert run.summary.status == "interrupted"
 
-    result, trainable = run_fit(settings, run, resume=True)
+    result, trainable = toy.run_fit(settings, run, resume=True)
     assert result.steps == 6
-    assert same(whole, weights(trainable))
+    assert toy.same(whole, toy.weights(trainable))
 
 
 def test_resuming_a_finished_training_only_brings_back_its_weights(tmp_path):
     settings = toy.config(max_steps=4, eval_steps=2)
     run = Run.create(settings, tmp_path)
-    first, trainable = run_fit(settings, run)
+    first, trainable = toy.run_fit(settings, run)
     before = json.dumps(run.metrics)
-    second, again = run_fit(settings, run, resume=True)
-    assert same(weights(trainable), weights(again))
+    second, again = toy.run_fit(settings, run, resume=True)
+    assert toy.same(toy.weights(trainable), toy.weights(again))
     assert json.dumps(run.metrics) == before
     assert (second.steps, second.best_step) == (first.steps, first.best_step)
     assert (second.train_loss, second.stopped) == (first.train_loss, first.stopped)
@@ -440,7 +415,7 @@ def test_resuming_an_early_stopped_training_does_not_go_on(tmp_path):
         num_train_epochs=20,
     )  # fmt: skip
     run = Run.create(settings, tmp_path)
-    first, trainable = run_fit(settings, run)
-    second, again = run_fit(settings, run, resume=True)
+    first, trainable = toy.run_fit(settings, run)
+    second, again = toy.run_fit(settings, run, resume=True)
     assert second.steps == first.steps
-    assert same(weights(trainable), weights(again))
+    assert toy.same(toy.weights(trainable), toy.weights(again))

@@ -13,7 +13,11 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from lorafit.config import Config, DataConfig
 from lorafit.engine.eager import EagerEngine
+from lorafit.run import Run
 from lorafit.tasks.base import Metric, Task
+from lorafit.train.loop import FitResult, fit
+from lorafit.train.progress import QuietProgress
+from lorafit.train.seed import seed_everything
 
 VOCABULARY = 40
 
@@ -127,3 +131,33 @@ def config(seed: int = 0, **train: Any) -> Config:
 
 def engine(model: BertForSequenceClassification, **options: Any) -> EagerEngine:
     return EagerEngine(model, ToyTask(), None, **options)  # type: ignore[arg-type]
+
+
+def run_fit(
+    config: Config, run: Run | None = None, *, n: int = 64, **options: Any
+) -> tuple[FitResult, dict[str, Parameter]]:
+    """Trains on ``n`` examples; ``options`` replace single arguments of `fit`."""
+    seed_everything(config.seed)
+    model = options.pop("model", None) or bert()
+    trainable = options.pop("trainable", None) or train_some(model)
+    result = fit(
+        options.pop("engine", None) or engine(model),
+        model,
+        ToyTask(),
+        examples(n),
+        options.pop("validation", examples(32, seed=1)),
+        config,
+        run=run,
+        trainable=trainable,
+        progress=options.pop("progress", QuietProgress()),
+        **options,
+    )
+    return result, trainable
+
+
+def weights(trainable: dict[str, Parameter]) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in trainable.items()}
+
+
+def same(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(ours[name], theirs[name]) for name in theirs)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 from types import FrameType, TracebackType
 from typing import Any
+
+log = logging.getLogger(__name__)
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -34,6 +37,7 @@ class Interruptible:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.requested = True
         self._restore()
+        log.warning("stopping after this step; once more to stop at once and lose it")
 
     def _restore(self) -> None:
         while self._before:

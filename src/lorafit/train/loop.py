@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -104,8 +105,9 @@ def fit(
     show = (progress or make_progress()) if workers.main else QuietProgress()
 
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_session(main_run))
+        stack.enter_context(main_run.lock() if main_run else contextlib.nullcontext())
         state = keeper.start(resume, config.seed)
+        stack.enter_context(_status(main_run))
         schedule = make_schedule(optimizer, make_factor(settings, plan.total_steps), state.step)
         trackers = stack.enter_context(Trackers(config, run, enabled=workers.main))
         stepper = Stepper(engine, train, trainable, optimizer, schedule, settings, workers)
@@ -120,7 +122,7 @@ def fit(
         while not stopped:
             step = next(steps)
             with _diverging(keeper):
-                outcome = stepper.take(step, signals.requested)
+                outcome = stepper.take(step)
             reporter.step(step, outcome)
             metrics, best = {}, False
             if plan.evaluates(step.number):
@@ -129,10 +131,11 @@ def fit(
                     _check_finite(metrics["eval_loss"], step.number, settings.learning_rate)
                 best = state.judge(metrics["eval_loss"])
             reporter.line(step, outcome, metrics, best)
-            if best or outcome.interrupted or plan.saves(step.number):
+            interrupted = workers.any(signals.requested)
+            if best or interrupted or plan.saves(step.number):
                 keeper.save(state)
             stopped = _stopped(state, plan, settings.early_stopping_patience)
-            if outcome.interrupted and not stopped:
+            if interrupted and not stopped:
                 raise KeyboardInterrupt(_how_to_resume(state.step, plan.total_steps, run))
         keeper.save(state)
         if settings.load_best_model_at_end:
@@ -163,7 +166,8 @@ def _stopped(state: TrainState, plan: StepPlan, patience: int | None) -> str:
 
 
 def _how_to_resume(step: int, total_steps: int, run: Run | None) -> str:
-    path = run.path if run is not None else ""
+    assert run is not None  # without a run, signals act at once
+    path = shlex.quote(str(run.path))
     return f"stopped after step {step} of {total_steps}. Go on with: lorafit train --resume {path}"
 
 
@@ -184,24 +188,23 @@ def _diverging(keeper: Keeper) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _session(run: Run | None) -> Iterator[None]:
-    """Locks the run and keeps its status: training, then trained or failed.
+def _status(run: Run | None) -> Iterator[None]:
+    """Keeps the run's status: training, then trained or failed.
 
     After an interruption or a crash the status stays ``training``.
     """
     if run is None:
         yield
         return
-    with run.lock():
-        run.set_status("training")
-        try:
-            yield
-        except Exception as error:
-            # The disk may be full: the first error is the one to show.
-            with contextlib.suppress(OSError):
-                run.set_status("failed", str(error))
-            raise
-        run.set_status("trained")
+    run.set_status("training")
+    try:
+        yield
+    except Exception as error:
+        # The disk may be full: the first error is the one to show.
+        with contextlib.suppress(OSError):
+            run.set_status("failed", str(error))
+        raise
+    run.set_status("trained")
 
 
 @contextlib.contextmanager

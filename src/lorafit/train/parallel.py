@@ -47,6 +47,10 @@ class Workers:
         total: list[float] = reduce(tensor, reduction="sum").tolist()
         return total
 
+    def any(self, value: bool) -> bool:
+        """Whether the value is true in some process."""
+        return self.sum([float(value)])[0] > 0
+
     def sum_gradients(self, parameters: Iterable[Parameter]) -> None:
         """Sums the gradients over the processes; a missing one counts as zero."""
         if self.size == 1:

@@ -31,7 +31,6 @@ class Outcome:
         grad_norm: 2-norm of the gradient of the mean loss, before clipping.
         learning_rate: Rate of the step.
         time_s: How long it took.
-        interrupted: Whether some process was asked to stop.
     """
 
     loss_sum: float
@@ -40,7 +39,6 @@ class Outcome:
     grad_norm: float
     learning_rate: float
     time_s: float
-    interrupted: bool
 
 
 class Stepper:
@@ -75,12 +73,8 @@ class Stepper:
         self._workers = workers
         self._check = GradientCheck(trainable)
 
-    def take(self, step: Step, interrupted: bool = False) -> Outcome:
+    def take(self, step: Step) -> Outcome:
         """Takes one step.
-
-        Args:
-            step: Its number and micro batches.
-            interrupted: Whether this process was asked to stop; the outcome says whether any was.
 
         Raises:
             DivergenceError: A loss or the gradient is not finite; the weights are as before.
@@ -106,9 +100,7 @@ class Stepper:
 
         self._optimizer.step()
         self._schedule.step()
-        loss_sum, tokens, stop = workers.sum(
-            [sum(losses), sum(result.tokens for result in results), float(interrupted)]
-        )
+        loss_sum, tokens = workers.sum([sum(losses), sum(result.tokens for result in results)])
         return Outcome(
             loss_sum=loss_sum,
             units=units,
@@ -116,5 +108,4 @@ class Stepper:
             grad_norm=grad_norm,
             learning_rate=learning_rate,
             time_s=time.perf_counter() - started,
-            interrupted=stop > 0,
         )
