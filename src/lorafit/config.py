@@ -94,6 +94,8 @@ class TrainConfig(Stage):
     max_grad_norm: Annotated[float, Field(gt=0.0)] | None = 1.0
     eval_steps: PositiveInt | None = None
     """Steps between evaluations; ``None``: four times an epoch."""
+    save_steps: PositiveInt | None = None
+    """Steps between checkpoints; ``None``: one at each evaluation. The best is kept anyway."""
     early_stopping_patience: PositiveInt | None = 8
     """Evaluations without a better validation loss before training stops; ``None``: never."""
     load_best_model_at_end: bool = True

@@ -1,1 +1,1 @@
-"""Data: reading it, finding its columns, splitting and batching it."""
+"""Data in any form to train, validation and test splits, and the order of batches."""

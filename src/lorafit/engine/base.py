@@ -9,7 +9,9 @@ from typing import Any, Protocol
 import torch
 
 Batch = dict[str, Any]
-"""What `Engine.collate` returns and the engine's other methods take."""
+"""What `Engine.collate` returns and the engine's other methods take.
+
+It always has ``labels``, in the order of the examples."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,11 @@ class StepResult:
 
 
 class Engine(Protocol):
-    """Computes batches; the training loop knows nothing else of the model."""
+    """Computes batches; the training loop knows nothing else of the model.
+
+    Randomness (dropout) must be drawn from torch's global generators, directly or as the seed
+    of something faster: checkpoints keep their state, and so a resumed run is exact.
+    """
 
     name: str
     reason: str

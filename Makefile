@@ -1,0 +1,65 @@
+# make demo    fine-tune a real model on real movie reviews
+# make test    all tests
+# make lint    ruff, mypy, import-linter
+# make bench   the benchmarks of benchmarks/
+# make docs    write docs/reference from the code, check the links
+#
+# Everything happens in .venv; stamp files keep repeated calls from installing again.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+export HF_HUB_OFFLINE ?= 1
+export HF_HUB_DISABLE_TELEMETRY ?= 1
+
+.PHONY: demo test lint format bench docs constraints clean
+
+demo: $(VENV)/.lorafit $(VENV)/.demo
+	$(BIN)/lorafit demo
+
+# Two processes of one thread each: tests are many and small.
+test: $(VENV)/.dev $(VENV)/.demo
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(ARGS)
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.dev $(VENV)/.demo
+	$(BIN)/python -m benchmarks $(ARGS)
+
+docs: $(VENV)/.dev
+	$(BIN)/python docs/build.py
+
+$(VENV)/.created:
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/.lorafit: pyproject.toml constraints.txt | $(VENV)/.created
+	$(PIP) --editable .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.lorafit
+	$(PIP) --editable '.[test,dev]'
+	touch $@
+
+$(VENV)/.demo: requirements-demo.txt | $(VENV)/.created
+	$(PIP) --no-deps --requirement requirements-demo.txt
+	touch $@
+
+# After an upgrade whose tests pass: note the versions they passed with.
+constraints: $(VENV)/.dev
+	head -n 1 constraints.txt > constraints.tmp
+	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+[a-z0-9.]*$$//' \
+	  | grep -vxFf requirements-demo.txt >> constraints.tmp
+	mv constraints.tmp constraints.txt
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

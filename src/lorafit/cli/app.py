@@ -1,0 +1,153 @@
+"""The program itself: its name, ``--version``, and what happens to errors.
+
+Exit codes: 0 for success, 2 for wrong usage (the input has to change), 1 for any other
+failure, 130 after Ctrl-C. An error is one message on stderr, continuation lines indented
+by two spaces; the traceback comes with ``--debug`` only.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from lorafit.errors import LorafitError
+
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+"""Click's error of wrong usage. Typer carries its own copy of click since 0.20 or so; the
+base class of its public error is the right one in every version."""
+
+INTERRUPTED = 130
+"""128 + SIGINT, what shells give a program ended by Ctrl-C."""
+
+
+class _Group(TyperGroup):
+    """Shows wrong usage as one line, like every other error."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Runs the program; ends the process unless ``standalone_mode`` is false."""
+        run = functools.partial(
+            super().main,
+            args,
+            prog_name,
+            complete_var,
+            standalone_mode=False,
+            windows_expand_args=windows_expand_args,
+            **extra,
+        )
+        if not standalone_mode:
+            return run()
+        try:
+            code = run()
+        except UsageError as error:
+            show_error("UsageError", _usage(error))
+            sys.exit(2)
+        except typer.Abort:
+            sys.exit(INTERRUPTED)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+app = typer.Typer(
+    name="lorafit",
+    cls=_Group,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main() -> None:
+    """Entry point of the ``lorafit`` program."""
+    app(prog_name="lorafit")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib import metadata
+
+        try:
+            version = metadata.version("lorafit")
+        except metadata.PackageNotFoundError:
+            version = "(run from a folder, not installed)"
+        typer.echo(f"lorafit {version}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _program(
+    context: typer.Context,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Fine-tune Hugging Face models with LoRA, and see the evidence.
+
+    The shortest way in: lorafit train MODEL DATA
+    """
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """Makes a function a command: its errors become messages and exit codes.
+
+    The function takes ``debug``; with it, the traceback comes before the message.
+    """
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> None:
+        debug = kwargs.get("debug", False)
+        try:
+            function(*args, **kwargs)
+            sys.stdout.flush()  # a closed pipe shows here, not while the process ends
+        except (typer.Exit, typer.Abort, UsageError):
+            raise
+        except BrokenPipeError:
+            # Whoever read our output has gone, e.g. `| head`: nobody is left to tell.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(1) from None
+        except KeyboardInterrupt as stop:
+            # The training loop says in it how to go on.
+            show_error("Interrupted", str(stop) or "stopped by Ctrl-C.")
+            raise typer.Exit(INTERRUPTED) from None
+        except LorafitError as error:
+            if debug:
+                traceback.print_exc()
+            show_error(type(error).__name__, str(error))
+            raise typer.Exit(error.exit_code) from error
+        except Exception as error:
+            if debug:
+                traceback.print_exc()
+            first = str(error).strip().partition("\n")[0]
+            hint = "" if debug else "\nRun the command again with --debug for the traceback."
+            show_error(type(error).__name__, f"{first or 'no further message'}{hint}")
+            raise typer.Exit(1) from error
+
+    return run
+
+
+def show_error(kind: str, message: str) -> None:
+    """Writes ``Kind: message`` to stderr, continuation lines indented by two spaces."""
+    typer.echo(f"{kind}: " + message.strip().replace("\n", "\n  "), err=True)
+
+
+def _usage(error: Any) -> str:
+    """Click's message, with the command whose help has more."""
+    context = error.ctx
+    path = context.command_path if context is not None else "lorafit"
+    return f"{' '.join(error.format_message().split())}\nSee {path} --help."

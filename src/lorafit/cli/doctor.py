@@ -1,0 +1,38 @@
+"""``lorafit doctor``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lorafit.cli.app import command
+from lorafit.cli.flags import Debug
+
+
+def doctor(
+    runs_dir: Annotated[
+        Path, typer.Option("--runs-dir", metavar="DIR", help="Folder whose disk is checked.")
+    ] = Path("runs"),
+    online: Annotated[
+        bool, typer.Option("--online", help="Also see whether the Hugging Face Hub answers.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Check versions, threads, memory, disk and number formats; say what would be slow."""
+    from lorafit import console
+    from lorafit.doctor import examine
+
+    findings = examine(runs_dir, online=online)
+    if as_json:
+        typer.echo(json.dumps([finding.to_dict() for finding in findings], indent=2))
+    else:
+        console.show_findings(findings)
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command to the program."""
+    app.command("doctor")(command(doctor))

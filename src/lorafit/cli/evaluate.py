@@ -1,0 +1,39 @@
+"""``lorafit evaluate RUN [DATA]``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lorafit.cli.app import command
+from lorafit.cli.flags import Debug, Quiet, RunArgument, RunsDir, run_path
+
+
+def evaluate(
+    run: RunArgument,
+    data: Annotated[
+        str | None,
+        typer.Argument(metavar="[DATA]", help="Other data; the run's own test split if left out."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
+    runs_dir: RunsDir = Path("runs"),
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Measure the base and the tuned model of RUN side by side, with intervals."""
+    from lorafit import api, console
+
+    with console.saying(quiet=quiet):
+        result = api.evaluate(run_path(run, runs_dir), data)
+    if as_json:
+        typer.echo(json.dumps(result, indent=2))
+    else:
+        console.show_evaluation(result)
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command to the program."""
+    app.command("evaluate")(command(evaluate))

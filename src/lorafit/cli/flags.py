@@ -1,0 +1,222 @@
+"""The flags that set settings, in one table.
+
+A row makes one flag for each command that takes settings. What is not common enough for
+a flag is set with ``--set group.name=value`` or in a file.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from lorafit.settings import Settings
+
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show results and warnings only.")]
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Run folder, or a run's name.")]
+RunsDir = Annotated[
+    Path, typer.Option("--runs-dir", metavar="DIR", help="Folder in which runs are looked up.")
+]
+
+
+@dataclass(frozen=True)
+class Flag:
+    """One flag for one setting.
+
+    Attributes:
+        key: The setting it sets.
+        type: Type of the value as typed.
+        help: What it does.
+        panel: Heading it stands under in ``--help``.
+        names: As typed; empty: ``--`` and the setting's name.
+        metavar: Word for the value; ``None``: made from the type.
+    """
+
+    key: str
+    type: Any
+    help: str
+    panel: str
+    names: tuple[str, ...] = ()
+    metavar: str | None = None
+
+    @property
+    def parameter(self) -> str:
+        """Name of the Python parameter."""
+        return self.key.replace(".", "__")
+
+    @property
+    def declared(self) -> tuple[str, ...]:
+        """The names, as typer takes them."""
+        name = self.key.rpartition(".")[2].replace("_", "-")
+        if self.type is bool:
+            return (f"--{name}/--no-{name}",)
+        return self.names or (f"--{name}",)
+
+    @property
+    def shown(self) -> str:
+        """The name that origins and messages use."""
+        return self.declared[0].partition("/")[0]
+
+
+def _number(text: str | float) -> int | float:
+    """A whole number where one was typed: ``--lora-alpha 32`` is 32, not 32.0."""
+    number = float(text)
+    return int(number) if number.is_integer() and not set(str(text)) & set(".eE") else number
+
+
+METAVARS = {
+    _number: "NUMBER",
+    bool: None,
+    float: "NUMBER",
+    int: "INTEGER",
+    list[str]: "TEXT",
+    str: "TEXT",
+}
+
+FLAGS = (
+    Flag("data.text", list[str], "Text column; twice for pairs. Guessed if left out.", "Data"),
+    Flag("data.label", str, "Label column. Guessed if left out.", "Data"),
+    Flag("data.where", str, "Keep rows for which this holds: \"category != 'plot'\".", "Data"),
+    Flag("data.max_length", int, "Longest input in tokens; longer ones are cut.", "Data"),
+    Flag("task", str, "Task. Sequence classification if left out.", "Data"),
+    Flag("adapter.method", str, "Method: lora.", "Adapter"),
+    Flag("adapter.r", int, "Rank.", "Adapter"),
+    Flag("adapter.lora_alpha", _number, "The update is scaled by lora_alpha / r.", "Adapter"),
+    Flag("adapter.lora_dropout", float, "Dropout on the adapter's input.", "Adapter"),
+    Flag(
+        "adapter.target_modules",
+        str,
+        "Names such as q_lin,v_lin, a regular expression, or all-linear.",
+        "Adapter",
+    ),
+    Flag("adapter.use_rslora", bool, "Scale by lora_alpha / sqrt(r).", "Adapter"),
+    Flag("adapter.use_dora", bool, "Also train the length of each weight row.", "Adapter"),
+    Flag("adapter.bias", str, "Biases to train: none, all or lora_only.", "Adapter"),
+    Flag("train.learning_rate", float, "Peak learning rate.", "Training"),
+    Flag("train.num_train_epochs", float, "Passes over the training data.", "Training"),
+    Flag(
+        "train.per_device_train_batch_size",
+        int,
+        "Examples in a batch.",
+        "Training",
+        ("--batch-size", "--per-device-train-batch-size"),
+    ),
+    Flag("seed", int, "Seed of everything random.", "Training"),
+    Flag("run.name", str, "Name of the run folder.", "Output"),
+    Flag("run.dir", str, "Folder of the runs.", "Output", ("--runs-dir",), "DIR"),
+    Flag(
+        "train.report_to",
+        list[str],
+        "Also log to tensorboard, trackio, wandb or mlflow.",
+        "Output",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Given:
+    """What was typed that concerns settings.
+
+    Attributes:
+        flags: Key to (flag, value), of the flags that were given.
+        config: The ``--config`` file.
+        sets: The ``--set`` texts.
+    """
+
+    flags: dict[str, tuple[str, Any]]
+    config: Path | None
+    sets: list[str]
+
+    @property
+    def names(self) -> list[str]:
+        """Everything that was given, as typed."""
+        named = [flag for flag, _ in self.flags.values()]
+        return named + ["--config"] * (self.config is not None) + ["--set"] * bool(self.sets)
+
+    def resolve(self) -> Settings:
+        """Defaults < file < ``--set`` < flags.
+
+        Raises:
+            ConfigError: See `lorafit.settings.resolve`.
+        """
+        from lorafit.settings import from_file, from_flags, from_sets, resolve
+
+        layers = [] if self.config is None else [from_file(self.config)]
+        return resolve(*layers, from_sets(self.sets), from_flags(self.flags))
+
+
+def with_settings(function: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command MODEL, DATA, ``--config``, ``--set`` and every flag of the table.
+
+    The function is called with its own parameters and ``given: Given``.
+    """
+    own = inspect.signature(function, eval_str=True).parameters
+    added = _parameters()
+
+    @functools.wraps(function)
+    def run(**kwargs: Any) -> None:
+        taken = {name: kwargs.pop(name) for name in added}
+        flags: dict[str, tuple[str, Any]] = {}
+        for key, argument in (("model.name_or_path", "model"), ("data.path", "data")):
+            if taken[argument] is not None:
+                flags[key] = (argument.upper(), taken[argument])
+        for flag in FLAGS:
+            value = taken[flag.parameter]
+            if value is not None and value != []:
+                flags[flag.key] = (flag.shown, value)
+        given = Given(flags, taken["config"], taken["sets"] or [])
+        function(**kwargs, given=given)
+
+    arguments = [added["model"], added["data"]]
+    options = [parameter for name, parameter in added.items() if name not in ("model", "data")]
+    rest = [parameter for name, parameter in own.items() if name != "given"]
+    # Typer reads a function's signature and type hints; both are made here.
+    parameters = [*arguments, *rest, *options]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    del run.__wrapped__
+    return run
+
+
+def run_path(run: str, runs_dir: Path) -> str:
+    """The folder that RUN names: itself, or the run of this name below ``--runs-dir``."""
+    below = runs_dir / run
+    return str(below) if not Path(run).exists() and below.exists() else run
+
+
+def _parameters() -> dict[str, inspect.Parameter]:
+    found: dict[str, inspect.Parameter] = {}
+
+    def add(name: str, kind: Any, info: Any) -> None:
+        found[name] = inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[kind | None, info],
+        )
+
+    anywhere = "Hub id, local path or package:NAME/path."
+    add("model", str, typer.Argument(metavar="MODEL", help=anywhere))
+    add("data", str, typer.Argument(metavar="DATA", help=anywhere))
+    for flag in FLAGS:
+        options: dict[str, Any] = {"help": flag.help, "rich_help_panel": flag.panel}
+        kind = flag.type
+        options["metavar"] = flag.metavar or METAVARS[kind]
+        if kind is _number:
+            options["parser"] = _number
+            kind = float
+        add(flag.parameter, kind, typer.Option(*flag.declared, **options))
+    add("config", Path, typer.Option("--config", metavar="FILE", help="YAML file of settings."))
+    add(
+        "sets",
+        list[str],
+        typer.Option("--set", metavar="KEY=VALUE", help="Any setting: train.max_steps=100."),
+    )
+    return found

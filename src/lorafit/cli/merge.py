@@ -1,0 +1,34 @@
+"""``lorafit merge RUN OUT``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lorafit.cli.app import command
+from lorafit.cli.flags import Debug, Quiet, RunArgument, RunsDir, run_path
+
+
+def merge(
+    run: RunArgument,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write; must not exist.")],
+    runs_dir: RunsDir = Path("runs"),
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Write the tuned model of RUN as a plain model, the adapter worked into its weights.
+
+    The result needs neither lorafit nor peft: load it with transformers.
+    """
+    from lorafit import api, console
+
+    with console.saying(quiet=quiet):
+        path = api.merge(run_path(run, runs_dir), out)
+    typer.echo(f"Merged model: {path}")
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command to the program."""
+    app.command("merge")(command(merge))

@@ -1,0 +1,60 @@
+"""``lorafit train MODEL DATA``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lorafit.cli.app import command
+from lorafit.cli.flags import Debug, Given, Quiet, run_path, with_settings
+from lorafit.config import RunConfig
+from lorafit.errors import ConfigError
+
+
+def train(
+    *,
+    resume: Annotated[
+        str | None,
+        typer.Option(metavar="RUN", help="Go on with an interrupted run, with its settings."),
+    ] = None,
+    quiet: Quiet = False,
+    debug: Debug = False,
+    given: Given,
+) -> None:
+    """Fine-tune MODEL on DATA with a LoRA adapter.
+
+    Writes a run folder: the adapter in PEFT format, the metrics, the evaluation.
+    """
+    if resume is None:
+        settings = given.resolve()
+    else:
+        others = [name for name in given.names if name != "--runs-dir"]
+        if others:
+            raise ConfigError(
+                f"--resume goes on with the run's own settings, but got {', '.join(others)}.\n"
+                "Leave them out, or start a new run without --resume."
+            )
+        runs_dir = Path(given.flags.get("run.dir", ("", RunConfig().dir))[1])
+
+    from lorafit import api, console
+
+    with console.saying(quiet=quiet):
+        if resume is not None:
+            run = api.train(resume=run_path(resume, runs_dir), progress=not quiet)
+        else:
+            config = settings.config
+            run = api.train(
+                config.model.name_or_path,
+                config.data.path,
+                config=config,
+                origins=settings.origins,
+                progress=not quiet,
+            )
+        console.show_result(run)
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command to the program."""
+    app.command("train")(command(with_settings(train)))

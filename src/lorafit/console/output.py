@@ -1,0 +1,113 @@
+"""The two consoles, the handler for what is said, and plain tables."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+WIDE = 10_000
+"""Width where there is no terminal: nothing is wrapped or cut for a file or a pipe."""
+
+
+def out() -> Console:
+    """Standard output, for results.
+
+    Made anew each time, so that it follows a redirected ``sys.stdout``.
+    """
+    return _console(stderr=False)
+
+
+def err() -> Console:
+    """Standard error, for what is said along the way."""
+    return _console(stderr=True)
+
+
+def _console(stderr: bool) -> Console:
+    # Markup, highlighting and emoji are off: texts and labels of the user's data are shown.
+    console = Console(stderr=stderr, markup=False, highlight=False, emoji=False)
+    if not console.is_terminal:
+        console.width = WIDE
+    return console
+
+
+class SayingHandler(logging.Handler):
+    """Shows log records as plain lines, warnings in yellow."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Writes one record to standard error."""
+        try:
+            line = Text(self.format(record))
+            if record.levelno >= logging.WARNING:
+                line = Text("warning: ") + line
+                line.stylize("yellow" if record.levelno < logging.ERROR else "red")
+            err().print(line)
+        except Exception:  # logging must never stop a training run
+            self.handleError(record)
+
+
+@contextmanager
+def saying(quiet: bool = False) -> Iterator[None]:
+    """Shows what lorafit says while the block runs.
+
+    Nested blocks show each line once; the outermost decides. A handler that the caller's
+    program has put on the ``lorafit`` logger stays the only one.
+
+    Args:
+        quiet: Show warnings only.
+    """
+    logger = logging.getLogger("lorafit")
+    if logger.handlers:
+        yield
+        return
+    handler, level = SayingHandler(), logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.WARNING if quiet else logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+def show(text: str = "", style: str | None = None) -> None:
+    """Writes one line of a result."""
+    out().print(Text(text, style=style or ""))
+
+
+def show_table(
+    rows: Sequence[Sequence[str]], header: Sequence[str] | None = None, indent: int = 0
+) -> None:
+    """Writes aligned columns; numbers to the right, other texts to the left.
+
+    Args:
+        rows: The cells.
+        header: Names of the columns.
+        indent: Spaces before the first column.
+    """
+    if not rows:
+        return
+    table = Table(box=None, show_header=header is not None, pad_edge=False, padding=(0, 3, 0, 0))
+    for index in range(len(rows[0])):
+        numeric = all(_is_number(row[index]) for row in rows)
+        table.add_column(
+            Text(header[index]) if header else "",
+            justify="right" if numeric else "left",
+            header_style="bold",
+            overflow="fold",
+        )
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    console = out()
+    with console.capture() as capture:
+        console.print(table)
+    for line in capture.get().splitlines():
+        console.out(" " * indent + line.rstrip(), highlight=False)
+
+
+def _is_number(cell: str) -> bool:
+    return bool(cell) and set(cell) <= set("0123456789.,+-%")

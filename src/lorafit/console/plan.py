@@ -1,0 +1,115 @@
+"""What `plan` shows: the settings with their origins, the adapted layers, the cost."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+from pydantic import BaseModel
+
+from lorafit.config import Config
+from lorafit.console.output import show, show_table
+from lorafit.model.sites import Site
+from lorafit.units import count, duration, size
+
+
+class PlanLike(Protocol):
+    """What a plan has to have to be shown. Estimates that cannot be made are ``None``."""
+
+    @property
+    def config(self) -> Config:
+        """The resolved settings."""
+
+    @property
+    def origins(self) -> Mapping[str, str]:
+        """Setting to where its value comes from."""
+
+    @property
+    def sites(self) -> Sequence[Site]:
+        """The layers that get an adapter."""
+
+    @property
+    def trainable_parameters(self) -> int:
+        """Parameters that are trained."""
+
+    @property
+    def total_parameters(self) -> int:
+        """All parameters, the adapter's included."""
+
+    @property
+    def steps(self) -> int | None:
+        """Optimizer steps."""
+
+    @property
+    def time_s(self) -> float | None:
+        """Estimated training time in seconds."""
+
+    @property
+    def peak_memory_bytes(self) -> int | None:
+        """Estimated peak memory of the process."""
+
+
+def show_plan(plan: PlanLike) -> None:
+    """Shows a plan."""
+    for section, rows in _by_section(plan.config, plan.origins):
+        show(section or "general", style="bold")
+        show_table(rows, indent=2)
+        show()
+    show(f"Adapted layers: {len(plan.sites)}", style="bold")
+    layers = Counter((site.name, site.kind, site.d_in, site.d_out) for site in plan.sites)
+    show_table(
+        [
+            (name, kind, f"{d_in} to {d_out}", str(n))
+            for (name, kind, d_in, d_out), n in layers.items()
+        ],
+        ["layer", "kind", "width", "number"],
+        indent=2,
+    )
+    show()
+    share = 100 * plan.trainable_parameters / max(plan.total_parameters, 1)
+    trained = f"{count(plan.trainable_parameters)} of {count(plan.total_parameters)}"
+    costs = [("trainable parameters", f"{trained} ({share:.2f} %)")]
+    if plan.steps is not None:
+        costs.append(("steps", count(plan.steps)))
+    if plan.time_s is not None:
+        costs.append(("time", f"about {duration(plan.time_s)}"))
+    if plan.peak_memory_bytes is not None:
+        costs.append(("peak memory", f"about {size(plan.peak_memory_bytes)}"))
+    show_table(costs)
+
+
+def _by_section(
+    config: Config, origins: Mapping[str, str]
+) -> Iterator[tuple[str, list[tuple[str, str, str]]]]:
+    general = [
+        (name, setting(getattr(config, name)), origins.get(name, ""))
+        for name in Config.model_fields
+        if not isinstance(getattr(config, name), BaseModel)
+    ]
+    for name in Config.model_fields:
+        stage = getattr(config, name)
+        if isinstance(stage, BaseModel):
+            values = {field: getattr(stage, field) for field in type(stage).model_fields}
+            values |= stage.model_extra or {}
+            yield (
+                name,
+                [
+                    (field, setting(value), origins.get(f"{name}.{field}", ""))
+                    for field, value in values.items()
+                ],
+            )
+    yield "", general
+
+
+def setting(value: Any) -> str:
+    """A value as it is written in a configuration file, on one line."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple | set | frozenset):
+        return ", ".join(map(str, value)) or "none"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value) if value != {} else "none"

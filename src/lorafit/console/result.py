@@ -1,0 +1,89 @@
+"""What a finished run shows: the metrics, the hand-off, the choices, what to do next."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from lorafit.console.output import show, show_table
+from lorafit.units import count, interval
+
+if TYPE_CHECKING:
+    from lorafit.run import Run
+
+
+def show_result(run: Run) -> None:
+    """Shows the final screen of `train`."""
+    show()
+    show_evaluation(run.eval)
+    show_choices(run.choices)
+    show()
+    show(f"Adapter: {run.adapter}")
+    show("Next:")
+    folder = shlex.quote(str(run.path))
+    rows = [
+        (f'lorafit predict {folder} "a text"', "use it"),
+        (f"lorafit evaluate {folder} DATA", "measure it on other data"),
+        (f"lorafit merge {folder} OUT", "a plain model, for any server"),
+    ]
+    show_table(rows, indent=2)
+
+
+def show_evaluation(result: Mapping[str, Any]) -> None:
+    """Shows base and tuned metrics side by side, in the shape of ``eval.json``."""
+    tuned: Mapping[str, Any] = result.get("tuned", {})
+    base: Mapping[str, Any] = result.get("base", {})
+    paired: Mapping[str, Any] = result.get("paired", {})
+    sides = [(name, side) for name, side in (("base", base), ("tuned", tuned)) if side]
+    header = ["", *(name for name, _ in sides), *(["difference"] if paired else [])]
+    rows: list[list[str]] = []
+    for metric in tuned or base:
+        row = [metric.replace("_", " ")]
+        row += [interval(side[metric]) if metric in side else "" for _, side in sides]
+        if paired:
+            row.append(interval(paired[metric], signed=True) if metric in paired else "")
+        rows.append(row)
+    show_table(rows, header)
+    level = result.get("confidence")
+    brackets = f" in brackets: {100 * level:g} % intervals" if level else ""
+    about = f"{result.get('split', 'test')} split, {count(result['n'])} examples"
+    show(f"({about}{';' if brackets else ''}{brackets})")
+    handoff = result.get("handoff")
+    if handoff:
+        show()
+        show("Hand-off checked on real inputs; largest difference of a logit from the live model:")
+        rows = [
+            [name.removesuffix("_max_abs_diff").replace("_", " "), f"{value:.1e}"]
+            for name, value in handoff.items()
+            if isinstance(value, float | int)
+        ]
+        show_table(rows, indent=2)
+
+
+def show_choices(choices: Mapping[str, Any]) -> None:
+    """Shows what was chosen automatically, and why."""
+    if not choices:
+        return
+    show()
+    show("Chosen:")
+    rows = [(name, _value(choice.value), choice.reason) for name, choice in choices.items()]
+    show_table(rows, indent=2)
+
+
+def prediction_line(text: str, prediction: Mapping[str, Any]) -> str:
+    """One line for one prediction: label, probability, text, separated by tabs.
+
+    Tabs and line breaks of the text become spaces, so that the columns hold.
+    """
+    cells = [str(prediction["label"])]
+    probability = prediction.get("probability")
+    if probability is not None:
+        cells.append(f"{probability:.3f}")
+    return "\t".join([*cells, " ".join(text.split())])
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, list | tuple | set):
+        return ", ".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,175 @@
+"""In-memory rows to a `datasets.Dataset`: lists of dicts, dicts of columns, frames, tables.
+
+The data set lives in memory and carries no cache file, so nothing made from it is written
+next to the user's files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import datasets
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from datasets import Dataset
+
+from lorafit.errors import DataError
+
+
+def to_dataset(rows: Any, name: str) -> Dataset:
+    """Makes a data set of anything that holds one table.
+
+    Args:
+        rows: A list of dicts, a dict of columns, a pandas DataFrame, a `datasets.Dataset`,
+            a pyarrow Table, or anything else that exports Arrow (such as a polars frame).
+        name: What to call it in messages.
+
+    Raises:
+        DataError: It holds no rows, columns of unequal length, a column name twice, or a
+            column that mixes types.
+    """
+    if isinstance(rows, Dataset):
+        data = rows.with_format(None)
+    else:
+        data = _from_table(_table(rows, name), name)
+    if not data.column_names:
+        raise DataError(f"{name} has no columns.")
+    if len(data) == 0:
+        raise DataError(f"{name} has 0 rows (columns: {', '.join(data.column_names)}).")
+    return data
+
+
+def _table(rows: Any, name: str) -> pa.Table:
+    if isinstance(rows, pd.DataFrame):
+        return _from_frame(rows, name)
+    if isinstance(rows, pa.Table):
+        return rows
+    if hasattr(rows, "__arrow_c_stream__"):
+        return pa.table(rows)
+    if isinstance(rows, Mapping):
+        return _from_columns(rows, name)
+    if isinstance(rows, Sequence) and not isinstance(rows, str | bytes):
+        return _from_rows(rows, name)
+    raise DataError(
+        f"{name} is {type(rows).__name__}, which holds no rows. Give a path, a Hub id, a "
+        "datasets.Dataset, a pandas DataFrame, a dict of columns or a list of dicts."
+    )
+
+
+def _from_table(table: pa.Table, name: str) -> Dataset:
+    names = table.column_names
+    twice = sorted({column for column in names if names.count(column) > 1})
+    if twice:
+        raise DataError(
+            f"{name} has more than one column called {', '.join(map(repr, twice))}. "
+            "Rename or remove one of them."
+        )
+    try:
+        return Dataset(datasets.table.InMemoryTable(_plain(table)))
+    except (pa.ArrowException, ValueError, TypeError, KeyError, NotImplementedError) as error:
+        raise DataError(f"{name} has a column of a type that cannot be used: {error}") from error
+
+
+def _plain(table: pa.Table) -> pa.Table:
+    """Spells out categories (dictionary columns), which are an encoding and not a type."""
+    for index, field in enumerate(table.schema):
+        if pa.types.is_dictionary(field.type):
+            column = table.column(index).cast(field.type.value_type)
+            table = table.set_column(index, field.name, column)
+    return table
+
+
+def _from_frame(frame: pd.DataFrame, name: str) -> pa.Table:
+    frame = frame.copy(deep=False)
+    frame.columns = frame.columns.map(str)
+    twice = sorted(set(frame.columns[frame.columns.duplicated()]))
+    if twice:
+        raise DataError(
+            f"{name} has more than one column called {', '.join(map(repr, twice))}. "
+            "Rename or remove one of them."
+        )
+    try:
+        table = pa.Table.from_pandas(frame, preserve_index=False)
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        raise DataError(f"{name}: {_first_line(error)} Give each column one type.") from error
+    return table.replace_schema_metadata(None)
+
+
+def _from_columns(columns: Mapping[Any, Any], name: str) -> pa.Table:
+    lengths: dict[str, int] = {}
+    arrays = {}
+    for key, values in columns.items():
+        if isinstance(values, str | bytes) or not hasattr(values, "__len__"):
+            raise DataError(
+                f'{name}: column "{key}" is {type(values).__name__}, not a list of values.'
+            )
+        lengths[str(key)] = len(values)
+        arrays[str(key)] = _column(values, str(key), name)
+    if len(set(lengths.values())) > 1:
+        counts = ", ".join(f"{key} has {length:,}" for key, length in lengths.items())
+        raise DataError(f"{name}: the columns are not of one length: {counts}.")
+    return pa.table(arrays)
+
+
+def _from_rows(rows: Sequence[Any], name: str) -> pa.Table:
+    for index, row in enumerate(rows):
+        if not isinstance(row, Mapping):
+            raise DataError(
+                f"{name}: row {index} is {type(row).__name__}, not a dict of columns. "
+                'Each row has to be a dict such as {"text": "...", "label": 1}.'
+            )
+    # In the order of first appearance; a key that a row lacks is a missing value.
+    keys = dict.fromkeys(key for row in rows for key in row)
+    return pa.table(
+        {str(key): _column([row.get(key) for row in rows], str(key), name) for key in keys}
+    )
+
+
+def _column(values: Any, key: str, name: str) -> pa.Array:
+    """One column; a mix of types is an error that shows where it starts."""
+    if isinstance(values, np.ndarray) and values.ndim > 1:
+        values = list(values)
+    try:
+        return pa.array(values)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+        raise DataError(f'{name}: column "{key}" {_mix(values, error)}') from error
+
+
+def _mix(values: Any, error: Exception) -> str:
+    """What is wrong with a column: the first value that is of another kind, or the error."""
+    first: tuple[int, Any] | None = None
+    for index, value in enumerate(values):
+        if value is None:
+            continue
+        first = first or (index, value)
+        if _kind(value) != _kind(first[1]):
+            return (
+                f"mixes types: row {first[0]} holds {_kind(first[1])} ({_shown(first[1])}), "
+                f"row {index} holds {_kind(value)} ({_shown(value)}). Give it one type."
+            )
+    return f"cannot be read: {_first_line(error)}"
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, bool | np.bool_):
+        return "a bool"
+    if isinstance(value, int | float | np.number):
+        return "a number"
+    if isinstance(value, str):
+        return "text"
+    if isinstance(value, Mapping):
+        return "an object"
+    if isinstance(value, list | tuple | np.ndarray):
+        return "a list"
+    return f"a {type(value).__name__}"
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".") + "."

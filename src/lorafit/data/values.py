@@ -1,0 +1,46 @@
+"""Values of one column, and how its classes are called."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+from datasets import ClassLabel, Dataset
+
+
+def column_table(data: Dataset, columns: list[str]) -> pa.Table:
+    """Returns some columns as an Arrow table, in the order of the data set's rows."""
+    return data.select_columns(columns).with_format("arrow")[:]
+
+
+def column_values(data: Dataset, column: str) -> list[Any]:
+    """Returns a column as a list of Python values (class labels as their numbers)."""
+    values: list[Any] = column_table(data, [column]).column(column).to_pylist()
+    return values
+
+
+def texts(data: Dataset, columns: list[str]) -> list[tuple[str, ...]]:
+    """Returns the texts of each row, ``""`` for a missing one."""
+    values = [column_values(data, column) for column in columns]
+    return [
+        tuple("" if text is None else str(text) for text in row)
+        for row in zip(*values, strict=True)
+    ]
+
+
+def is_missing(value: Any, feature: Any) -> bool:
+    """Whether a label is not known: null, NaN, blank, or -1 where classes count from 0."""
+    if value is None or value != value:  # NaN is the one value that differs from itself
+        return True
+    if isinstance(value, str) and not value.strip():
+        return True
+    return isinstance(feature, ClassLabel) and value == -1
+
+
+def class_name(value: Any, feature: Any) -> str:
+    """Returns what a label is called: its class name if the column has names."""
+    if isinstance(feature, ClassLabel) and isinstance(value, int) and value >= 0:
+        return str(feature.int2str(value))
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)

@@ -1,0 +1,98 @@
+"""The engine for any transformers model: plain torch, on whatever device accelerate finds."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from lorafit.engine.base import Batch, StepResult
+from lorafit.tasks.base import Task
+
+
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; each module's mode is put back afterwards."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+class EagerEngine:
+    """Runs the model as it is.
+
+    Args:
+        model: Any transformers model; moved to the accelerator's device, in place.
+        task: Collates, and defines the loss.
+        tokenizer: For padding.
+        accelerator: Says which device this process uses; ``None``: a new one, which picks
+            CUDA, MPS or CPU, and joins the other processes of ``accelerate launch``.
+        autocast: Compute in bfloat16 where torch holds it safe; weights stay as they are.
+        reason: Why this engine was chosen.
+    """
+
+    name = "eager"
+
+    def __init__(
+        self,
+        model: nn.Module,
+        task: Task,
+        tokenizer: PreTrainedTokenizerBase,
+        accelerator: Accelerator | None = None,
+        *,
+        autocast: bool = False,
+        reason: str = "plain torch runs every model",
+    ) -> None:
+        self.device = (accelerator or Accelerator()).device
+        # Not Accelerator.prepare: its mixed precision is fixed once a process and replaces the
+        # model's forward, which later code (merge, export, another run) would inherit.
+        self.model = model.to(self.device)
+        self.task = task
+        self.tokenizer = tokenizer
+        self.autocast = autocast
+        self.reason = reason
+
+    def collate(self, examples: Sequence[dict[str, Any]]) -> Batch:
+        """Pads examples into the model's arguments and ``labels``, on the device."""
+        batch = self.task.collate(examples, self.tokenizer)
+        return {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
+
+    def units(self, examples: Sequence[dict[str, Any]]) -> int:
+        """One loss per example, as `Task.losses` returns them."""
+        return len(examples)
+
+    def _forward(self, batch: Batch) -> torch.Tensor:
+        inputs = {name: value for name, value in batch.items() if name != "labels"}
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+            logits: torch.Tensor = self.model(**inputs).logits
+        return logits
+
+    def forward_backward(self, batch: Batch, scale: float) -> StepResult:
+        """Adds ``scale`` times the gradient of the summed loss to every trainable ``.grad``."""
+        losses = self.task.losses(self._forward(batch), batch["labels"])
+        loss_sum = losses.sum()
+        (loss_sum * scale).backward()  # type: ignore[no-untyped-call]
+        return StepResult(
+            loss_sum=loss_sum.detach().float(), units=len(losses), tokens=_tokens(batch)
+        )
+
+    def logits(self, batch: Batch) -> torch.Tensor:
+        """Logits in evaluation mode without gradients, in the order of the examples."""
+        with evaluating(self.model):
+            return self._forward(batch)
+
+
+def _tokens(batch: Batch) -> int:
+    """Real tokens: the ones in ``attention_mask``, or all of ``input_ids`` without a mask."""
+    mask = batch.get("attention_mask")
+    return int(batch["input_ids"].numel() if mask is None else mask.sum())

@@ -1,0 +1,70 @@
+"""What a run ran on: versions, hardware, threads, and the command that started it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+_PACKAGES = (
+    "lorafit", "torch", "transformers", "datasets", "accelerate", "tokenizers", "safetensors",
+    "huggingface_hub", "numpy", "peft",
+)  # fmt: skip
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "KMP_AFFINITY", "GOMP_CPU_AFFINITY")
+
+
+def _versions() -> dict[str, str | None]:
+    versions: dict[str, str | None] = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = None
+    return versions
+
+
+def _cpu_model() -> str:
+    """The processor's name (Linux keeps it in ``/proc/cpuinfo``; elsewhere platform knows)."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _gpus() -> list[str]:
+    if torch.cuda.is_available():
+        return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return ["Apple MPS"] if torch.backends.mps.is_available() else []
+
+
+def describe() -> dict[str, Any]:
+    """JSON values that say what this process runs on.
+
+    ``memory_bytes`` is the machine's memory; ``cores`` the cores this process may use.
+    """
+    affinity = getattr(os, "sched_getaffinity", None)
+    return {
+        "command": shlex.join([sys.executable, *sys.argv]),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "versions": _versions(),
+        "cpu": _cpu_model(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "cores": len(affinity(0)) if affinity else os.cpu_count(),
+        "memory_bytes": psutil.virtual_memory().total,
+        "gpus": _gpus(),
+        "threads": {
+            "torch": torch.get_num_threads(),
+            **{name: os.environ[name] for name in _THREAD_VARIABLES if name in os.environ},
+        },
+    }

@@ -1,0 +1,114 @@
+"""Writing files so that a crash, a full disk or a second process never leaves half of one.
+
+A file is written under a temporary name beside its target, flushed to the disk and then
+renamed: readers see the old content or the new one, nothing in between.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from lorafit.errors import RunError
+
+TEMPORARY = ".tmp-"
+"""Prefix of unfinished files and folders: never read, safe to delete."""
+
+_ADVICE = {
+    errno.ENOSPC: "free some disk space",
+    errno.EDQUOT: "free some of your disk quota",
+    errno.EFBIG: "raise the limit on file sizes (ulimit -f)",
+    errno.EACCES: "choose a folder you may write to",
+    errno.EPERM: "choose a folder you may write to",
+    errno.EROFS: "choose a folder you may write to",
+}
+
+
+@contextlib.contextmanager
+def writing(path: Path, what: str, next_step: str = "") -> Iterator[None]:
+    """Turns a failed write inside the block into one clear error.
+
+    Args:
+        path: Where the block writes; named in the message.
+        what: What is written, e.g. ``"the checkpoint"``.
+        next_step: What to say after the cause; ``""``: advice made from the error code.
+
+    Raises:
+        RunError: The disk is full, permission is missing, or another `OSError` occurred.
+    """
+    try:
+        yield
+    except RunError:
+        raise
+    except OSError as error:
+        cause = error.strerror or str(error)
+        advice = _ADVICE.get(error.errno or 0, "")
+        hint = "; ".join(part for part in (advice, next_step) if part)
+        raise RunError(
+            f'cannot write {what} to "{path}": {cause}.' + (f" What to do: {hint}." if hint else "")
+        ) from error
+
+
+def sync_file(path: Path) -> None:
+    """Waits until the content of a file is on the disk."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def sync_folder(path: Path) -> None:
+    """Waits until the names in a folder are on the disk (where folders can be opened)."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def write_text(path: Path, text: str, what: str | None = None) -> None:
+    """Writes a UTF-8 file atomically.
+
+    Raises:
+        RunError: The file cannot be written; what was there before is untouched.
+    """
+    temporary = path.with_name(f"{TEMPORARY}{path.name}-{secrets.token_hex(4)}")
+    with writing(path, what or path.name):
+        try:
+            with temporary.open("w", encoding="utf-8", newline="\n") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        sync_folder(path.parent)
+
+
+def write_json(path: Path, value: Any, what: str | None = None) -> None:
+    """Writes a JSON file atomically; NaN and infinity are refused because JSON has neither.
+
+    Raises:
+        RunError: The file cannot be written.
+        ValueError: The value holds a number that is not finite.
+    """
+    write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n", what)
+
+
+def read_json(path: Path) -> Any:
+    """Reads a JSON file.
+
+    Raises:
+        RunError: The file is missing or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RunError(f'there is no "{path}"') from error
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise RunError(f'cannot read "{path}": {error}') from error

@@ -1,0 +1,100 @@
+"""``config.yaml`` of a run: one setting a line, its origin as a comment, and back.
+
+::
+
+    train:
+      learning_rate: 0.002  # default
+      num_train_epochs: 1.0  # flag
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from lorafit.config import Config
+from lorafit.errors import ConfigError, RunError
+
+_MARK = "  # "
+
+
+def _leaf(value: Any) -> str:
+    """One value as one line of YAML."""
+    text = yaml.safe_dump(
+        value, default_flow_style=True, width=float("inf"), allow_unicode=True, sort_keys=False
+    )
+    text = text.removesuffix("...\n").rstrip("\n")
+    # YAML folds line breaks over several lines; JSON, which is YAML too, escapes them.
+    return json.dumps(value, ensure_ascii=False) if "\n" in text else text
+
+
+def _lines(stage: BaseModel, origins: Mapping[str, str], prefix: str) -> Iterator[str]:
+    indent = "  " * prefix.count(".")
+    extra = stage.model_extra or {}
+    for name in [*type(stage).model_fields, *extra]:
+        value = getattr(stage, name)
+        key = prefix + name
+        if isinstance(value, BaseModel):
+            yield f"{indent}{_leaf(name)}:"
+            yield from _lines(value, origins, key + ".")
+        else:
+            plain = value if name in extra else stage.model_dump(mode="json", include={name})[name]
+            origin = origins.get(key, "set" if name in stage.model_fields_set else "default")
+            yield f"{indent}{_leaf(name)}: {_leaf(plain)}{_MARK}{' '.join(origin.split())}"
+
+
+def render(config: Config, origins: Mapping[str, str]) -> str:
+    """The text of ``config.yaml``.
+
+    Args:
+        config: The resolved settings.
+        origins: Origin of values by dotted name.
+    """
+    return "\n".join(_lines(config, origins, "")) + "\n"
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RunError(f'cannot read "{path}": {error}') from error
+
+
+def read(path: Path) -> Config:
+    """Reads ``config.yaml`` back.
+
+    Raises:
+        RunError: The file cannot be read.
+        ConfigError: It is not YAML, or not a configuration.
+    """
+    text = _read_text(path)
+    try:
+        return Config.model_validate(yaml.safe_load(text))
+    except yaml.YAMLError as error:
+        raise ConfigError(f'"{path}" is not YAML: {" ".join(str(error).split())}') from error
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(str(part) for part in problem['loc']) or 'the file'}: {problem['msg']}"
+            for problem in error.errors()
+        )
+        raise ConfigError(f'"{path}" is not a configuration of lorafit: {problems}') from error
+
+
+def read_origins(path: Path) -> dict[str, str]:
+    """Reads the origins in ``config.yaml`` back, by dotted name."""
+    found: dict[str, str] = {}
+    stack: list[str] = []
+    for line in _read_text(path).splitlines():
+        body, mark, origin = line.rpartition(_MARK)
+        body = body if mark else line
+        depth = (len(body) - len(body.lstrip())) // 2
+        name = body.strip().partition(":")[0]
+        stack[depth:] = [name]
+        if mark:
+            found[".".join(stack)] = origin
+    return found

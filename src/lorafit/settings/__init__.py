@@ -1,0 +1,33 @@
+"""From defaults, a YAML file, ``--set``, flags or keywords to one checked `Config`.
+
+Each source becomes a *layer*: dotted keys (``train.learning_rate``) to values that know
+where they came from. `resolve` puts layers on top of one another, later ones winning,
+checks every key and every value, and returns the `Config` together with the origin of
+each of its values. The command line and `lorafit.api` use the same functions, so both
+refuse the same things with the same words.
+"""
+
+from __future__ import annotations
+
+from lorafit.settings.resolve import Settings, resolve
+from lorafit.settings.sources import (
+    Layer,
+    Value,
+    from_config,
+    from_file,
+    from_flags,
+    from_keywords,
+    from_sets,
+)
+
+__all__ = [
+    "Layer",
+    "Settings",
+    "Value",
+    "from_config",
+    "from_file",
+    "from_flags",
+    "from_keywords",
+    "from_sets",
+    "resolve",
+]

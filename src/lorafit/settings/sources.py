@@ -1,0 +1,219 @@
+"""Where settings come from: a YAML file, ``--set``, flags, keywords, a `Config`."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML, MappingNode, Node
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from lorafit.config import Config
+from lorafit.errors import ConfigError
+from lorafit.settings.keys import place, sections
+
+LISTS = frozenset(
+    {"adapter.exclude_modules", "adapter.modules_to_save", "adapter.target_modules"}
+    | {"data.text", "train.report_to"}
+)
+"""Keys for which ``a,b`` on the command line is a list."""
+PATTERNS = frozenset({"adapter.exclude_modules", "adapter.target_modules"})
+"""Of those, the keys for which PEFT reads a text as a regular expression."""
+WORDS = frozenset({"all-linear", "auto"})
+"""Texts that are neither a name nor an expression."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """One setting from one source.
+
+    Attributes:
+        value: What it is set to.
+        origin: Where that was written: ``file run.yaml line 3``, ``flag --r``, ...
+        text: What was typed, where the value was read off a text and could be the text itself.
+    """
+
+    value: Any
+    origin: str
+    text: str | None = None
+
+
+Layer = dict[str, Value]
+"""Dotted keys to the values of one source."""
+
+
+def from_file(path: str | Path) -> Layer:
+    """Reads a YAML file of groups of settings, such as a run's ``config.yaml``.
+
+    Raises:
+        ConfigError: It cannot be read, is not YAML, or has the same key twice.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise ConfigError(f'there is no configuration file "{path}".') from error
+    except IsADirectoryError as error:
+        raise ConfigError(f'"{path}" is a folder; --config wants a YAML file.') from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f'"{path}" is not UTF-8 text (byte {error.start}).') from error
+    except OSError as error:
+        raise ConfigError(f'cannot read "{path}": {error.strerror}.') from error
+    values, root = _parse(text, path)
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(
+            f'"{path}" holds {_kind(values)}, not settings.\n'
+            "Write groups such as `train:` with indented lines such as `learning_rate: 2e-3`."
+        )
+    lines = _lines(root)
+    layer: Layer = {}
+    for name, value in values.items():
+        if not isinstance(name, str):
+            raise ConfigError(f'"{path}": the key {name!r} is {_kind(name)}, not a name.')
+        if name in sections() and value is None:
+            continue  # a group whose lines are all commented out
+        fields = value if name in sections() and isinstance(value, dict) else {None: value}
+        for field, item in fields.items():
+            key = name if field is None else f"{name}.{field}"
+            line = f" line {lines[key]}" if key in lines else ""
+            layer[key] = Value(_as_list(key, item), f"file {path}{line}")
+    return layer
+
+
+def from_sets(assignments: Iterable[str]) -> Layer:
+    """Reads ``--set key=value`` texts; the value is YAML, or the plain text where it is not.
+
+    Raises:
+        ConfigError: A text has no ``=``, or its value is a list or mapping left open.
+    """
+    layer: Layer = {}
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        key = key.strip()
+        if not equals or not key:
+            raise ConfigError(
+                f'--set wants KEY=VALUE, such as train.learning_rate=1e-3, but got "{assignment}".'
+            )
+        try:
+            value = YAML(typ="safe", pure=True).load(text)
+        except YAMLError as error:
+            if text.lstrip().startswith(("[", "{")):
+                raise ConfigError(
+                    f"--set {assignment}: {_problem(error)}; "
+                    f"a list is written {key}=[a,b], a mapping {key}={{a: 1}}."
+                ) from error
+            value = text
+        if isinstance(value, str):
+            value = _from_text(key, value)
+        layer[key] = Value(value, "flag --set", text)
+    return layer
+
+
+def from_flags(flags: Mapping[str, tuple[str, Any]]) -> Layer:
+    """Takes flags that were given: key to (flag as typed, value)."""
+    return {
+        key: Value(_from_text(key, value) if isinstance(value, str) else value, f"flag {flag}")
+        for key, (flag, value) in flags.items()
+    }
+
+
+def from_keywords(keywords: Mapping[str, Any], method: str = "lora") -> Layer:
+    """Takes the keyword arguments of a Python call: ``r=8``, ``learning_rate=1e-3``.
+
+    A keyword is a key (``**{"data.revision": "main"}``) or the name of one field.
+
+    Raises:
+        ConfigError: There is no such setting, or more than one.
+    """
+    method = str(keywords.get("method", keywords.get("adapter.method", method)))
+    layer: Layer = {}
+    for name, value in keywords.items():
+        key = place(name, method)
+        if key in layer:
+            raise ConfigError(f"{key} is given twice: as {layer[key].origin} and keyword {name}.")
+        layer[key] = Value(_as_list(key, value), f"keyword {name}")
+    return layer
+
+
+def from_config(config: Config, origin: str = "config") -> Layer:
+    """Takes what a `Config` object was given; its defaults stay defaults."""
+    layer: Layer = {}
+    for name in sorted(config.model_fields_set):
+        value = getattr(config, name)
+        if name not in sections():
+            layer[name] = Value(value, origin)
+            continue
+        given = value.model_dump(exclude_unset=True)
+        layer |= {f"{name}.{field}": Value(item, origin) for field, item in given.items()}
+    return layer
+
+
+def _parse(text: str, path: Path) -> tuple[Any, Node | None]:
+    """The values and the node tree, which knows the lines, of a YAML text."""
+    yaml = YAML(typ="safe", pure=True)
+    try:
+        return yaml.load(text), yaml.compose(text)
+    except YAMLError as error:
+        raise ConfigError(f'"{path}"{_problem_line(error)}: {_problem(error)}.') from error
+
+
+def _problem_line(error: YAMLError) -> str:
+    mark = error.problem_mark if isinstance(error, MarkedYAMLError) else None
+    return "" if mark is None else f" line {mark.line + 1}"
+
+
+def _problem(error: YAMLError) -> str:
+    problem = error.problem if isinstance(error, MarkedYAMLError) else None
+    text = problem or str(error)
+    duplicate = re.match(r'found duplicate key "(.*?)" with', text)
+    if duplicate:
+        return f'the key "{duplicate[1]}" is there twice'
+    return "not valid YAML, " + " ".join(text.split()).rstrip(".")
+
+
+def _lines(root: Node | None) -> dict[str, int]:
+    """Line numbers, from 1, of the keys of a file."""
+    lines: dict[str, int] = {}
+    for key, value in root.value if isinstance(root, MappingNode) else []:
+        lines[str(key.value)] = key.start_mark.line + 1
+        for field, _ in value.value if isinstance(value, MappingNode) else []:
+            lines[f"{key.value}.{field.value}"] = field.start_mark.line + 1
+    return lines
+
+
+def _from_text(key: str, text: str) -> Any:
+    r"""Reads ``a,b`` as a list for the keys that take one.
+
+    A regular expression stays a text: it has characters that no module name has.
+
+    >>> _from_text("adapter.target_modules", "q_lin, v_lin")
+    ['q_lin', 'v_lin']
+    >>> _from_text("adapter.target_modules", r".*attention\.(q|v)_lin")
+    '.*attention\\.(q|v)_lin'
+    """
+    if key not in LISTS or (key in PATTERNS and text in WORDS):
+        return text
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if key in PATTERNS and not all(re.fullmatch(r"[\w.-]+", name) for name in names):
+        return text
+    return names
+
+
+def _as_list(key: str, value: Any) -> Any:
+    """One name where a list is wanted; a lone module *pattern* keeps PEFT's meaning."""
+    if key in LISTS - PATTERNS and isinstance(value, str):
+        return [value]
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+def _kind(value: Any) -> str:
+    """What a YAML value is, in words."""
+    names = {bool: "true or false", int: "a number", float: "a number", str: "a text"}
+    names |= {list: "a list", dict: "a group", type(None): "nothing"}
+    return names.get(type(value), f"a {type(value).__name__}")

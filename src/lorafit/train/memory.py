@@ -1,0 +1,36 @@
+"""Peak memory of the process and of the GPU."""
+
+from __future__ import annotations
+
+import sys
+
+import psutil
+import torch
+
+
+def peak_rss_bytes() -> int:
+    """Largest resident memory this process has had since it started, in bytes."""
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Linux counts in KiB, macOS in bytes (getrusage(2) of each).
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def reset_peak() -> None:
+    """Starts a new GPU peak; the process's own peak cannot be reset."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+
+
+def peak_memory_bytes() -> int:
+    """The peak that limits training, in bytes.
+
+    With a GPU: the largest amount torch had allocated on the current one since `reset_peak`.
+    Without: `peak_rss_bytes`.
+    """
+    # Nothing was allocated on the GPU when training was asked to stay on the CPU.
+    peak = int(torch.cuda.max_memory_allocated()) if torch.cuda.is_available() else 0
+    return peak or peak_rss_bytes()

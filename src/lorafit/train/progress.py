@@ -1,0 +1,184 @@
+"""What a person sees while training: a bar on a terminal, plain lines in a log file."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import Progress as Bar
+
+LINE_INTERVAL_S = 10.0
+
+
+@dataclass(frozen=True)
+class Update:
+    """The state of training after one step.
+
+    Attributes:
+        step: Optimizer steps taken.
+        total_steps: Of how many.
+        epoch: Passes over the data.
+        loss: Running mean of the training loss, nats per unit.
+        learning_rate: Rate of this step.
+        tokens_per_s: Real tokens per second of training.
+        time_left_s: Estimate, evaluations included.
+    """
+
+    step: int
+    total_steps: int
+    epoch: float
+    loss: float
+    learning_rate: float
+    tokens_per_s: float
+    time_left_s: float
+
+
+class Progress(Protocol):
+    """What `fit` reports to. Implement it to show progress in your own way."""
+
+    def start(self, step: int, total_steps: int) -> None:
+        """Training begins after ``step`` steps (above 0 when resumed)."""
+
+    def step(self, update: Update) -> None:
+        """One optimizer step is done."""
+
+    def evaluated(self, step: int, metrics: Mapping[str, float], best: bool) -> None:
+        """One evaluation is done; ``metrics`` has ``eval_loss``, ``eval_accuracy``, ..."""
+
+    def stop(self) -> None:
+        """Training is over, with or without an error. Called once."""
+
+
+class QuietProgress:
+    """Shows nothing."""
+
+    def start(self, step: int, total_steps: int) -> None:
+        """Shows nothing."""
+
+    def step(self, update: Update) -> None:
+        """Shows nothing."""
+
+    def evaluated(self, step: int, metrics: Mapping[str, float], best: bool) -> None:
+        """Shows nothing."""
+
+    def stop(self) -> None:
+        """Shows nothing."""
+
+
+class PlainProgress:
+    """Lines of text, at most one every ten seconds, and one for each evaluation.
+
+    Args:
+        file: Where to; ``None``: standard error.
+        interval_s: Least time between step lines.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        file: TextIO | None = None,
+        interval_s: float = LINE_INTERVAL_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._file = file or sys.stderr
+        self._interval_s = interval_s
+        self._clock = clock
+        self._last = clock()
+
+    def _print(self, text: str) -> None:
+        print(text, file=self._file, flush=True)
+
+    def start(self, step: int, total_steps: int) -> None:
+        """Says where training begins."""
+        self._last = self._clock()
+        after = f" (step {step} is done)" if step else ""
+        self._print(f"training for {total_steps} steps{after}")
+
+    def step(self, update: Update) -> None:
+        """Prints a line when the last one is old enough."""
+        now = self._clock()
+        if now - self._last >= self._interval_s:
+            self._last = now
+            self._print(
+                f"step {update.step}/{update.total_steps}  epoch {update.epoch:.2f}  "
+                f"{describe(update)}"
+            )
+
+    def evaluated(self, step: int, metrics: Mapping[str, float], best: bool) -> None:
+        """Prints the metrics."""
+        self._print(evaluation(step, metrics, best))
+
+    def stop(self) -> None:
+        """Nothing to close."""
+
+
+class RichProgress:
+    """A progress bar with the loss, tokens a second and the time left.
+
+    Args:
+        console: Where to; ``None``: standard error.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._bar = Bar(
+            TextColumn("training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[facts]}"),
+            console=console or Console(stderr=True),
+        )
+        self._task = self._bar.add_task("training", total=None, facts="")
+
+    def start(self, step: int, total_steps: int) -> None:
+        """Shows the bar."""
+        self._bar.update(self._task, completed=step, total=total_steps)
+        self._bar.start()
+
+    def step(self, update: Update) -> None:
+        """Moves the bar."""
+        self._bar.update(self._task, completed=update.step, facts=describe(update))
+
+    def evaluated(self, step: int, metrics: Mapping[str, float], best: bool) -> None:
+        """Prints a line above the bar."""
+        self._bar.console.print(evaluation(step, metrics, best), highlight=False)
+
+    def stop(self) -> None:
+        """Leaves the bar as it stands."""
+        self._bar.stop()
+
+
+def make_progress(quiet: bool = False) -> Progress:
+    """A bar when standard error is a terminal, plain lines otherwise, nothing when ``quiet``."""
+    if quiet:
+        return QuietProgress()
+    return RichProgress() if sys.stderr.isatty() else PlainProgress()
+
+
+def describe(update: Update) -> str:
+    """The facts of a step as one short text."""
+    return (
+        f"loss {update.loss:.4f}  {update.tokens_per_s:,.0f} tokens/s  "
+        f"{duration(update.time_left_s)} left"
+    )
+
+
+def evaluation(step: int, metrics: Mapping[str, float], best: bool) -> str:
+    """The metrics of an evaluation as one line."""
+    facts = "  ".join(
+        f"{name.removeprefix('eval_').replace('loss', 'validation loss')} {value:.4f}"
+        for name, value in metrics.items()
+    )
+    return f"step {step}: {facts}" + ("  (best)" if best else "")
+
+
+def duration(seconds: float) -> str:
+    """Seconds as ``m:ss`` or ``h:mm:ss``."""
+    whole = max(0, round(seconds))
+    minutes, rest = divmod(whole, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

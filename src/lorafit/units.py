@@ -1,0 +1,39 @@
+"""Numbers in words: sizes, times, intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def size(n_bytes: float) -> str:
+    """``1536`` to ``1.5 KiB``."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(n_bytes) < 1024:
+            return f"{n_bytes:.0f} {unit}" if unit == "B" else f"{n_bytes:.1f} {unit}"
+        n_bytes /= 1024
+    return f"{n_bytes:.1f} TiB"
+
+
+def duration(seconds: float) -> str:
+    """``95`` to ``1 min 35 s``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def count(number: int) -> str:
+    """``73728`` to ``73,728``."""
+    return f"{number:,}"
+
+
+def interval(value: Mapping[str, Any], signed: bool = False) -> str:
+    """``0.803 [0.779, 0.827]`` from a value or difference with its ends."""
+    sign = "+" if signed else ""
+    middle = value["value"] if "value" in value else value["difference"]
+    if value.get("low") is None or value.get("high") is None:
+        return f"{middle:{sign}.3f}"
+    return f"{middle:{sign}.3f} [{value['low']:{sign}.3f}, {value['high']:{sign}.3f}]"
