@@ -449,9 +449,11 @@ def _fitted(adapters: Adapters, config: LoraConfig, tensors: dict[str, torch.Ten
         paths = module_paths(adapters.model)
         names = dict.fromkeys(config.modules_to_save)
         values["modules_to_save"] = [n for n in names if any(p.endswith(n) for p in paths)] or None
-    if config.bias != "none" and not any(key.endswith(".bias") for key in tensors):
-        values["bias"] = "none"
     adapted = _adapted(tensors)
+    modules = dict(adapters.model.named_modules())
+    where = adapted & modules.keys() if config.bias == "lora_only" else modules.keys()
+    if not any(getattr(modules[path], "bias", None) is not None for path in where):
+        values["bias"] = "none"
     for setting in ("rank_pattern", "alpha_pattern"):
         values[setting] = {
             pattern: value
