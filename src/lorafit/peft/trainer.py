@@ -82,8 +82,8 @@ class ForwardOfBase:
 
 def save_tied_weights_once(model: nn.Module) -> None:
     """Leaves weights that stand under several names in the state under their first name."""
-    model.register_state_dict_post_hook(_drop_tied)
-    model.register_load_state_dict_pre_hook(_restore_tied)
+    model.register_state_dict_post_hook(_drop_tied)  # type: ignore[no-untyped-call]
+    model.register_load_state_dict_pre_hook(_restore_tied)  # type: ignore[no-untyped-call]
 
 
 def _tied(model: nn.Module, prefix: str) -> list[list[str]]:
