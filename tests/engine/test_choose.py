@@ -64,7 +64,14 @@ def test_other_device_gets_the_eager_engine():
     assert "meta" in engine.reason
 
 
-@pytest.mark.parametrize("family", ["gpt2", "llama", "t5", "qwen2"])
+@pytest.mark.parametrize("family", ["llama", "qwen2"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_llama_like_models_get_the_fast_engine(family, dtype):
+    for made in (tiny.classifier(family), tiny.language_model(family)):
+        assert chosen("auto", made.requires_grad_(False), dtype=dtype).name == "fast"
+
+
+@pytest.mark.parametrize("family", ["gpt2", "t5"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_other_families_get_the_generic_engine(family, dtype):
     adapted = tiny.classifier(family).requires_grad_(False)

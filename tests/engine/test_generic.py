@@ -11,8 +11,8 @@ from torch import nn
 
 from lorafit.engine.generic import intercept
 from lorafit.engine.generic.engine import GenericEngine
-from lorafit.engine.generic.lm_loss import head_loss
 from lorafit.engine.generic.split import split_by_length
+from lorafit.engine.lm_loss import head_loss
 from tests import tiny
 from tests.engine import helpers
 
@@ -195,7 +195,7 @@ def test_merged_and_disabled_adapters_are_followed():
 
 @pytest.mark.parametrize("chunk", [1, 100, 1 << 23])
 def test_chunked_language_model_loss_is_the_whole_one(chunk, monkeypatch):
-    monkeypatch.setattr("lorafit.engine.generic.lm_loss.CHUNK_NUMBERS", chunk)
+    monkeypatch.setattr("lorafit.engine.lm_loss.CHUNK_NUMBERS", chunk)
     hidden = torch.randn(3, 11, 8, requires_grad=True)
     weight, bias = torch.randn(37, 8), torch.randn(37)
     labels = torch.randint(0, 37, (3, 11))

@@ -17,13 +17,15 @@ from transformers import PreTrainedTokenizerBase
 
 from lorafit.engine.allocator import keep_freed_memory
 from lorafit.engine.base import Batch, Engine
+from lorafit.engine.decoder import layout as decoder_layout
+from lorafit.engine.decoder.engine import FastDecoder
 from lorafit.engine.eager import EagerEngine, evaluating
+from lorafit.engine.encoder import support as encoder_support
 from lorafit.engine.encoder.engine import FastEncoder
-from lorafit.engine.encoder.layout import Unsupported
-from lorafit.engine.encoder.support import find_layout
 from lorafit.engine.frozen import compute_dtype
 from lorafit.engine.generic.engine import GenericEngine
 from lorafit.engine.library import library
+from lorafit.engine.support import Unsupported
 from lorafit.errors import ConfigError
 from lorafit.tasks.base import Task
 
@@ -93,7 +95,7 @@ def _make(
     tokenizer: PreTrainedTokenizerBase,
     accelerator: Accelerator,
     dtype: torch.dtype,
-) -> FastEncoder | GenericEngine | None:
+) -> FastEncoder | FastDecoder | GenericEngine | None:
     if name == "eager":
         return None
     if accelerator.device.type != "cpu":
@@ -103,22 +105,28 @@ def _make(
     compiled = library()
     kernels = f"{compiled.name} kernels" if compiled else "no compiled kernels: run in PyTorch"
     if name == "fast":
-        layout = find_layout(model)
         reason = f"packed {type(model).__name__}, {number}, {kernels}"
-        fast = FastEncoder(model, layout, task, tokenizer, dtype=dtype, reason=reason)
-        width = None if layout.pools_first else max(_PROBE)
-        _check_agreement(model, fast, fast.collate(_probe(model, width)), dtype)
+        fast: FastEncoder | FastDecoder
+        if decoder_layout.knows(model):
+            decoder = decoder_layout.find_layout(model)
+            fast = FastDecoder(model, decoder, task, tokenizer, dtype=dtype, reason=reason)
+            per_token = decoder.causal_lm
+        else:
+            encoder = encoder_support.find_layout(model)
+            fast = FastEncoder(model, encoder, task, tokenizer, dtype=dtype, reason=reason)
+            per_token = not encoder.pools_first
+        _check_agreement(model, fast, fast.collate(_probe(model, per_token)), dtype)
         return fast
     if any(parameter.device.type != "cpu" for parameter in model.parameters()):
         raise Unsupported("the model is not on the CPU")
     reason = f"{type(model).__name__} with faster parts, {number}, {kernels}"
     generic = GenericEngine(model, task, tokenizer, dtype=dtype, reason=reason)
-    batch = {"parts": [_padded(_probe(model, None))], "order": range(len(_PROBE))}
+    batch = {"parts": [_padded(_probe(model, False))], "order": range(len(_PROBE))}
     _check_agreement(model, generic, batch, dtype)
     return generic
 
 
-def _probe(model: Any, per_token: int | None) -> list[dict[str, Any]]:
+def _probe(model: Any, per_token: bool) -> list[dict[str, Any]]:
     """Examples of a few random tokens; ``per_token``: with labels of every token."""
     generator = torch.Generator().manual_seed(0)
     vocabulary = model.get_input_embeddings().weight.shape[0]
@@ -145,7 +153,7 @@ def _check_agreement(model: Any, engine: Engine, batch: Batch, dtype: torch.dtyp
     Raises:
         Unsupported: They disagree, or one of them fails.
     """
-    inputs = _padded(_probe(model, None))
+    inputs = _padded(_probe(model, False))
     random = torch.get_rng_state()
     try:
         with evaluating(model):

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 
+from lorafit.hardware import fast_bf16
+
 BATCH_HINT = 256
 """Tokens that oneDNN chooses the weight's layout for; other counts compute the same."""
 
@@ -25,7 +27,7 @@ ROW_MULTIPLE = 16
 
 def compute_dtype() -> torch.dtype:
     """bfloat16 where the CPU multiplies it faster than float32, else float32."""
-    fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    fast, _ = fast_bf16(torch.device("cpu"))
     return torch.bfloat16 if fast else torch.float32
 
 

@@ -22,7 +22,7 @@ from lorafit.engine.library import AttentionCall, Library, library
 from lorafit.engine.packing import Packing
 
 ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "silu")
-_STORAGE = {torch.float32: 0, torch.bfloat16: 1}
+STORAGE = {torch.float32: 0, torch.bfloat16: 1}
 
 _forced: list[Library | None] = []
 
@@ -42,15 +42,13 @@ def active() -> Library | None:
     return _forced[-1] if _forced else library()
 
 
-def _native(x: Tensor) -> Library | None:
+def native_for(x: Tensor) -> Library | None:
     """The library when it can take this tensor: the twins also do float64 and other devices."""
     which = active()
-    return which if x.dtype in _STORAGE and x.device.type == "cpu" else None
+    return which if x.dtype in STORAGE and x.device.type == "cpu" else None
 
 
-def _fits(
-    name: str, x: Tensor, shape: tuple[int, ...], like: Tensor, strided: bool = False
-) -> None:
+def fits(name: str, x: Tensor, shape: tuple[int, ...], like: Tensor, strided: bool = False) -> None:
     """Checks shape, storage type (that of ``like``) and layout."""
     if x.shape != shape:
         raise ValueError(f"{name} has shape {tuple(x.shape)}; it has to be {shape}")
@@ -63,12 +61,13 @@ def _fits(
         raise ValueError(f"{name} has strides {x.stride()}; it has to be contiguous")
 
 
-def _wide(x: Tensor) -> Tensor:
+def wide_of(x: Tensor) -> Tensor:
     """An empty tensor of the arithmetic's type."""
     return x.new_empty(0, dtype=torch.float64 if x.dtype == torch.float64 else torch.float32)
 
 
-def _rows(name: str, x: Tensor) -> tuple[int, int]:
+def rows_of(name: str, x: Tensor) -> tuple[int, int]:
+    """The two sizes of ``(tokens, width)``."""
     if x.dim() != 2:
         raise ValueError(f"{name} has shape {tuple(x.shape)}; it has to be (tokens, width)")
     return x.shape[0], x.shape[1]
@@ -80,11 +79,11 @@ def _rows(name: str, x: Tensor) -> tuple[int, int]:
 def activation(kind: str, h: Tensor) -> Tensor:
     """``f(h)`` element by element; ``kind`` is one of `ACTIVATIONS`."""
     _check_activation(kind, h)
-    if (native := _native(h)) is None:
+    if (native := native_for(h)) is None:
         return twins.activation(kind, h)
     out = torch.empty_like(h)
     native.calls.lorafit_activation(
-        *(_STORAGE[h.dtype], ACTIVATIONS.index(kind), 0, h.numel(), h.data_ptr(), out.data_ptr())
+        *(STORAGE[h.dtype], ACTIVATIONS.index(kind), 0, h.numel(), h.data_ptr(), out.data_ptr())
     )
     return out
 
@@ -92,19 +91,19 @@ def activation(kind: str, h: Tensor) -> Tensor:
 def activation_backward(kind: str, h: Tensor, grad: Tensor) -> None:
     """``grad *= f'(h)``, in place."""
     _check_activation(kind, h)
-    _fits("grad", grad, tuple(h.shape), h)
-    if (native := _native(h)) is None:
+    fits("grad", grad, tuple(h.shape), h)
+    if (native := native_for(h)) is None:
         twins.activation_backward(kind, h, grad)
         return
     native.calls.lorafit_activation(
-        *(_STORAGE[h.dtype], ACTIVATIONS.index(kind), 1, h.numel(), h.data_ptr(), grad.data_ptr())
+        *(STORAGE[h.dtype], ACTIVATIONS.index(kind), 1, h.numel(), h.data_ptr(), grad.data_ptr())
     )
 
 
 def _check_activation(kind: str, h: Tensor) -> None:
     if kind not in ACTIVATIONS:
         raise ValueError(f'there is no activation "{kind}"; there is {", ".join(ACTIVATIONS)}')
-    _fits("h", h, tuple(h.shape), h)
+    fits("h", h, tuple(h.shape), h)
 
 
 # --- dropout, residual, normalization ------------------------------------------------------
@@ -131,15 +130,15 @@ class Residual:
 
 def dropout(x: Tensor, drop: Drop) -> Tensor:
     """Dropout of ``(rows, columns)``; also its own backward."""
-    rows, columns = _rows("x", x)
-    _fits("x", x, (rows, columns), x)
+    rows, columns = rows_of("x", x)
+    fits("x", x, (rows, columns), x)
     if not drop.threshold:
         return x
-    if (native := _native(x)) is None:
+    if (native := native_for(x)) is None:
         return twins.dropout(x, drop)
     out = torch.empty_like(x)
     native.calls.lorafit_dropout(
-        *(_STORAGE[x.dtype], rows, columns, x.data_ptr()),
+        *(STORAGE[x.dtype], rows, columns, x.data_ptr()),
         *(drop.seed, drop.threshold, drop.keep_scale, out.data_ptr()),
     )
     return out
@@ -154,21 +153,21 @@ def norm_forward(
         ``xhat`` float32 ``(n, width)`` (normalized, before gamma and beta), ``rstd`` float32
         ``(n,)``, and the output in the storage type of ``y``.
     """
-    rows, width = _rows("y", y)
-    wide = _wide(y)
-    _fits("y", y, (rows, width), y)
-    _fits("residual", residual.x, (rows, width), wide)
-    _fits("gamma", gamma, (width,), wide)
-    _fits("beta", beta, (width,), wide)
+    rows, width = rows_of("y", y)
+    wide = wide_of(y)
+    fits("y", y, (rows, width), y)
+    fits("residual", residual.x, (rows, width), wide)
+    fits("gamma", gamma, (width,), wide)
+    fits("beta", beta, (width,), wide)
     affine = residual.gamma is not None and residual.beta is not None
     if residual.gamma is not None and residual.beta is not None:
-        _fits("residual gamma", residual.gamma, (width,), wide)
-        _fits("residual beta", residual.beta, (width,), wide)
-    if (native := _native(y)) is None:
+        fits("residual gamma", residual.gamma, (width,), wide)
+        fits("residual beta", residual.beta, (width,), wide)
+    if (native := native_for(y)) is None:
         return twins.norm_forward(y, residual, gamma, beta, eps, drop)
     xhat, rstd, out = torch.empty_like(residual.x), wide.new_empty(rows), torch.empty_like(y)
     native.calls.lorafit_norm_forward(
-        *(_STORAGE[y.dtype], rows, width, y.data_ptr(), residual.x.data_ptr()),
+        *(STORAGE[y.dtype], rows, width, y.data_ptr(), residual.x.data_ptr()),
         residual.gamma.data_ptr() if affine and residual.gamma is not None else None,
         residual.beta.data_ptr() if affine and residual.beta is not None else None,
         *(gamma.data_ptr(), beta.data_ptr(), eps, drop.seed, drop.threshold, drop.keep_scale),
@@ -200,19 +199,19 @@ def norm_backward(
     Returns:
         The gradient of ``y``.
     """
-    rows, width = _rows("d", d)
-    wide = _wide(d)
-    _fits("d", d, (rows, width), wide)
-    _fits("xhat", xhat, (rows, width), wide)
-    _fits("gamma", gamma, (width,), wide)
-    _fits("rstd", rstd, (rows,), wide)
+    rows, width = rows_of("d", d)
+    wide = wide_of(d)
+    fits("d", d, (rows, width), wide)
+    fits("xhat", xhat, (rows, width), wide)
+    fits("gamma", gamma, (width,), wide)
+    fits("rstd", rstd, (rows,), wide)
     dy = d.new_empty(rows, width, dtype=dtype)
     if extra is not None:
-        _fits("extra", extra, (rows, width), dy)
-    if (native := _native(dy)) is None:
+        fits("extra", extra, (rows, width), dy)
+    if (native := native_for(dy)) is None:
         return twins.norm_backward(d, extra, xhat, gamma, rstd, drop).to(dtype)
     native.calls.lorafit_norm_backward(
-        *(_STORAGE[dtype], rows, width, d.data_ptr()),
+        *(STORAGE[dtype], rows, width, d.data_ptr()),
         None if extra is None else extra.data_ptr(),
         *(xhat.data_ptr(), gamma.data_ptr(), rstd.data_ptr()),
         *(drop.seed, drop.threshold, drop.keep_scale, dy.data_ptr()),
@@ -225,16 +224,16 @@ def norm_backward(
 
 def lora_down(x: Tensor, a: Tensor, drop: Drop) -> Tensor:
     """``u = dropout(x) A^T``: x ``(n, d_in)`` strided, A ``(r, d_in)``; float32 ``(n, r)``."""
-    n, d_in = _rows("x", x)
-    wide = _wide(x)
+    n, d_in = rows_of("x", x)
+    wide = wide_of(x)
     r = a.shape[0]
-    _fits("x", x, (n, d_in), x, strided=True)
-    _fits("A", a, (r, d_in), wide)
-    if (native := _native(x)) is None:
+    fits("x", x, (n, d_in), x, strided=True)
+    fits("A", a, (r, d_in), wide)
+    if (native := native_for(x)) is None:
         return twins.lora_down(x, a, drop)
     u = wide.new_empty(n, r)
     native.calls.lorafit_lora_down(
-        *(_STORAGE[x.dtype], n, d_in, r, x.data_ptr(), x.stride(0), a.data_ptr()),
+        *(STORAGE[x.dtype], n, d_in, r, x.data_ptr(), x.stride(0), a.data_ptr()),
         *(drop.seed, drop.threshold, drop.keep_scale, u.data_ptr()),
     )
     return u
@@ -242,17 +241,17 @@ def lora_down(x: Tensor, a: Tensor, drop: Drop) -> Tensor:
 
 def lora_up(u: Tensor, b: Tensor, scaling: float, y: Tensor) -> None:
     """``y += scaling * u B^T`` in place: B ``(d_out, r)``, y ``(n, d_out)`` strided."""
-    n, d_out = _rows("y", y)
-    wide = _wide(y)
+    n, d_out = rows_of("y", y)
+    wide = wide_of(y)
     r = b.shape[1]
-    _fits("y", y, (n, d_out), y, strided=True)
-    _fits("u", u, (n, r), wide)
-    _fits("B", b, (d_out, r), wide)
-    if (native := _native(y)) is None:
+    fits("y", y, (n, d_out), y, strided=True)
+    fits("u", u, (n, r), wide)
+    fits("B", b, (d_out, r), wide)
+    if (native := native_for(y)) is None:
         twins.lora_up(u, b, scaling, y)
         return
     native.calls.lorafit_lora_up(
-        *(_STORAGE[y.dtype], n, d_out, r, u.data_ptr(), b.data_ptr(), scaling),
+        *(STORAGE[y.dtype], n, d_out, r, u.data_ptr(), b.data_ptr(), scaling),
         *(y.data_ptr(), y.stride(0)),
     )
 
@@ -283,23 +282,23 @@ def lora_backward(
         grad_b: Added to, like ``b``.
         dx: Added to, ``(n, d_in)``, float32 or the storage type; ``None``: not wanted.
     """
-    n, d_out = _rows("dy", dy)
+    n, d_out = rows_of("dy", dy)
     d_in, r = x.shape[-1], a.shape[0]
-    wide = _wide(x)
-    _fits("dy", dy, (n, d_out), x, strided=True)
-    _fits("x", x, (n, d_in), x, strided=True)
+    wide = wide_of(x)
+    fits("dy", dy, (n, d_out), x, strided=True)
+    fits("x", x, (n, d_in), x, strided=True)
     for name, tensor in (("A", a), ("gradient of A", grad_a)):
-        _fits(name, tensor, (r, d_in), wide)
+        fits(name, tensor, (r, d_in), wide)
     for name, tensor in (("B", b), ("gradient of B", grad_b)):
-        _fits(name, tensor, (d_out, r), wide)
-    _fits("u", u, (n, r), wide)
+        fits(name, tensor, (d_out, r), wide)
+    fits("u", u, (n, r), wide)
     if dx is not None:
-        _fits("dx", dx, (n, d_in), wide if dx.dtype == wide.dtype else x)
-    if (native := _native(x)) is None:
+        fits("dx", dx, (n, d_in), wide if dx.dtype == wide.dtype else x)
+    if (native := native_for(x)) is None:
         twins.lora_backward(dy, x, a, b, u, scaling, drop, grad_a, grad_b, dx)
         return
     native.calls.lorafit_lora_backward(
-        *(_STORAGE[x.dtype], _STORAGE[x.dtype if dx is None else dx.dtype], n, d_in, d_out, r),
+        *(STORAGE[x.dtype], STORAGE[x.dtype if dx is None else dx.dtype], n, d_in, d_out, r),
         *(dy.data_ptr(), dy.stride(0)),
         *(x.data_ptr(), x.stride(0), a.data_ptr(), b.data_ptr(), u.data_ptr(), scaling),
         *(drop.seed, drop.threshold, drop.keep_scale, grad_a.data_ptr(), grad_b.data_ptr()),
@@ -341,9 +340,9 @@ class Heads:
 def _check_attention(q: Tensor, k: Tensor, v: Tensor, packing: Packing, heads: Heads) -> None:
     rows = packing.sequences if heads.first_only else packing.tokens
     keys = (packing.tokens, heads.kv_heads * heads.head_dim)
-    _fits("q", q, (rows, heads.heads * heads.head_dim), q, strided=True)
-    _fits("k", k, keys, q, strided=True)
-    _fits("v", v, keys, q, strided=True)
+    fits("q", q, (rows, heads.heads * heads.head_dim), q, strided=True)
+    fits("k", k, keys, q, strided=True)
+    fits("v", v, keys, q, strided=True)
     if packing.tokens > 1 and k.stride(0) != v.stride(0):
         raise ValueError(f"k and v have row strides {k.stride(0)} and {v.stride(0)}: not the same")
 
@@ -359,7 +358,7 @@ def _attention_call(
     drop: Drop,
 ) -> AttentionCall:
     return AttentionCall(
-        *(_STORAGE[q.dtype], heads.causal, heads.first_only),
+        *(STORAGE[q.dtype], heads.causal, heads.first_only),
         *(heads.heads, heads.kv_heads, heads.head_dim),
         *(packing.sequences, packing.starts.data_ptr(), heads.scale, drop.keep_scale),
         *(drop.seed, drop.threshold, q.stride(0), k.stride(0), out.stride(0)),
@@ -385,10 +384,10 @@ def attention_forward(
         ``(rows of q, heads)``.
     """
     _check_attention(q, k, v, packing, heads)
-    if (native := _native(q)) is None:
+    if (native := native_for(q)) is None:
         return twins.attention_forward(q, k, v, packing, heads, drop)
     out = q.new_empty(q.shape)
-    lse = _wide(q).new_empty(q.shape[0], heads.heads)
+    lse = wide_of(q).new_empty(q.shape[0], heads.heads)
     call = _attention_call(q, k, v, out, lse, packing, heads, drop)
     native.calls.lorafit_attention(ctypes.byref(call), 0)
     return out, lse
@@ -410,13 +409,13 @@ def attention_backward(
     ``dout`` is contiguous; ``grads`` have the shapes and strides of q, k and v.
     """
     _check_attention(q, k, v, packing, heads)
-    _fits("dout", dout, tuple(q.shape), q)
-    _fits("lse", lse, (q.shape[0], heads.heads), _wide(q))
+    fits("dout", dout, tuple(q.shape), q)
+    fits("lse", lse, (q.shape[0], heads.heads), wide_of(q))
     for name, grad, of in zip(("dq", "dk", "dv"), grads, (q, k, v), strict=True):
-        _fits(name, grad, tuple(of.shape), of, strided=True)
+        fits(name, grad, tuple(of.shape), of, strided=True)
         if grad.stride() != of.stride():
             raise ValueError(f"{name} has strides {grad.stride()}; wanted {of.stride()}")
-    if (native := _native(q)) is None:
+    if (native := native_for(q)) is None:
         twins.attention_backward(dout, q, k, v, packing, heads, drop, grads)
         return
     call = _attention_call(q, k, v, dout, lse, packing, heads, drop)

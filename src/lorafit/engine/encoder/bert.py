@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from lorafit.engine.encoder.layout import (
     BlockLayout,
     EncoderLayout,
-    Unsupported,
     activation_kernel,
 )
+from lorafit.engine.support import Unsupported
 
 POOLER = {"BertForSequenceClassification"}
 """``classifier(dropout(pooler(first token)))``"""

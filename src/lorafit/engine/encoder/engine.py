@@ -17,14 +17,14 @@ from transformers import PreTrainedTokenizerBase
 
 from lorafit.engine import kernels
 from lorafit.engine.base import Batch, StepResult
+from lorafit.engine.batch import pack_examples
 from lorafit.engine.counter import Seeds
 from lorafit.engine.eager import evaluating
 from lorafit.engine.encoder.block import Block, Gradient, Saved, Stream, dropout_p
 from lorafit.engine.encoder.layout import EncoderLayout
-from lorafit.engine.frozen import ROW_MULTIPLE, base_of
+from lorafit.engine.frozen import base_of
 from lorafit.engine.kernels import Residual
 from lorafit.engine.packing import Packing
-from lorafit.errors import DataError
 from lorafit.tasks.base import Task
 
 
@@ -71,41 +71,12 @@ class FastEncoder:
     def collate(self, examples: Sequence[dict[str, Any]]) -> Batch:
         """Lays the examples' tokens end to end.
 
-        A last sequence of padding tokens, which nothing looks at, rounds the number of rows
-        up to a multiple of `ROW_MULTIPLE`.
-
         Raises:
             DataError: There is no example, an empty one, or one longer than the model takes.
         """
-        lengths = [len(example["input_ids"]) for example in examples]
         room = self._positions - self.layout.position_offset
-        if not lengths or min(lengths) < 1:
-            raise DataError(f"a batch of {len(lengths)} examples has an empty one, or none")
-        if max(lengths) > room:
-            raise DataError(
-                f"an example has {max(lengths)} tokens, the model has {room} positions; "
-                f"set max_length to {room} or less"
-            )
-        rest = -sum(lengths) % ROW_MULTIPLE
-        packed = [*lengths, rest] if rest else lengths
-        # Never a position the padding would not have: `rest` is short, `room` may be shorter.
-        packed = packed if rest <= room else lengths
-        packing = Packing.of(packed)
-        fill = packing.tokens - sum(lengths)
-        pad = self.tokenizer.pad_token_id or 0
-        ids = [token for example in examples for token in example["input_ids"]] + [pad] * fill
-        batch: Batch = {
-            "input_ids": torch.tensor(ids),
-            "positions": torch.cat([torch.arange(n) for n in packed]),
-            "packing": packing,
-            "count": len(lengths),
-            "tokens": sum(lengths),
-            "labels": self._labels(examples),
-        }
-        if "token_type_ids" in examples[0]:
-            types = [t for example in examples for t in example["token_type_ids"]]
-            batch["token_type_ids"] = torch.tensor(types + [0] * fill)
-        return batch
+        batch = pack_examples(examples, self.tokenizer.pad_token_id or 0, room)
+        return {**batch, "labels": self._labels(examples)}
 
     def _labels(self, examples: Sequence[dict[str, Any]]) -> Tensor:
         if self.layout.pools_first:

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-
-class Unsupported(Exception):
-    """The fast engine cannot compute this model; the message is the reason."""
+from lorafit.engine.support import Unsupported
 
 
 @dataclass(frozen=True)
