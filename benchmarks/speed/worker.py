@@ -25,7 +25,7 @@ from torch import nn
 
 from benchmarks.speed.cases import CASES, Case, block_parameters, build
 
-WARM_UP = 6
+WARM_UP = 15
 
 
 class Clock:
