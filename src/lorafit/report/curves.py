@@ -26,7 +26,7 @@ MOST_TIPS = 120
 MOST_ROWS = 40
 _WINDOW = 0.025
 """Standard deviation of the smoothing window, as a share of all lines."""
-_ENOUGH_TO_SMOOTH = 12
+_ENOUGH_TO_SMOOTH = 30
 
 
 @dataclass(frozen=True)

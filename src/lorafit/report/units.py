@@ -142,6 +142,8 @@ def format_for(name: str) -> Format:
 
 def title_for(name: str) -> str:
     """A name without the unit that its value shows: ``peak_memory_bytes`` to ``peak memory``."""
+    if name.isupper():  # an environment variable
+        return name
     if name == "tokens_per_s":
         return "speed (real tokens)"
     for unit, words in (("_bytes", ""), ("_per_s", " per second"), ("_s", "")):
