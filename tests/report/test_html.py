@@ -275,6 +275,8 @@ def test_settings_show_their_origin(run: Path) -> None:
     said = page_of(run).said
     assert "train.learning_rate 0.002 measured" in said
     assert "seed 12345 flag" in said
+    assert "validation_fraction 0.1 default" in said
+    assert "load_best_model_at_end true default" in said
 
 
 def test_choices_show_reason_and_evidence(run: Path) -> None:

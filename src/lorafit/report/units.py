@@ -72,7 +72,7 @@ def general(value: float) -> str:
 
 
 def plain(value: float) -> str:
-    """A number that is a name (a seed, a step): no separators."""
+    """A number as it is typed: no separators, nothing rounded."""
     return str(value)
 
 
