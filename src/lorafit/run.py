@@ -24,6 +24,8 @@ import functools
 import json
 import logging
 import os
+import shlex
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -139,8 +141,12 @@ class Run:
                     parent, runname.automatic(config.model.name_or_path, config.data.path)
                 )
         run = cls(path)
-        run.set_status("created")
-        run.write_config(config, origins)
+        try:
+            run.set_status("created")
+            run.write_config(config, origins)
+        except BaseException:
+            shutil.rmtree(path, ignore_errors=True)
+            raise
         return run
 
     @classmethod
@@ -220,7 +226,7 @@ class Run:
         if not (path / "adapter_config.json").is_file():
             raise RunError(
                 f'"{self.path}" has no adapter yet (status: {self.summary.status}). '
-                f"Finish it with: lorafit train --resume {self.path}"
+                f"Finish it with: lorafit train --resume {shlex.quote(str(self.path))}"
             )
         return path
 
@@ -256,8 +262,18 @@ class Run:
 
     @property
     def metrics(self) -> Lines:
-        """The lines of ``metrics.jsonl``; a line torn by a crash is left out."""
-        return [json.loads(line) for line in self._metric_lines()]
+        """The lines of ``metrics.jsonl``; a last line torn by a crash is left out.
+
+        Raises:
+            RunError: The file cannot be read, or a line is not JSON.
+        """
+        try:
+            lines = [json.loads(line) for line in self._metric_lines()]
+        except ValueError as error:
+            raise RunError(f'cannot read "{self._metrics_file}": {error}') from error
+        if not all(isinstance(line, dict) for line in lines):
+            raise RunError(f'cannot read "{self._metrics_file}": a line is not a JSON object')
+        return lines
 
     @property
     def summary(self) -> RunSummary:
@@ -278,7 +294,9 @@ class Run:
             found = result.get(side, {}).get(metric, {}).get("value")
             return None if found is None else float(found)
 
-        metrics = self.metrics
+        metrics: Lines = []
+        with contextlib.suppress(RunError):
+            metrics = self.metrics
         return RunSummary(
             name=self.name,
             status=status,
@@ -329,7 +347,9 @@ class Run:
         Raises:
             RunError: It is missing or damaged.
         """
-        value: dict[str, Any] = files.read_json(self.path / name)
+        value = files.read_json(self.path / name)
+        if not isinstance(value, dict):
+            raise RunError(f'cannot read "{self.path / name}": it is not a JSON object')
         return value
 
     def set_status(self, status: Status, message: str | None = None) -> None:
@@ -429,12 +449,13 @@ class Run:
 
     @property
     def _status(self) -> dict[str, Any]:
-        try:
-            status: dict[str, Any] = files.read_json(self._status_file)
-        except RunError:
-            # A damaged status must not make the results unreadable.
-            return {"status": "failed", "message": "status.json is missing or damaged"}
-        return status
+        status: Any = None
+        with contextlib.suppress(RunError):
+            status = files.read_json(self._status_file)
+        if isinstance(status, dict) and "status" in status:
+            return status
+        # A damaged status must not make the results unreadable.
+        return {"status": "failed", "message": "status.json is missing or damaged"}
 
     @functools.cached_property
     def _created_at(self) -> str:
@@ -443,6 +464,9 @@ class Run:
     def _metric_lines(self) -> Sequence[str]:
         if not self._metrics_file.is_file():
             return []
-        text = self._metrics_file.read_text(encoding="utf-8")
+        try:
+            text = self._metrics_file.read_text(encoding="utf-8")
+        except OSError as error:
+            raise RunError(f'cannot read "{self._metrics_file}": {error.strerror}') from error
         lines = text.split("\n")
         return lines[:-1]

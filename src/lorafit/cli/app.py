@@ -121,8 +121,9 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             # Whoever read our output has gone, e.g. `| head`: nobody is left to tell.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(1) from None
-        except KeyboardInterrupt:
-            show_error("Interrupted", "stopped by Ctrl-C.")
+        except KeyboardInterrupt as stop:
+            # The training loop says in it how to go on.
+            show_error("Interrupted", str(stop) or "stopped by Ctrl-C.")
             raise typer.Exit(INTERRUPTED) from None
         except LorafitError as error:
             if debug:

@@ -10,8 +10,8 @@ from pydantic import BaseModel
 
 from lorafit.config import Config
 from lorafit.console.output import show, show_table
-from lorafit.console.units import count, duration, size
 from lorafit.model.sites import Site
+from lorafit.units import count, duration, size
 
 
 class PlanLike(Protocol):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lorafit.console.output import show, show_table
-from lorafit.console.units import count, interval
+from lorafit.units import count, interval
 
 if TYPE_CHECKING:
     from lorafit.run import Run

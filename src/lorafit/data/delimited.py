@@ -23,8 +23,8 @@ log = logging.getLogger(__name__)
 
 _DELIMITERS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 _ROWS_A_CHUNK = 65_536
-_NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$|^nan$|^NaN$"
 # A leading zero is part of the value (postcodes, codes of classes): such a column is text.
+_NUMBER = r"^[+-]?((0|[1-9]\d*)(\.\d*)?|\.\d+)([eE][+-]?\d+)?$|^nan$|^NaN$"
 _INTEGER = r"^-?(0|[1-9]\d*)$"
 
 
@@ -52,9 +52,7 @@ def read_delimited(open_text: Callable[[], TextIO], name: str, delimiter: str) -
     dialects: list[tuple[str, dict[str, Any]]] = [("", {})]
     if delimiter == "\t":
         dialects.append(("quotes are read as part of the text", {"quoting": csv.QUOTE_NONE}))
-    dialects.append(
-        ('quotes inside fields are read as \\"', {"escapechar": "\\", "doublequote": False})
-    )
+    dialects.append(('quotes inside fields are read as \\"', {"escapechar": "\\"}))
     first: _Malformed | None = None
     for note, dialect in dialects:
         try:

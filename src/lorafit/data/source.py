@@ -23,6 +23,7 @@ from typing import Any
 
 import datasets
 import pandas as pd
+import pyarrow as pa
 from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
 from huggingface_hub.utils.tqdm import (
     are_progress_bars_disabled,
@@ -120,10 +121,8 @@ def _maps_splits(data: Mapping[Any, Any]) -> bool:
     tables = Dataset | pd.DataFrame | Mapping | str | Path
     if any(isinstance(value, tables) for value in data.values()):
         return True
-    return all(
-        split_of(str(name)) is not None
-        and (hasattr(value, "__arrow_c_stream__") or _is_rows(value))
-        for name, value in data.items()
+    return any(split_of(str(name)) for name in data) and all(
+        _is_rows(value) or isinstance(value, pa.Table) for value in data.values()
     )
 
 
@@ -185,7 +184,7 @@ def _hub_message(name: str, asked: str, error: Exception) -> str:
         hint = "Check the spelling; for a private or gated data set, log in: hf auth login."
     elif "Config name is missing" in text or "BuilderConfig" in text:
         reason = " ".join(text.split())
-        hint = "Give the configuration as data.name."
+        hint = "Choose one with --set data.name=NAME."
     elif "scripts are no longer supported" in text:
         hint = "lorafit never runs code of a data set. Save it as parquet or csv and give the file."
     elif _offline():

@@ -148,7 +148,7 @@ def _elsewhere(name: str, method: str, first: Iterable[str] = ()) -> str:
             by_name.setdefault(field, []).append(f"{section}.{field}")
     if name in by_name:
         return f" Did you mean {' or '.join(by_name[name])}?"
-    return did_you_mean(name, first) or did_you_mean(name, [*top_level(), *by_name])
+    return did_you_mean(name, first) or did_you_mean(name, [*top_level(), *sections(), *by_name])
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import reprlib
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -69,6 +70,10 @@ def resolve(*layers: Layer) -> Settings:
     for layer in layers:  # also what a later layer overrides has to be right
         for key, value in layer.items():
             check(key, value.origin, method)
+            if isinstance(value.value, float) and not math.isfinite(value.value):
+                raise ConfigError(
+                    f"{key} is {value.value} ({value.origin}), but it should be a finite number."
+                )
     values = {f"adapter.{name}": value for name, value in recommended(method).items()}
     values |= {key: value.value for key, value in given.items()}
 
@@ -79,7 +84,10 @@ def resolve(*layers: Layer) -> Settings:
     stages.setdefault("data", {})
     checked = _validate(method_config(method), adapter, given, "adapter.")
     config = _validate(Config, stages, given, "")
-    config.adapter = AdapterConfig(method=method, **{name: getattr(checked, name) for name in own})
+    # Plain values, so that what is written to a file reads back the same.
+    plain = {name: getattr(checked, name) for name in own}
+    plain |= {name: sorted(value) for name, value in plain.items() if isinstance(value, set)}
+    config.adapter = AdapterConfig(method=method, **plain)
     keys = [*top_level(), *(f"{s}.{field}" for s in sections() for field in fields(s, method))]
     origins = {key: given[key].origin if key in given else DEFAULT for key in keys}
     return Settings(config, origins)
@@ -118,9 +126,8 @@ def _validate(model: type[Model], values: dict[str, Any], given: Layer, at: str)
             (error["loc"], given[key].text)
             for error in first.errors(include_url=False)
             if error["type"] == "string_type"
-            and not isinstance(error["input"], list | dict)
             and (key := at + ".".join(map(str, error["loc"]))) in given
-            and given[key].text is not None
+            and not (given[key].text or "[").lstrip().startswith(("[", "{"))
         ]
         for loc, text in texts:
             group = values

@@ -1,0 +1,96 @@
+"""The hand-off check: what was saved, and what was merged, compute what was trained.
+
+It compares logits on real inputs, so whatever goes wrong on the way (a key, a scale, a head
+left out) shows as a number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from lorafit.errors import HandoffError
+
+Logits = np.ndarray | Callable[[], np.ndarray]
+"""Logits ``(n, ...)``, or what computes them."""
+
+TOLERANCE = {"float32": 1e-5, "bfloat16": 5e-2, "float16": 5e-3}
+"""Largest allowed difference relative to the largest logit, by the format of the frozen
+weights: merging rounds the sum to that format (float32 has 24 bits of precision, bfloat16 8
+and float16 11)."""
+
+
+def check_handoff(
+    live: Logits,
+    *,
+    reloaded: Logits | None = None,
+    merged: Logits | None = None,
+    base: Logits | None = None,
+    tolerance: float = TOLERANCE["float32"],
+) -> dict[str, float]:
+    """Compares the live model with what was written, and returns the differences.
+
+    Args:
+        live: Logits of the trained model in memory.
+        reloaded: Logits of a fresh base with the saved adapter.
+        merged: Logits of the merged model.
+        base: Logits of the base alone. After training they have to differ from ``live``:
+            where they do not, agreement of the others shows nothing.
+        tolerance: Largest allowed difference, relative to the largest live logit.
+
+    Returns:
+        ``reloaded_max_abs_diff`` and ``merged_max_abs_diff``, of those given.
+
+    Raises:
+        HandoffError: A difference is above the tolerance, logits are not finite or of
+            another shape, or the trained model equals the base.
+    """
+    expected = _compute(live, "live")
+    scale = float(np.abs(expected).max())
+    allowed = tolerance * scale
+    result: dict[str, float] = {}
+    failed: list[str] = []
+    for name, logits in (("reloaded", reloaded), ("merged", merged)):
+        if logits is None:
+            continue
+        found = _compute(logits, name)
+        if found.shape != expected.shape:
+            raise HandoffError(
+                f"the {name} model gives logits of shape {found.shape}, the live model of "
+                f"{expected.shape}. They are not the same model."
+            )
+        difference = max_abs_diff(expected, found)
+        result[f"{name}_max_abs_diff"] = difference
+        if difference > allowed:
+            differing = int((np.abs(expected - found) > allowed).any(axis=-1).sum())
+            failed.append(
+                f"the {name} model differs by up to {difference:.2e} in {differing:,} of "
+                f"{int(np.prod(expected.shape[:-1])):,} examples"
+            )
+    if failed:
+        raise HandoffError(
+            f"{' and '.join(failed)}; allowed is {allowed:.2e} ({tolerance:g} of the largest "
+            f"logit, {scale:.3g}). The trained weights are safe in the run's checkpoints; do not "
+            "use what was exported."
+        )
+    if base is not None and max_abs_diff(expected, _compute(base, "base")) == 0.0:
+        raise HandoffError(
+            "the trained model gives exactly the base model's logits: nothing was learned, or "
+            "the adapter is not active. The check of the hand-off would show nothing."
+        )
+    return result
+
+
+def max_abs_diff(one: np.ndarray, other: np.ndarray) -> float:
+    """Returns the largest absolute difference of two arrays of one shape."""
+    return float(np.abs(one.astype(np.float64) - other.astype(np.float64)).max())
+
+
+def _compute(logits: Logits, name: str) -> np.ndarray:
+    found = np.asarray(logits() if callable(logits) else logits, dtype=np.float64)
+    if found.size == 0:
+        raise HandoffError(f"there are no {name} logits to compare.")
+    if not np.isfinite(found).all():
+        raise HandoffError(f"the {name} model gives logits that are not finite.")
+    return found

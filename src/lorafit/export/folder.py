@@ -1,0 +1,63 @@
+"""Folders that are either complete or not there: write aside, then rename.
+
+A run that is killed, a full disk or a missing permission must not leave half an adapter
+behind, nor damage the one that was there before.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from lorafit.errors import AdapterError
+from lorafit.files import TEMPORARY, sync_file, sync_folder
+
+
+@contextmanager
+def staged(path: str | os.PathLike[str], last: str | None = None) -> Iterator[Path]:
+    """Opens an empty folder whose files appear at ``path`` when the block ends well.
+
+    Where ``path`` does not exist yet, the whole folder appears at once. Where it does
+    (a trainer's checkpoint with other files in it), the new files take the place of the
+    old ones one by one, each atomically, after all of them are on the disk.
+
+    Args:
+        path: The folder to write.
+        last: The file that is moved last into a folder that exists.
+
+    Raises:
+        AdapterError: The folder cannot be written; what was there is unchanged.
+    """
+    target = Path(path)
+    if target.exists() and not target.is_dir():
+        raise AdapterError(f"{target} is a file; give the name of a folder.")
+    # Inside a folder that exists (its parent may be read-only), else beside it: a rename
+    # is atomic only within one file system.
+    parent = target if target.is_dir() else target.parent
+    stage = parent / f"{TEMPORARY}{target.name}-{secrets.token_hex(4)}"
+    try:
+        stage.mkdir(parents=True)
+        yield stage
+        for file in stage.rglob("*"):
+            if file.is_file():
+                sync_file(file)
+        if target.is_dir():
+            for file in sorted(stage.iterdir(), key=lambda f: (f.name == last, f.name)):
+                os.replace(file, target / file.name)
+        else:
+            os.replace(stage, target)
+        sync_folder(parent)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise AdapterError(
+            f"cannot write {target}: {reason}. Nothing was changed there; "
+            "choose another folder or make room."
+        ) from error
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)

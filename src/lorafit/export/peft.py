@@ -1,0 +1,475 @@
+"""Adapters on disk, in PEFT's format: the only place that knows PEFT's tensor names.
+
+A folder holds ``adapter_config.json`` (``peft_config.py``) and
+``adapter_model.safetensors``. A key is ``base_model.model.<module path>.`` and then
+``lora_A.weight (r, d_in)``, ``lora_B.weight (d_out, r)``; embeddings have
+``lora_embedding_A (r, vocab)`` and ``lora_embedding_B (dim, r)``, DoRA has
+``lora_magnitude_vector (d_out,)``, and modules trained whole stand under their plain
+names. The adapter's own name is nowhere in the file.
+
+Loading is strict: a missing, unexpected or misshapen tensor is an error that lists them,
+and the model is then as it was. Pickled weights are never read.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HfHubHTTPError,
+    HFValidationError,
+    OfflineModeIsEnabled,
+)
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from lorafit.adapt import Adapters
+from lorafit.errors import AdapterError, ConfigError, LorafitError, TargetError
+from lorafit.export.folder import staged
+from lorafit.export.peft_config import (
+    CONFIG_FILE,
+    describe,
+    module_paths,
+    parse,
+    servable,
+)
+from lorafit.methods.base import AdapterLayer
+from lorafit.methods.lora import LoraConfig
+
+__all__ = ["load", "read_config", "read_tensors", "save", "servable", "tensors_of"]
+
+log = logging.getLogger(__name__)
+
+WEIGHTS_FILE = "adapter_model.safetensors"
+PICKLE_FILE = "adapter_model.bin"
+PREFIX = "base_model.model."
+# The layers whose base weights PEFT saves along when they are targets.
+EMBEDDING_LAYERS = ("embed_tokens", "lm_head")
+
+SaveEmbeddings = bool | Literal["auto"]
+
+
+# Saving --------------------------------------------------------------------------------
+
+
+def save(
+    adapters: Adapters,
+    path: str | os.PathLike[str],
+    name: str = "default",
+    *,
+    base_model_name_or_path: str | None = None,
+    task_type: str | None = None,
+    save_embedding_layers: SaveEmbeddings = "auto",
+    tensors: dict[str, torch.Tensor] | None = None,
+) -> Path:
+    """Writes one adapter as PEFT does, all or nothing.
+
+    An adapter that starts from a non-zero product (PiSSA, OLoRA) is written as an
+    ordinary LoRA of twice the rank, which fits the unmodified base everywhere.
+
+    Args:
+        adapters: The adapters of a model.
+        path: The folder; other files in it are left alone.
+        name: Which adapter.
+        base_model_name_or_path: Where the base comes from; ``None``: as known.
+        task_type: PEFT's task type; ``None``: as in the adapter's configuration.
+        save_embedding_layers: Save the embeddings' base weights too; ``"auto"`` does so
+            as PEFT does: where they are targets, or the vocabulary was resized.
+        tensors: What to write, named as by `tensors_of`; ``None``: the live tensors.
+
+    Returns:
+        The folder.
+
+    Raises:
+        AdapterError: The folder cannot be written; what was there is then unchanged.
+    """
+    path = Path(path)
+    fields = describe(
+        adapters, name, base_model_name_or_path=base_model_name_or_path, task_type=task_type
+    )
+    if tensors is None:
+        tensors = tensors_of(adapters, name, save_embedding_layers=save_embedding_layers)
+    # Cloned where memory is shared (tied weights), which safetensors refuses.
+    ready: dict[str, torch.Tensor] = {}
+    seen: set[tuple[torch.device, int]] = set()
+    for key, tensor in tensors.items():
+        memory = (tensor.device, tensor.untyped_storage().data_ptr())
+        ready[key] = tensor.detach().clone() if memory in seen else tensor.detach().contiguous()
+        seen.add(memory)
+    with staged(path, last=CONFIG_FILE) as stage:
+        save_file(ready, stage / WEIGHTS_FILE, metadata={"format": "pt"})
+        text = json.dumps(fields, indent=2, sort_keys=True) + "\n"
+        (stage / CONFIG_FILE).write_text(text, encoding="utf-8")
+    config = adapters.configs[name]
+    assert isinstance(config, LoraConfig)
+    reasons = servable(config)
+    if reasons:
+        log.info("vLLM cannot serve %s: %s; merge it first.", path, "; ".join(reasons))
+    return path
+
+
+def tensors_of(
+    adapters: Adapters,
+    name: str = "default",
+    *,
+    save_embedding_layers: SaveEmbeddings = "auto",
+) -> dict[str, torch.Tensor]:
+    """One adapter's tensors under their names in PEFT's files, sharing the model's memory."""
+    tensors = {PREFIX + key: tensor for key, tensor in adapters.state_dict(name).items()}
+    for path, layer, targeted in _embeddings(adapters, name, save_embedding_layers):
+        weight = layer.base_layer.weight if isinstance(layer, AdapterLayer) else layer.weight
+        assert isinstance(weight, torch.Tensor)
+        key = f"{path}.base_layer.weight" if targeted else f"{path}.weight"
+        tensors.setdefault(PREFIX + key, weight.detach())
+    return tensors
+
+
+def _embeddings(
+    adapters: Adapters, name: str, mode: SaveEmbeddings
+) -> list[tuple[str, nn.Module, bool]]:
+    """Input and output embeddings to be saved: path, module, whether it is a target.
+
+    PEFT's rule: if one of them is a target (by the names it knows), those that are
+    targets; if the vocabulary was resized or on request, both.
+    """
+    model = adapters.model
+    found = []
+    for get in ("get_input_embeddings", "get_output_embeddings"):
+        try:
+            module = getattr(model, get, lambda: None)()
+        except NotImplementedError:
+            continue
+        path = next((p for p, m in model.named_modules() if m is module), None)
+        if isinstance(module, nn.Module) and path is not None:
+            found.append((path, module))
+    targets = {site.path for site in adapters.sites[name]}
+    targeted = any(path.rpartition(".")[2] in EMBEDDING_LAYERS for path in targets)
+    if mode == "auto":
+        mode = targeted or _resized(adapters, name)
+        if mode:
+            log.info("The embeddings' own weights are saved with the adapter.")
+    if not mode:
+        return []
+    return [(p, m, p in targets) for p, m in found if not targeted or p in targets]
+
+
+def _resized(adapters: Adapters, name: str) -> bool:
+    """Whether the vocabulary differs from that of the base model, if its config is at hand."""
+    config = getattr(adapters.model, "config", None)
+    source = adapters.configs[name].base_model_name_or_path or getattr(
+        adapters.model, "name_or_path", None
+    )
+    size = getattr(config, "vocab_size", None)
+    if config is None or size is None or not source:
+        return False
+    try:
+        original = type(config).from_pretrained(source, local_files_only=True)
+    except (OSError, ValueError):
+        return False
+    return bool(original.vocab_size != size)
+
+
+# Loading -------------------------------------------------------------------------------
+
+
+def load(
+    model: nn.Module | Adapters,
+    path: str | os.PathLike[str],
+    name: str = "default",
+    *,
+    trainable: bool = False,
+    revision: str | None = None,
+    subfolder: str | None = None,
+    **hub: Any,
+) -> Adapters:
+    """Puts a saved adapter on a model.
+
+    Args:
+        model: The base model, changed in place, or the adapters it already has.
+        path: A folder or a Hub id.
+        name: What to call the adapter here.
+        trainable: Leave its parameters trainable.
+        revision: Branch, tag or commit on the Hub.
+        subfolder: Where the adapter stands inside ``path``.
+        **hub: Further arguments of `huggingface_hub.snapshot_download` (``token`` ...).
+
+    Returns:
+        The adapters of the model.
+
+    Raises:
+        AdapterError: The adapter is not there, not in PEFT's safetensors format, uses
+            options we do not have, or does not fit the model. The model is as before.
+    """
+    folder = locate(path, revision=revision, subfolder=subfolder, **hub)
+    config = parse(folder, str(path))
+    config.inference_mode = not trainable
+    tensors = read_tensors(folder, source=str(path))
+    adapters = model if isinstance(model, Adapters) else Adapters(model)
+    attach(adapters, config, tensors, name, source=str(path))
+    return adapters
+
+
+def read_config(
+    path: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    subfolder: str | None = None,
+    **hub: Any,
+) -> LoraConfig:
+    """Reads an adapter's configuration only; arguments and errors as for `load`."""
+    return parse(locate(path, revision=revision, subfolder=subfolder, **hub), str(path))
+
+
+def read_tensors(folder: Path, *, source: str | None = None) -> dict[str, torch.Tensor]:
+    """Reads an adapter's tensors, under their names in the file.
+
+    Raises:
+        AdapterError: There are none, only pickled ones, or the file is damaged.
+    """
+    source = source or str(folder)
+    file = folder / WEIGHTS_FILE
+    if not file.is_file():
+        if (folder / PICKLE_FILE).is_file():
+            raise AdapterError(
+                f"{source} has only {PICKLE_FILE}, a pickle, which can run any code when it is "
+                f"read. Convert it where you trust it: load it with PEFT and `save_pretrained` "
+                f"again, which writes {WEIGHTS_FILE}."
+            )
+        raise AdapterError(f"{source} has no {WEIGHTS_FILE}: the adapter is incomplete.")
+    try:
+        with safe_open(file, framework="pt") as weights:
+            return {key: weights.get_tensor(key) for key in weights.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise AdapterError(
+            f"{source}: {WEIGHTS_FILE} is damaged or not safetensors ({error}); "
+            "copy or save it again."
+        ) from None
+
+
+def locate(
+    path: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    subfolder: str | None = None,
+    **hub: Any,
+) -> Path:
+    """The local folder of an adapter; from the Hub only the two files are fetched.
+
+    Raises:
+        AdapterError: There is no such folder, and no such repository that we can reach.
+    """
+    folder = Path(path)
+    if folder.is_dir():
+        folder = folder / (subfolder or "")
+        if not folder.is_dir():
+            raise AdapterError(f"{path} has no subfolder {subfolder}.")
+        return folder
+    inside = f"{subfolder}/" if subfolder else ""
+    try:
+        fetched = snapshot_download(
+            str(path),
+            revision=revision,
+            allow_patterns=[inside + CONFIG_FILE, inside + WEIGHTS_FILE],
+            **hub,
+        )
+    except HFValidationError:
+        raise AdapterError(f"there is no folder {path}, and this is not a Hub id either.") from None
+    except (HfHubHTTPError, EntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise AdapterError(
+            f"there is no folder {path}, and the Hub has no adapter of that name: {reason}"
+        ) from None
+    return Path(fetched) / (subfolder or "")
+
+
+def attach(
+    adapters: Adapters,
+    config: LoraConfig,
+    tensors: dict[str, torch.Tensor],
+    name: str,
+    *,
+    source: str,
+) -> None:
+    """Adds an adapter with these tensors, or leaves the model as it was.
+
+    Args:
+        adapters: The adapters of a model.
+        config: The adapter's configuration.
+        tensors: Its tensors, named as in PEFT's files.
+        name: What to call it here.
+        source: What to call it in messages.
+
+    Raises:
+        AdapterError: It does not fit the model.
+    """
+    if str(config.init_lora_weights).startswith("pissa_niter"):
+        raise AdapterError(
+            f"{source} was saved relative to a base that a random SVD changed "
+            f"(init_lora_weights={config.init_lora_weights}), which cannot be repeated; convert it "
+            "with PEFT's `path_initial_model_for_weight_conversion`."
+        )
+    first = not adapters.configs
+    # Initialisation draws random numbers, which here are only overwritten.
+    with torch.random.fork_rng(devices=[]):
+        try:
+            _add(adapters, _fitted(adapters, config, tensors), name, _adapted(tensors))
+        except ConfigError as error:
+            raise _misfit(config, source, str(error)) from None
+    try:
+        update(adapters, tensors, name, source=source)
+    except LorafitError:
+        adapters.delete(name)
+        if first:
+            adapters.unload()
+        raise
+
+
+def update(
+    adapters: Adapters,
+    tensors: dict[str, torch.Tensor],
+    name: str = "default",
+    *,
+    source: str = "the adapter",
+) -> None:
+    """Copies tensors, named as in PEFT's files, into an adapter that is there.
+
+    Raises:
+        AdapterError: Names or shapes do not fit; nothing is copied then.
+    """
+    config = adapters.configs[name]
+    own = adapters.state_dict(name)
+    foreign = [key for key in tensors if not key.startswith(PREFIX)]
+    if foreign:
+        raise AdapterError(
+            f"{source} is not a PEFT adapter: keys begin with {PREFIX}, got {foreign[0]}."
+        )
+    given = {key.removeprefix(PREFIX): tensor for key, tensor in tensors.items()}
+    bases = _take_embeddings(adapters, given, own)
+    for key in [key for key in given if _is_copy(key, own)]:
+        del given[key]
+    if isinstance(config, LoraConfig) and config.has_origin:
+        _add_origins(given, own)
+    try:
+        adapters.load_state_dict(name, given)
+    except AdapterError as error:
+        raise _misfit(config, source, str(error)) from None
+    with torch.no_grad():
+        for weight, tensor in bases:
+            if not torch.equal(weight, tensor.to(weight.device, weight.dtype)):
+                log.info("The embeddings saved with %s replace those of the base.", source)
+                weight.copy_(tensor)
+
+
+def _is_copy(key: str, own: dict[str, torch.Tensor]) -> bool:
+    """Biases of modules trained whole, which PEFT writes three times with ``bias="all"``."""
+    for part in (".original_module.", ".modules_to_save."):
+        head, found, tail = key.partition(part)
+        # Below the module itself PEFT leaves the adapter's name in the key.
+        for rest in (tail, tail.partition(".")[2]):
+            if found and key.endswith(".bias") and f"{head}.{rest}" in own:
+                return True
+    return False
+
+
+def _take_embeddings(
+    adapters: Adapters, given: dict[str, torch.Tensor], own: dict[str, torch.Tensor]
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Takes base weights of embeddings out of ``given``: pairs of live and saved weight."""
+    pairs = []
+    for path, module in adapters.model.named_modules():
+        if not isinstance(module, nn.Embedding | nn.Linear):
+            continue
+        key = f"{path}.weight"
+        plain = path.removesuffix(".base_layer")
+        is_output = plain.rpartition(".")[2] in EMBEDDING_LAYERS
+        if key not in given or key in own or not (isinstance(module, nn.Embedding) or is_output):
+            continue
+        tensor = given[key]
+        if tensor.shape != module.weight.shape:
+            raise AdapterError(
+                f"the adapter was saved with {tensor.shape[0]} embeddings ({key}), the model has "
+                f"{module.weight.shape[0]}: the vocabulary was resized. Call "
+                f"`model.resize_token_embeddings({tensor.shape[0]})` first."
+            )
+        pairs.append((module.weight.data, given.pop(key)))
+    return pairs
+
+
+def _add_origins(given: dict[str, torch.Tensor], own: dict[str, torch.Tensor]) -> None:
+    """Completes PEFT's PiSSA or OLoRA tensors by the start that PEFT takes off the base.
+
+    PEFT's file has ``A, B`` of rank r and means ``W - s B_0 A_0`` as the base, with
+    ``A_0, B_0`` computed from ``W`` at every load. A new adapter here has computed the
+    same pair, and holds it as the second half of its tensors.
+    """
+    for key, mine in own.items():
+        theirs = given.get(key)
+        if theirs is None or theirs.shape == mine.shape or theirs.ndim != 2:
+            continue
+        if key.endswith(".lora_A.weight") and 2 * theirs.shape[0] == mine.shape[0]:
+            given[key] = torch.cat([theirs.to(mine), mine[theirs.shape[0] :]])
+        elif key.endswith(".lora_B.weight") and 2 * theirs.shape[1] == mine.shape[1]:
+            given[key] = torch.cat([theirs.to(mine), mine[:, theirs.shape[1] :]], dim=1)
+
+
+def _add(adapters: Adapters, config: LoraConfig, name: str, adapted: set[str]) -> None:
+    """Adds the adapter; where a name of its selection is stale, by the layers in its file."""
+    try:
+        adapters.add(config, name)
+    except TargetError:
+        if not adapted or not adapted <= set(module_paths(adapters.model)):
+            raise
+        selection = {
+            "target_modules": adapted,
+            "exclude_modules": None,
+            "layers_to_transform": None,
+            "layers_pattern": None,
+        }
+        adapters.add(config.model_copy(update=selection), name)
+
+
+def _fitted(adapters: Adapters, config: LoraConfig, tensors: dict[str, torch.Tensor]) -> LoraConfig:
+    """The configuration without entries that mean nothing here.
+
+    PEFT does not mind modules, patterns or biases that are not there (it lists both
+    ``classifier`` and ``score`` for every classifier), so its files have them. Dropping
+    them is safe: the tensors are compared strictly afterwards.
+    """
+    values: dict[str, Any] = {}
+    if config.modules_to_save:
+        paths = module_paths(adapters.model)
+        names = dict.fromkeys(config.modules_to_save)
+        values["modules_to_save"] = [n for n in names if any(p.endswith(n) for p in paths)] or None
+    adapted = _adapted(tensors)
+    modules = dict(adapters.model.named_modules())
+    where = adapted & modules.keys() if config.bias == "lora_only" else modules.keys()
+    if not any(getattr(modules[path], "bias", None) is not None for path in where):
+        values["bias"] = "none"
+    for setting in ("rank_pattern", "alpha_pattern"):
+        values[setting] = {
+            pattern: value
+            for pattern, value in getattr(config, setting).items()
+            if any(re.match(rf"(.*\.)?({pattern})$", path) for path in adapted)
+        }
+    return config.model_copy(update=values)
+
+
+def _adapted(tensors: dict[str, torch.Tensor]) -> set[str]:
+    """Paths of the layers that a file has adapters for."""
+    return {key.removeprefix(PREFIX).split(".lora_")[0] for key in tensors if ".lora_" in key}
+
+
+def _misfit(config: Any, source: str, problem: str) -> AdapterError:
+    base = getattr(config, "base_model_name_or_path", None)
+    made_for = f' It was made for "{base}".' if base else ""
+    detail = problem.removeprefix("the adapter does not fit this model:").strip()
+    return AdapterError(f"{source} does not fit this model.{made_for}\n{detail}")

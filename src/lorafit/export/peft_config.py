@@ -1,0 +1,282 @@
+"""``adapter_config.json``: our `LoraConfig` in PEFT's fields, and back.
+
+What PEFT would select with the written fields is checked here against what was adapted;
+where its matching would select something else, the file lists the layers explicitly.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from torch import nn
+
+from lorafit.adapt import Adapters
+from lorafit.errors import AdapterError
+from lorafit.methods.base import AdapterLayer, ModulesToSaveWrapper
+from lorafit.methods.lora import LoraConfig
+from lorafit.model.targets import matches
+
+CONFIG_FILE = "adapter_config.json"
+
+# Fields that say nothing about what the adapter computes, or only something together with
+# a setting that is refused anyway.
+_IRRELEVANT = {
+    "auto_mapping",
+    "corda_config",
+    "eva_config",
+    "inference_mode",
+    "loftq_config",
+    "lora_ga_config",
+    "megatron_core",
+    "modules_to_tie",
+    "peft_version",
+    "qalora_group_size",
+    "runtime_config",
+    "target_modules_to_tie",
+}
+
+
+# Writing -------------------------------------------------------------------------------
+
+
+def describe(
+    adapters: Adapters,
+    name: str = "default",
+    *,
+    base_model_name_or_path: str | None = None,
+    task_type: str | None = None,
+) -> dict[str, Any]:
+    """The fields of ``adapter_config.json`` for one adapter.
+
+    Args:
+        adapters: The adapters of a model.
+        name: Which one.
+        base_model_name_or_path: Where the base comes from; ``None``: as in the adapter's
+            configuration, else as the model says.
+        task_type: PEFT's task type; ``None``: as in the adapter's configuration.
+
+    Raises:
+        AdapterError: The adapter is not LoRA.
+    """
+    config = adapters.configs.get(name)
+    if not isinstance(config, LoraConfig):
+        kind = "there is none of this name" if config is None else f"it is {config.peft_type}"
+        raise AdapterError(f'"{name}" cannot be written as a LoRA adapter: {kind}.')
+    task = task_type or config.task_type
+    base = base_model_name_or_path or config.base_model_name_or_path or _source(adapters.model)
+    fields: dict[str, Any] = {
+        "auto_mapping": None if task else _auto_mapping(adapters.model),
+        "base_model_name_or_path": base,
+        "bias": config.bias,
+        "exclude_modules": _as_json(config.exclude_modules),
+        "fan_in_fan_out": any(site.kind == "conv1d" for site in adapters.sites[name]),
+        "inference_mode": True,
+        "init_lora_weights": config.init_lora_weights,
+        "layers_pattern": config.layers_pattern,
+        "layers_to_transform": config.layers_to_transform,
+        "lora_dropout": config.lora_dropout,
+        "modules_to_save": config.modules_to_save,
+        "peft_type": "LORA",
+        "revision": config.revision,
+        "target_modules": _as_json(config.target_modules),
+        "task_type": None if task is None else str(getattr(task, "value", task)),
+        "use_dora": config.use_dora,
+        "use_rslora": config.use_rslora,
+        **_ranks(config),
+    }
+    _say_explicitly(fields, adapters, name)
+    return dict(sorted(fields.items()))
+
+
+def _ranks(config: LoraConfig) -> dict[str, Any]:
+    """Ranks and alphas as saved.
+
+    An adapter with an origin (PiSSA, OLoRA) is saved as an ordinary LoRA of twice the
+    rank, and alpha grows so that the scale stays the same.
+    """
+    r_times, alpha_times = 1, 1.0
+    if config.has_origin:
+        r_times, alpha_times = 2, math.sqrt(2) if config.use_rslora else 2.0
+    ranks: dict[str, Any] = {
+        "r": config.r * r_times,
+        "lora_alpha": _number(config.lora_alpha * alpha_times),
+        "rank_pattern": {k: v * r_times for k, v in config.rank_pattern.items()},
+        "alpha_pattern": {k: _number(v * alpha_times) for k, v in config.alpha_pattern.items()},
+    }
+    if config.has_origin:
+        ranks["init_lora_weights"] = True
+    return ranks
+
+
+def _say_explicitly(fields: dict[str, Any], adapters: Adapters, name: str) -> None:
+    """Replaces the selection by a list of layers where PEFT would read it differently."""
+    adapted = {site.path for site in adapters.sites[name]}
+    paths = module_paths(adapters.model)
+    targets = fields["target_modules"]
+    symbolic = targets is None or (isinstance(targets, str) and targets.lower() == "all-linear")
+    # PEFT refuses block indices together with an expression.
+    mixed = isinstance(targets, str) and fields["layers_to_transform"] is not None
+    if not symbolic and not mixed and _peft_selection(fields, paths) == adapted:
+        return
+    fields |= {"exclude_modules": None, "layers_to_transform": None, "layers_pattern": None}
+    fields["target_modules"] = sorted({path.rpartition(".")[2] for path in adapted})
+    if _peft_selection(fields, paths) != adapted:
+        fields["target_modules"] = sorted(adapted)
+
+
+def _peft_selection(fields: dict[str, Any], paths: Iterable[str]) -> set[str]:
+    """The modules PEFT would adapt (``tuners_utils.check_target_module_exists``)."""
+    chosen = set()
+    indices, patterns = fields["layers_to_transform"], fields["layers_pattern"]
+    wanted = {indices} if isinstance(indices, int) else set(indices or ())
+    patterns = [patterns] if isinstance(patterns, str) else list(patterns or ())
+    numbers = [rf"(?:^|.*?\.){p}\.(\d+)\." for p in patterns] or [r".*?\.[^.]*\.(\d+)\."]
+    for path in paths:
+        if not path or not matches(path, fields["target_modules"]):
+            continue
+        if fields["exclude_modules"] and matches(path, fields["exclude_modules"]):
+            continue
+        if any(re.match(rf"(^|.*\.){m}($|\..*)", path) for m in fields["modules_to_save"] or ()):
+            continue
+        if wanted and path not in fields["target_modules"]:
+            found = next((m for number in numbers if (m := re.match(number, path))), None)
+            if found is None or int(found[1]) not in wanted:
+                continue
+        chosen.add(path)
+    return chosen
+
+
+def module_paths(model: nn.Module) -> list[str]:
+    """Module paths of a model as they were before it was adapted."""
+    paths, inside = [], None
+    for path, module in model.named_modules():
+        if inside is not None and path.startswith(inside):
+            continue
+        paths.append(path)
+        if isinstance(module, AdapterLayer | ModulesToSaveWrapper):
+            inside = f"{path}."
+    return paths
+
+
+def _source(model: nn.Module) -> str | None:
+    """Where a transformers model came from."""
+    source = getattr(model, "name_or_path", None) or None
+    return source if isinstance(source, str) else None
+
+
+def _auto_mapping(model: nn.Module) -> dict[str, str]:
+    """How PEFT finds the model class when no task type says it."""
+    return {"base_model_class": type(model).__name__, "parent_library": type(model).__module__}
+
+
+def _as_json(names: Collection[str] | str | None) -> list[str] | str | None:
+    return names if names is None or isinstance(names, str) else sorted(names)
+
+
+def _number(value: float) -> int | float:
+    """Whole numbers without a decimal point: PEFT's and vLLM's ``lora_alpha`` are ints."""
+    return int(value) if value == int(value) else value
+
+
+# Reading -------------------------------------------------------------------------------
+
+
+def parse(folder: Path, source: str | None = None) -> LoraConfig:
+    """Reads ``adapter_config.json``.
+
+    Args:
+        folder: Where it stands.
+        source: What to call the adapter in messages; ``None``: the folder.
+
+    Raises:
+        AdapterError: It is missing, not JSON, not LoRA, or uses a PEFT option that we
+            do not have.
+    """
+    source = source or str(folder)
+    file = folder / CONFIG_FILE
+    if not file.is_file():
+        there = ", ".join(sorted(f.name for f in folder.iterdir())[:8]) or "nothing"
+        raise AdapterError(
+            f"{source} is not a PEFT adapter: it has no {CONFIG_FILE} (it has {there})."
+        )
+    try:
+        fields = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise AdapterError(f"{source}: {CONFIG_FILE} cannot be read as JSON: {error}") from None
+    if not isinstance(fields, dict):
+        raise AdapterError(f"{source}: {CONFIG_FILE} is not a JSON object.")
+    return from_fields(fields, source)
+
+
+def from_fields(fields: dict[str, Any], source: str) -> LoraConfig:
+    """Makes a `LoraConfig` of PEFT's fields.
+
+    Fields that we do not know are ignored while they say nothing (``None``, ``False``,
+    empty), because newer PEFT versions add some.
+
+    Raises:
+        AdapterError: The adapter is not LoRA or uses an option that we do not have.
+    """
+    kind = fields.get("peft_type")
+    if kind != "LORA":
+        got = f'peft_type is "{kind}"' if kind else "it has no peft_type"
+        raise AdapterError(f"{source} is not a LoRA adapter: {got}; only LORA can be loaded.")
+    known = LoraConfig.model_fields
+    refused = {
+        key: value
+        for key, value in fields.items()
+        if key not in known and key not in _IRRELEVANT and value
+    }
+    if refused:
+        options = ", ".join(f"{key}={value!r:.60}" for key, value in sorted(refused.items()))
+        raise AdapterError(
+            f"{source} uses PEFT options that lorafit does not have: {options}. "
+            "Load it with PEFT; `merge_and_unload` there gives a model that runs everywhere."
+        )
+    values = {key: value for key, value in fields.items() if key in known and value is not None}
+    # Whether to train is decided by who loads it.
+    values.pop("inference_mode", None)
+    try:
+        return LoraConfig.model_validate(values)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, e['loc'])) or CONFIG_FILE}: {e['msg']}" for e in error.errors()
+        )
+        raise AdapterError(f"{source}: {CONFIG_FILE} is not usable: {problems}") from None
+
+
+# Serving -------------------------------------------------------------------------------
+
+
+def servable(config: LoraConfig) -> list[str]:
+    """Why vLLM could not serve an adapter with this configuration; empty: it can.
+
+    vLLM computes ``lora_alpha / r`` (or ``/ sqrt(r)``) once for all layers and ignores
+    ``rank_pattern`` and ``alpha_pattern``: these are harmless only if they lead to the
+    same factor, and if no rank is above ``r``.
+    """
+    reasons = []
+    if config.use_dora:
+        reasons.append("vLLM does not have DoRA")
+    if config.bias != "none":
+        reasons.append(f'vLLM does not load trained biases (bias="{config.bias}")')
+    if config.modules_to_save:
+        reasons.append(f"vLLM does not load modules_to_save ({', '.join(config.modules_to_save)})")
+    root = math.sqrt if config.use_rslora else float
+    scale = config.lora_alpha / root(config.r)
+    for pattern in [*config.rank_pattern, *config.alpha_pattern]:
+        r = config.rank_pattern.get(pattern, config.r)
+        alpha = config.alpha_pattern.get(pattern, config.lora_alpha)
+        if r > config.r:
+            reasons.append(f'rank_pattern: "{pattern}" has r={r}, above r={config.r}')
+        if not math.isclose(alpha / root(r), scale, rel_tol=1e-6):
+            reasons.append(
+                f'vLLM ignores rank_pattern and alpha_pattern, and "{pattern}" has another scale'
+            )
+    return list(dict.fromkeys(reasons))

@@ -1,0 +1,182 @@
+"""Where a model's files fail: checks before reading, and one clear line for what goes wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.utils.tqdm import are_progress_bars_disabled, enable_progress_bars
+from safetensors import SafetensorError
+from transformers.utils import logging as transformers_logging
+
+from lorafit.errors import LorafitError, ModelError, did_you_mean
+
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+_PICKLED = ("*.bin", "*.bin.index.json", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+_CONVERSION = "DISABLE_SAFETENSORS_CONVERSION"
+
+
+def check_folder(folder: Path, gguf_file: str | None, name: str) -> None:
+    """Refuses a folder that holds no model that can be read safely.
+
+    Raises:
+        ModelError: It is an adapter, lacks its config or weights, or has pickled weights only.
+    """
+    if not os.access(folder, os.R_OK | os.X_OK):
+        raise ModelError(f'"{name}" cannot be read: no permission.')
+    files = sorted(entry.name for entry in folder.iterdir())
+    ggufs = [file for file in files if file.lower().endswith(".gguf")]
+    if gguf_file is not None:
+        if not (folder / gguf_file).is_file():
+            raise ModelError(
+                f'"{name}" has no file "{gguf_file}".{did_you_mean(gguf_file, ggufs)}'
+                f" Its GGUF files: {', '.join(ggufs) or 'none'}."
+            )
+        return
+    if "config.json" not in files:
+        if "adapter_config.json" in files:
+            raise ModelError(
+                f'"{name}" is an adapter, not a model. Give the model it was trained on '
+                "(base_model_name_or_path in its adapter_config.json)."
+            )
+        if ggufs:
+            raise ModelError(
+                f'"{name}" has no config.json, but GGUF files. Set gguf_file to one of them: '
+                f"{', '.join(ggufs)}."
+            )
+        shown = ", ".join(files[:8]) or "nothing"
+        raise ModelError(f'"{name}" is not a model: it has no config.json. It has {shown}.')
+    if "adapter_config.json" in files:
+        raise ModelError(
+            f'"{name}" holds an adapter beside a model (adapter_config.json); transformers would '
+            "load both. Give a folder with the model only."
+        )
+    if any(file in files for file in _WEIGHTS):
+        return
+    pickled = sorted(entry.name for pattern in _PICKLED for entry in folder.glob(pattern))
+    if pickled:
+        raise ModelError(
+            f'"{name}" has pickled weights only ({", ".join(pickled[:3])}), which can run code '
+            "when they are read, and are refused. If you trust them, convert them once: "
+            "AutoModel.from_pretrained(folder, use_safetensors=False).save_pretrained(new_folder)."
+        )
+    raise ModelError(
+        f'"{name}" has no weights: there is no model.safetensors. It has {", ".join(files[:8])}.'
+    )
+
+
+@contextlib.contextmanager
+def quiet(*, local: bool) -> Iterator[None]:
+    """Silences transformers' tables and bars; what matters we say ourselves, in one line.
+
+    Bars for downloads stay. The service that converts pickled Hub models on request, which
+    transformers would ask unasked, stays off.
+    """
+    verbosity = transformers_logging.get_verbosity()
+    bars = transformers_logging.is_progress_bar_enabled()
+    hub_bars = not are_progress_bars_disabled()
+    conversion = os.environ.get(_CONVERSION)
+    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    if hub_bars and not local:
+        enable_progress_bars()
+    os.environ[_CONVERSION] = "1"
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+        if hub_bars:
+            enable_progress_bars()
+        if conversion is None:
+            del os.environ[_CONVERSION]
+        else:
+            os.environ[_CONVERSION] = conversion
+
+
+@contextlib.contextmanager
+def translated(name: str, revision: str | None) -> Iterator[None]:
+    """Turns whatever goes wrong while loading into one `ModelError`.
+
+    The cause is kept for ``--debug``.
+    """
+    try:
+        yield
+    except LorafitError:
+        raise
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise ModelError(_explain(error, name, revision)) from error
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An exception and what it was raised from."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _explain(error: BaseException, name: str, revision: str | None) -> str:
+    chain = list(_chain(error))
+    text = " ".join(str(link) for link in chain)
+
+    def caused_by(*kinds: type[BaseException]) -> bool:
+        return any(isinstance(link, kinds) for link in chain)
+
+    if caused_by(GatedRepoError):
+        return (
+            f'"{name}" is gated on the Hub. Ask for access on its page '
+            f"(https://huggingface.co/{name}), then log in: hf auth login."
+        )
+    if caused_by(RevisionNotFoundError):
+        return f'"{name}" has no revision "{revision}" on the Hub. Check its branches and tags.'
+    if caused_by(RepositoryNotFoundError):
+        return (
+            f'there is no model "{name}": not a local folder, and not on the Hub (or it is '
+            "private: hf auth login). Check the spelling."
+        )
+    if caused_by(HFValidationError):
+        return f'"{name}" is neither a local folder nor a Hub id (owner/name).'
+    if "trust_remote_code" in text:
+        return (
+            f'"{name}" brings its own code, which is not run unless you trust it. Read the code, '
+            "then set trust_remote_code (model.trust_remote_code=true)."
+        )
+    if "does not appear to have a file named model.safetensors" in text:
+        return (
+            f'"{name}" has no safetensors weights on the Hub; pickled weights can run code and '
+            'are refused. Look for a revision with safetensors (often "refs/pr/1"), or another '
+            "copy of the model."
+        )
+    if caused_by(OfflineModeIsEnabled, LocalEntryNotFoundError) or "couldn't connect" in text:
+        return (
+            f'there is no local folder "{name}", and as a Hub id it is not in the cache and the '
+            "Hub cannot be reached (offline, or HF_HUB_OFFLINE is set). Check the spelling, go "
+            "online once, or give a local folder or package:NAME/path."
+        )
+    if caused_by(SafetensorError):
+        return f'the weights of "{name}" are damaged: {_first_line(error)}. Download them again.'
+    if "gguf" in text.lower() and caused_by(ImportError):
+        return f'"{name}" is a GGUF file, which needs one more package: pip install gguf.'
+    return f'"{name}" cannot be loaded: {_first_line(error)}'
+
+
+def _first_line(error: BaseException) -> str:
+    """The first line of a message, which is what fits on a terminal."""
+    lines = str(error).strip().splitlines()
+    text = lines[0] if lines else type(error).__name__
+    return text if len(text) <= 300 else text[:297] + "..."

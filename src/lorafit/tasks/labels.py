@@ -1,0 +1,171 @@
+"""Class labels as data holds them (text, numbers, bools, class labels) to class numbers.
+
+A class is known by its name: ``1``, ``1.0`` and ``"1"`` are one class called ``1``, so that
+a task learned from one file fits another that stores the same labels differently.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+from datasets import ClassLabel, Dataset, DatasetDict
+
+from lorafit.data.values import class_name, column_values, is_missing
+from lorafit.errors import DataError, did_you_mean
+
+log = logging.getLogger(__name__)
+
+UNKNOWN = -100
+"""Number of a label that is not known; torch's cross entropy leaves it out."""
+
+_SHOWN = 10
+"""How many names a message lists."""
+
+
+def read_label_names(splits: DatasetDict, column: str) -> list[str]:
+    """Returns the classes of the train split, in a fixed order.
+
+    The order is that of the ``ClassLabel`` feature if the column has one, numeric if every
+    label is a whole number, and alphabetic otherwise; it never depends on the order of rows.
+
+    Raises:
+        DataError: Labels are fractions, there is one class only, or another split holds a
+            class that never occurs in train.
+    """
+    counts = {split: _count(rows, column, split) for split, rows in splits.items()}
+    train = counts["train"]
+    feature = splits["train"].features[column]
+    if isinstance(feature, ClassLabel):
+        names = [name for name in feature.names if name in train]
+        unused = [name for name in feature.names if name not in train]
+        if unused:
+            log.info(
+                'classes of column "%s" left out because no training row has them: %s',
+                *(column, listed(unused)),
+            )
+    else:
+        names = sorted(train, key=_number) if all(map(_is_number, train)) else sorted(train)
+    if len(names) < 2:
+        one = f'all {sum(train.values()):,} of them are "{names[0]}"' if names else "none has one"
+        raise DataError(
+            f'column "{column}" has one class only in the training rows: {one}. Classification '
+            "needs two classes or more. Choose another label column (label) or keep more rows "
+            "(where)."
+        )
+    for split, found in counts.items():
+        unseen = [name for name in found if name not in train]
+        if unseen:
+            rows = sum(found[name] for name in unseen)
+            raise DataError(_unseen(column, unseen, rows, split, names))
+    _warn_of_spellings(names, column)
+    _warn_of_rare(train, column)
+    return names
+
+
+def label_numbers(rows: Dataset, column: str, names: Sequence[str]) -> np.ndarray:
+    """Returns the class number of each row, ``(n,)`` int64; `UNKNOWN` where there is no label.
+
+    Raises:
+        DataError: A label is none of ``names``.
+    """
+    feature = rows.features[column]
+    number = {name: index for index, name in enumerate(names)}
+    numbers = np.full(len(rows), UNKNOWN, dtype=np.int64)
+    unseen: Counter[str] = Counter()
+    for index, value in enumerate(column_values(rows, column)):
+        if is_missing(value, feature):
+            continue
+        name = class_name(value, feature)
+        if name in number:
+            numbers[index] = number[name]
+        else:
+            unseen[name] += 1
+    if unseen:
+        raise DataError(_unseen(column, list(unseen), sum(unseen.values()), None, names))
+    return numbers
+
+
+def refuse_fractions(rows: Dataset, column: str, split: str) -> None:
+    """Refuses labels such as 0.5, which are no classes.
+
+    Raises:
+        DataError: The column holds a number that is not whole.
+    """
+    if "float" not in str(getattr(rows.features[column], "dtype", "")):
+        return
+    for value in column_values(rows, column):
+        if value is not None and not np.isnan(value) and not float(value).is_integer():
+            raise DataError(
+                f'column "{column}" (label) of the {split} split holds fractions such as '
+                f"{value:g}. Predicting numbers (regression) is not supported yet; for "
+                "classification put the numbers into classes first, or choose another column."
+            )
+
+
+def listed(names: Sequence[str]) -> str:
+    """Returns names for a message, at most ten of them."""
+    more = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _count(rows: Dataset, column: str, split: str) -> Counter[str]:
+    """Rows per class name; a split without the column (hidden labels) has none."""
+    if column not in rows.features:
+        return Counter()
+    feature = rows.features[column]
+    refuse_fractions(rows, column, split)
+    return Counter(
+        class_name(value, feature)
+        for value in column_values(rows, column)
+        if not is_missing(value, feature)
+    )
+
+
+def _is_number(name: str) -> bool:
+    digits = name.removeprefix("-")
+    return digits.isascii() and digits.isdigit()
+
+
+def _number(name: str) -> tuple[int, str]:
+    """Sorts ``2`` before ``10``; of ``1`` and ``01`` (text) the order is fixed too."""
+    return int(name), name
+
+
+def _unseen(
+    column: str, unseen: Sequence[str], rows: int, split: str | None, names: Sequence[str]
+) -> str:
+    labels = ", ".join(f'"{name}"' for name in unseen[:_SHOWN])
+    place = f" of the {split} split" if split else ""
+    count = f"{rows:,} row{'' if rows == 1 else 's'}"
+    return (
+        f'label {labels} of column "{column}" ({count}{place}) never occurs in train, so it '
+        f"cannot be learned. The classes are {listed(names)}.{did_you_mean(unseen[0], names)} "
+        "Remove these rows (for example with where), or add training rows of this class."
+    )
+
+
+def _warn_of_spellings(names: Sequence[str], column: str) -> None:
+    """``pos`` and ``Pos `` are two classes, which is rarely meant."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(" ".join(name.split()).casefold(), []).append(name)
+    for same in groups.values():
+        if len(same) > 1:
+            log.warning(
+                'column "%s": labels %s differ in case or spaces only, and are separate classes',
+                *(column, " and ".join(repr(name) for name in same)),
+            )
+
+
+def _warn_of_rare(train: Counter[str], column: str) -> None:
+    """Many classes of one row each are more likely an id or a free text."""
+    once = sum(count == 1 for count in train.values())
+    if len(train) > 20 and once > len(train) / 2:
+        log.warning(
+            'column "%s" has %s classes in %s training rows, %s of them in one row only; '
+            "is it the label? Choose another with --label.",
+            *(column, f"{len(train):,}", f"{sum(train.values()):,}", f"{once:,}"),
+        )

@@ -1,2 +1,0 @@
-"""Training: the loop and its parts, one file each."""
-

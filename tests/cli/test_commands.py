@@ -1,0 +1,278 @@
+"""Each command makes the call that Python users make, and shows what it returns."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from lorafit.config import Config
+from lorafit.errors import DivergenceError, RunError, TargetError
+from lorafit.model.sites import Site
+
+from .conftest import EVALUATION, Cli, FakeApi, only_line
+
+
+def test_train_calls_the_api_with_the_settings_and_their_origins(cli: Cli, api: FakeApi) -> None:
+    result = cli(
+        *("train", "m", "d.csv", "--r", "4", "--lora-alpha", "32", "--target-modules", "q,v"),
+        *("--batch-size", "8", "--text", "a", "--text", "b", "--use-dora", "--no-use-rslora"),
+        *("--set", "train.max_steps=5", "--name", "first", "--report-to", "tensorboard"),
+    )
+    assert result.exit_code == 0, result.stderr
+    [(name, args, kwargs)] = api.calls
+    config = kwargs["config"]
+    assert (name, args) == ("train", ("m", "d.csv"))
+    assert isinstance(config, Config)
+    assert config.adapter.settings["r"] == 4
+    assert repr(config.adapter.settings["lora_alpha"]) == "32"
+    assert config.adapter.settings["target_modules"] == ["q", "v"]
+    assert (config.adapter.settings["use_dora"], config.adapter.settings["use_rslora"]) == (
+        True,
+        False,
+    )
+    assert config.train.per_device_train_batch_size == 8
+    assert config.train.max_steps == 5
+    assert config.train.report_to == ["tensorboard"]
+    assert config.data.text == ["a", "b"]
+    assert config.run.name == "first"
+    assert kwargs["origins"]["adapter.r"] == "flag --r"
+    assert kwargs["origins"]["train.per_device_train_batch_size"] == "flag --batch-size"
+    assert kwargs["origins"]["data.path"] == "flag DATA"
+    assert kwargs["progress"] is True
+
+
+def test_the_long_spelling_of_the_batch_size_works_too(cli: Cli, api: FakeApi) -> None:
+    assert cli("train", "m", "d", "--per-device-train-batch-size", "3").exit_code == 0
+    assert api.calls[0][2]["config"].train.per_device_train_batch_size == 3
+
+
+def test_train_reads_model_and_data_from_the_file_too(
+    cli: Cli, api: FakeApi, tmp_path: Path
+) -> None:
+    (tmp_path / "run.yaml").write_text(
+        "model:\n  name_or_path: m\ndata:\n  path: d\nadapter:\n  r: 2\n"
+    )
+    assert cli("train", "--config", "run.yaml", "--r", "3").exit_code == 0
+    config = api.calls[0][2]["config"]
+    assert (config.model.name_or_path, config.data.path) == ("m", "d")
+    assert config.adapter.settings["r"] == 3
+
+
+def test_train_shows_the_result_the_choices_and_what_to_do_next(cli: Cli, api: FakeApi) -> None:
+    out = cli("train", "m", "d").stdout
+    for part in (
+        "0.500 [0.450, 0.550]",
+        "0.800 [0.750, 0.850]",
+        "+0.300 [+0.250, +0.350]",
+        "1,066 examples",
+        "95 % intervals",
+        "2.0e-06",
+        "engine",
+        "an encoder on a processor",
+        "q_lin, v_lin",
+        "Adapter: runs/m-d-001/adapter",
+        'lorafit predict runs/m-d-001 "a text"',
+    ):
+        assert part in out
+
+
+def test_resume_needs_nothing_but_the_run(cli: Cli, api: FakeApi) -> None:
+    assert cli("train", "--resume", "runs/x").exit_code == 0
+    assert api.calls == [("train", (), {"resume": "runs/x", "progress": True})]
+
+
+def test_a_run_is_found_by_its_name(cli: Cli, api: FakeApi, tmp_path: Path) -> None:
+    (tmp_path / "out" / "x").mkdir(parents=True)
+    assert cli("train", "--resume", "x", "--runs-dir", "out").exit_code == 0
+    assert cli("evaluate", "x", "--runs-dir", "out").exit_code == 0
+    assert api.calls[0][2]["resume"] == str(Path("out/x"))
+    assert api.calls[1][1] == (str(Path("out/x")), None)
+
+
+def test_resume_refuses_other_settings(cli: Cli, api: FakeApi) -> None:
+    result = cli("train", "m", "d", "--resume", "x", "--r", "3", "--set", "seed=1")
+    assert result.exit_code == 2
+    assert "but got MODEL, DATA, --r, --set" in only_line(result)
+    assert api.calls == []
+
+
+def test_quiet_leaves_the_result_only(cli: Cli, api: FakeApi) -> None:
+    result = cli("train", "m", "d", "--quiet")
+    assert api.calls[0][2]["progress"] is False
+    assert "Adapter:" in result.stdout
+    assert result.stderr == ""
+
+
+def test_what_the_library_says_goes_to_standard_error(
+    cli: Cli, api: FakeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def talking(*args: object, **kwargs: object) -> dict[str, object]:
+        logging.getLogger("lorafit.data").info("text column: review")
+        logging.getLogger("lorafit.data").warning("3 rows have no label")
+        return EVALUATION
+
+    api.evaluate = talking  # type: ignore[method-assign]
+    result = cli("evaluate", "x", "--json")
+    assert result.stderr.splitlines() == ["text column: review", "warning: 3 rows have no label"]
+    assert json.loads(result.stdout) == EVALUATION
+    assert cli("evaluate", "x", "--quiet").stderr == "warning: 3 rows have no label\n"
+
+
+def test_demo_passes_its_flags_on(cli: Cli, api: FakeApi) -> None:
+    assert cli("demo", "--seed", "3").exit_code == 0
+    assert api.calls == [("demo", (), {"runs_dir": "runs", "seed": 3, "progress": True})]
+
+
+def test_plan_shows_settings_origins_layers_and_cost(cli: Cli, api: FakeApi) -> None:
+    def plan(config: Config, origins: dict[str, str]) -> SimpleNamespace:
+        sites = [Site(f"l.{i}.q_lin", "linear", 384, 384, "attention", i) for i in range(6)]
+        return SimpleNamespace(
+            config=config,
+            origins=origins,
+            sites=sites,
+            trainable_parameters=36_864,
+            total_parameters=22_700_000,
+            steps=801,
+            time_s=95.0,
+            peak_memory_bytes=2**30,
+        )
+
+    api.plan = plan  # type: ignore[method-assign]
+    result = cli("plan", "m", "d", "--r", "8")
+    assert result.exit_code == 0, result.stderr
+    lines = [line.split() for line in result.stdout.splitlines()]
+    assert ["r", "8", "flag", "--r"] in lines
+    assert ["learning_rate", "0.002", "default"] in lines
+    assert ["q_lin", "linear", "384", "to", "384", "6"] in lines
+    assert "36,864 of 22,700,000 (0.16 %)" in result.stdout
+    assert "about 1 min 35 s" in result.stdout
+    assert "about 1.0 GiB" in result.stdout
+
+
+def test_merge_says_where_the_model_is(cli: Cli, api: FakeApi) -> None:
+    result = cli("merge", "x", "merged")
+    assert result.stdout == "Merged model: merged\n"
+    assert api.calls == [("merge", ("x", Path("merged")), {})]
+
+
+def test_predict_prints_one_line_a_text(cli: Cli, api: FakeApi) -> None:
+    result = cli("predict", "x", "a fine\tfilm", "[bold]another[/bold]")
+    assert result.stdout == "good\t0.900\ta fine film\ngood\t0.900\t[bold]another[/bold]\n"
+    result = cli("predict", "x", "über", "--json")
+    assert json.loads(result.stdout) == {"text": "über", "label": "good", "probability": 0.9}
+
+
+def test_predict_reads_files_and_standard_input(cli: Cli, api: FakeApi, tmp_path: Path) -> None:
+    (tmp_path / "texts.txt").write_bytes("\ufeffone\r\ntwo\u2028still two".encode())
+    assert cli("predict", "x", "--file", "texts.txt").exit_code == 0
+    assert api.calls[-1][1][1] == ["one", "two\u2028still two"]
+    assert cli("predict", "x", "--file", "-", stdin="three\nfour\n").exit_code == 0
+    assert api.calls[-1][1][1] == ["three", "four"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty"),
+        (b"\n", "is empty"),
+        (b"one\n\ntwo\n", "has an empty line, line 2"),
+        (b"one\n\xff\xfe\n", "is not UTF-8 text (line 2)"),
+    ],
+)
+def test_predict_refuses_a_file_it_cannot_read_line_by_line(
+    cli: Cli, api: FakeApi, tmp_path: Path, content: bytes, message: str
+) -> None:
+    (tmp_path / "texts.txt").write_bytes(content)
+    result = cli("predict", "x", "--file", "texts.txt")
+    assert result.exit_code == 2
+    assert message in only_line(result)
+    assert api.calls == []
+
+
+@pytest.mark.parametrize(
+    "args", [("predict", "x"), ("predict", "x", "a", "--file", "b"), ("predict", "x", "-f", "none")]
+)
+def test_predict_needs_texts_from_one_place(cli: Cli, api: FakeApi, args: tuple[str, ...]) -> None:
+    result = cli(*args)
+    assert result.exit_code == 2
+    only_line(result)
+    assert api.calls == []
+
+
+COMMANDS = [
+    ("train", "m", "d"),
+    ("train", "--resume", "x"),
+    ("demo",),
+    ("preview", "m", "d"),
+    ("plan", "m", "d"),
+    ("evaluate", "x"),
+    ("predict", "x", "a"),
+    ("merge", "x", "out"),
+]
+
+
+@pytest.mark.parametrize("args", COMMANDS, ids=" ".join)
+def test_wrong_input_is_one_message_and_exit_code_2(
+    cli: Cli, api: FakeApi, args: tuple[str, ...]
+) -> None:
+    api.error = TargetError('no layer is called "q".\nIt has q_lin, v_lin.')
+    result = cli(*args)
+    assert result.exit_code == 2
+    assert only_line(result) == 'TargetError: no layer is called "q".\n  It has q_lin, v_lin.\n'
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize("args", COMMANDS, ids=" ".join)
+def test_a_failure_is_one_message_and_exit_code_1(
+    cli: Cli, api: FakeApi, args: tuple[str, ...]
+) -> None:
+    api.error = DivergenceError("the loss is nan at step 3.")
+    result = cli(*args)
+    assert result.exit_code == 1
+    assert only_line(result) == "DivergenceError: the loss is nan at step 3.\n"
+
+
+@pytest.mark.parametrize("args", COMMANDS, ids=" ".join)
+def test_an_unexpected_error_points_at_debug(cli: Cli, api: FakeApi, args: tuple[str, ...]) -> None:
+    api.error = KeyError("surprise")
+    result = cli(*args)
+    assert result.exit_code == 1
+    assert only_line(result) == (
+        "KeyError: 'surprise'\n  Run the command again with --debug for the traceback.\n"
+    )
+
+
+@pytest.mark.parametrize("args", COMMANDS, ids=" ".join)
+def test_debug_shows_the_traceback(cli: Cli, api: FakeApi, args: tuple[str, ...]) -> None:
+    api.error = RunError("no such run.")
+    result = cli(*args, "--debug")
+    assert result.exit_code == 2
+    assert "Traceback (most recent call last)" in result.stderr
+    assert result.stderr.endswith("RunError: no such run.\n")
+
+
+@pytest.mark.parametrize("args", COMMANDS, ids=" ".join)
+def test_ctrl_c_is_exit_code_130(cli: Cli, api: FakeApi, args: tuple[str, ...]) -> None:
+    api.error = KeyboardInterrupt()
+    result = cli(*args)
+    assert result.exit_code == 130
+    assert only_line(result).startswith("Interrupted: stopped by Ctrl-C.")
+
+
+def test_ctrl_c_in_training_says_how_to_go_on(cli: Cli, api: FakeApi) -> None:
+    api.error = KeyboardInterrupt("stopped at step 3 of 9.\nGo on with: lorafit train --resume x")
+    result = cli("train", "m", "d")
+    assert result.exit_code == 130
+    assert result.stderr.endswith("step 3 of 9.\n  Go on with: lorafit train --resume x\n")
+
+
+def test_settings_are_checked_before_anything_is_loaded(cli: Cli, api: FakeApi) -> None:
+    for name in ("train", "plan", "preview"):
+        result = cli(name, "m", "d", "--set", "train.lerning_rate=1")
+        assert result.exit_code == 2
+        assert "Did you mean" in only_line(result)
+    assert api.calls == []

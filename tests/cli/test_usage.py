@@ -1,0 +1,181 @@
+"""Wrong usage, start-up, and the program as a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lorafit.cli.flags import FLAGS
+from lorafit.settings.keys import fields, sections, top_level
+
+from .conftest import Cli, FakeApi, only_line
+
+COMMANDS = ["train", "demo", "preview", "plan", "evaluate", "predict", "merge", "runs", "doctor"]
+SRC = str(Path(__file__).parents[2] / "src")
+
+
+def process(*args: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs ``python ARGS`` with the package on the path."""
+    return subprocess.run(
+        [sys.executable, *args],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=os.environ | {"PYTHONPATH": SRC} | environment,
+    )
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help(cli: Cli, name: str) -> None:
+    result = cli(name, "--help")
+    assert result.exit_code == 0
+    assert "Usage: lorafit " + name in result.stdout
+
+
+def test_no_command_shows_the_help(cli: Cli) -> None:
+    result = cli()
+    assert result.exit_code == 0
+    assert all(name in result.stdout for name in COMMANDS)
+
+
+def test_the_version_is_one_line(cli: Cli) -> None:
+    result = cli("--version")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("lorafit ")
+    assert len(result.stdout.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_an_unknown_flag_is_refused_by_every_command(cli: Cli, api: FakeApi, name: str) -> None:
+    result = cli(name, "--colour", "red")
+    assert result.exit_code == 2
+    assert "No such option: --colour" in only_line(result)
+    assert f"See lorafit {name} --help." in result.stderr
+    assert api.calls == []
+
+
+def test_an_unknown_command_names_the_close_one(cli: Cli) -> None:
+    result = cli("trian")
+    assert result.exit_code == 2
+    assert "Did you mean 'train'?" in only_line(result)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("train",), "which model?"),
+        (("train", "m"), "which data?"),
+        (("train", "m", "d", "more"), "unexpected extra argument"),
+        (("train", "m", "d", "--r", "many"), "--r"),
+        (("train", "m", "d", "--r"), "--r"),
+        (("train", "m", "d", "--lora-alpha", "big"), "--lora-alpha"),
+        (("train", "m", "d", "--r", "0"), "adapter.r is 0 (flag --r)"),
+        (("train", "m", "d", "--bias", "some"), "lora_only"),
+        (("train", "m", "d", "--learning-rate", "-1"), "greater than 0"),
+        (("train", "m", "d", "--num-train-epochs", "nan"), "finite"),
+        (("train", "m", "d", "--report-to", "tensorbord"), "'tensorboard'"),
+        (("train", "m", "d", "--method", "lorra"), 'no method "lorra"'),
+        (("train", "m", "d", "--config", "none.yaml"), "no configuration file"),
+        (("train", "m", "d", "--config", "."), "is a folder"),
+        (("train", "m", "d", "--set", "seed"), "KEY=VALUE"),
+        (("train", "m", "d", "--set", "sed=1"), 'Did you mean "seed"'),
+        (("plan", "m"), "which data?"),
+        (("preview",), "which model?"),
+        (("evaluate",), "RUN"),
+        (("merge", "x"), "OUT"),
+        (("predict",), "RUN"),
+        (("demo", "--seed", "x"), "--seed"),
+        (("runs", "--runs-dir", "none"), 'no folder "none"'),
+    ],
+)
+def test_wrong_usage_is_one_message_and_exit_code_2(
+    cli: Cli, api: FakeApi, args: tuple[str, ...], message: str
+) -> None:
+    result = cli(*args)
+    assert result.exit_code == 2
+    assert message in only_line(result)
+    assert result.stdout == ""
+    assert api.calls == []
+
+
+def test_a_malformed_file_is_told_with_its_line(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("seed: 1\ntrain: {max_steps: 1\n")
+    result = cli("train", "m", "d", "--config", "run.yaml")
+    assert result.exit_code == 2
+    assert only_line(result).startswith('ConfigError: "run.yaml" line 3: not valid YAML')
+
+
+def test_every_flag_sets_a_setting_and_each_once() -> None:
+    keys = [flag.key for flag in FLAGS]
+    known = {*top_level(), *(f"{s}.{name}" for s in sections() for name in fields(s, "lora"))}
+    assert len(set(keys)) == len(keys)
+    assert set(keys) <= known
+
+
+def test_help_does_not_wait_for_torch() -> None:
+    code = (
+        "import sys; from lorafit.cli import app\n"
+        "try: app(['train', '--help'])\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'torch', 'transformers', 'datasets', 'numpy', 'pandas'} & set(sys.modules)),"
+        " file=sys.stderr)"
+    )
+    assert process("-c", code).stderr == "[]\n"
+
+
+def test_a_wrong_setting_file_is_told_without_loading_a_model() -> None:
+    result = process("-m", "lorafit", "train", "m", "d", "--config", "none.yaml")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == 'ConfigError: there is no configuration file "none.yaml".\n'
+
+
+def test_the_module_runs_as_a_program() -> None:
+    result = process("-m", "lorafit", "--help")
+    assert result.returncode == 0
+    assert "Usage: lorafit" in result.stdout
+
+
+def test_a_closed_pipe_is_quiet(tmp_path: Path) -> None:
+    command = f"{sys.executable} -m lorafit doctor --json | true"
+    result = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command}"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": SRC},
+    )
+    assert result.stderr == ""
+    assert result.returncode in (0, 1)  # 0 when `true` was slower
+
+
+@pytest.mark.parametrize("name", ["runs", "doctor"])
+def test_output_to_a_pipe_has_no_colours(name: str, tmp_path: Path) -> None:
+    result = process("-m", "lorafit", name, "--runs-dir", str(tmp_path))
+    assert result.returncode == 0, result.stderr
+    assert "\x1b" not in result.stdout + result.stderr
+
+
+def test_runs_lists_what_there_is(cli: Cli, tmp_path: Path) -> None:
+    from lorafit.config import Config, DataConfig, ModelConfig
+    from lorafit.run import Run
+
+    assert "There are no runs" in cli("runs").stdout
+    config = Config(model=ModelConfig(name_or_path="m"), data=DataConfig(path="d"))
+    run = Run.create(config, tmp_path / "runs", "first")
+    run.append_metrics({"step": 12, "train_loss": 0.5})
+    run.write_json(
+        "eval.json",
+        {"metric": "accuracy", "base": {"accuracy": {"value": 0.5}}, "tuned": {}},
+    )
+    lines = cli("runs").stdout.splitlines()
+    assert len(lines) == 2
+    assert lines[1].split()[:2] == ["first", "created"]
+    assert lines[1].split()[4:] == ["12", "accuracy", "0.500", "m", "d"]
+    assert '"name": "first"' in cli("runs", "--json").stdout
+    (tmp_path / "file").touch()
+    assert "is a file" in only_line(cli("runs", "--runs-dir", "file"))

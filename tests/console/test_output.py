@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from lorafit.console import saying
+from lorafit.console.output import show_table
+from lorafit.units import count, duration, interval, size
+
+log = logging.getLogger("lorafit.test")
+
+
+def test_said_lines_are_shown_once_when_nested(capsys: pytest.CaptureFixture[str]) -> None:
+    with saying(), saying():
+        log.info("label column: score [0, 1]")
+        log.debug("not this")
+    log.info("nor this")
+    captured = capsys.readouterr()
+    assert captured.err == "label column: score [0, 1]\n"
+    assert captured.out == ""
+
+
+def test_the_outer_block_decides_how_much_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    with saying(quiet=True), saying():
+        log.info("not this")
+        log.warning("3 rows dropped")
+    assert capsys.readouterr().err == "warning: 3 rows dropped\n"
+
+
+def test_the_callers_own_handler_is_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    logger = logging.getLogger("lorafit")
+    own = logging.NullHandler()
+    logger.addHandler(own)
+    try:
+        with saying():
+            assert logger.handlers == [own]
+            log.warning("to the caller")
+    finally:
+        logger.removeHandler(own)
+    assert capsys.readouterr().err == ""
+
+
+def test_the_level_is_put_back() -> None:
+    logger = logging.getLogger("lorafit")
+    before = logger.level
+    with pytest.raises(KeyError), saying():
+        raise KeyError
+    assert (logger.level, logger.handlers) == (before, [])
+
+
+def test_a_long_cell_is_not_cut_in_a_file(capsys: pytest.CaptureFixture[str]) -> None:
+    show_table([("path", "x" * 500), ("[tag]", "1")], ["name", "value"], indent=2)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == "  path    " + "x" * 500
+    assert lines[2] == "  [tag]   1"
+    assert lines[0] == "  name    value"
+
+
+def test_numbers_stand_to_the_right(capsys: pytest.CaptureFixture[str]) -> None:
+    show_table([("a", "1"), ("b", "1,000")])
+    assert capsys.readouterr().out.splitlines() == ["a       1", "b   1,000"]
+
+
+def test_units_are_words_people_read() -> None:
+    assert [size(n) for n in (0, 1023, 1536, 2**30, 2**50)] == [
+        *("0 B", "1023 B", "1.5 KiB", "1.0 GiB", "1024.0 TiB")
+    ]
+    assert [duration(s) for s in (0.25, 59.6, 95, 7300)] == [
+        "0.2 s",
+        "60 s",
+        "1 min 35 s",
+        "2 h 1 min",
+    ]
+    assert count(73728) == "73,728"
+    assert interval({"value": 0.5, "low": 0.4, "high": 0.6}) == "0.500 [0.400, 0.600]"
+    assert interval({"difference": -0.1, "low": None, "high": None}, signed=True) == "-0.100"

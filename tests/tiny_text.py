@@ -1,0 +1,93 @@
+"""Tiny tokenizers, models on disk and rows of text, for tests that need files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers as hf
+from datasets import Dataset, DatasetDict
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from tests import tiny
+
+SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+GOOD = ["great", "good", "fine", "lovely", "warm", "funny", "bright", "moving"]
+BAD = ["awful", "bad", "dull", "weak", "cold", "empty", "slow", "tired"]
+OTHER = ["a", "the", "film", "movie", "story", "and", "is", "very", "plot", "with", "of", "it"]
+WORDS = [*GOOD, *BAD, *OTHER]
+
+
+def bert_tokenizer(folder: Path, max_length: int = 40) -> hf.PreTrainedTokenizerBase:
+    """A WordPiece tokenizer of the words here, pieces of letters for all others."""
+    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
+    vocab = [*SPECIALS, *WORDS, *letters[1:], *(f"##{letter}" for letter in letters)]
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "vocab.txt"
+    path.write_text("\n".join(vocab) + "\n", encoding="utf-8")
+    return hf.BertTokenizer(vocab=str(path), model_max_length=max_length)
+
+
+def gpt2_tokenizer() -> hf.PreTrainedTokenizerBase:
+    """A word tokenizer with an end-of-sequence token and, like GPT-2's, no padding token."""
+    vocab = {word: index for index, word in enumerate(["<unk>", "<s>", "<|endoftext|>", *WORDS])}
+    backend = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    backend.decoder = decoders.WordPiece()
+    return hf.PreTrainedTokenizerFast(
+        tokenizer_object=backend, unk_token="<unk>", eos_token="<|endoftext|>"
+    )
+
+
+def save_base(
+    folder: Path, family: str = "bert", seed: int = 0, tokenizer: bool = True, **config: Any
+) -> Path:
+    """Saves a tiny pretrained model without a task head, as the Hub has them."""
+    torch.manual_seed(seed)
+    settings = tiny._CONFIGS[family](pad_token_id=0, **config)
+    hf.AutoModel.from_config(settings).save_pretrained(folder)
+    if tokenizer:
+        bert_tokenizer(folder).save_pretrained(folder)
+    return folder
+
+
+def save_classifier(folder: Path, labels: list[str], family: str = "bert", seed: int = 0) -> Path:
+    """Saves a tiny fine-tuned classifier."""
+    torch.manual_seed(seed)
+    settings = tiny._CONFIGS[family](
+        pad_token_id=0,
+        id2label=dict(enumerate(labels)),
+        label2id={label: index for index, label in enumerate(labels)},
+    )
+    hf.AutoModelForSequenceClassification.from_config(settings).save_pretrained(folder)
+    bert_tokenizer(folder).save_pretrained(folder)
+    return folder
+
+
+def rows(count: int = 12, seed: int = 0, names: tuple[str, str] = ("neg", "pos")) -> Dataset:
+    """Reviews whose words tell their label; lengths differ."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def pick(words: list[str]) -> str:
+        return words[int(torch.randint(len(words), (), generator=generator))]
+
+    texts, labels = [], []
+    for index in range(count):
+        good = index % 2
+        length = 2 + int(torch.randint(8, (), generator=generator))
+        words = [pick(OTHER) for _ in range(length)] + [pick(GOOD if good else BAD)]
+        texts.append(" ".join(words))
+        labels.append(names[good])
+    return Dataset.from_dict({"text": texts, "label": labels})
+
+
+def splits(count: int = 12, seed: int = 0) -> DatasetDict:
+    """Train, validation and test splits of `rows`."""
+    return DatasetDict(
+        {
+            "train": rows(count, seed),
+            "validation": rows(6, seed + 1),
+            "test": rows(8, seed + 2),
+        }
+    )
