@@ -82,8 +82,8 @@ class ForwardOfBase:
 
 def save_tied_weights_once(model: nn.Module) -> None:
     """Leaves weights that stand under several names in the state under their first name."""
-    model.register_state_dict_post_hook(_drop_tied)
-    model.register_load_state_dict_pre_hook(_restore_tied)
+    model.register_state_dict_post_hook(_drop_tied)  # type: ignore[no-untyped-call]
+    model.register_load_state_dict_pre_hook(_restore_tied)  # type: ignore[no-untyped-call]
 
 
 def _tied(model: nn.Module, prefix: str) -> list[list[str]]:
@@ -100,9 +100,7 @@ def _drop_tied(model: nn.Module, state: dict[str, Any], prefix: str, metadata: A
             state.pop(name, None)
 
 
-def _restore_tied(
-    model: nn.Module, state: dict[str, Any], prefix: str, *rest: Any
-) -> None:
+def _restore_tied(model: nn.Module, state: dict[str, Any], prefix: str, *rest: Any) -> None:
     for first, *others in _tied(model, prefix):
         if first in state:
             for name in others:
