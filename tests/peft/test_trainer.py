@@ -139,9 +139,7 @@ def test_resumed_training_ends_with_the_same_weights(tmp_path: Path, settings: A
 
 def test_the_best_checkpoint_is_put_back(tmp_path: Path) -> None:
     model = build()
-    run = trainer(
-        model, tmp_path, load_best_model_at_end=True, metric_for_best_model="eval_loss"
-    )
+    run = trainer(model, tmp_path, load_best_model_at_end=True, metric_for_best_model="eval_loss")
     # The best loss is made to be the first one.
     losses = iter(range(100))
     evaluate = run.evaluate

@@ -7,8 +7,8 @@ behind, nor damage the one that was there before.
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +16,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from lorafit.errors import AdapterError
+from lorafit.files import TEMPORARY, sync_file, sync_folder
 
 
 @contextmanager
@@ -39,17 +40,19 @@ def staged(path: str | os.PathLike[str], last: str | None = None) -> Iterator[Pa
     # Inside a folder that exists (its parent may be read-only), else beside it: a rename
     # is atomic only within one file system.
     parent = target if target.is_dir() else target.parent
-    stage = parent / f".{target.name}.{uuid.uuid4().hex[:8]}.tmp"
+    stage = parent / f"{TEMPORARY}{target.name}-{secrets.token_hex(4)}"
     try:
         stage.mkdir(parents=True)
         yield stage
         for file in stage.rglob("*"):
-            _sync(file)
+            if file.is_file():
+                sync_file(file)
         if target.is_dir():
             for file in sorted(stage.iterdir(), key=lambda f: (f.name == last, f.name)):
                 os.replace(file, target / file.name)
         else:
             os.replace(stage, target)
+        sync_folder(parent)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
         raise AdapterError(
@@ -58,14 +61,3 @@ def staged(path: str | os.PathLike[str], last: str | None = None) -> Iterator[Pa
         ) from error
     finally:
         shutil.rmtree(stage, ignore_errors=True)
-
-
-def _sync(file: Path) -> None:
-    """Waits until a file's contents are on the disk, so that the rename cannot overtake them."""
-    if not file.is_file():
-        return
-    descriptor = os.open(file, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

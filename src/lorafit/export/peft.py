@@ -372,8 +372,11 @@ def update(
 def _is_copy(key: str, own: dict[str, torch.Tensor]) -> bool:
     """Biases of modules trained whole, which PEFT writes three times with ``bias="all"``."""
     for part in (".original_module.", ".modules_to_save."):
-        if part in key and key.replace(part, ".") in own and key.endswith(".bias"):
-            return True
+        head, found, tail = key.partition(part)
+        # Below the module itself PEFT leaves the adapter's name in the key.
+        for rest in (tail, tail.partition(".")[2]):
+            if found and key.endswith(".bias") and f"{head}.{rest}" in own:
+                return True
     return False
 
 
@@ -446,9 +449,11 @@ def _fitted(adapters: Adapters, config: LoraConfig, tensors: dict[str, torch.Ten
         paths = module_paths(adapters.model)
         names = dict.fromkeys(config.modules_to_save)
         values["modules_to_save"] = [n for n in names if any(p.endswith(n) for p in paths)] or None
-    if config.bias != "none" and not any(key.endswith(".bias") for key in tensors):
-        values["bias"] = "none"
     adapted = _adapted(tensors)
+    modules = dict(adapters.model.named_modules())
+    where = adapted & modules.keys() if config.bias == "lora_only" else modules.keys()
+    if not any(getattr(modules[path], "bias", None) is not None for path in where):
+        values["bias"] = "none"
     for setting in ("rank_pattern", "alpha_pattern"):
         values[setting] = {
             pattern: value
@@ -465,7 +470,6 @@ def _adapted(tensors: dict[str, torch.Tensor]) -> set[str]:
 
 def _misfit(config: Any, source: str, problem: str) -> AdapterError:
     base = getattr(config, "base_model_name_or_path", None)
-    made_for = f'It was made for "{base}". ' if base else ""
-    return AdapterError(
-        f"{source} does not fit this model. {made_for}{problem.removeprefix('the adapter ')}"
-    )
+    made_for = f' It was made for "{base}".' if base else ""
+    detail = problem.removeprefix("the adapter does not fit this model:").strip()
+    return AdapterError(f"{source} does not fit this model.{made_for}\n{detail}")

@@ -14,15 +14,16 @@ from lorafit.errors import AdapterError, ConfigError, TargetError
 from lorafit.export.merged import untie
 from lorafit.methods.base import MethodConfig
 from lorafit.methods.combine import SignMethod
-from lorafit.model.sites import find_sites
-from lorafit.model.targets import summary
-from lorafit.peft.config import LoraConfig
+from lorafit.model.sites import Site, find_sites
+from lorafit.model.targets import ALL_LINEAR, summary
+from lorafit.peft.config import LoraConfig, TaskType
 
 # Projections of queries and values, apart or fused: PEFT's defaults for the models it knows.
 _QUERY_VALUE = re.compile(r"(q|v)(uery|alue)?(_proj|_lin)?")
 _FUSED = re.compile(r"c_attn|query_key_value|qkv_proj|Wqkv|in_proj|qkv")
 
-_INJECTED = "_lorafit_adapters"
+# Where `inject_adapter_in_model` remembers on the model what it has done.
+_INJECTED, _SITES = "_lorafit_adapters", "_lorafit_sites"
 
 
 class LoraModel(nn.Module):
@@ -44,6 +45,7 @@ class LoraModel(nn.Module):
         low_cpu_mem_usage: bool = False,
     ) -> None:
         super().__init__()
+        self._sites = find_sites(model)
         self.adapters = Adapters(model)
         self.model = model
         if isinstance(config, dict):
@@ -53,11 +55,8 @@ class LoraModel(nn.Module):
 
     def add(self, config: LoraConfig, name: str) -> None:
         """Adds an adapter; the configuration then names what was selected, as in PEFT."""
-        if config.target_modules is None:
-            config.target_modules = default_targets(self.model)
-        sites = self.adapters.add(config, name)
-        if isinstance(config.target_modules, str) and config.target_modules.lower() == "all-linear":
-            config.target_modules = {site.path for site in sites}
+        settle_targets(config, self.model, self._sites)
+        self.adapters.add(config, name)
         self._publish()
 
     def _publish(self) -> None:
@@ -231,7 +230,30 @@ def as_peft(config: MethodConfig) -> LoraConfig:
     return LoraConfig(**config.model_dump(exclude={"peft_type"}))
 
 
-def default_targets(model: nn.Module) -> set[str]:
+def settle_targets(config: LoraConfig, model: nn.Module, sites: Sequence[Site]) -> None:
+    """Names the layers in a configuration that leaves them open or says ``"all-linear"``."""
+    targets = config.target_modules
+    if targets is None:
+        config.target_modules = default_targets(model, sites)
+    elif isinstance(targets, str) and targets.lower() == ALL_LINEAR:
+        config.target_modules = all_linear(model, sites, config.task_type)
+
+
+def all_linear(model: nn.Module, sites: Sequence[Site], task_type: str | None) -> set[str]:
+    """PEFT's ``"all-linear"``: every weight matrix but the output embeddings.
+
+    With ``SEQ_CLS`` the module ``score``, or else ``classifier``, is left out; other heads
+    are targets. (In lorafit's own pipeline ``"all-linear"`` never means the head.)
+    """
+    output = getattr(model, "get_output_embeddings", lambda: None)()
+    if output is None and task_type == TaskType.SEQ_CLS:
+        heads = (getattr(model, name, None) for name in ("score", "classifier"))
+        output = next((head for head in heads if head is not None), None)
+    left_out = {path for path, module in model.named_modules() if module is output}
+    return {s.path for s in sites if s.kind != "embedding" and s.path not in left_out}
+
+
+def default_targets(model: nn.Module, sites: Sequence[Site]) -> set[str]:
     """What PEFT adapts when nothing is said: queries and values, or the fused projection.
 
     PEFT has a table of model types; here the projections are recognised by where they
@@ -240,7 +262,6 @@ def default_targets(model: nn.Module) -> set[str]:
     Raises:
         TargetError: The attention has no such layers.
     """
-    sites = find_sites(model)
     names = {site.name for site in sites if site.role == "attention"}
     chosen = {n for n in names if _FUSED.fullmatch(n)}
     chosen = chosen or {n for n in names if _QUERY_VALUE.fullmatch(n)}
@@ -272,8 +293,9 @@ def inject(config: LoraConfig, model: nn.Module, name: str) -> None:
     """Adds an adapter to a model that is not wrapped, and remembers it there."""
     adapters = model.__dict__.get(_INJECTED)
     if adapters is None:
-        adapters = LoraModel(model, config, name).adapters
-        object.__setattr__(model, _INJECTED, adapters)
+        tuner = LoraModel(model, config, name)
+        object.__setattr__(model, _INJECTED, tuner.adapters)
+        object.__setattr__(model, _SITES, tuner._sites)
     else:
-        config.target_modules = config.target_modules or default_targets(model)
+        settle_targets(config, model, model.__dict__[_SITES])
         adapters.add(config, name)

@@ -95,7 +95,9 @@ class SequenceClassification(Task):
         assert columns.label is not None  # choose_columns raises when it finds none
         names = read_label_names(splits, columns.label)
         log.info("%s classes: %s", len(names), listed(names))
-        return cls(columns.text, columns.label, names)
+        task = cls(columns.text, columns.label, names)
+        task.reasons = {"text": columns.text_reason, "label": columns.label_reason}
+        return task
 
     def model_kwargs(self) -> dict[str, Any]:
         """The number and the names of the labels."""

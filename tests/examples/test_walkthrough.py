@@ -1,0 +1,61 @@
+"""The classic script runs offline, ends well, and is the same script as with peft."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import peft
+import torch
+from transformers import DistilBertConfig, DistilBertForSequenceClassification
+
+SCRIPT = Path(__file__).parents[2] / "examples" / "06_walkthrough.py"
+
+
+def run(script: Path, folder: Path, *arguments: str) -> str:
+    result = subprocess.run(
+        [sys.executable, "-W", "ignore", str(script), "--offline", "--out", "out", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=folder,
+        env=os.environ
+        | {
+            "PYTHONPATH": os.pathsep.join(sys.path),
+            "HF_HUB_OFFLINE": "1",
+            "HF_DATASETS_CACHE": str(folder / "cache"),
+        },
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    return result.stdout
+
+
+def test_the_walkthrough_learns_saves_loads_and_merges(tmp_path: Path) -> None:
+    output = run(SCRIPT, tmp_path, "--epochs", "6", "--learning-rate", "5e-3")
+    assert "trainable params: 10,434 || all params: " in output
+    before, after = (float(re.search(rf"{w}: (\S+)", output)[1]) for w in ("before", "after"))
+    assert before < 0.7
+    assert after > 0.9
+    assert "loaded: differs by 0.0e+00 at most" in output
+    assert float(re.search(r"merged: differs by (\S+)", output)[1]) < 1e-5
+
+    adapter = tmp_path / "out" / "adapter"
+    shape = DistilBertConfig(
+        vocab_size=24, dim=64, n_layers=3, n_heads=4, hidden_dim=128, max_position_embeddings=64
+    )
+    loaded = peft.PeftModel.from_pretrained(DistilBertForSequenceClassification(shape), adapter)
+    assert torch.isfinite(loaded(input_ids=torch.tensor([[2, 5, 6, 3]])).logits).all()
+
+
+def test_only_the_import_line_differs_from_the_script_for_peft(tmp_path: Path) -> None:
+    source = SCRIPT.read_text(encoding="utf-8")
+    ours = "from lorafit.peft import"
+    assert source.count("lorafit.peft import") == 1
+    theirs = tmp_path / "with_peft.py"
+    theirs.write_text(source.replace(ours, "from peft import"), encoding="utf-8")
+    output = run(theirs, tmp_path, "--epochs", "1")
+    assert "trainable params: 10,434 || all params: " in output
+    assert "loaded: differs by" in output
