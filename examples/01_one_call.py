@@ -30,6 +30,8 @@ run = lorafit.train(
 for side in ("base", "tuned"):
     accuracy = run.eval[side]["accuracy"]
     print(f"{side:5} {accuracy['value']:.3f} [{accuracy['low']:.3f}, {accuracy['high']:.3f}]")
-for prediction in lorafit.predict(run, ["A warm, funny and clever film.", "Two hours I want back."]):
+for prediction in lorafit.predict(
+    run, ["A warm, funny, clever film.", "I want these two hours back."]
+):
     print(prediction)
 print(f"The adapter, in PEFT format: {run.adapter}")
