@@ -38,6 +38,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "gaussian": {"init_lora_weights": "gaussian"},
     "orthogonal": {"init_lora_weights": "orthogonal"},
 }
+EVERYWHERE = ("plain", "dora", "bias_all", "no_task")
 # Llama has no biases, which only one of us minds.
 WITHOUT_BIAS = ("llama", "t5")
 
@@ -48,6 +49,7 @@ def cases() -> list[Any]:
         for family in tiny.FAMILIES
         for name, changes in VARIANTS.items()
         if not ("bias" in changes and family in WITHOUT_BIAS)
+        and (name in EVERYWHERE or family in ("bert", "gpt2", "qwen2"))
     ]
 
 
