@@ -42,7 +42,7 @@ from lorafit.export.peft_config import (
     parse,
     servable,
 )
-from lorafit.methods.base import AdapterLayer
+from lorafit.methods.base import AdapterLayer, ModulesToSaveWrapper
 from lorafit.methods.lora import LoraConfig
 
 __all__ = ["load", "read_config", "read_tensors", "save", "servable", "tensors_of"]
@@ -125,32 +125,21 @@ def tensors_of(
 ) -> dict[str, torch.Tensor]:
     """One adapter's tensors under their names in PEFT's files, sharing the model's memory."""
     tensors = {PREFIX + key: tensor for key, tensor in adapters.state_dict(name).items()}
-    for path, layer, targeted in _embeddings(adapters, name, save_embedding_layers):
-        weight = layer.base_layer.weight if isinstance(layer, AdapterLayer) else layer.weight
-        assert isinstance(weight, torch.Tensor)
-        key = f"{path}.base_layer.weight" if targeted else f"{path}.weight"
-        tensors.setdefault(PREFIX + key, weight.detach())
+    for path, module in _embeddings_to_save(adapters, name, save_embedding_layers):
+        own = f"{path}.base_layer" if isinstance(module, AdapterLayer) else path
+        for key, value in _plain(module).state_dict().items():
+            tensors.setdefault(f"{PREFIX}{own}.{key}", value)
     return tensors
 
 
-def _embeddings(
+def _embeddings_to_save(
     adapters: Adapters, name: str, mode: SaveEmbeddings
-) -> list[tuple[str, nn.Module, bool]]:
-    """Input and output embeddings to be saved: path, module, whether it is a target.
+) -> list[tuple[str, nn.Module]]:
+    """Paths and modules of the embeddings whose base weights are saved along.
 
     PEFT's rule: if one of them is a target (by the names it knows), those that are
     targets; if the vocabulary was resized or on request, both.
     """
-    model = adapters.model
-    found = []
-    for get in ("get_input_embeddings", "get_output_embeddings"):
-        try:
-            module = getattr(model, get, lambda: None)()
-        except NotImplementedError:
-            continue
-        path = next((p for p, m in model.named_modules() if m is module), None)
-        if isinstance(module, nn.Module) and path is not None:
-            found.append((path, module))
     targets = {site.path for site in adapters.sites[name]}
     targeted = any(path.rpartition(".")[2] in EMBEDDING_LAYERS for path in targets)
     if mode == "auto":
@@ -159,7 +148,30 @@ def _embeddings(
             log.info("The embeddings' own weights are saved with the adapter.")
     if not mode:
         return []
-    return [(p, m, p in targets) for p, m in found if not targeted or p in targets]
+    return [
+        (path, module)
+        for path, module in _embeddings(adapters.model)
+        if (not targeted or path in targets) and not isinstance(module, ModulesToSaveWrapper)
+    ]
+
+
+def _embeddings(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Paths and modules of the input and the output embeddings, wrapped or not."""
+    found = []
+    for getter in ("get_input_embeddings", "get_output_embeddings"):
+        try:
+            module = getattr(model, getter, lambda: None)()
+        except NotImplementedError:
+            continue
+        path = next((p for p, m in model.named_modules() if m is module), None)
+        if isinstance(module, nn.Module) and path is not None:
+            found.append((path, module))
+    return found
+
+
+def _plain(module: nn.Module) -> nn.Module:
+    """The layer inside an adapter layer."""
+    return module.base_layer if isinstance(module, AdapterLayer) else module
 
 
 def _resized(adapters: Adapters, name: str) -> bool:
@@ -353,9 +365,9 @@ def update(
             f"{source} is not a PEFT adapter: keys begin with {PREFIX}, got {foreign[0]}."
         )
     given = {key.removeprefix(PREFIX): tensor for key, tensor in tensors.items()}
-    bases = _take_embeddings(adapters, given, own)
     for key in [key for key in given if _is_copy(key, own)]:
         del given[key]
+    bases = _take_embeddings(adapters, given, own)
     if isinstance(config, LoraConfig) and config.has_origin:
         _add_origins(given, own)
     try:
@@ -370,12 +382,12 @@ def update(
 
 
 def _is_copy(key: str, own: dict[str, torch.Tensor]) -> bool:
-    """Biases of modules trained whole, which PEFT writes three times with ``bias="all"``."""
+    """Tensors of modules trained whole that PEFT writes again, e.g. with ``bias="all"``."""
     for part in (".original_module.", ".modules_to_save."):
         head, found, tail = key.partition(part)
         # Below the module itself PEFT leaves the adapter's name in the key.
         for rest in (tail, tail.partition(".")[2]):
-            if found and key.endswith(".bias") and f"{head}.{rest}" in own:
+            if found and f"{head}.{rest}" in own:
                 return True
     return False
 
@@ -385,22 +397,19 @@ def _take_embeddings(
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Takes base weights of embeddings out of ``given``: pairs of live and saved weight."""
     pairs = []
-    for path, module in adapters.model.named_modules():
-        if not isinstance(module, nn.Embedding | nn.Linear):
-            continue
-        key = f"{path}.weight"
-        plain = path.removesuffix(".base_layer")
-        is_output = plain.rpartition(".")[2] in EMBEDDING_LAYERS
-        if key not in given or key in own or not (isinstance(module, nn.Embedding) or is_output):
-            continue
-        tensor = given[key]
-        if tensor.shape != module.weight.shape:
-            raise AdapterError(
-                f"the adapter was saved with {tensor.shape[0]} embeddings ({key}), the model has "
-                f"{module.weight.shape[0]}: the vocabulary was resized. Call "
-                f"`model.resize_token_embeddings({tensor.shape[0]})` first."
-            )
-        pairs.append((module.weight.data, given.pop(key)))
+    for path, module in _embeddings(adapters.model):
+        for name, live in _plain(module).state_dict().items():
+            for key in (f"{path}.base_layer.{name}", f"{path}.{name}"):
+                if key not in given or key in own:
+                    continue
+                tensor = given.pop(key)
+                if tensor.shape != live.shape:
+                    raise AdapterError(
+                        f"the adapter was saved with {tensor.shape[0]} embeddings ({key}), the "
+                        f"model has {live.shape[0]}: the vocabulary was resized. Call "
+                        f"`model.resize_token_embeddings({tensor.shape[0]})` first."
+                    )
+                pairs.append((live, tensor))
     return pairs
 
 

@@ -84,8 +84,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Says of PEFT's other names that they are not here."""
-    if name.startswith("__"):
-        raise AttributeError(name)
+    if not name[:1].isupper():
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     raise ImportError(
         f"lorafit.peft has no {name}: it has PEFT's LoRA (with rsLoRA, DoRA, PiSSA, OLoRA). "
         f"Import {name} from peft if you need it, with everything that goes with it."
