@@ -221,9 +221,10 @@ def test_summary_has_what_the_listing_shows(run):
     assert (found.metric, found.base, found.tuned) == ("accuracy", 0.5, 0.8)
 
 
-def test_summary_of_a_damaged_run_is_still_a_line(run):
-    for name in ("config.yaml", "status.json", "eval.json"):
-        (run.path / name).write_text("{{{")
+@pytest.mark.parametrize("content", [b"{{{\n", b"\xff\xfe\n", b"[1]\n", b""])
+def test_summary_of_a_damaged_run_is_still_a_line(run, content):
+    for name in ("config.yaml", "status.json", "eval.json", "metrics.jsonl"):
+        (run.path / name).write_bytes(content)
     found = run.summary
     assert (found.name, found.model, found.status) == ("one", "?", "failed")
 
@@ -250,6 +251,12 @@ def test_metrics_append_truncate_and_leave_out_a_torn_line(run):
     run.append_metrics({"step": 3})
     assert (run.path / "metrics.jsonl").read_text().splitlines()[-1] == '{"step": 3}'
     assert [line["step"] for line in run.metrics] == [1, 2, 3]
+
+
+def test_damaged_metrics_are_one_clear_error(run):
+    (run.path / "metrics.jsonl").write_text('{"step": 1}\nnonsense\n')
+    with pytest.raises(RunError, match=r"cannot read .*metrics\.jsonl"):
+        _ = run.metrics
 
 
 def test_lost_metrics_are_said(run, caplog):

@@ -20,6 +20,7 @@ from typing import Any
 
 import psutil
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from lorafit.units import size
@@ -97,7 +98,7 @@ def versions() -> Iterator[Finding]:
     tested = tested_versions()
     for requirement in map(Requirement, required):
         if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
-            yield _package(requirement, tested.get(requirement.name.lower().replace("_", "-")))
+            yield _package(requirement, tested.get(canonicalize_name(requirement.name)))
 
 
 def _package(requirement: Requirement, tested: str | None) -> Finding:
@@ -129,13 +130,16 @@ def _package(requirement: Requirement, tested: str | None) -> Finding:
 def tested_versions() -> dict[str, str]:
     """Package to version of ``constraints.txt``.
 
-    It stands beside the package where that is installed, and two folders up in a checkout.
+    In a checkout it stands two folders up; an installed package has it in its metadata.
     """
-    here = Path(__file__).parent
-    for path in (here / "constraints.txt", here.parents[1] / "constraints.txt"):
-        if path.is_file():
-            return dict(re.findall(r"^([\w.-]+)==([\w.]+)", path.read_text("utf-8"), re.MULTILINE))
-    return {}
+    checkout = Path(__file__).parents[2] / "constraints.txt"
+    if checkout.is_file():
+        text = checkout.read_text("utf-8")
+    else:
+        own = metadata.distribution("lorafit")
+        text = own.read_text("extra_metadata/constraints.txt") or ""
+    pairs = re.findall(r"^([\w.-]+)==([\w.]+)", text, re.MULTILINE)
+    return {canonicalize_name(name): version for name, version in pairs}
 
 
 def processor() -> Iterator[Finding]:

@@ -262,8 +262,18 @@ class Run:
 
     @property
     def metrics(self) -> Lines:
-        """The lines of ``metrics.jsonl``; a line torn by a crash is left out."""
-        return [json.loads(line) for line in self._metric_lines()]
+        """The lines of ``metrics.jsonl``; a last line torn by a crash is left out.
+
+        Raises:
+            RunError: The file cannot be read, or a line is not JSON.
+        """
+        try:
+            lines = [json.loads(line) for line in self._metric_lines()]
+        except ValueError as error:
+            raise RunError(f'cannot read "{self._metrics_file}": {error}') from error
+        if not all(isinstance(line, dict) for line in lines):
+            raise RunError(f'cannot read "{self._metrics_file}": a line is not a JSON object')
+        return lines
 
     @property
     def summary(self) -> RunSummary:
@@ -284,7 +294,9 @@ class Run:
             found = result.get(side, {}).get(metric, {}).get("value")
             return None if found is None else float(found)
 
-        metrics = self.metrics
+        metrics: Lines = []
+        with contextlib.suppress(RunError):
+            metrics = self.metrics
         return RunSummary(
             name=self.name,
             status=status,
@@ -335,7 +347,9 @@ class Run:
         Raises:
             RunError: It is missing or damaged.
         """
-        value: dict[str, Any] = files.read_json(self.path / name)
+        value = files.read_json(self.path / name)
+        if not isinstance(value, dict):
+            raise RunError(f'cannot read "{self.path / name}": it is not a JSON object')
         return value
 
     def set_status(self, status: Status, message: str | None = None) -> None:
@@ -435,12 +449,13 @@ class Run:
 
     @property
     def _status(self) -> dict[str, Any]:
-        try:
-            status: dict[str, Any] = files.read_json(self._status_file)
-        except RunError:
-            # A damaged status must not make the results unreadable.
-            return {"status": "failed", "message": "status.json is missing or damaged"}
-        return status
+        status: Any = None
+        with contextlib.suppress(RunError):
+            status = files.read_json(self._status_file)
+        if isinstance(status, dict) and "status" in status:
+            return status
+        # A damaged status must not make the results unreadable.
+        return {"status": "failed", "message": "status.json is missing or damaged"}
 
     @functools.cached_property
     def _created_at(self) -> str:
@@ -449,6 +464,9 @@ class Run:
     def _metric_lines(self) -> Sequence[str]:
         if not self._metrics_file.is_file():
             return []
-        text = self._metrics_file.read_text(encoding="utf-8")
+        try:
+            text = self._metrics_file.read_text(encoding="utf-8")
+        except OSError as error:
+            raise RunError(f'cannot read "{self._metrics_file}": {error.strerror}') from error
         lines = text.split("\n")
         return lines[:-1]

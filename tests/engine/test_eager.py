@@ -1,8 +1,8 @@
 import pytest
 import torch
-from tests.train import toy
 
 from lorafit.engine.eager import EagerEngine, evaluating
+from tests.training import toy
 
 
 @pytest.fixture

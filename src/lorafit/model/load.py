@@ -60,6 +60,9 @@ class LoadedModel:
     """What the adapter's ``base_model_name_or_path`` gets: the Hub id, the absolute path of
     a local folder or file, or the ``package:`` name (which holds on every machine);
     ``None``: a live model that does not say where it is from."""
+    resized_head: bool = False
+    """The checkpoint has a head of another shape: loading the base again needs
+    ``ignore_mismatched_sizes=True``."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +134,14 @@ def load_model(config: ModelConfig, task: Task) -> LoadedModel:
     new = new_modules(model, missing, name)
     say_new(model, new, name)
     new = add_relabelled(model, new, stored_labels, name)
-    return LoadedModel(model, tokenizer, new, source=name, base_name=source.base_name)
+    return LoadedModel(
+        model,
+        tokenizer,
+        new,
+        source=name,
+        base_name=source.base_name,
+        resized_head=bool(info["mismatched_keys"]),
+    )
 
 
 def from_live(
@@ -157,6 +167,8 @@ def from_live(
         )
     task.check(model)
     name = model.name_or_path or None
+    if name is not None and Path(name).exists():
+        name = str(Path(name).absolute())
     if tokenizer is None:
         if name is None:
             raise ModelError(

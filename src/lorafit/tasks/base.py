@@ -8,7 +8,8 @@ predict and evaluate without the training data.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -33,6 +34,13 @@ class Task(ABC):
     metric: ClassVar[str]
     """The headline metric, a key of `metrics`."""
     greater_is_better: ClassVar[bool]
+
+    text: tuple[str, ...]
+    """The text columns."""
+    label: Any
+    """The label column; ``None`` for a task without labels."""
+    reasons: Mapping[str, str] = MappingProxyType({})
+    """Why ``text`` and ``label`` are what they are, for the run's record."""
 
     @classmethod
     @abstractmethod

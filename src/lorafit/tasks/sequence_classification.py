@@ -56,6 +56,8 @@ class SequenceClassification(Task):
     metric: ClassVar[str] = "accuracy"
     greater_is_better: ClassVar[bool] = True
 
+    label: str
+
     def __init__(self, text: Sequence[str], label: str, label_names: Sequence[str]) -> None:
         """Binds the task to columns and classes.
 
@@ -95,7 +97,9 @@ class SequenceClassification(Task):
         assert columns.label is not None  # choose_columns raises when it finds none
         names = read_label_names(splits, columns.label)
         log.info("%s classes: %s", len(names), listed(names))
-        return cls(columns.text, columns.label, names)
+        task = cls(columns.text, columns.label, names)
+        task.reasons = {"text": columns.text_reason, "label": columns.label_reason}
+        return task
 
     def model_kwargs(self) -> dict[str, Any]:
         """The number and the names of the labels."""

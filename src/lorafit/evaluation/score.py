@@ -1,0 +1,148 @@
+"""What a model says on a split, and how sure the metrics made of it are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+import torch
+from datasets import Dataset
+from scipy import stats
+
+from lorafit.data.batches import evaluation_order
+from lorafit.data.values import column_table
+from lorafit.engine.base import Engine
+from lorafit.errors import DataError, DivergenceError
+from lorafit.evaluation.bootstrap import Sample, percentiles, resampled
+from lorafit.tasks.base import Task
+from lorafit.tasks.labels import UNKNOWN
+
+Interval = dict[str, float]
+"""``value``, ``low`` and ``high``."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """A model's answers, in the order of the data.
+
+    Attributes:
+        logits: ``(n, ...)``, float32.
+        labels: ``(n, ...)``, int64.
+        losses: ``(n,)``, nats per example, float32.
+    """
+
+    logits: np.ndarray
+    labels: np.ndarray
+    losses: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.losses)
+
+
+def score(engine: Engine, task: Task, encoded: Dataset, batch_size: int) -> Scores:
+    """Computes logits and losses of every example, in evaluation mode.
+
+    Examples of similar length share a batch, the longest first; the results are in the
+    order of the data.
+
+    Args:
+        engine: Computes the logits.
+        task: Defines the losses.
+        encoded: The encoded split.
+        batch_size: Examples per batch.
+
+    Raises:
+        DataError: There are no examples.
+        DivergenceError: Logits are not finite.
+    """
+    if len(encoded) == 0:
+        raise DataError("there are 0 examples to score.")
+    tokens = column_table(encoded, ["input_ids"]).column("input_ids")
+    order = evaluation_order(pc.list_value_length(tokens).to_pylist(), batch_size)
+    logits, labels, losses = [], [], []
+    for indices in order.batches:
+        batch = engine.collate(encoded.__getitems__(indices))
+        batch_logits = engine.logits(batch).detach().float()
+        batch_labels = torch.as_tensor(batch["labels"], device=batch_logits.device)
+        losses.append(task.losses(batch_logits, batch_labels).detach().float().cpu().numpy())
+        logits.append(batch_logits.cpu().numpy())
+        labels.append(batch_labels.cpu().numpy())
+    result = Scores(
+        np.concatenate(logits)[order.inverse],
+        np.concatenate(labels)[order.inverse],
+        np.concatenate(losses)[order.inverse],
+    )
+    finite = np.isfinite(result.logits.reshape(len(result), -1)).all(axis=1)
+    if not finite.all():
+        raise DivergenceError(
+            f"the model gives logits that are not finite for {(~finite).sum():,} of "
+            f"{len(result):,} examples (the first is example {int(np.argmin(finite)) + 1}). "
+            "With float16 weights, use bfloat16 or float32; otherwise the training diverged."
+        )
+    return result
+
+
+def intervals(
+    scores: Scores, task: Task, confidence: float = 0.95, seed: int = 0
+) -> dict[str, Interval]:
+    """Returns every metric of the task, and ``nll``, each with its interval.
+
+    Accuracy has Wilson's interval; ``nll`` (mean loss, nats per example) Student's t; all
+    other metrics the percentile bootstrap over examples.
+
+    Args:
+        scores: Of labelled examples.
+        task: Names the metrics.
+        confidence: Level of the intervals.
+        seed: Of the bootstrap.
+
+    Raises:
+        DataError: Examples have no label.
+    """
+    check_labelled(scores)
+    result: dict[str, Interval] = {}
+    for number, (name, metric) in enumerate(task.metrics.items()):
+        value = metric(scores.logits, scores.labels)
+        if name == "accuracy" and scores.labels.ndim == 1:
+            low, high = wilson(round(value * len(scores)), len(scores), confidence)
+        else:
+            random = np.random.default_rng([seed, number])
+            sample = Sample(scores.labels, (scores.logits,))
+            low, high = percentiles(resampled(name, metric, sample, random)[0], confidence)
+        result[name] = {"value": value, "low": low, "high": high}
+    value, low, high = mean_interval(scores.losses, confidence)
+    result["nll"] = {"value": value, "low": low, "high": high}
+    return result
+
+
+def wilson(successes: int, count: int, confidence: float) -> tuple[float, float]:
+    """Returns Wilson's score interval of a proportion."""
+    found: Any = stats.binomtest(successes, count).proportion_ci(confidence, method="wilson")
+    return float(found.low), float(found.high)
+
+
+def mean_interval(values: np.ndarray, confidence: float) -> tuple[float, float, float]:
+    """Returns mean, low and high of Student's t interval; one value has no spread."""
+    values = values.astype(np.float64)
+    mean = float(values.mean())
+    spread = float(stats.sem(values)) if len(values) > 1 else 0.0
+    if spread == 0.0:
+        return mean, mean, mean
+    low, high = stats.t.interval(confidence, len(values) - 1, loc=mean, scale=spread)
+    return mean, float(low), float(high)
+
+
+def check_labelled(scores: Scores) -> None:
+    """Refuses scores of examples without labels.
+
+    Raises:
+        DataError: An example has no label, so that it cannot be right or wrong.
+    """
+    unknown = (scores.labels.reshape(len(scores), -1) == UNKNOWN).all(axis=1)
+    if unknown.any():
+        raise DataError(
+            f"{unknown.sum():,} of {len(scores):,} examples have no label, so they cannot be "
+            "scored. Give data with the label column, or use predict."
+        )

@@ -1,0 +1,356 @@
+"""The model card: what the adapter is, how it was made, how good it is, how to load it.
+
+Only facts that were measured or set are printed. The licence is left out unless it is known;
+Hub ids go into the metadata only if they are Hub ids.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCardData
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from lorafit import files
+from lorafit.config import Config
+from lorafit.paths import PACKAGE_PREFIX
+from lorafit.run import Choice
+from lorafit.tasks.base import Task
+
+FILE = "README.md"
+FOLDER = "path/to/this/folder"
+"""Stands for the adapter's place in the snippets."""
+
+_PIPELINE = {"SEQ_CLS": "text-classification", "TOKEN_CLS": "token-classification"}
+"""PEFT's task type to the Hub's pipeline tag."""
+_HUB_METRICS = {"accuracy": "accuracy", "macro_f1": "f1"}
+"""Our metric to the Hub's."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """The facts of one adapter."""
+
+    config: Config
+    """The resolved settings of the run."""
+    task: Task
+    base_name: str | None
+    """`LoadedModel.base_name`."""
+    rows: Mapping[str, int]
+    """Split to encoded rows."""
+    max_length: int
+    adapter: Mapping[str, Any]
+    """The content of ``adapter_config.json``."""
+    choices: Mapping[str, Choice] = field(default_factory=dict)
+    """What was chosen automatically, by setting."""
+    evaluation: Mapping[str, Any] = field(default_factory=dict)
+    """The content of ``eval.json``."""
+    versions: Mapping[str, str | None] = field(default_factory=dict)
+    """Package to version."""
+    trainable_parameters: int | None = None
+    steps: int | None = None
+    """Optimizer steps that were trained."""
+    title: str | None = None
+    """Heading; ``None``: made from the base model and the data."""
+    data_hub_id: str | None = None
+    """Set only if the data came from the Hub."""
+    license: str | None = None
+    """SPDX-style id as the Hub spells it, if known."""
+    resized_head: bool = False
+    """`LoadedModel.resized_head`."""
+
+
+def render(card: Card) -> str:
+    """Returns the card as Markdown with YAML metadata."""
+    environment = Environment(
+        loader=PackageLoader("lorafit.export", "."),
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,
+    )
+    environment.filters["cell"] = _cell
+    values = card.task.to_dict()
+    evaluation = card.evaluation
+    return environment.get_template("card.md.j2").render(
+        metadata=metadata(card).to_yaml().strip(),
+        title=_title(card),
+        method=_method(card),
+        base_link=_base_link(card),
+        task=card.task.name.replace("_", " "),
+        evaluation=evaluation,
+        confidence=f"{100 * card.config.run.confidence:g} %",
+        results=_results(evaluation),
+        handoff=_handoff(evaluation),
+        labels=values.get("label_names", []),
+        facts=_facts(card),
+        peft_snippet=peft_snippet(card),
+        lorafit_snippet=lorafit_snippet(card),
+    )
+
+
+def write(card: Card, folder: Path) -> Path:
+    """Writes ``README.md`` into the adapter's folder, all or nothing.
+
+    Raises:
+        RunError: It cannot be written.
+    """
+    path = folder / FILE
+    files.write_text(path, render(card))
+    return path
+
+
+def metadata(card: Card) -> ModelCardData:
+    """Returns the metadata as the Hub defines it."""
+    tuned: Mapping[str, Any] = card.evaluation.get("tuned", {})
+    kind = _PIPELINE.get(card.task.task_type)
+    data = card.data_hub_id or card.config.data.path
+    results = [
+        EvalResult(
+            task_type=kind or "other",
+            dataset_type=card.data_hub_id or "other",
+            dataset_name=data,
+            dataset_split=card.evaluation.get("split", "test"),
+            metric_type=hub_name,
+            metric_name=name.replace("_", " "),
+            metric_value=round(float(tuned[name]["value"]), 4),
+        )
+        for name, hub_name in _HUB_METRICS.items()
+        if name in tuned
+    ]
+    return ModelCardData(
+        base_model=_hub_id(card),
+        datasets=[card.data_hub_id] if card.data_hub_id else None,
+        library_name="peft",
+        license=card.license,
+        metrics=[_HUB_METRICS[name] for name in tuned if name in _HUB_METRICS] or None,
+        model_name=_title(card) if results else None,
+        eval_results=results or None,
+        pipeline_tag=kind,
+        tags=["lora", "lorafit"],
+    )
+
+
+def peft_snippet(card: Card, adapter: str = FOLDER) -> str:
+    """Returns code that loads and uses the adapter with peft and transformers alone.
+
+    It defines ``model``, ``tokenizer`` and ``probabilities``.
+    """
+    auto = card.task.auto_model.__name__
+    labels: list[str] = card.task.to_dict().get("label_names", [])
+    base, options = _base(card)
+    in_package = (card.base_name or "").startswith(PACKAGE_PREFIX)
+    imports = ["from importlib.resources import files", ""] if in_package else []
+    named = ", ".join(f"{index}: {_quoted(name)}" for index, name in enumerate(labels))
+    numbered = ", ".join(f"{_quoted(name)}: {index}" for index, name in enumerate(labels))
+    arguments = [base, *options, "id2label=id2label", f"label2id={{{numbered}}}"]
+    dtype = card.config.model.dtype
+    if dtype != "auto":
+        arguments.append(f"dtype={_quoted(dtype)}")
+    if card.resized_head:
+        arguments.append("ignore_mismatched_sizes=True")
+    joined = "".join(f"    {argument},\n" for argument in arguments)
+    return "\n".join(
+        [
+            *imports,
+            "import torch",
+            "from peft import PeftModel",
+            f"from transformers import {auto}, AutoTokenizer",
+            "",
+            f"adapter = {_quoted(adapter)}",
+            f"id2label = {{{named}}}",
+            f"base = {auto}.from_pretrained(\n{joined})",
+            "tokenizer = AutoTokenizer.from_pretrained(adapter)",
+            "base.config.pad_token_id = tokenizer.pad_token_id",
+            "model = PeftModel.from_pretrained(base, adapter).eval()",
+            "",
+            f"inputs = tokenizer({_example(card)}, truncation=True, "
+            f'max_length={card.max_length}, return_tensors="pt")',
+            "with torch.no_grad():",
+            "    probabilities = model(**inputs).logits.softmax(dim=-1)[0]",
+            "print({id2label[i]: round(p, 3) for i, p in enumerate(probabilities.tolist())})",
+        ]
+    )
+
+
+def lorafit_snippet(card: Card, adapter: str = FOLDER) -> str:
+    """Returns code that uses the adapter with lorafit."""
+    example = _example(card)
+    text = f"({example})" if len(_text_columns(card)) == 2 else example
+    return f"import lorafit\n\nprint(lorafit.predict({_quoted(adapter)}, [{text}]))"
+
+
+def _text_columns(card: Card) -> list[str]:
+    columns: list[str] = card.task.to_dict().get("text", ["text"])
+    return columns
+
+
+def _example(card: Card) -> str:
+    return '"a first text", "a second text"' if len(_text_columns(card)) == 2 else '"a text"'
+
+
+def _base(card: Card) -> tuple[str, list[str]]:
+    """The base model as a Python expression, and further arguments to load it."""
+    name = card.base_name or "the base model"
+    options = []
+    gguf_file = card.config.model.gguf_file
+    if name.lower().endswith(".gguf"):
+        name, _, gguf_file = name.rpartition("/")
+    if name.startswith(PACKAGE_PREFIX):
+        package, *inside = name.removeprefix(PACKAGE_PREFIX).strip("/").split("/")
+        place = f"files({_quoted(package.replace('-', '_'))})"
+        for part in inside:
+            place += f" / {_quoted(part)}"
+        expression = f"str({place})"
+    else:
+        expression = _quoted(name)
+    if gguf_file is not None:
+        options.append(f"gguf_file={_quoted(gguf_file)}")
+    if card.config.model.revision is not None and _hub_id(card):
+        options.append(f"revision={_quoted(card.config.model.revision)}")
+    if card.config.model.trust_remote_code:
+        options.append("trust_remote_code=True")
+    return expression, options
+
+
+def _hub_id(card: Card) -> str | None:
+    """The base model's Hub id, if it can be one."""
+    name = card.base_name
+    if name is None or name.startswith(PACKAGE_PREFIX) or Path(name).is_absolute():
+        return None
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return None
+    return name
+
+
+def _base_link(card: Card) -> str:
+    hub_id = _hub_id(card)
+    if hub_id:
+        return f"[{hub_id}](https://huggingface.co/{hub_id})"
+    return f"`{card.base_name}`" if card.base_name else "a model given in memory"
+
+
+def _title(card: Card) -> str:
+    if card.title:
+        return card.title
+    base = (card.base_name or "model").removeprefix(PACKAGE_PREFIX).rstrip("/")
+    name = base.rpartition("/")[2] if base.count("/") > 1 or _hub_id(card) else base
+    data = card.data_hub_id or Path(card.config.data.path).name
+    return f"{name} on {data}"
+
+
+def _method(card: Card) -> str:
+    names = {"lora": "LoRA", "dora": "DoRA"}
+    method = card.config.adapter.method
+    return "DoRA" if card.adapter.get("use_dora") else names.get(method, method)
+
+
+def _results(evaluation: Mapping[str, Any]) -> list[list[str]]:
+    base: Mapping[str, Any] = evaluation.get("base", {})
+    tuned: Mapping[str, Any] = evaluation.get("tuned", {})
+    paired: Mapping[str, Any] = evaluation.get("paired", {})
+    return [
+        [
+            "NLL (nats per example)" if name == "nll" else name.replace("_", " "),
+            _interval(base.get(name), "value"),
+            _interval(tuned[name], "value"),
+            _interval(paired.get(name), "difference", sign="+"),
+        ]
+        for name in tuned
+    ]
+
+
+def _interval(found: Mapping[str, float] | None, key: str, sign: str = "") -> str:
+    if not found:
+        return ""
+    middle, low, high = (format(found[k], f"{sign}.3f") for k in (key, "low", "high"))
+    return f"{middle} [{low}, {high}]"
+
+
+def _handoff(evaluation: Mapping[str, Any]) -> list[str]:
+    handoff: Mapping[str, float] = evaluation.get("handoff", {})
+    return [f"{name.removesuffix('_max_abs_diff')} {value:.1e}" for name, value in handoff.items()]
+
+
+def _facts(card: Card) -> list[tuple[str, str, str]]:
+    """Name, value and reason of everything that was set or chosen."""
+    train = card.config.train
+    adapter = card.adapter
+    rows = ", ".join(f"{count:,} {split}" for split, count in card.rows.items())
+    found: list[tuple[str, Any, str]] = [
+        ("base model", card.base_name, ""),
+        ("data", card.data_hub_id or card.config.data.path, ""),
+        ("rows", rows, ""),
+        ("text", " and ".join(_text_columns(card)), ""),
+        ("label", card.task.to_dict().get("label"), ""),
+        ("max_length", card.max_length, ""),
+        *((name, adapter.get(name), _reason(card, name)) for name in _ADAPTER_FACTS),
+        ("trainable parameters", card.trainable_parameters, ""),
+        ("learning_rate", train.learning_rate, _reason(card, "learning_rate")),
+        ("lr_scheduler_type", train.lr_scheduler_type, ""),
+        ("num_train_epochs", None if train.max_steps else train.num_train_epochs, ""),
+        ("max_steps", train.max_steps, ""),
+        ("steps trained", card.steps, ""),
+        (
+            "batch size",
+            train.per_device_train_batch_size * train.gradient_accumulation_steps,
+            "per device" if train.gradient_accumulation_steps == 1 else "per device, accumulated",
+        ),
+        ("seed", card.config.seed, ""),
+        ("dtype of the base", card.config.model.dtype, ""),
+        (
+            "versions",
+            ", ".join(f"{name} {version}" for name, version in card.versions.items() if version),
+            "",
+        ),
+    ]
+    return [
+        (name, _value(value), reason)
+        for name, value, reason in found
+        if value is not None and value is not False and value != [] and value != ""
+    ]
+
+
+_ADAPTER_FACTS = (
+    *("r", "lora_alpha", "lora_dropout", "target_modules", "modules_to_save"),
+    *("use_rslora", "use_dora", "init_lora_weights", "rank_pattern", "alpha_pattern"),
+)
+
+
+def _reason(card: Card, name: str) -> str:
+    choice = card.choices.get(name)
+    return choice.reason if choice else ""
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}" if value >= 10_000 else str(value)
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, list | tuple | set):
+        return ", ".join(sorted(map(str, value)))
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}: {item}" for key, item in value.items())
+    return str(value)
+
+
+def _cell(value: Any) -> str:
+    """Text that cannot break out of a Markdown table's cell."""
+    text = " ".join(str(value).split())
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("`", "\\`")
+
+
+def _quoted(text: str) -> str:
+    """Text as a Python literal; JSON's strings are Python's."""
+    return json.dumps(text, ensure_ascii=False)

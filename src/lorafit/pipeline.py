@@ -1,0 +1,337 @@
+"""The stages of a run, each one function: problem, subject, result.
+
+`lorafit.api` strings them together; the commands and the tuner reuse them one by one.
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import json
+import logging
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset, DatasetDict
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from lorafit import files
+from lorafit.adapt import Adapters
+from lorafit.config import Config, ModelConfig
+from lorafit.data.carve import carve
+from lorafit.data.source import load_splits
+from lorafit.engine.base import Engine
+from lorafit.engine.eager import EagerEngine
+from lorafit.errors import ConfigError
+from lorafit.evaluation.compare import paired
+from lorafit.evaluation.handoff import TOLERANCE, check_handoff
+from lorafit.evaluation.score import Scores, intervals, score
+from lorafit.export import peft as peft_format
+from lorafit.export.card import Card
+from lorafit.export.card import write as write_card
+from lorafit.hardware import fast_bf16
+from lorafit.methods import methods
+from lorafit.methods.base import MethodConfig
+from lorafit.model import load
+from lorafit.model.load import LoadedModel
+from lorafit.report.html import write_report
+from lorafit.run import Run
+from lorafit.tasks import tasks
+from lorafit.tasks.base import Task
+from lorafit.training.loop import FitResult
+from lorafit.training.seed import seed_everything
+
+log = logging.getLogger(__name__)
+
+FACTS = "lorafit.json"
+"""File in the adapter's folder: the task with its labels, and how the base was loaded."""
+
+HANDOFF_EXAMPLES = 64
+"""Test examples on which the saved and the merged adapter are compared with the live one."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is to be learned: the task and its three disjoint splits, as rows."""
+
+    task: Task
+    splits: DatasetDict
+
+
+@dataclass
+class Subject:
+    """What learns it: a model with one adapter on it, the encoded splits, and the engine."""
+
+    loaded: LoadedModel
+    adapters: Adapters
+    engine: Engine
+    encoded: dict[str, Dataset]
+    max_length: int
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """The adapted model."""
+        return self.loaded.model
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """Its tokenizer."""
+        return self.loaded.tokenizer
+
+
+def pose(data: Any, config: Config) -> Problem:
+    """Reads the data, chooses columns and task, and carves missing splits off.
+
+    Raises:
+        DataError: The data cannot be read, or not be trained on.
+    """
+    splits = load_splits(data, config.data)
+    task = tasks[config.task or "sequence_classification"].from_data(splits, config.data)
+    return Problem(task, carve(splits, task.label, config.data, config.seed, text=task.text))
+
+
+def load_base(
+    model: Any,
+    tokenizer: Any,
+    config: ModelConfig,
+    task: Task,
+    seed: int,
+    deterministic: bool = False,
+) -> LoadedModel:
+    """Loads the base model, or takes a live one; a new head is initialised under the seed."""
+    seed_everything(seed, deterministic)
+    if isinstance(model, PreTrainedModel):
+        return load.from_live(model, tokenizer, task)
+    return load.load_model(config, task)
+
+
+def adapter_config(config: Config, loaded: LoadedModel, task: Task) -> MethodConfig:
+    """The method's own settings, with the head and the names that go on disk filled in.
+
+    Raises:
+        ConfigError: A setting is unknown or wrong.
+    """
+    settings = dict(config.adapter.settings)
+    whole = [*(settings.pop("modules_to_save", None) or []), *loaded.new_modules]
+    settings["modules_to_save"] = list(dict.fromkeys(whole)) or None
+    settings["task_type"] = settings.get("task_type") or task.task_type
+    settings["base_model_name_or_path"] = loaded.base_name
+    settings["revision"] = config.model.revision
+    return methods[config.adapter.method].config_class(**settings)
+
+
+def make_engine(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: Task, config: Config
+) -> Engine:
+    """The engine that trains this model."""
+    engine = EagerEngine(model, task, tokenizer)
+    fast, why = fast_bf16(engine.device)
+    engine.autocast = fast if config.train.bf16 is None else config.train.bf16
+    log.info("computing in %s: %s", "bfloat16" if engine.autocast else "float32", why)
+    return engine
+
+
+def prepare(problem: Problem, config: Config, model: Any = None, tokenizer: Any = None) -> Subject:
+    """Loads the model, encodes the splits, adds a fresh adapter.
+
+    The seed is set before the head and before the adapter are initialised: the same seed
+    gives the same adapter, bit for bit, whatever was drawn before.
+    """
+    loaded = load_base(
+        model, tokenizer, config.model, problem.task, config.seed, config.deterministic
+    )
+    limit = load.max_length(config.data.max_length, loaded.tokenizer, loaded.model)
+    encoded = {
+        name: problem.task.encode(rows, loaded.tokenizer, limit)
+        for name, rows in problem.splits.items()
+    }
+    seed_everything(config.seed, config.deterministic)
+    adapters = Adapters(loaded.model)
+    sites = adapters.add(adapter_config(config, loaded, problem.task))
+    trainable = sum(p.numel() for p in adapters.trainable().values())
+    total = sum(p.numel() for p in loaded.model.parameters())
+    log.info(
+        "adapter: %s on %d layers, %s of %s parameters train (%.2f %%)",
+        config.adapter.method,
+        len(sites),
+        f"{trainable:,}",
+        f"{total:,}",
+        100 * trainable / total,
+    )
+    engine = make_engine(loaded.model, loaded.tokenizer, problem.task, config)
+    return Subject(loaded, adapters, engine, encoded, limit)
+
+
+def measure(
+    adapters: Adapters,
+    tokenizer: PreTrainedTokenizerBase,
+    encoded: Dataset,
+    task: Task,
+    batch: int,
+) -> tuple[Scores, Scores]:
+    """Scores the base model and the tuned one on the same examples.
+
+    In the format of the weights, without autocast: what whoever loads the adapter gets.
+    """
+    model = adapters.model
+    assert isinstance(model, PreTrainedModel)
+    engine = EagerEngine(model, task, tokenizer)
+    with adapters.disabled():
+        base = score(engine, task, encoded, batch)
+    return base, score(engine, task, encoded, batch)
+
+
+def evaluation(base: Scores, tuned: Scores, task: Task, config: Config) -> dict[str, Any]:
+    """The content of ``eval.json``, less the hand-off."""
+    level, seed = config.run.confidence, config.seed
+    return {
+        "split": "test",
+        "n": len(tuned.losses),
+        "metric": task.metric,
+        "confidence": level,
+        "base": intervals(base, task, level, seed),
+        "tuned": intervals(tuned, task, level, seed),
+        "paired": paired(base, tuned, task, level, seed),
+    }
+
+
+def verify_handoff(
+    adapter: Path, subject: Subject, problem: Problem, config: Config, live: bool
+) -> dict[str, float]:
+    """Loads the saved adapter onto the base again, merges it, and compares logits.
+
+    The base is read from its source again, so that this is what the receiver does. A live
+    model has no source: there the adapter is taken off it, which restores it bit for bit.
+    The subject's adapter is unloaded.
+
+    Raises:
+        HandoffError: Reloaded or merged, the model computes something else.
+    """
+    task = problem.task
+    rows = subject.encoded["test"].select(
+        range(min(HANDOFF_EXAMPLES, len(subject.encoded["test"])))
+    )
+    batch = config.train.per_device_eval_batch_size
+
+    def logits(loaded: LoadedModel) -> Any:
+        return score(EagerEngine(loaded.model, task, loaded.tokenizer), task, rows, batch).logits
+
+    trained = logits(subject.loaded)
+    with subject.adapters.disabled():
+        untuned = logits(subject.loaded)
+    dtype = subject.model.dtype
+    subject.adapters.unload()
+    loaded = subject.loaded
+    if not live:
+        # Another random head: what the adapter does not bring along must not go unnoticed.
+        torch.manual_seed(config.seed + 1)
+        loaded = load.load_model(config.model, task)
+    again = peft_format.load(loaded.model, adapter)
+    reloaded = logits(loaded)
+    again.merge()
+    merged = logits(loaded)
+    again.unload()
+    gc.collect()
+    return check_handoff(
+        trained,
+        reloaded=reloaded,
+        merged=merged,
+        base=untuned,
+        tolerance=TOLERANCE[str(dtype).removeprefix("torch.")],
+    )
+
+
+def adapter_facts(subject: Subject, task: Task, config: Config) -> dict[str, Any]:
+    """What `lorafit.load` needs beyond PEFT's files, so that the folder stands alone."""
+    return {
+        "task": task.to_dict(),
+        "max_length": subject.max_length,
+        "model": config.model.model_dump(),
+        "seed": config.seed,
+    }
+
+
+def finish(
+    run: Run, problem: Problem, subject: Subject, config: Config, result: FitResult, live: bool
+) -> None:
+    """Saves the adapter, measures it, proves the hand-off, writes card and report.
+
+    The test split is read here for the first time. The run says done only after the saved
+    and the merged adapter computed what the trained one computes.
+    """
+    task, adapters = problem.task, subject.adapters
+    adapter = run.path / "adapter"
+    peft_format.save(adapters, adapter)
+    subject.tokenizer.save_pretrained(adapter)
+    files.write_json(adapter / FACTS, adapter_facts(subject, task, config))
+    batch = config.train.per_device_eval_batch_size
+    base, tuned = measure(adapters, subject.tokenizer, subject.encoded["test"], task, batch)
+    outcome = evaluation(base, tuned, task, config)
+    trainable = sum(p.numel() for p in adapters.trainable().values())
+    total = sum(p.numel() for p in subject.model.parameters())
+    outcome["handoff"] = verify_handoff(adapter, subject, problem, config, live)
+    outcome["training"] = asdict(result) | {
+        "trainable_parameters": trainable,
+        "total_parameters": total,
+        "rows": {name: len(rows) for name, rows in subject.encoded.items()},
+    }
+    run.write_json("eval.json", outcome)
+    write_card(
+        Card(
+            config=config,
+            task=task,
+            base_name=subject.loaded.base_name,
+            rows={name: len(rows) for name, rows in subject.encoded.items()},
+            max_length=subject.max_length,
+            adapter=files.read_json(adapter / "adapter_config.json"),
+            choices=run.choices,
+            evaluation=outcome,
+            versions=run.environment["versions"],
+            trainable_parameters=trainable,
+            steps=result.steps,
+            resized_head=subject.loaded.resized_head,
+        ),
+        adapter,
+    )
+    run.set_status("done")
+    write_report(run.path)
+
+
+def test_rows(data: Any, config: Config, task: Task) -> Dataset:
+    """The rows `evaluate` scores: other data, or the run's own test split, carved again.
+
+    Raises:
+        DataError: The data cannot be read or lacks the task's columns.
+    """
+    if data is None:
+        return pose(config.data.path, config).splits["test"]
+    splits = load_splits(data, config.data)
+    return splits["test"] if "test" in splits else next(iter(splits.values()))
+
+
+def fingerprint(problem: Problem) -> dict[str, Any]:
+    """Rows and a hash of each split: whether two runs saw the same data."""
+    return {
+        name: {"rows": len(rows), "sha256": _hash(rows)} for name, rows in problem.splits.items()
+    }
+
+
+def _hash(rows: Dataset) -> str:
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(json.dumps(row, sort_keys=True, default=str).encode())
+    return digest.hexdigest()
+
+
+def check_live(model: Any, tokenizer: Any) -> None:
+    """Refuses a live model without its tokenizer.
+
+    Raises:
+        ConfigError: The tokenizer is missing.
+    """
+    if isinstance(model, PreTrainedModel) and tokenizer is None:
+        raise ConfigError(
+            "a live model needs its tokenizer: lorafit.train(model, data, tokenizer=tokenizer)."
+        )

@@ -1,0 +1,99 @@
+"""What a run would do and cost, without training: two measured steps, then arithmetic."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from lorafit.config import Config
+from lorafit.data.batches import BatchOrder
+from lorafit.model.sites import Site
+from lorafit.pipeline import Problem, Subject
+from lorafit.training.memory import peak_memory_bytes
+
+SAMPLED_BATCHES = 3
+"""Batches of typical length that are timed, after one that is not (it warms caches up)."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `lorafit plan` shows.
+
+    Attributes:
+        config: The resolved configuration.
+        origins: Where each setting came from.
+        task: Name of the task.
+        rows: Rows of each split.
+        sites: The layers that would be adapted.
+        trainable_parameters: Adapter and head.
+        total_parameters: All parameters of the adapted model.
+        steps: Optimizer steps, if training does not stop early.
+        time_s: Estimated seconds of training, evaluations included.
+        peak_memory_bytes: Memory the measured steps took.
+    """
+
+    config: Config
+    origins: dict[str, str]
+    task: str
+    rows: dict[str, int]
+    sites: list[Site]
+    trainable_parameters: int
+    total_parameters: int
+    steps: int
+    time_s: float
+    peak_memory_bytes: int
+
+
+def estimate(problem: Problem, subject: Subject, config: Config, origins: dict[str, str]) -> Plan:
+    """Times a few forward and backward passes; weights stay as they are.
+
+    The longest batches decide the memory, typical ones the time: one batch of the longest
+    examples is run first, then batches as the first epoch would draw them.
+    """
+    train, settings = subject.encoded["train"], config.train
+    lengths = [len(ids) for ids in train["input_ids"]]
+    batch = min(settings.per_device_train_batch_size, len(lengths))
+    longest = np.argsort(lengths)[-batch:].tolist()
+    _step_s(subject, longest)
+
+    batches = BatchOrder(lengths, batch, config.seed).epoch(0)
+    sample = batches[:: max(1, len(batches) // SAMPLED_BATCHES)][:SAMPLED_BATCHES]
+    tokens = sum(lengths[i] for indices in sample for i in indices)
+    seconds = sum(_step_s(subject, indices) for indices in sample)
+    per_token_s = seconds / max(tokens, 1)
+    for parameter in subject.adapters.trainable().values():
+        parameter.grad = None
+
+    per_step = settings.per_device_train_batch_size * settings.gradient_accumulation_steps
+    per_epoch = math.ceil(len(lengths) / per_step)
+    steps = settings.max_steps or math.ceil(per_epoch * settings.num_train_epochs)
+    epochs = steps / per_epoch
+    evaluations = max(1, steps // (settings.eval_steps or max(1, per_epoch // 4)))
+    # Frozen weights need no gradient: a step is 2N operations a token forward and 2N back,
+    # an evaluation only the first half.
+    held_out = sum(len(ids) for ids in subject.encoded["validation"]["input_ids"])
+    return Plan(
+        config=config,
+        origins=origins,
+        task=problem.task.name,
+        rows={name: len(rows) for name, rows in subject.encoded.items()},
+        sites=subject.adapters.sites["default"],
+        trainable_parameters=sum(p.numel() for p in subject.adapters.trainable().values()),
+        total_parameters=sum(p.numel() for p in subject.model.parameters()),
+        steps=steps,
+        time_s=per_token_s * (sum(lengths) * epochs + evaluations * held_out / 2),
+        peak_memory_bytes=peak_memory_bytes(),
+    )
+
+
+def _step_s(subject: Subject, indices: list[int]) -> float:
+    """Seconds of one forward and backward pass over some examples."""
+    examples = [subject.encoded["train"][i] for i in indices]
+    start = time.perf_counter()
+    subject.model.train()
+    subject.engine.forward_backward(subject.engine.collate(examples), 1.0 / len(examples))
+    subject.model.train(False)
+    return time.perf_counter() - start

@@ -1,0 +1,113 @@
+"""Keeps the books of a run: metrics.jsonl, the trackers, and what is shown meanwhile."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+
+from lorafit.run import Run
+from lorafit.training.memory import peak_memory_bytes
+from lorafit.training.progress import Progress, Update
+from lorafit.training.state import Tally, TrainState
+from lorafit.training.stepper import Outcome
+from lorafit.training.steps import Step, StepPlan
+from lorafit.training.trackers import Trackers
+
+_SMOOTHING = 0.9
+
+
+class Reporter:
+    """Counts steps into the state and reports them.
+
+    Args:
+        state: Counted into; its time goes on from where it stands.
+        plan: Says which steps end a line of the metrics.
+        run: Where ``metrics.jsonl`` is; ``None``: nowhere.
+        trackers: Get the same lines.
+        progress: Gets every step.
+    """
+
+    def __init__(
+        self,
+        state: TrainState,
+        plan: StepPlan,
+        run: Run | None,
+        trackers: Trackers,
+        progress: Progress,
+    ) -> None:
+        self._state = state
+        self._plan = plan
+        self._run = run
+        self._trackers = trackers
+        self._progress = progress
+        self._began = time.perf_counter()
+        self._time_before = state.time_s
+        self._step_before = state.step
+        self._smooth: float | None = None
+
+    def step(self, step: Step, outcome: Outcome) -> None:
+        """Counts one step."""
+        state = self._state
+        state.step = step.number
+        for tally in (state.total, state.window):
+            tally.add(outcome.loss_sum, outcome.units, outcome.tokens, outcome.time_s)
+        elapsed = self._tick()
+        loss = outcome.loss_sum / outcome.units
+        smooth = loss if self._smooth is None else self._smooth
+        self._smooth = _SMOOTHING * smooth + (1 - _SMOOTHING) * loss
+        done, left = step.number - self._step_before, self._plan.total_steps - step.number
+        self._progress.step(
+            Update(
+                step=step.number,
+                total_steps=self._plan.total_steps,
+                epoch=step.epoch,
+                loss=self._smooth,
+                learning_rate=outcome.learning_rate,
+                tokens_per_s=state.total.tokens_per_s,
+                time_left_s=elapsed / done * left,
+            )
+        )
+
+    def line(self, step: Step, outcome: Outcome, metrics: Mapping[str, float], best: bool) -> None:
+        """Ends a line of the metrics where one is due.
+
+        Args:
+            step: The step just taken.
+            outcome: What it did.
+            metrics: From the evaluation after it; empty when there was none.
+            best: Whether that was the best so far.
+        """
+        self._tick()
+        if metrics:
+            self._progress.evaluated(step.number, metrics, best)
+        if not self._plan.logs(step.number):
+            return
+        state = self._state
+        line = {
+            "step": step.number,
+            "epoch": round(step.epoch, 6),
+            "train_loss": state.window.loss,
+            **{name: _finite(value) for name, value in metrics.items()},
+            "learning_rate": outcome.learning_rate,
+            "grad_norm": outcome.grad_norm,
+            "tokens_per_s": state.window.tokens_per_s,
+            "time_s": state.time_s,
+            "peak_memory_bytes": peak_memory_bytes(),
+        }
+        state.window = Tally()
+        if self._run is not None:
+            self._run.append_metrics(line)
+            state.metrics_lines += 1
+        self._trackers.log({k: v for k, v in line.items() if v is not None}, step.number)
+
+    def _tick(self) -> float:
+        """Brings the state's time up to date; returns the seconds of this session."""
+        elapsed = time.perf_counter() - self._began
+        self._state.time_s = self._time_before + elapsed
+        return elapsed
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no NaN; a metric that is not defined is null."""
+    return value if math.isfinite(value) else None

@@ -1,0 +1,111 @@
+"""One optimizer step over its micro batches."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from datasets import Dataset
+from torch.nn import Parameter
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from lorafit.config import TrainConfig
+from lorafit.engine.base import Engine
+from lorafit.training.gradients import GradientCheck, check_finite, clip
+from lorafit.training.parallel import Workers
+from lorafit.training.steps import Step
+from lorafit.training.validate import fetch
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one step did, summed over all processes.
+
+    Attributes:
+        loss_sum: Summed loss before the update, nats.
+        units: How many losses.
+        tokens: Real tokens.
+        grad_norm: 2-norm of the gradient of the mean loss, before clipping.
+        learning_rate: Rate of the step.
+        time_s: How long it took.
+    """
+
+    loss_sum: float
+    units: float
+    tokens: float
+    grad_norm: float
+    learning_rate: float
+    time_s: float
+
+
+class Stepper:
+    """Takes steps: gradient of the mean loss over the whole effective batch, then AdamW.
+
+    Args:
+        engine: Computes losses and gradients.
+        train: The encoded examples.
+        trainable: Parameters by name.
+        optimizer: Over these parameters.
+        schedule: Moved on after each step.
+        settings: Clipping and the peak rate.
+        workers: The processes that share each step.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        train: Dataset,
+        trainable: Mapping[str, Parameter],
+        optimizer: Optimizer,
+        schedule: LRScheduler,
+        settings: TrainConfig,
+        workers: Workers,
+    ) -> None:
+        self._engine = engine
+        self._train = train
+        self._parameters = list(trainable.values())
+        self._optimizer = optimizer
+        self._schedule = schedule
+        self._settings = settings
+        self._workers = workers
+        self._check = GradientCheck(trainable)
+
+    def take(self, step: Step) -> Outcome:
+        """Takes one step.
+
+        Raises:
+            DivergenceError: A loss or the gradient is not finite; the weights are as before.
+            TrainingError: A parameter gets no gradient.
+        """
+        started = time.perf_counter()
+        engine, workers = self._engine, self._workers
+        learning_rate = float(self._optimizer.param_groups[0]["lr"])
+        batches = [fetch(self._train, indices) for indices in step.batches]
+        (units,) = workers.sum([sum(map(engine.units, batches))])
+
+        self._optimizer.zero_grad(set_to_none=True)
+        # Every loss weighs 1 / units, whichever micro batch it is in: the gradient is that of
+        # the mean over the effective batch, however uneven its parts.
+        results = [engine.forward_backward(engine.collate(rows), 1 / units) for rows in batches]
+        workers.sum_gradients(self._parameters)
+        norm = clip(self._parameters, self._settings.max_grad_norm)
+        # One transfer from the device for all numbers of the step.
+        *losses, grad_norm = torch.stack([*(r.loss_sum.to(norm) for r in results), norm]).tolist()
+        peak = self._settings.learning_rate
+        check_finite(losses, grad_norm, step.batches, step.number, learning_rate, peak)
+        self._check()
+
+        self._optimizer.step()
+        self._schedule.step()
+        loss_sum, tokens = workers.sum([sum(losses), sum(result.tokens for result in results)])
+        return Outcome(
+            loss_sum=loss_sum,
+            units=units,
+            tokens=tokens,
+            grad_norm=grad_norm,
+            learning_rate=learning_rate,
+            time_s=time.perf_counter() - started,
+        )
