@@ -1,11 +1,11 @@
 """Adapters on disk, in PEFT's format: the only place that knows PEFT's tensor names.
 
 A folder holds ``adapter_config.json`` (``peft_config.py``) and
-``adapter_model.safetensors``. A key is ``base_model.model.<module path>.`` and then
-``lora_A.weight (r, d_in)``, ``lora_B.weight (d_out, r)``; embeddings have
-``lora_embedding_A (r, vocab)`` and ``lora_embedding_B (dim, r)``, DoRA has
-``lora_magnitude_vector (d_out,)``, and modules trained whole stand under their plain
-names. The adapter's own name is nowhere in the file.
+``adapter_model.safetensors`` (found and read by ``peft_source.py``). A key is
+``base_model.model.<module path>.`` and then ``lora_A.weight (r, d_in)``,
+``lora_B.weight (d_out, r)``; embeddings have ``lora_embedding_A (r, vocab)`` and
+``lora_embedding_B (dim, r)``, DoRA has ``lora_magnitude_vector (d_out,)``, and modules
+trained whole stand under their plain names. The adapter's own name is nowhere in the file.
 
 Loading is strict: a missing, unexpected or misshapen tensor is an error that lists them,
 and the model is then as it was. Pickled weights are never read.
@@ -21,14 +21,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import (
-    EntryNotFoundError,
-    HfHubHTTPError,
-    HFValidationError,
-    OfflineModeIsEnabled,
-)
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
@@ -42,15 +34,26 @@ from lorafit.export.peft_config import (
     parse,
     servable,
 )
+from lorafit.export.peft_source import WEIGHTS_FILE, locate, read_tensors
 from lorafit.methods.base import AdapterLayer, ModulesToSaveWrapper
 from lorafit.methods.lora import LoraConfig
 
-__all__ = ["load", "read_config", "read_tensors", "save", "servable", "tensors_of"]
+__all__ = [
+    "PREFIX",
+    "SaveEmbeddings",
+    "attach",
+    "load",
+    "locate",
+    "read_config",
+    "read_tensors",
+    "save",
+    "servable",
+    "tensors_of",
+    "update",
+]
 
 log = logging.getLogger(__name__)
 
-WEIGHTS_FILE = "adapter_model.safetensors"
-PICKLE_FILE = "adapter_model.bin"
 PREFIX = "base_model.model."
 # The layers whose base weights PEFT saves along when they are targets.
 EMBEDDING_LAYERS = ("embed_tokens", "lm_head")
@@ -239,68 +242,6 @@ def read_config(
 ) -> LoraConfig:
     """Reads an adapter's configuration only; arguments and errors as for `load`."""
     return parse(locate(path, revision=revision, subfolder=subfolder, **hub), str(path))
-
-
-def read_tensors(folder: Path, *, source: str | None = None) -> dict[str, torch.Tensor]:
-    """Reads an adapter's tensors, under their names in the file.
-
-    Raises:
-        AdapterError: There are none, only pickled ones, or the file is damaged.
-    """
-    source = source or str(folder)
-    file = folder / WEIGHTS_FILE
-    if not file.is_file():
-        if (folder / PICKLE_FILE).is_file():
-            raise AdapterError(
-                f"{source} has only {PICKLE_FILE}, a pickle, which can run any code when it is "
-                f"read. Convert it where you trust it: load it with PEFT and `save_pretrained` "
-                f"again, which writes {WEIGHTS_FILE}."
-            )
-        raise AdapterError(f"{source} has no {WEIGHTS_FILE}: the adapter is incomplete.")
-    try:
-        with safe_open(file, framework="pt") as weights:
-            return {key: weights.get_tensor(key) for key in weights.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise AdapterError(
-            f"{source}: {WEIGHTS_FILE} is damaged or not safetensors ({error}); "
-            "copy or save it again."
-        ) from None
-
-
-def locate(
-    path: str | os.PathLike[str],
-    *,
-    revision: str | None = None,
-    subfolder: str | None = None,
-    **hub: Any,
-) -> Path:
-    """The local folder of an adapter; from the Hub only the two files are fetched.
-
-    Raises:
-        AdapterError: There is no such folder, and no such repository that we can reach.
-    """
-    folder = Path(path)
-    if folder.is_dir():
-        folder = folder / (subfolder or "")
-        if not folder.is_dir():
-            raise AdapterError(f"{path} has no subfolder {subfolder}.")
-        return folder
-    inside = f"{subfolder}/" if subfolder else ""
-    try:
-        fetched = snapshot_download(
-            str(path),
-            revision=revision,
-            allow_patterns=[inside + CONFIG_FILE, inside + WEIGHTS_FILE],
-            **hub,
-        )
-    except HFValidationError:
-        raise AdapterError(f"there is no folder {path}, and this is not a Hub id either.") from None
-    except (HfHubHTTPError, EntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise AdapterError(
-            f"there is no folder {path}, and the Hub has no adapter of that name: {reason}"
-        ) from None
-    return Path(fetched) / (subfolder or "")
 
 
 def attach(
