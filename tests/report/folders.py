@@ -39,6 +39,19 @@ EVALUATION: dict[str, Any] = {
         "nll": {"difference": -0.2591139, "low": -0.2860347, "high": -0.2310556},
     },
     "handoff": {"reloaded_max_abs_diff": 0.0, "merged_max_abs_diff": 1.9e-06, "n": 64},
+    "training": {
+        "steps": 800,
+        "best_step": 560,
+        "best_eval_loss": 0.4427,
+        "train_loss": 0.3742,
+        "tokens_per_s": 6094.6,
+        "peak_memory_bytes": 914_227_200,
+        "time_s": 248.2,
+        "stopped": "all steps are done",
+        "trainable_parameters": 74_498,
+        "total_parameters": 22_787_714,
+        "rows": {"train": 8530, "validation": 1067, "test": 1066},
+    },
 }
 
 CHOICES: dict[str, Any] = {
@@ -75,17 +88,15 @@ ENVIRONMENT: dict[str, Any] = {
     "gpus": [],
     "threads": {"torch": 2, "OMP_NUM_THREADS": "2"},
     "seed": 12345,
-    "trainable_parameters": 74_498,
-    "total_parameters": 22_787_714,
     "data": {
-        "fingerprint": "5f1d7a90c3b2",
-        "rows": {"train": 8530, "validation": 1066, "test": 1066},
-        "labels": LABELS,
+        "train": {"rows": 8530, "sha256": "7010bf39b072dc251f"},
+        "validation": {"rows": 1067, "sha256": "7e06e8c8f5a508836b"},
+        "test": {"rows": 1066, "sha256": "bf75651c66d90950a1"},
     },
 }
 
 TASK = {
-    "task": "sequence_classification",
+    "name": "sequence_classification",
     "text": ["text"],
     "label": "category",
     "label_names": LABELS,
@@ -176,6 +187,7 @@ def adapter(path: Path) -> None:
             tensors[f"{prefix}.lora_B.weight"] = np.zeros((384, 8), np.float32)
     tensors["base_model.model.classifier.weight"] = np.zeros((2, 384), np.float32)
     tensors["base_model.model.classifier.bias"] = np.zeros((2,), np.float32)
+    write_json(path / "adapter" / "lorafit.json", {"max_length": 512, "seed": 12345})
     save_file(tensors, path / "adapter" / "adapter_model.safetensors")
 
 
@@ -219,7 +231,7 @@ def hostile(path: Path) -> Path:
     write_json(path / "task.json", TASK | {"label_names": labels, EVIL: EVIL})
     write_json(
         path / "environment.json",
-        ENVIRONMENT | {"command": EVIL, "cpu": EVIL, EVIL: [EVIL], "data": {"labels": labels}},
+        ENVIRONMENT | {"command": EVIL, "cpu": EVIL, EVIL: [EVIL], "data": {EVIL: {EVIL: EVIL}}},
     )
     write_json(
         path / "choices.json",

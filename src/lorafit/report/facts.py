@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +11,7 @@ from math import prod
 from statistics import median
 from typing import Any
 
+from lorafit.export.card import FOLDER
 from lorafit.report.folder import Json, RunFolder, mapping
 from lorafit.report.units import is_number
 
@@ -61,35 +64,46 @@ def adapter_parts(tensors: Mapping[str, tuple[int, ...]]) -> list[Part]:
 
 
 # What of the environment belongs to another section, by name.
-_DATA = ("data", "data_fingerprint", "splits", "rows", "labels", "columns", "truncated")
-_TRAINED = ("trainable_parameters", "total_parameters", "parameters", "sites")
-_COST = ("time_s", "peak_memory_bytes", "tokens_per_s", "steps", "best_step", "stopped", "training")
+_DATA = ("data", "data_fingerprint")
+_TRAINED = ("trainable_parameters", "total_parameters")
+_COST = ("steps", "epoch", "time_s", "peak_memory_bytes", "tokens_per_s", "stopped")
+
+
+def measured(run: RunFolder) -> Json:
+    """What the end of training wrote down; ``{}`` before."""
+    return mapping(run.evaluation.get("training"))
 
 
 def training_cost(run: RunFolder) -> Json:
-    """Time, memory and speed of the training, and what the choices cost."""
-    cost: Json = {name: run.environment[name] for name in _COST if name in run.environment}
-    if run.metrics:
-        last = run.metrics[-1]
-        cost.setdefault("steps", last.get("step"))
-        cost.setdefault("epochs", last.get("epoch"))
-        cost.setdefault("time_s", last.get("time_s"))
-        peaks = [v for line in run.metrics if is_number(v := line.get("peak_memory_bytes"))]
-        cost.setdefault("peak_memory_bytes", max(peaks, default=None))
-        speeds = [v for line in run.metrics if is_number(v := line.get("tokens_per_s"))]
-        cost.setdefault("tokens_per_s", median(speeds) if speeds else None)
-    return {name: value for name, value in cost.items() if value is not None}
+    """Time, memory and speed of the training.
+
+    Until training has ended they come from the metrics; the speed is then their median.
+    """
+    peaks = [v for line in run.metrics if is_number(v := line.get("peak_memory_bytes"))]
+    speeds = [v for line in run.metrics if is_number(v := line.get("tokens_per_s"))]
+    cost = (run.metrics[-1] if run.metrics else {}) | {
+        "steps": run.metrics[-1].get("step") if run.metrics else None,
+        "peak_memory_bytes": max(peaks, default=None),
+        "tokens_per_s": median(speeds) if speeds else None,
+    }
+    cost |= measured(run)
+    return {
+        {"epoch": "epochs"}.get(name, name): cost[name]
+        for name in _COST
+        if cost.get(name) is not None
+    }
 
 
 def choosing_cost(run: RunFolder) -> Json:
-    """What the automatic choices cost, apart from or together with the training."""
-    cost = run.choices.get("cost")
-    return mapping(cost) if "reason" not in mapping(cost) else {}
+    """What the automatic choices cost."""
+    cost = mapping(run.choices.get("cost"))
+    return {} if "reason" in cost else cost
 
 
 def trained_facts(run: RunFolder) -> Json:
-    """What is known of the trained parameters beside the file itself."""
-    return {name: run.environment[name] for name in _TRAINED if name in run.environment}
+    """How many parameters were trained, of how many."""
+    known = run.environment | measured(run)
+    return {name: known[name] for name in _TRAINED if name in known}
 
 
 def data_facts(run: RunFolder) -> Json:
@@ -100,25 +114,28 @@ def data_facts(run: RunFolder) -> Json:
         if name == "path" or run.origins.get(f"data.{name}") != "default"
     }
     # The task knows which columns were taken, asked for or guessed.
-    facts |= {name: value for name, value in run.task.items() if name != "task"}
-    for name in _DATA:
-        value = run.environment.get(name)
-        # One level less to read: data.fingerprint is the fingerprint of the data.
-        inner = mapping(value) if name == "data" else {}
-        facts |= inner or ({name: value} if name in run.environment else {})
-    if "label_names" in facts:
-        facts.pop("labels", None)
-    titles = {"text": "text column", "label": "label column", "label_names": "labels"}
-    return {
-        titles.get(name, name): value
-        for name, value in facts.items()
-        if value not in (None, {}, [])
+    titles = {
+        "name": "task",
+        "text": "text column",
+        "label": "label column",
+        "label_names": "labels",
     }
+    for name in titles.keys() & run.task.keys():
+        facts.pop(name, None)
+    facts |= {titles.get(name, name): value for name, value in run.task.items()}
+    facts["longest input, tokens"] = run.extras.get("max_length")
+    data = mapping(run.environment.get("data"))
+    if data and all(isinstance(value, dict) for value in data.values()):
+        facts["splits"] = [{"split": name} | mapping(value) for name, value in data.items()]
+    else:
+        facts |= data
+    facts["fingerprint"] = facts.get("fingerprint") or run.environment.get("data_fingerprint")
+    return {name: value for name, value in facts.items() if value not in (None, {}, [])}
 
 
 def machine_facts(run: RunFolder) -> Json:
     """The environment, less what other sections show."""
-    shown = {"command", "versions", *_DATA, *_TRAINED, *_COST}
+    shown = {"command", "versions", *_DATA, *_TRAINED}
     return {
         name: value
         for name, value in run.environment.items()
@@ -166,15 +183,14 @@ _AUTO = {
 
 def label_names(run: RunFolder) -> list[str]:
     """Names of the labels in order, ``[]`` if the run does not say."""
-    data = mapping(run.environment.get("data"))
-    for found in (
-        *(run.task.get(name) for name in ("label_names", "labels", "names", "classes")),
-        *(source.get("labels") for source in (data, run.environment)),
-    ):
-        names = list(found) if isinstance(found, list | dict) else []
-        if names and all(isinstance(name, str | int | float) for name in names):
-            return [str(name) for name in names]
-    return []
+    found = run.task.get("label_names")
+    return [str(name) for name in found] if isinstance(found, list) else []
+
+
+def card_snippets(card: str, adapter: str) -> list[str]:
+    """The Python in a model card, with the adapter's folder filled in."""
+    blocks = re.findall(r"^```python\n(.*?)\n```$", card, re.DOTALL | re.MULTILINE)
+    return [block.replace(json.dumps(FOLDER), json.dumps(adapter)) for block in blocks]
 
 
 def snippets(run: RunFolder) -> list[tuple[str, str]]:
@@ -182,6 +198,16 @@ def snippets(run: RunFolder) -> list[tuple[str, str]]:
     if not run.adapter:
         return []
     folder, adapter = str(run.path), str(run.path / "adapter")
+    # The card's code fits this model exactly, and is what the tests of the card run.
+    python = [
+        (f"In Python, with {'PEFT' if 'from peft ' in code else 'lorafit'}", code)
+        for code in card_snippets(run.card, adapter)
+    ]
+    return [*(python or _plain_snippets(run, folder, adapter)), _commands(folder)]
+
+
+def _plain_snippets(run: RunFolder, folder: str, adapter: str) -> list[tuple[str, str]]:
+    """The least that loads the adapter, for a folder without a card."""
     name = _AUTO.get(str(run.adapter.get("task_type")), "AutoModel")
     names = label_names(run)
     base = [repr(str(run.adapter.get("base_model_name_or_path") or "the base model"))]
@@ -204,13 +230,17 @@ def snippets(run: RunFolder) -> list[tuple[str, str]]:
             f"tuned = lorafit.load({folder!r})\n"
             "tuned.model, tuned.tokenizer  # the base model with the adapter on it\n",
         ),
-        (
-            "On the command line",
-            f'lorafit predict {shlex.quote(folder)} "a text"\n'
-            f"lorafit evaluate {shlex.quote(folder)} DATA\n"
-            f"lorafit merge {shlex.quote(folder)} OUT   # a plain model, for any server\n",
-        ),
     ]
+
+
+def _commands(folder: str) -> tuple[str, str]:
+    quoted = shlex.quote(folder)
+    return (
+        "On the command line",
+        f'lorafit predict {quoted} "a text"\n'
+        f"lorafit evaluate {quoted} DATA\n"
+        f"lorafit merge {quoted} OUT   # a plain model, for any server\n",
+    )
 
 
 # Trials --------------------------------------------------------------------------------

@@ -48,6 +48,8 @@ class RunFolder:
         metrics: The lines of ``metrics.jsonl``.
         trials: The lines of ``trials.jsonl``.
         adapter: ``adapter/adapter_config.json``.
+        extras: ``adapter/lorafit.json``.
+        card: ``adapter/README.md``.
         tensors: Shape of each tensor in the adapter's weights.
         adapter_bytes: Size of the weights file.
         problems: What could not be read, and why.
@@ -67,6 +69,8 @@ class RunFolder:
     metrics: list[Json] = field(default_factory=list)
     trials: list[Json] = field(default_factory=list)
     adapter: Json = field(default_factory=dict)
+    extras: Json = field(default_factory=dict)
+    card: str = ""
     tensors: dict[str, tuple[int, ...]] = field(default_factory=dict)
     adapter_bytes: int | None = None
     problems: list[str] = field(default_factory=list)
@@ -96,8 +100,10 @@ def read_folder(path: Path) -> RunFolder:
         ("task", "task.json"),
         ("evaluation", "eval.json"),
         ("adapter", "adapter/adapter_config.json"),
+        ("extras", "adapter/lorafit.json"),
     ):
         setattr(found, attribute, _json(found, file))
+    found.card = _text(found, "adapter/README.md") or ""
     found.metrics = _lines(found, "metrics.jsonl")
     found.trials = _lines(found, "trials.jsonl")
     _read_weights(found)

@@ -80,7 +80,7 @@ def _content(run: RunFolder) -> dict[str, Any]:
         "adapter_facts": _adapter_facts(run),
         "cost": facts.training_cost(run),
         "keeps_best": run.adapter and run.setting("train", "load_best_model_at_end") is True,
-        "speed_is_median": "tokens_per_s" not in run.environment,
+        "speed_is_median": "tokens_per_s" not in facts.measured(run),
         "choosing_cost": facts.choosing_cost(run),
         "machine": facts.machine_facts(run),
         "versions": facts.versions(run),
