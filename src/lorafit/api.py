@@ -36,6 +36,7 @@ from lorafit.tasks import tasks
 from lorafit.tasks.base import Task
 from lorafit.training.loop import fit
 from lorafit.training.progress import Progress, make_progress
+from lorafit.training.trackers import check_trackers
 
 log = logging.getLogger(__name__)
 
@@ -103,17 +104,19 @@ def train(
         RunError: The run folder cannot be written, or there is no such run.
     """
     pipeline.check_live(model, tokenizer)
+    run: Run | None = None
     if resume is None:
         config, origins = _settings(model, data, config, origins, settings)
-        run = Run.create(config, config.run.dir, config.run.name)
-        run.write_config(config, origins)
     else:
         run, model, data = _resumed(resume, model, data)
         config, origins = run.config, run.origins
+    check_trackers(config.train.report_to)
+    problem = pipeline.pose(data, config)
+    subject = pipeline.prepare(problem, config, model, tokenizer)
+    if run is None:  # only now: wrong input leaves no folder behind
+        run = Run.create(config, config.run.dir, config.run.name, origins)
     with run.lock():
         try:
-            problem = pipeline.pose(data, config)
-            subject = pipeline.prepare(problem, config, model, tokenizer)
             run.write_choices(made_choices(problem, subject, config, origins))
             run.write_environment(seed=config.seed, data=pipeline.fingerprint(problem))
             result = fit(

@@ -234,13 +234,11 @@ def verify_handoff(
     merged = logits(loaded)
     again.unload()
     gc.collect()
-    return check_handoff(
-        trained,
-        reloaded=reloaded,
-        merged=merged,
-        base=untuned,
-        tolerance=TOLERANCE[str(dtype).removeprefix("torch.")],
+    tolerance = TOLERANCE[str(dtype).removeprefix("torch.")]
+    found = check_handoff(
+        trained, reloaded=reloaded, merged=merged, base=untuned, tolerance=tolerance
     )
+    return found | {"n": len(rows), "tolerance": tolerance}
 
 
 def adapter_facts(subject: Subject, task: Task, config: Config) -> dict[str, Any]:
