@@ -11,6 +11,7 @@ import lorafit
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--max-train-samples", type=int, default=2000)
+parser.add_argument("--max-eval-samples", type=int, default=500)
 parser.add_argument("--runs-dir", default="runs")
 arguments = parser.parse_args()
 
@@ -23,7 +24,7 @@ run = lorafit.train(
     r=8,
     num_train_epochs=1,
     max_train_samples=arguments.max_train_samples,
-    max_eval_samples=500,
+    max_eval_samples=arguments.max_eval_samples,
     runs_dir=arguments.runs_dir,
 )
 
