@@ -162,7 +162,8 @@ def load(
     base = ModelConfig(**facts["model"])
     if model is None and base.name_or_path == LIVE:
         raise ConfigError(f'"{adapter}" was made for a live model; pass it: load(source, model).')
-    loaded = pipeline.load_base(model, tokenizer, base, task, facts["seed"])
+    with pipeline.saying_less():
+        loaded = pipeline.load_base(model, tokenizer, base, task, facts["seed"])
     adapters = peft_format.load(loaded.model, adapter)
     loaded.model.train(False)
     return Tuned(loaded.model, loaded.tokenizer, adapters, task, facts["max_length"])
