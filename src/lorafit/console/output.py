@@ -85,18 +85,18 @@ def _no_bars() -> Iterator[None]:
 
     in_transformers = transformers_logging.is_progress_bar_enabled()
     in_datasets = not datasets.are_progress_bars_disabled()
-    in_hub = not hub.are_progress_bars_disabled()
-    if in_transformers:
-        transformers_logging.disable_progress_bar()  # and the Hub's with them
+    in_hub = not hub.are_progress_bars_disabled()  # type: ignore[attr-defined]
+    if in_transformers:  # turns the Hub's off too
+        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     if in_datasets:
         datasets.disable_progress_bars()
     if in_transformers and in_hub:
-        hub.enable_progress_bars()
+        hub.enable_progress_bars()  # type: ignore[attr-defined]
     try:
         yield
     finally:
         if in_transformers:
-            transformers_logging.enable_progress_bar()
+            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
         if in_datasets:
             datasets.enable_progress_bars()
 
