@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -81,19 +80,18 @@ def saying(quiet: bool = False) -> Iterator[None]:
 @contextmanager
 def _no_bars() -> Iterator[None]:
     import datasets
-    from huggingface_hub import utils
+    from huggingface_hub import utils as hub
     from transformers.utils import logging as transformers_logging
 
-    hub: Any = utils
     in_transformers = transformers_logging.is_progress_bar_enabled()
     in_datasets = not datasets.are_progress_bars_disabled()
-    in_hub = not hub.are_progress_bars_disabled()
-    if in_transformers:
-        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # and the Hub's
+    in_hub = not hub.are_progress_bars_disabled()  # type: ignore[attr-defined]
+    if in_transformers:  # turns the Hub's off too
+        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     if in_datasets:
         datasets.disable_progress_bars()
     if in_transformers and in_hub:
-        hub.enable_progress_bars()
+        hub.enable_progress_bars()  # type: ignore[attr-defined]
     try:
         yield
     finally:
