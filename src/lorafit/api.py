@@ -20,6 +20,7 @@ from lorafit import files, pipeline, planning
 from lorafit.adapt import Adapters
 from lorafit.choices import made_choices
 from lorafit.config import Config, ModelConfig
+from lorafit.data.columns import Columns
 from lorafit.data.preview import Preview
 from lorafit.data.preview import preview as describe_data
 from lorafit.engine.eager import EagerEngine
@@ -28,6 +29,7 @@ from lorafit.evaluation.score import score
 from lorafit.export import merged
 from lorafit.export import peft as peft_format
 from lorafit.model import load as loading
+from lorafit.pipeline import LIVE
 from lorafit.planning import Plan
 from lorafit.report.html import write_report
 from lorafit.run import Run
@@ -39,9 +41,6 @@ from lorafit.training.progress import Progress, make_progress
 from lorafit.training.trackers import check_trackers
 
 log = logging.getLogger(__name__)
-
-LIVE = "(live object)"
-"""What ``config.yaml`` says of a model or data that was passed as an object."""
 
 PREDICT_BATCH = 64
 """Texts that `predict` computes at once."""
@@ -255,13 +254,17 @@ def preview(
     """
     config, _ = _settings(model, data, config, None, settings)
     problem = pipeline.pose(data, config)
-    loaded = pipeline.load_base(model, tokenizer, config.model, problem.task, config.seed)
+    task = problem.task
+    loaded = pipeline.load_base(model, tokenizer, config.model, task, config.seed)
     return describe_data(
         problem.splits,
-        problem.task.text,
-        problem.task.label,
+        task.text,
+        task.label,
         loaded.tokenizer,
         loading.max_length(config.data.max_length, loaded.tokenizer, loaded.model),
+        columns=Columns(
+            task.text, task.label, **{f"{k}_reason": v for k, v in task.reasons.items()}
+        ),
         seed=config.seed,
     )
 

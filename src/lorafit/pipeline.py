@@ -47,6 +47,9 @@ from lorafit.training.seed import seed_everything
 
 log = logging.getLogger(__name__)
 
+LIVE = "(live object)"
+"""What the configuration says of a model or data that was passed as an object."""
+
 FACTS = "lorafit.json"
 """File in the adapter's folder: the task with its labels, and how the base was loaded."""
 
@@ -261,10 +264,16 @@ def saying_less() -> Iterator[None]:
 
 def adapter_facts(subject: Subject, task: Task, config: Config) -> dict[str, Any]:
     """What `lorafit.load` needs beyond PEFT's files, so that the folder stands alone."""
+    model = config.model.model_dump()
+    base = subject.loaded.base_name
+    if config.model.name_or_path != LIVE and base is not None:
+        model["name_or_path"] = base  # absolute: the adapter is used from other folders too
+        if base.endswith(f"/{config.model.gguf_file}"):
+            model["gguf_file"] = None
     return {
         "task": task.to_dict(),
         "max_length": subject.max_length,
-        "model": config.model.model_dump(),
+        "model": model,
         "seed": config.seed,
     }
 
