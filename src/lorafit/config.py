@@ -103,6 +103,9 @@ class TrainConfig(Stage):
     bf16: bool | None = None
     """Compute in bfloat16 (weights of the adapter stay float32); ``None``: where the
     hardware does it faster than float32."""
+    engine: Literal["auto", "fast", "generic", "eager"] = "auto"
+    """What computes the steps: ``fast`` (packed, some encoder families), ``generic`` (any model
+    on the CPU, faster parts), ``eager`` (plain torch); ``auto``: the first that can."""
     report_to: list[Literal["tensorboard", "trackio", "wandb", "mlflow"]] = []
 
 

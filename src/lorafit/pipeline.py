@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from datasets import Dataset, DatasetDict
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -25,6 +26,7 @@ from lorafit.config import Config, ModelConfig
 from lorafit.data.carve import carve
 from lorafit.data.source import load_splits
 from lorafit.engine.base import Engine
+from lorafit.engine.choose import choose_engine
 from lorafit.engine.eager import EagerEngine
 from lorafit.errors import ConfigError
 from lorafit.evaluation.compare import paired
@@ -131,11 +133,19 @@ def make_engine(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: Task, config: Config
 ) -> Engine:
     """The engine that trains this model."""
-    engine = EagerEngine(model, task, tokenizer)
-    fast, why = fast_bf16(engine.device)
-    engine.autocast = fast if config.train.bf16 is None else config.train.bf16
-    log.info("computing in %s: %s", "bfloat16" if engine.autocast else "float32", why)
-    return engine
+    accelerator = Accelerator()
+    fast, why = fast_bf16(accelerator.device)
+    bf16 = fast if config.train.bf16 is None else config.train.bf16
+    log.info("computing in %s: %s", "bfloat16" if bf16 else "float32", why)
+    return choose_engine(
+        config.train.engine,
+        model,
+        task,
+        tokenizer,
+        accelerator,
+        autocast=bf16,
+        dtype=torch.bfloat16 if bf16 else torch.float32,
+    )
 
 
 def prepare(problem: Problem, config: Config, model: Any = None, tokenizer: Any = None) -> Subject:

@@ -1,0 +1,1 @@
+"""Training speed against peft + Trainer: `python -m benchmarks.speed`."""

@@ -1,0 +1,207 @@
+"""One side of one measurement, in its own process: reads a job, prints one JSON line.
+
+    python -m benchmarks.speed.worker '{"case": ..., "side": ..., "data": ..., "steps": ...}'
+
+``side`` is ``ours``, ``theirs`` (peft + Trainer as users run them) or ``theirs-best`` (with
+bf16 and group_by_length). Times are between the ends of optimizer steps; the first steps,
+in which kernels are compiled and pages touched, do not count.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import peft
+import torch
+import transformers as hf
+from datasets import Dataset
+from torch import nn
+
+from benchmarks.speed.cases import CASES, Case, block_parameters, build
+
+WARM_UP = 6
+
+
+class Clock:
+    """Notes when each step ends and how many real tokens it had.
+
+    ``cpu``: counts the process's own processor time. With one thread it is what an idle
+    machine would take, also when other programs run.
+    """
+
+    now = staticmethod(time.perf_counter)
+
+    def __init__(self) -> None:
+        self.ends: list[float] = []
+        self.tokens: list[int] = []
+        self.losses: list[float] = []
+
+    def result(self) -> dict[str, Any]:
+        spans = [b - a for a, b in zip(self.ends, self.ends[1:], strict=False)][WARM_UP - 1 :]
+        tokens = self.tokens[WARM_UP : WARM_UP + len(spans)]
+        rates = sorted(n / span for n, span in zip(tokens, spans, strict=True))
+        return {
+            "tokens_per_s": sum(tokens) / sum(spans),
+            "median_tokens_per_s": rates[len(rates) // 2],
+            "steps": len(spans),
+            "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            "last_losses": self.losses[-10:],
+        }
+
+
+def theirs(case: Case, data: Dataset, steps: int, best: bool) -> dict[str, Any]:
+    clock = Clock()
+    causal = case.length is not None
+    config = peft.LoraConfig(
+        task_type="CAUSAL_LM" if causal else "SEQ_CLS",
+        target_modules=list(case.targets),
+        **{"r": 8, "lora_alpha": 32, "lora_dropout": 0.05},
+    )
+    model = peft.get_peft_model(build(case.model), config)
+
+    def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        batch = pad(rows)
+        clock.tokens.append(int(batch["attention_mask"].sum()))
+        return batch
+
+    class Ends(hf.TrainerCallback):
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            clock.ends.append(Clock.now())
+
+    arguments = hf.TrainingArguments(
+        output_dir="unused",
+        per_device_train_batch_size=case.batch,
+        max_steps=steps,
+        learning_rate=1e-3,
+        **{"report_to": "none", "save_strategy": "no", "logging_strategy": "no"},
+        **{"use_cpu": True, "disable_tqdm": True, "remove_unused_columns": False},
+        bf16=best,
+        train_sampling_strategy="group_by_length" if best else "random",
+    )
+    trainer = hf.Trainer(
+        model, arguments, train_dataset=data, data_collator=collate, callbacks=[Ends()]
+    )
+    loss = trainer.train().training_loss
+    clock.losses.append(loss)
+    return clock.result()
+
+
+def ours(case: Case, data: Dataset, steps: int, setting: str, dtype: str) -> dict[str, Any]:
+    from lorafit.adapt import Adapters
+    from lorafit.config import Config
+    from lorafit.engine.choose import choose_engine
+    from lorafit.methods.lora import LoraConfig
+    from lorafit.training.optim import make_optimizer
+    from lorafit.training.parallel import Workers
+    from lorafit.training.schedule import make_factor, make_schedule
+    from lorafit.training.stepper import Stepper
+    from lorafit.training.steps import StepPlan
+
+    clock = Clock()
+    causal = case.length is not None
+    model = build(case.model)
+    adapters = Adapters(model)
+    head = [n for n in ("pre_classifier", "classifier", "score") if hasattr(model, n)]
+    adapters.add(
+        LoraConfig(
+            target_modules=set(case.targets),
+            modules_to_save=None if causal else head,
+            **{"r": 8, "lora_alpha": 32, "lora_dropout": 0.05},
+        )
+    )
+    wanted = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(dtype)
+    task: Any = PlainTask(causal)
+    tokenizer: Any = PlainTask
+    engine = choose_engine(setting, model, task, tokenizer, dtype=wanted)  # type: ignore[arg-type]
+    config = Config(
+        model={"name_or_path": case.model},
+        data={"path": "reviews"},
+        train={
+            **{"per_device_train_batch_size": case.batch, "max_steps": steps},
+            **{"learning_rate": 1e-3},
+        },
+    )
+    plan = StepPlan(data, config)
+    trainable = adapters.trainable()
+    optimizer = make_optimizer(trainable, config.train)
+    schedule = make_schedule(optimizer, make_factor(config.train, plan.total_steps), 0)
+    stepper = Stepper(engine, data, trainable, optimizer, schedule, config.train, Workers())
+    model.train()
+    for step in plan.steps():
+        outcome = stepper.take(step)
+        clock.ends.append(Clock.now())
+        clock.tokens.append(int(outcome.tokens))
+        clock.losses.append(outcome.loss_sum / outcome.units)
+    return {**clock.result(), "engine": engine.name, "reason": engine.reason}
+
+
+class PlainTask:
+    """What an engine calls of a task."""
+
+    pad_token_id = 0
+
+    def __init__(self, causal: bool) -> None:
+        self.task_type = "CAUSAL_LM" if causal else "SEQ_CLS"
+
+    def collate(self, rows: list[dict[str, Any]], _: Any) -> dict[str, torch.Tensor]:
+        return pad(rows)
+
+    def losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return nn.functional.cross_entropy(logits, labels, reduction="none")
+
+
+def pad(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    ids = [torch.tensor(row["input_ids"]) for row in rows]
+    fill = nn.utils.rnn.pad_sequence
+    batch = {
+        "input_ids": fill(ids, batch_first=True),
+        "attention_mask": fill([torch.ones_like(row) for row in ids], batch_first=True),
+    }
+    if isinstance(rows[0]["labels"], list):
+        labels = [torch.tensor(row["labels"]) for row in rows]
+        return {**batch, "labels": fill(labels, batch_first=True, padding_value=-100)}
+    return {**batch, "labels": torch.tensor([row["labels"] for row in rows])}
+
+
+def gemm_peak(dtype: torch.dtype) -> float:
+    """FLOP/s of a prepacked product of a usual size, best of several."""
+    from lorafit.engine.frozen import FrozenLinear
+
+    layer = FrozenLinear([nn.Linear(768, 3072)], dtype)
+    x = torch.randn(1024, 768).to(dtype)
+    best = float("inf")
+    for _ in range(30):
+        start = Clock.now()
+        for _ in range(4):
+            layer.forward(x)
+        best = min(best, (Clock.now() - start) / 4)
+    return 2 * 1024 * 768 * 3072 / best
+
+
+def main() -> None:
+    warnings.filterwarnings("ignore")
+    hf.logging.set_verbosity_error()
+    job = json.loads(sys.argv[1])
+    case = CASES[job["case"]]
+    if job["clock"] == "cpu":
+        Clock.now = staticmethod(time.process_time)
+    data = Dataset.from_list(json.loads(Path(job["data"]).read_text()))
+    if job["side"] == "ours":
+        result = ours(case, data, job["steps"], job["engine"], job["dtype"])
+        dtype = torch.float32 if "float32" in result["reason"] else torch.bfloat16
+        useful = 4 * block_parameters(build(case.model)) * result["median_tokens_per_s"]
+        result["gemm_peak_flops"] = gemm_peak(dtype)
+        result["share_of_peak"] = useful / result["gemm_peak_flops"]
+    else:
+        result = theirs(case, data, job["steps"], job["side"] == "theirs-best")
+    print("RESULT " + json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""Examples laid end to end: what the packed engines' batches have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from lorafit.engine.base import Batch
+from lorafit.engine.frozen import ROW_MULTIPLE
+from lorafit.engine.packing import Packing
+from lorafit.errors import DataError
+
+
+def pack_examples(examples: Sequence[dict[str, Any]], pad: int, room: int) -> Batch:
+    """Lays the examples' tokens end to end.
+
+    A last sequence of padding tokens, which nothing looks at, rounds the number of rows up
+    to a multiple of `ROW_MULTIPLE`.
+
+    Args:
+        examples: With ``input_ids`` and perhaps ``token_type_ids``.
+        pad: The padding token.
+        room: Positions the model has.
+
+    Returns:
+        ``input_ids``, ``positions`` (from 0 in each example), ``packing``, and how many
+        examples (``count``) and tokens (``tokens``) are real.
+
+    Raises:
+        DataError: There is no example, an empty one, or one longer than the model takes.
+    """
+    lengths = [len(example["input_ids"]) for example in examples]
+    if not lengths or min(lengths) < 1:
+        raise DataError(f"a batch of {len(lengths)} examples has an empty one, or none")
+    if max(lengths) > room:
+        raise DataError(
+            f"an example has {max(lengths)} tokens, the model has {room} positions; "
+            f"set max_length to {room} or less"
+        )
+    fill = -sum(lengths) % ROW_MULTIPLE
+    if fill > room:
+        fill = 0
+    packed = [*lengths, fill] if fill else lengths
+    ids = [token for example in examples for token in example["input_ids"]]
+    batch: Batch = {
+        "input_ids": torch.tensor(ids + [pad] * fill),
+        "positions": torch.cat([torch.arange(n) for n in packed]),
+        "packing": Packing.of(packed),
+        "count": len(lengths),
+        "tokens": sum(lengths),
+    }
+    if "token_type_ids" in examples[0]:
+        types = [t for example in examples for t in example["token_type_ids"]]
+        batch["token_type_ids"] = torch.tensor(types + [0] * fill)
+    return batch

@@ -1,0 +1,1 @@
+"""The fast engine for the Llama family: packed tokens, backward by hand."""

@@ -1,0 +1,194 @@
+"""One decoder block, forward and backward.
+
+    n = rms(x),   q, k, v = n W_qkv rotated,   s = x + attention(q, k, v) W_o
+    m = rms(s),   y = s + (silu(m W_gate) * m W_up) W_down
+
+The residual stream ``x``, ``s`` and its gradient are float32; everything else is in the
+storage type. The sum after a half is formed by the normalization that follows it, so a
+block takes and gives the stream and the branch that is still to be added.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lorafit.engine import kernels
+from lorafit.engine.adapted import Applied, Projection, add_gradients
+from lorafit.engine.counter import Drop, Seeds
+from lorafit.engine.decoder.kernels import (
+    rms_backward,
+    rms_forward,
+    rotate,
+    swiglu,
+    swiglu_backward,
+)
+from lorafit.engine.decoder.layout import BlockLayout, attention_p
+from lorafit.engine.kernels import Heads
+from lorafit.engine.packing import Packing
+
+STAGES = ("attention input", "attention output", "gate and up", "down")
+"""The projections of a block, in forward order; backward may stop at one of them."""
+
+
+@dataclass(frozen=True)
+class Positions:
+    """Cosines and sines of every packed token, ``(n, head_dim / 2)`` float32."""
+
+    cosine: Tensor
+    sine: Tensor
+
+
+@dataclass
+class Stream:
+    """The residual stream ``x`` (float32) and the branch (storage) still to be added."""
+
+    x: Tensor
+    branch: Tensor | None
+
+    def value(self) -> Tensor:
+        """Their sum."""
+        return self.x if self.branch is None else self.x + self.branch
+
+
+@dataclass
+class Saved:
+    """What backward needs of one forward pass through a block."""
+
+    x: Tensor
+    rstd1: Tensor
+    n: Tensor
+    qkv: Tensor
+    lse: Tensor
+    context: Tensor
+    s: Tensor
+    rstd2: Tensor
+    m: Tensor
+    gate_up: Tensor
+    h: Tensor
+    drop: Drop
+    applied: dict[str, list[Applied]] = field(default_factory=dict)
+
+
+class Norm:
+    """A frozen RMS normalization."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        layer: Any = norm
+        self.gamma = layer.weight.detach().float().contiguous()
+        self.eps = float(layer.variance_epsilon)
+
+
+class Block:
+    """One block of the model.
+
+    Args:
+        layout: Its modules.
+        dtype: Storage type.
+    """
+
+    def __init__(self, layout: BlockLayout, dtype: torch.dtype) -> None:
+        self.layout = layout
+        self.dtype = dtype
+        self.qkv = Projection([layout.query, layout.key, layout.value], dtype)
+        self.output = Projection([layout.output], dtype)
+        self.gate_up = Projection([layout.gate, layout.up], dtype)
+        self.down = Projection([layout.down], dtype)
+        self.norm1 = Norm(layout.attention_norm)
+        self.norm2 = Norm(layout.feed_forward_norm)
+        self.heads = Heads(
+            layout.heads, layout.kv_heads, layout.head_dim, layout.scale, causal=True
+        )
+
+    def lowest_trained(self) -> int | None:
+        """Index into `STAGES` of the first projection that trains; ``None``: none does."""
+        stages = (self.qkv, self.output, self.gate_up, self.down)
+        return next((i for i, stage in enumerate(stages) if stage.trains), None)
+
+    def _split(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        q, k = (count * self.heads.head_dim for count in (self.heads.heads, self.heads.kv_heads))
+        return qkv[:, :q], qkv[:, q : q + k], qkv[:, q + k :]
+
+    def _rotated(self, qkv: Tensor) -> Tensor:
+        """The columns of q and k."""
+        return qkv[:, : (self.heads.heads + self.heads.kv_heads) * self.heads.head_dim]
+
+    def forward(
+        self, stream: Stream, packing: Packing, positions: Positions, seeds: Seeds, keep: bool
+    ) -> tuple[Stream, Saved | None]:
+        """Computes the block; ``keep``: with what backward needs."""
+        applied: dict[str, list[Applied]] = {}
+        x, rstd1, n = rms_forward(
+            stream.branch, stream.x, self.norm1.gamma, self.norm1.eps, self.dtype
+        )
+        qkv, applied["qkv"] = self.qkv.forward(n, seeds)
+        rotate(self._rotated(qkv), positions.cosine, positions.sine)
+        drop = seeds.drop(attention_p(self.layout.attention))
+        context, lse = kernels.attention_forward(*self._split(qkv), packing, self.heads, drop)
+        branch, applied["output"] = self.output.forward(context, seeds)
+        s, rstd2, m = rms_forward(branch, x, self.norm2.gamma, self.norm2.eps, self.dtype)
+        gate_up, applied["gate_up"] = self.gate_up.forward(m, seeds)
+        h = swiglu(gate_up)
+        branch, applied["down"] = self.down.forward(h, seeds)
+        if not keep:
+            return Stream(s, branch), None
+        # An input that no update reads in backward is let go.
+        parts = (("qkv", n), ("output", context), ("gate_up", m), ("down", h))
+        n, context, m, h = (t if applied[name] else t.new_empty(0) for name, t in parts)
+        saved = Saved(x, rstd1, n, qkv, lse, context, s, rstd2, m, gate_up, h, drop, applied)
+        return Stream(s, branch), saved
+
+    def backward(
+        self,
+        d: Tensor,
+        dy: Tensor,
+        saved: Saved,
+        packing: Packing,
+        positions: Positions,
+        stop: int | None,
+    ) -> Tensor | None:
+        """Adds the gradients of the block's updates.
+
+        Args:
+            d: Gradient of the block's output, float32; becomes that of its input.
+            dy: The same in the storage type.
+            saved: From forward.
+            packing: The same.
+            positions: The same.
+            stop: The stage (index into `STAGES`) below which nothing trains, or ``None``.
+
+        Returns:
+            ``d`` in the storage type, or ``None`` after a stop.
+        """
+        s = saved
+        if stop == 3:
+            add_gradients(dy, s.h, s.applied["down"], None)
+            return None
+        dh = self.down.frozen.backward(dy)
+        add_gradients(dy, s.h, s.applied["down"], dh)
+        dgate_up = swiglu_backward(s.gate_up, dh)
+        if stop == 2:
+            add_gradients(dgate_up, s.m, s.applied["gate_up"], None)
+            return None
+        dm = self.gate_up.frozen.backward(dgate_up)
+        add_gradients(dgate_up, s.m, s.applied["gate_up"], dm)
+        dy = rms_backward(d, dm, s.s, self.norm2.gamma, s.rstd2)
+        if stop == 1:
+            add_gradients(dy, s.context, s.applied["output"], None)
+            return None
+        dc = self.output.frozen.backward(dy)
+        add_gradients(dy, s.context, s.applied["output"], dc)
+        dqkv = torch.empty_like(s.qkv)
+        kernels.attention_backward(
+            dc, *self._split(s.qkv), s.lse, packing, self.heads, s.drop, self._split(dqkv)
+        )
+        rotate(self._rotated(dqkv), positions.cosine, positions.sine, back=True)
+        if stop == 0:
+            add_gradients(dqkv, s.n, s.applied["qkv"], None)
+            return None
+        dn = self.qkv.frozen.backward(dqkv)
+        add_gradients(dqkv, s.n, s.applied["qkv"], dn)
+        return rms_backward(d, dn, s.x, self.norm1.gamma, s.rstd1)

@@ -1,0 +1,187 @@
+"""`FastDecoder`: an `Engine` that computes Llama-like models without padding or autograd.
+
+Only what the head looks at runs through autograd: the last normalization and the head, on
+the positions that have a label (language models, where the loss comes in chunks) or on the
+last token of each example (classification).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PreTrainedTokenizerBase
+
+from lorafit.engine.base import Batch, StepResult
+from lorafit.engine.batch import pack_examples
+from lorafit.engine.counter import Seeds
+from lorafit.engine.decoder.block import Block, Positions, Saved, Stream
+from lorafit.engine.decoder.layout import DecoderLayout, storage
+from lorafit.engine.eager import evaluating
+from lorafit.engine.lm_loss import IGNORED, HeadLoss
+from lorafit.tasks.base import Task
+
+
+class FastDecoder:
+    """Computes one model; its adapters keep their gradients where the model has them.
+
+    Args:
+        model: The adapted model, on the CPU.
+        layout: Its parts, from `lorafit.engine.decoder.layout.find_layout`.
+        task: Collates labels, and defines the loss of a classifier.
+        tokenizer: For the padding token.
+        dtype: Storage type of activations and frozen weights: float32 or bfloat16.
+        reason: Why this engine was chosen.
+    """
+
+    name = "fast"
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layout: DecoderLayout,
+        task: Task,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        dtype: torch.dtype,
+        reason: str = "",
+    ) -> None:
+        self.model = model
+        self.layout = layout
+        self.task = task
+        self.tokenizer = tokenizer
+        self.dtype = dtype
+        self.reason = reason
+        self.blocks = [Block(block, dtype) for block in layout.blocks]
+        self._head: tuple[tuple[int, int], Tensor] | None = None
+
+    # --- batches -------------------------------------------------------------------------
+
+    def collate(self, examples: Sequence[dict[str, Any]]) -> Batch:
+        """Lays the examples' tokens end to end.
+
+        Raises:
+            DataError: There is no example, an empty one, or one longer than the model takes.
+        """
+        layout = self.layout
+        pad = layout.pad if layout.pad is not None else self.tokenizer.pad_token_id
+        # A list may be all there is of it (several end-of-sequence tokens).
+        batch = pack_examples(examples, pad if isinstance(pad, int) else 0, layout.positions)
+        if not layout.causal_lm:
+            labels = torch.tensor([example["labels"] for example in examples])
+            return {**batch, "labels": labels, "rows": self._last_rows(examples)}
+        padded = nn.utils.rnn.pad_sequence(
+            [torch.tensor(example["labels"]) for example in examples],
+            batch_first=True,
+            padding_value=IGNORED,
+        )
+        # The label of a token is predicted one row before it.
+        labels = torch.cat([torch.tensor(example["labels"]) for example in examples])
+        labels[batch["packing"].starts[: batch["count"]].long()] = IGNORED
+        rows = (labels != IGNORED).nonzero().squeeze(1)
+        return {**batch, "labels": padded, "rows": rows - 1, "targets": labels[rows]}
+
+    def _last_rows(self, examples: Sequence[dict[str, Any]]) -> Tensor:
+        """The row a classifier looks at: transformers' rule, the last that is not padding."""
+        rows, start = [], 0
+        for example in examples:
+            ids = example["input_ids"]
+            real = [i for i, token in enumerate(ids) if token != self.layout.pad]
+            last = len(ids) - 1 if self.layout.pad is None else real[-1] if real else 0
+            rows.append(start + last)
+            start += len(ids)
+        return torch.tensor(rows)
+
+    def units(self, examples: Sequence[dict[str, Any]]) -> int:
+        """Label tokens of a language model, otherwise examples."""
+        if not self.layout.causal_lm:
+            return len(examples)
+        return sum(label != IGNORED for row in examples for label in row["labels"][1:])
+
+    # --- passes --------------------------------------------------------------------------
+
+    def forward_backward(self, batch: Batch, scale: float) -> StepResult:
+        """Adds ``scale`` times the gradient of the summed loss to every trainable ``.grad``."""
+        lowest = [block.lowest_trained() for block in self.blocks]
+        trained = [i for i, stage in enumerate(lowest) if stage is not None]
+        bottom = trained[0] if trained else len(self.blocks)
+        stream, saved, positions = self._forward(batch, Seeds.from_torch(), keep_from=bottom)
+        rows = batch["rows"]
+        states = stream.value().index_select(0, rows).requires_grad_(bottom < len(self.blocks))
+        if self.layout.causal_lm:
+            hidden = self.layout.norm(states.to(storage(self.model)))
+            loss_sum: Tensor = HeadLoss.apply(  # type: ignore[no-untyped-call]
+                hidden, self._head_weight(), self.layout.head.bias, batch["targets"]
+            )
+            units = len(rows)
+        else:
+            losses = self.task.losses(self._logits(states), batch["labels"])
+            loss_sum, units = losses.sum(), len(losses)
+        (loss_sum * scale).backward()  # type: ignore[no-untyped-call]
+        if states.grad is not None:
+            d = torch.zeros_like(stream.x).index_add_(0, rows, states.grad)
+            del stream
+            self._backward(d, saved, batch, positions, bottom, lowest[bottom])
+        return StepResult(loss_sum.detach().float(), units, batch["tokens"])
+
+    def logits(self, batch: Batch) -> Tensor:
+        """Logits in evaluation mode without gradients, in the order of the examples."""
+        with evaluating(self.model):
+            stream, _, _ = self._forward(batch, Seeds(0), keep_from=len(self.blocks))
+            states = stream.value()
+            if not self.layout.causal_lm:
+                return self._logits(states.index_select(0, batch["rows"]))
+            lengths = list(batch["packing"].lengths[: batch["count"]])
+            rows = torch.split(self._logits(states[: batch["tokens"]]), lengths)
+            return nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
+
+    def _logits(self, states: Tensor) -> Tensor:
+        logits: Tensor = self.layout.head(self.layout.norm(states.to(storage(self.model))))
+        return logits.float()
+
+    def _head_weight(self) -> Tensor:
+        """The output embedding in the type products are computed in."""
+        weight: Any = self.layout.head.weight
+        key = (weight.data_ptr(), weight._version)
+        if self._head is None or self._head[0] != key:
+            self._head = key, weight.detach().to(self.dtype)
+        return self._head[1]
+
+    @torch.no_grad()
+    def _forward(
+        self, batch: Batch, seeds: Seeds, keep_from: int
+    ) -> tuple[Stream, list[Saved | None], Positions]:
+        table: Any = self.layout.embeddings.weight
+        stream = Stream(F.embedding(batch["input_ids"], table).float(), None)
+        cosine, sine = self.layout.rotary(stream.x, batch["positions"][None])
+        half = cosine.shape[-1] // 2
+        positions = Positions(cosine[0, :, :half].contiguous(), sine[0, :, :half].contiguous())
+        saved: list[Saved | None] = []
+        for i, block in enumerate(self.blocks):
+            stream, kept = block.forward(
+                stream, batch["packing"], positions, seeds, keep=i >= keep_from
+            )
+            saved.append(kept)
+        return stream, saved, positions
+
+    @torch.no_grad()
+    def _backward(
+        self,
+        d: Tensor,
+        saved: list[Saved | None],
+        batch: Batch,
+        positions: Positions,
+        bottom: int,
+        stage: int | None,
+    ) -> None:
+        dy: Tensor | None = d.to(self.dtype, copy=True)
+        for i in range(len(self.blocks) - 1, bottom - 1, -1):
+            kept = saved[i]
+            saved[i] = None  # its memory is free for the blocks below
+            assert dy is not None
+            assert kept is not None
+            stop = stage if i == bottom else None
+            dy = self.blocks[i].backward(d, dy, kept, batch["packing"], positions, stop)

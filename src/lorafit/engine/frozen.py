@@ -1,0 +1,133 @@
+"""A frozen linear layer, its weight laid out once for the CPU's matrix product.
+
+    y = x W^T + b,    dx = dy W
+
+There is no weight gradient. W is reordered by oneDNN into the blocks its kernels read, once
+for each direction; several layers with the same input are one product (q, k, v).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers.pytorch_utils import Conv1D
+
+from lorafit.hardware import fast_bf16
+
+BATCH_HINT = 256
+"""Tokens that oneDNN chooses the weight's layout for; other counts compute the same."""
+
+ROW_MULTIPLE = 16
+"""oneDNN compiles a kernel for each new number of rows (0.5 to 2 ms): round the number up."""
+
+
+def compute_dtype() -> torch.dtype:
+    """bfloat16 where the CPU multiplies it faster than float32, else float32."""
+    fast, _ = fast_bf16(torch.device("cpu"))
+    return torch.bfloat16 if fast else torch.float32
+
+
+def _has_prepack() -> bool:
+    built: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    names = ("_reorder_linear_weight", "_linear_pointwise")
+    return built and all(hasattr(torch.ops.mkldnn, name) for name in names)
+
+
+def base_of(module: nn.Module) -> nn.Module:
+    """The frozen layer inside an adapter layer, or the module itself."""
+    return cast(nn.Module, getattr(module, "base_layer", module))
+
+
+class PackedWeight:
+    """One direction of the product: ``x (n, d_in)`` to ``x W^T + b``, W ``(d_out, d_in)``."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        self._prepacked = _has_prepack()
+        self._bias = bias
+        self._weight = (
+            torch.ops.mkldnn._reorder_linear_weight(weight, BATCH_HINT)
+            if self._prepacked
+            else weight
+        )
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The product, in the weight's type."""
+        if not self._prepacked:
+            return F.linear(x, self._weight, self._bias)
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(
+            x, self._weight, self._bias, "none", [], ""
+        )
+        return product
+
+
+class FrozenLinear:
+    """Frozen ``nn.Linear`` layers with a common input, as one product.
+
+    Follows the layers: when a weight is replaced or edited, or an adapter merged into it, it
+    is laid out anew.
+
+    Args:
+        modules: What is stacked, in the order of the output's columns: ``nn.Linear`` layers
+            (or transformers' ``Conv1D``, whose weight is ``(d_in, d_out)``), or adapter layers
+            around them.
+        dtype: Type of the product's inputs and outputs; sums are float32.
+    """
+
+    def __init__(self, modules: Sequence[nn.Module], dtype: torch.dtype) -> None:
+        self._modules = list(modules)
+        self._layers = [cast(nn.Linear, base_of(module)) for module in modules]
+        self.dtype = dtype
+        self._key: tuple[object, ...] = ()
+        self._forward: PackedWeight | None = None
+        self._backward: PackedWeight | None = None
+
+    @property
+    def widths(self) -> list[int]:
+        """Columns of each layer in the output."""
+        return [len(self._weight(layer)) for layer in self._layers]
+
+    def uses(self, weight: Tensor, bias: Tensor | None) -> bool:
+        """Whether this is the product with exactly these tensors."""
+        return all(layer.weight is weight and layer.bias is bias for layer in self._layers)
+
+    @staticmethod
+    def _weight(layer: nn.Linear) -> Tensor:
+        """``(d_out, d_in)``."""
+        return layer.weight.t() if isinstance(layer, Conv1D) else layer.weight
+
+    def _refresh(self) -> None:
+        weights = [layer.weight for layer in self._layers]
+        # peft merges through `weight.data`, which leaves the version as it was.
+        merged = [tuple(getattr(module, "merged_adapters", ())) for module in self._modules]
+        key = (*((w.data_ptr(), w._version) for w in weights), *merged)
+        if key != self._key:
+            self._key, self._forward, self._backward = key, None, None
+
+    def _stacked(self) -> Tensor:
+        return torch.cat([self._weight(x).detach().to(self.dtype) for x in self._layers])
+
+    def _bias(self) -> Tensor | None:
+        if all(layer.bias is None for layer in self._layers):
+            return None
+        biases = [
+            layer.weight.new_zeros(width) if layer.bias is None else layer.bias
+            for layer, width in zip(self._layers, self.widths, strict=True)
+        ]
+        return torch.cat([bias.detach().to(self.dtype) for bias in biases])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x (n, d_in)`` to ``(n, d_out)``, both contiguous in the chosen type."""
+        self._refresh()
+        if self._forward is None:
+            self._forward = PackedWeight(self._stacked(), self._bias())
+        return self._forward(x)
+
+    def backward(self, dy: Tensor) -> Tensor:
+        """``dy (n, d_out)`` to the gradient of the input ``(n, d_in)``."""
+        if self._backward is None:
+            self._backward = PackedWeight(self._stacked().t().contiguous(), None)
+        return self._backward(dy)

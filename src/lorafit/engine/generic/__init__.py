@@ -1,0 +1,1 @@
+"""The generic tier: any transformers model, its own forward pass, faster parts."""

@@ -1,0 +1,105 @@
+"""`GenericEngine`: any transformers model on the CPU, through its own forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from lorafit.engine.allocator import keep_freed_memory
+from lorafit.engine.base import Batch, StepResult
+from lorafit.engine.counter import Seeds
+from lorafit.engine.eager import evaluating
+from lorafit.engine.generic.intercept import Interception, Parts
+from lorafit.engine.generic.split import split_by_length
+from lorafit.tasks.base import Task
+
+
+class GenericEngine:
+    """Runs the model's own modules with faster frozen layers, adapters and dropout.
+
+    Args:
+        model: The adapted model, on the CPU.
+        task: Collates, and defines the loss.
+        tokenizer: For padding.
+        dtype: bfloat16: as under torch's autocast, frozen weights laid out once; float32.
+        reason: Why this engine was chosen.
+    """
+
+    name = "generic"
+
+    def __init__(
+        self,
+        model: nn.Module,
+        task: Task,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        dtype: torch.dtype,
+        reason: str = "",
+    ) -> None:
+        keep_freed_memory()
+        self.model = model
+        self.task = task
+        self.tokenizer = tokenizer
+        self.dtype = dtype
+        self.reason = reason
+        self._parts = Parts(model, dtype)
+
+    def collate(self, examples: Sequence[dict[str, Any]]) -> Batch:
+        """Pads the examples in groups of like length."""
+        whole = self.task.collate(examples, self.tokenizer)
+        groups = split_by_length([len(example["input_ids"]) for example in examples])
+        if len(groups) == 1:
+            return {"parts": [whole], "order": range(len(examples)), "labels": whole["labels"]}
+        chosen = [[examples[i] for i in group] for group in groups]
+        parts = [self.task.collate(group, self.tokenizer) for group in chosen]
+        order = [index for group in groups for index in group]
+        return {"parts": parts, "order": order, "labels": whole["labels"]}
+
+    def units(self, examples: Sequence[dict[str, Any]]) -> int:
+        """One loss per example, as `Task.losses` returns them."""
+        return len(examples)
+
+    @contextmanager
+    def _faster(self, seeds: Seeds) -> Iterator[None]:
+        interception = Interception(self._parts, seeds)
+        autocast = torch.autocast("cpu", torch.bfloat16, enabled=self.dtype == torch.bfloat16)
+        with autocast, interception.fused_adapters(), interception:
+            yield
+
+    def _logits(self, part: dict[str, Tensor], seeds: Seeds) -> Tensor:
+        inputs = {name: value for name, value in part.items() if name != "labels"}
+        with self._faster(seeds):
+            logits: Tensor = self.model(**inputs).logits
+        return logits.float()
+
+    def forward_backward(self, batch: Batch, scale: float) -> StepResult:
+        """Adds ``scale`` times the gradient of the summed loss to every trainable ``.grad``."""
+        seeds = Seeds.from_torch()
+        total, units, tokens = torch.zeros(()), 0, 0
+        for part in batch["parts"]:
+            losses = self.task.losses(self._logits(part, seeds), part["labels"])
+            loss_sum = losses.sum()
+            (loss_sum * scale).backward()  # type: ignore[no-untyped-call]
+            total += loss_sum.detach().float()
+            units += len(losses)
+            mask = part.get("attention_mask")
+            tokens += int(part["input_ids"].numel() if mask is None else mask.sum())
+        return StepResult(total, units, tokens)
+
+    def logits(self, batch: Batch) -> Tensor:
+        """Logits in evaluation mode without gradients, in the order of the examples."""
+        with evaluating(self.model):
+            parts = [self._logits(part, Seeds(0)) for part in batch["parts"]]
+        if len(parts) == 1:
+            return parts[0]
+        # Logits of every token have the length of their group.
+        rows = [row for part in parts for row in part]
+        found = nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        result = torch.empty_like(found)
+        result[batch["order"]] = found
+        return result

@@ -1,0 +1,16 @@
+// All kernels as one translation unit, compiled once per instruction set.
+#include "activation.cpp"
+#include "attention.cpp"
+#include "decoder.cpp"
+#include "lora.cpp"
+#include "norm.cpp"
+
+// Raised whenever a signature changes; library.py refuses any other.
+LORAFIT_API int lorafit_abi() { return 2; }
+
+LORAFIT_API void lorafit_use_threads(void* fork, void* max_threads) {
+  lorafit::runtime().fork = reinterpret_cast<lorafit::Fork>(fork);
+  lorafit::runtime().max_threads = reinterpret_cast<lorafit::MaxThreads>(max_threads);
+}
+
+LORAFIT_API int lorafit_threads() { return lorafit::threads(); }
