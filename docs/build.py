@@ -171,7 +171,7 @@ def _signature(name: str, thing: Any) -> str:
         text = f"{name}{inspect.signature(thing)}"
     except (TypeError, ValueError):
         return name
-    text = re.sub(r"'([\w\[\], |.]+)'", r"\1", text)
+    text = re.sub(r"(: |-> )'([^']*)'", r"\1\2", text)
     return text if len(text) <= 96 else re.sub(r", (?=\*|\w+:|\w+=)", ",\n    ", text)
 
 

@@ -2,7 +2,7 @@
 
 python examples/06_walkthrough.py              # distilbert-base-uncased on rotten_tomatoes
 python examples/06_walkthrough.py --offline    # a small random model and data made here
-python examples/06_walkthrough.py --model PATH --data FOLDER_WITH_CSV_FILES
+python examples/06_walkthrough.py --model PATH --data FOLDER --target-modules query value
 
 It is the script that tutorials show. The only line that is different is the import.
 """
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> None:
     config = LoraConfig(
         r=8,
         lora_alpha=32,
-        target_modules=["q_lin", "v_lin"],
+        target_modules=args.target_modules,
         lora_dropout=0.05,
         bias="none",
         task_type=TaskType.SEQ_CLS,
@@ -155,6 +155,9 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="distilbert-base-uncased", help="Hub id or folder")
     parser.add_argument("--data", default="rotten_tomatoes", help="Hub id or folder")
+    parser.add_argument(
+        "--target-modules", nargs="+", default=["q_lin", "v_lin"], help="layers to adapt"
+    )
     parser.add_argument("--out", default="walkthrough", help="where checkpoints go")
     parser.add_argument("--epochs", type=float, default=3)
     parser.add_argument("--learning-rate", type=float, default=2e-3)

@@ -20,6 +20,7 @@ from lorafit import files, pipeline, planning
 from lorafit.adapt import Adapters
 from lorafit.choices import made_choices
 from lorafit.config import Config, ModelConfig
+from lorafit.data.columns import Columns
 from lorafit.data.preview import Preview
 from lorafit.data.preview import preview as describe_data
 from lorafit.engine.eager import EagerEngine
@@ -28,6 +29,7 @@ from lorafit.evaluation.score import score
 from lorafit.export import merged
 from lorafit.export import peft as peft_format
 from lorafit.model import load as loading
+from lorafit.pipeline import LIVE
 from lorafit.planning import Plan
 from lorafit.report.html import write_report
 from lorafit.run import Run
@@ -36,11 +38,9 @@ from lorafit.tasks import tasks
 from lorafit.tasks.base import Task
 from lorafit.training.loop import fit
 from lorafit.training.progress import Progress, make_progress
+from lorafit.training.trackers import check_trackers
 
 log = logging.getLogger(__name__)
-
-LIVE = "(live object)"
-"""What ``config.yaml`` says of a model or data that was passed as an object."""
 
 PREDICT_BATCH = 64
 """Texts that `predict` computes at once."""
@@ -103,17 +103,19 @@ def train(
         RunError: The run folder cannot be written, or there is no such run.
     """
     pipeline.check_live(model, tokenizer)
+    run: Run | None = None
     if resume is None:
         config, origins = _settings(model, data, config, origins, settings)
-        run = Run.create(config, config.run.dir, config.run.name)
-        run.write_config(config, origins)
     else:
         run, model, data = _resumed(resume, model, data)
         config, origins = run.config, run.origins
+    check_trackers(config.train.report_to)
+    problem = pipeline.pose(data, config)
+    subject = pipeline.prepare(problem, config, model, tokenizer)
+    if run is None:  # only now: wrong input leaves no folder behind
+        run = Run.create(config, config.run.dir, config.run.name, origins)
     with run.lock():
         try:
-            problem = pipeline.pose(data, config)
-            subject = pipeline.prepare(problem, config, model, tokenizer)
             run.write_choices(made_choices(problem, subject, config, origins))
             run.write_environment(seed=config.seed, data=pipeline.fingerprint(problem))
             result = fit(
@@ -159,7 +161,8 @@ def load(
     base = ModelConfig(**facts["model"])
     if model is None and base.name_or_path == LIVE:
         raise ConfigError(f'"{adapter}" was made for a live model; pass it: load(source, model).')
-    loaded = pipeline.load_base(model, tokenizer, base, task, facts["seed"])
+    with pipeline.saying_less():
+        loaded = pipeline.load_base(model, tokenizer, base, task, facts["seed"])
     adapters = peft_format.load(loaded.model, adapter)
     loaded.model.train(False)
     return Tuned(loaded.model, loaded.tokenizer, adapters, task, facts["max_length"])
@@ -251,13 +254,17 @@ def preview(
     """
     config, _ = _settings(model, data, config, None, settings)
     problem = pipeline.pose(data, config)
-    loaded = pipeline.load_base(model, tokenizer, config.model, problem.task, config.seed)
+    task = problem.task
+    loaded = pipeline.load_base(model, tokenizer, config.model, task, config.seed)
     return describe_data(
         problem.splits,
-        problem.task.text,
-        problem.task.label,
+        task.text,
+        task.label,
         loaded.tokenizer,
         loading.max_length(config.data.max_length, loaded.tokenizer, loaded.model),
+        columns=Columns(
+            task.text, task.label, **{f"{k}_reason": v for k, v in task.reasons.items()}
+        ),
         seed=config.seed,
     )
 

@@ -15,7 +15,9 @@ REASONS = {
         "3e-4, 1e-3, 2e-3 and 4e-3 on movie reviews with a small encoder"
     ),
     "adapter.r": "small ranks suffice for data sets of this size; start small",
-    "adapter.lora_alpha": "twice the rank: with Adam this is a learning-rate factor",
+    "adapter.lora_alpha": (
+        "the same for every rank: then the best learning rate hardly depends on the rank"
+    ),
     "adapter.target_modules": (
         "all linear layers: attention alone is worse even with as many parameters"
     ),

@@ -9,6 +9,8 @@ import gc
 import hashlib
 import json
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +48,9 @@ from lorafit.training.loop import FitResult
 from lorafit.training.seed import seed_everything
 
 log = logging.getLogger(__name__)
+
+LIVE = "(live object)"
+"""What the configuration says of a model or data that was passed as an object."""
 
 FACTS = "lorafit.json"
 """File in the adapter's folder: the task with its labels, and how the base was loaded."""
@@ -130,6 +135,8 @@ def make_engine(
     """The engine that trains this model."""
     accelerator = Accelerator()
     fast, why = fast_bf16(accelerator.device)
+    if model.dtype == torch.float16:  # the two half formats do not mix
+        fast, why = False, "the model's weights are float16"
     bf16 = fast if config.train.bf16 is None else config.train.bf16
     log.info("computing in %s: %s", "bfloat16" if bf16 else "float32", why)
     return choose_engine(
@@ -237,28 +244,48 @@ def verify_handoff(
     if not live:
         # Another random head: what the adapter does not bring along must not go unnoticed.
         torch.manual_seed(config.seed + 1)
-        loaded = load.load_model(config.model, task)
+        with saying_less():
+            loaded = load.load_model(config.model, task)
     again = peft_format.load(loaded.model, adapter)
     reloaded = logits(loaded)
     again.merge()
     merged = logits(loaded)
     again.unload()
     gc.collect()
-    return check_handoff(
-        trained,
-        reloaded=reloaded,
-        merged=merged,
-        base=untuned,
-        tolerance=TOLERANCE[str(dtype).removeprefix("torch.")],
+    tolerance = TOLERANCE[str(dtype).removeprefix("torch.")]
+    found = check_handoff(
+        trained, reloaded=reloaded, merged=merged, base=untuned, tolerance=tolerance
     )
+    return found | {"n": len(rows), "tolerance": tolerance}
+
+
+@contextmanager
+def saying_less() -> Iterator[None]:
+    """Keeps what is said of a freshly loaded model (its new head, ...) to warnings.
+
+    True of a model to be trained, it would mislead where an adapter brings the head.
+    """
+    speaker = logging.getLogger(load.__name__.rpartition(".")[0])
+    level = speaker.level
+    speaker.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        speaker.setLevel(level)
 
 
 def adapter_facts(subject: Subject, task: Task, config: Config) -> dict[str, Any]:
     """What `lorafit.load` needs beyond PEFT's files, so that the folder stands alone."""
+    model = config.model.model_dump()
+    base = subject.loaded.base_name
+    if config.model.name_or_path != LIVE and base is not None:
+        model["name_or_path"] = base  # absolute: the adapter is used from other folders too
+        if base.endswith(f"/{config.model.gguf_file}"):
+            model["gguf_file"] = None
     return {
         "task": task.to_dict(),
         "max_length": subject.max_length,
-        "model": config.model.model_dump(),
+        "model": model,
         "seed": config.seed,
     }
 

@@ -35,7 +35,6 @@ from filelock import FileLock, Timeout
 
 from lorafit import files, runconfig, runname
 from lorafit.config import Config
-from lorafit.environment import describe
 from lorafit.errors import RunError, did_you_mean
 
 log = logging.getLogger(__name__)
@@ -333,6 +332,8 @@ class Run:
         Args:
             **facts: JSON values to add, such as ``seed`` and ``data_fingerprint``.
         """
+        from lorafit.environment import describe  # loads torch, which listing runs can do without
+
         files.write_json(self.path / "environment.json", describe() | facts)
 
     def write_json(self, name: str, value: Any) -> Path:

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from lorafit.adapt import Adapters
 from lorafit.errors import AdapterError
-from lorafit.export import peft
+from lorafit.export import peft, peft_source
 from lorafit.export.peft_config import describe
 from lorafit.methods.lora import LoraConfig
 from tests import tiny
@@ -480,7 +480,7 @@ def test_from_the_hub_only_the_two_files_are_fetched(
         asked.update(arguments, repo=repo)
         return str(saved.parent)
 
-    monkeypatch.setattr(peft, "snapshot_download", download)
+    monkeypatch.setattr(peft_source, "snapshot_download", download)
     loaded = peft.load(
         tiny.classifier("distilbert"), "someone/adapter", subfolder="adapter", revision="v2"
     )
@@ -496,7 +496,7 @@ def test_a_hub_that_does_not_answer_is_one_clear_line(monkeypatch: pytest.Monkey
     def download(repo: str, **arguments: Any) -> str:
         raise LocalEntryNotFoundError("Cannot find the requested files.\nMore.")
 
-    monkeypatch.setattr(peft, "snapshot_download", download)
+    monkeypatch.setattr(peft_source, "snapshot_download", download)
     with pytest.raises(AdapterError) as caught:
         peft.load(tiny.classifier("distilbert"), "someone/adapter")
     assert str(caught.value) == (

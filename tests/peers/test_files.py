@@ -38,6 +38,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "gaussian": {"init_lora_weights": "gaussian"},
     "orthogonal": {"init_lora_weights": "orthogonal"},
 }
+EVERYWHERE = ("plain", "dora", "bias_all", "no_task")
 # Llama has no biases, which only one of us minds.
 WITHOUT_BIAS = ("llama", "t5")
 
@@ -48,6 +49,7 @@ def cases() -> list[Any]:
         for family in tiny.FAMILIES
         for name, changes in VARIANTS.items()
         if not ("bias" in changes and family in WITHOUT_BIAS)
+        and (name in EVERYWHERE or family in ("bert", "gpt2", "qwen2"))
     ]
 
 
@@ -122,6 +124,26 @@ def test_excluded_modules_both_ways(tmp_path: Path, family: str) -> None:
 def test_expressions_both_ways(tmp_path: Path, family: str) -> None:
     names = "|".join(name.replace(".", r"\.") for name in TARGETS[family])
     both_ways(tmp_path, family, target_modules=rf".*\.[02]\..*\.({names})")
+
+
+@pytest.mark.parametrize("family", ["gpt2", "qwen2"])
+@pytest.mark.parametrize("whole", [["lm_head"], ["lm_head", "EMBEDDINGS"]])
+def test_tied_modules_to_save_both_ways(tmp_path: Path, family: str, whole: list[str]) -> None:
+    names = [EMBEDDINGS[family] if name == "EMBEDDINGS" else name for name in whole]
+    both_ways(tmp_path, family, task_type="CAUSAL_LM", modules_to_save=names)
+
+
+@pytest.mark.parametrize("save", [True, False])
+def test_embeddings_saved_on_request_have_the_same_keys(tmp_path: Path, save: bool) -> None:
+    for targets in (["q_proj"], ["q_proj", "embed_tokens"], ["q_proj", "lm_head"]):
+        keys = []
+        for model in (
+            ours("qwen2", task_type="CAUSAL_LM", target_modules=targets),
+            theirs("qwen2", task_type="CAUSAL_LM", target_modules=targets),
+        ):
+            api = ours_api if isinstance(model, ours_api.PeftModel) else peft
+            keys.append(set(api.get_peft_model_state_dict(model, save_embedding_layers=save)))
+        assert keys[0] == keys[1]
 
 
 def test_own_modules_to_save_both_ways(tmp_path: Path) -> None:

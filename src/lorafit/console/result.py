@@ -52,11 +52,12 @@ def show_evaluation(result: Mapping[str, Any]) -> None:
     handoff = result.get("handoff")
     if handoff:
         show()
-        show("Hand-off checked on real inputs; largest difference of a logit from the live model:")
+        on = f"{handoff['n']} test examples" if "n" in handoff else "real inputs"
+        show(f"Hand-off checked on {on}; largest difference of a logit from the live model:")
         rows = [
-            [name.removesuffix("_max_abs_diff").replace("_", " "), f"{value:.1e}"]
+            [name.removesuffix("_max_abs_diff"), f"{value:.1e}"]
             for name, value in handoff.items()
-            if isinstance(value, float | int)
+            if name.endswith("_max_abs_diff")
         ]
         show_table(rows, indent=2)
 

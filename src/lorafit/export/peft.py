@@ -1,11 +1,11 @@
 """Adapters on disk, in PEFT's format: the only place that knows PEFT's tensor names.
 
 A folder holds ``adapter_config.json`` (``peft_config.py``) and
-``adapter_model.safetensors``. A key is ``base_model.model.<module path>.`` and then
-``lora_A.weight (r, d_in)``, ``lora_B.weight (d_out, r)``; embeddings have
-``lora_embedding_A (r, vocab)`` and ``lora_embedding_B (dim, r)``, DoRA has
-``lora_magnitude_vector (d_out,)``, and modules trained whole stand under their plain
-names. The adapter's own name is nowhere in the file.
+``adapter_model.safetensors`` (found and read by ``peft_source.py``). A key is
+``base_model.model.<module path>.`` and then ``lora_A.weight (r, d_in)``,
+``lora_B.weight (d_out, r)``; embeddings have ``lora_embedding_A (r, vocab)`` and
+``lora_embedding_B (dim, r)``, DoRA has ``lora_magnitude_vector (d_out,)``, and modules
+trained whole stand under their plain names. The adapter's own name is nowhere in the file.
 
 Loading is strict: a missing, unexpected or misshapen tensor is an error that lists them,
 and the model is then as it was. Pickled weights are never read.
@@ -21,14 +21,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import (
-    EntryNotFoundError,
-    HfHubHTTPError,
-    HFValidationError,
-    OfflineModeIsEnabled,
-)
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
@@ -42,15 +34,26 @@ from lorafit.export.peft_config import (
     parse,
     servable,
 )
-from lorafit.methods.base import AdapterLayer
+from lorafit.export.peft_source import WEIGHTS_FILE, locate, read_tensors
+from lorafit.methods.base import AdapterLayer, ModulesToSaveWrapper
 from lorafit.methods.lora import LoraConfig
 
-__all__ = ["load", "read_config", "read_tensors", "save", "servable", "tensors_of"]
+__all__ = [
+    "PREFIX",
+    "SaveEmbeddings",
+    "attach",
+    "load",
+    "locate",
+    "read_config",
+    "read_tensors",
+    "save",
+    "servable",
+    "tensors_of",
+    "update",
+]
 
 log = logging.getLogger(__name__)
 
-WEIGHTS_FILE = "adapter_model.safetensors"
-PICKLE_FILE = "adapter_model.bin"
 PREFIX = "base_model.model."
 # The layers whose base weights PEFT saves along when they are targets.
 EMBEDDING_LAYERS = ("embed_tokens", "lm_head")
@@ -125,32 +128,21 @@ def tensors_of(
 ) -> dict[str, torch.Tensor]:
     """One adapter's tensors under their names in PEFT's files, sharing the model's memory."""
     tensors = {PREFIX + key: tensor for key, tensor in adapters.state_dict(name).items()}
-    for path, layer, targeted in _embeddings(adapters, name, save_embedding_layers):
-        weight = layer.base_layer.weight if isinstance(layer, AdapterLayer) else layer.weight
-        assert isinstance(weight, torch.Tensor)
-        key = f"{path}.base_layer.weight" if targeted else f"{path}.weight"
-        tensors.setdefault(PREFIX + key, weight.detach())
+    for path, module in _embeddings_to_save(adapters, name, save_embedding_layers):
+        own = f"{path}.base_layer" if isinstance(module, AdapterLayer) else path
+        for key, value in _plain(module).state_dict().items():
+            tensors.setdefault(f"{PREFIX}{own}.{key}", value)
     return tensors
 
 
-def _embeddings(
+def _embeddings_to_save(
     adapters: Adapters, name: str, mode: SaveEmbeddings
-) -> list[tuple[str, nn.Module, bool]]:
-    """Input and output embeddings to be saved: path, module, whether it is a target.
+) -> list[tuple[str, nn.Module]]:
+    """Paths and modules of the embeddings whose base weights are saved along.
 
     PEFT's rule: if one of them is a target (by the names it knows), those that are
     targets; if the vocabulary was resized or on request, both.
     """
-    model = adapters.model
-    found = []
-    for get in ("get_input_embeddings", "get_output_embeddings"):
-        try:
-            module = getattr(model, get, lambda: None)()
-        except NotImplementedError:
-            continue
-        path = next((p for p, m in model.named_modules() if m is module), None)
-        if isinstance(module, nn.Module) and path is not None:
-            found.append((path, module))
     targets = {site.path for site in adapters.sites[name]}
     targeted = any(path.rpartition(".")[2] in EMBEDDING_LAYERS for path in targets)
     if mode == "auto":
@@ -159,7 +151,30 @@ def _embeddings(
             log.info("The embeddings' own weights are saved with the adapter.")
     if not mode:
         return []
-    return [(p, m, p in targets) for p, m in found if not targeted or p in targets]
+    return [
+        (path, module)
+        for path, module in _embeddings(adapters.model)
+        if (not targeted or path in targets) and not isinstance(module, ModulesToSaveWrapper)
+    ]
+
+
+def _embeddings(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Paths and modules of the input and the output embeddings, wrapped or not."""
+    found = []
+    for getter in ("get_input_embeddings", "get_output_embeddings"):
+        try:
+            module = getattr(model, getter, lambda: None)()
+        except NotImplementedError:
+            continue
+        path = next((p for p, m in model.named_modules() if m is module), None)
+        if isinstance(module, nn.Module) and path is not None:
+            found.append((path, module))
+    return found
+
+
+def _plain(module: nn.Module) -> nn.Module:
+    """The layer inside an adapter layer."""
+    return module.base_layer if isinstance(module, AdapterLayer) else module
 
 
 def _resized(adapters: Adapters, name: str) -> bool:
@@ -229,68 +244,6 @@ def read_config(
     return parse(locate(path, revision=revision, subfolder=subfolder, **hub), str(path))
 
 
-def read_tensors(folder: Path, *, source: str | None = None) -> dict[str, torch.Tensor]:
-    """Reads an adapter's tensors, under their names in the file.
-
-    Raises:
-        AdapterError: There are none, only pickled ones, or the file is damaged.
-    """
-    source = source or str(folder)
-    file = folder / WEIGHTS_FILE
-    if not file.is_file():
-        if (folder / PICKLE_FILE).is_file():
-            raise AdapterError(
-                f"{source} has only {PICKLE_FILE}, a pickle, which can run any code when it is "
-                f"read. Convert it where you trust it: load it with PEFT and `save_pretrained` "
-                f"again, which writes {WEIGHTS_FILE}."
-            )
-        raise AdapterError(f"{source} has no {WEIGHTS_FILE}: the adapter is incomplete.")
-    try:
-        with safe_open(file, framework="pt") as weights:
-            return {key: weights.get_tensor(key) for key in weights.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise AdapterError(
-            f"{source}: {WEIGHTS_FILE} is damaged or not safetensors ({error}); "
-            "copy or save it again."
-        ) from None
-
-
-def locate(
-    path: str | os.PathLike[str],
-    *,
-    revision: str | None = None,
-    subfolder: str | None = None,
-    **hub: Any,
-) -> Path:
-    """The local folder of an adapter; from the Hub only the two files are fetched.
-
-    Raises:
-        AdapterError: There is no such folder, and no such repository that we can reach.
-    """
-    folder = Path(path)
-    if folder.is_dir():
-        folder = folder / (subfolder or "")
-        if not folder.is_dir():
-            raise AdapterError(f"{path} has no subfolder {subfolder}.")
-        return folder
-    inside = f"{subfolder}/" if subfolder else ""
-    try:
-        fetched = snapshot_download(
-            str(path),
-            revision=revision,
-            allow_patterns=[inside + CONFIG_FILE, inside + WEIGHTS_FILE],
-            **hub,
-        )
-    except HFValidationError:
-        raise AdapterError(f"there is no folder {path}, and this is not a Hub id either.") from None
-    except (HfHubHTTPError, EntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise AdapterError(
-            f"there is no folder {path}, and the Hub has no adapter of that name: {reason}"
-        ) from None
-    return Path(fetched) / (subfolder or "")
-
-
 def attach(
     adapters: Adapters,
     config: LoraConfig,
@@ -353,9 +306,9 @@ def update(
             f"{source} is not a PEFT adapter: keys begin with {PREFIX}, got {foreign[0]}."
         )
     given = {key.removeprefix(PREFIX): tensor for key, tensor in tensors.items()}
-    bases = _take_embeddings(adapters, given, own)
     for key in [key for key in given if _is_copy(key, own)]:
         del given[key]
+    bases = _take_embeddings(adapters, given, own)
     if isinstance(config, LoraConfig) and config.has_origin:
         _add_origins(given, own)
     try:
@@ -370,12 +323,12 @@ def update(
 
 
 def _is_copy(key: str, own: dict[str, torch.Tensor]) -> bool:
-    """Biases of modules trained whole, which PEFT writes three times with ``bias="all"``."""
+    """Tensors of modules trained whole that PEFT writes again, e.g. with ``bias="all"``."""
     for part in (".original_module.", ".modules_to_save."):
         head, found, tail = key.partition(part)
         # Below the module itself PEFT leaves the adapter's name in the key.
         for rest in (tail, tail.partition(".")[2]):
-            if found and key.endswith(".bias") and f"{head}.{rest}" in own:
+            if found and f"{head}.{rest}" in own:
                 return True
     return False
 
@@ -385,22 +338,19 @@ def _take_embeddings(
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Takes base weights of embeddings out of ``given``: pairs of live and saved weight."""
     pairs = []
-    for path, module in adapters.model.named_modules():
-        if not isinstance(module, nn.Embedding | nn.Linear):
-            continue
-        key = f"{path}.weight"
-        plain = path.removesuffix(".base_layer")
-        is_output = plain.rpartition(".")[2] in EMBEDDING_LAYERS
-        if key not in given or key in own or not (isinstance(module, nn.Embedding) or is_output):
-            continue
-        tensor = given[key]
-        if tensor.shape != module.weight.shape:
-            raise AdapterError(
-                f"the adapter was saved with {tensor.shape[0]} embeddings ({key}), the model has "
-                f"{module.weight.shape[0]}: the vocabulary was resized. Call "
-                f"`model.resize_token_embeddings({tensor.shape[0]})` first."
-            )
-        pairs.append((module.weight.data, given.pop(key)))
+    for path, module in _embeddings(adapters.model):
+        for name, live in _plain(module).state_dict().items():
+            for key in (f"{path}.base_layer.{name}", f"{path}.{name}"):
+                if key not in given or key in own:
+                    continue
+                tensor = given.pop(key)
+                if tensor.shape != live.shape:
+                    raise AdapterError(
+                        f"the adapter was saved with {tensor.shape[0]} embeddings ({key}), the "
+                        f"model has {live.shape[0]}: the vocabulary was resized. Call "
+                        f"`model.resize_token_embeddings({tensor.shape[0]})` first."
+                    )
+                pairs.append((live, tensor))
     return pairs
 
 

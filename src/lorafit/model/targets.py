@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
 
 from torch import nn
 
@@ -183,4 +184,6 @@ def summary(sites: Sequence[Site]) -> str:
 def _name(model: nn.Module) -> str:
     """What to call a model in a message: where it came from, else its class."""
     source = getattr(getattr(model, "config", None), "name_or_path", "")
+    if Path(source).is_absolute():
+        source = "/".join(Path(source).parts[-2:])
     return f'"{source}"' if source else type(model).__name__

@@ -24,6 +24,7 @@ from lorafit.peft.auto import (
 )
 from lorafit.peft.config import LoraConfig, PeftConfig, PeftType, TaskType, get_peft_config
 from lorafit.peft.kbit import prepare_model_for_kbit_training
+from lorafit.peft.make import get_peft_model, inject_adapter_in_model
 from lorafit.peft.model import (
     MODEL_TYPE_TO_PEFT_MODEL_MAPPING,
     PeftModel,
@@ -33,8 +34,6 @@ from lorafit.peft.model import (
     PeftModelForSeq2SeqLM,
     PeftModelForSequenceClassification,
     PeftModelForTokenClassification,
-    get_peft_model,
-    inject_adapter_in_model,
 )
 from lorafit.peft.state import get_peft_model_state_dict, set_peft_model_state_dict
 from lorafit.peft.status import (
@@ -84,8 +83,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Says of PEFT's other names that they are not here."""
-    if name.startswith("__"):
-        raise AttributeError(name)
+    if not name[:1].isupper():
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     raise ImportError(
         f"lorafit.peft has no {name}: it has PEFT's LoRA (with rsLoRA, DoRA, PiSSA, OLoRA). "
         f"Import {name} from peft if you need it, with everything that goes with it."

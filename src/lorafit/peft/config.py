@@ -121,7 +121,9 @@ class LoraConfig(lora.LoraConfig, PeftConfig):
         ConfigError: An option is unknown, not supported, or has a wrong value.
     """
 
+    # Again, because pydantic takes a field from the first base that has it.
     peft_type: PeftType = PeftType.LORA
+    task_type: TaskType | None = None
 
     @model_validator(mode="before")
     @classmethod

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +18,7 @@ from lorafit.errors import AdapterError, ConfigError, did_you_mean
 from lorafit.export import peft as on_disk
 from lorafit.export.peft import SaveEmbeddings
 from lorafit.export.peft_config import module_paths
-from lorafit.peft import card, status, tuner
+from lorafit.peft import card, status
 from lorafit.peft.config import LoraConfig, PeftConfig, PeftType, TaskType
 from lorafit.peft.state import LoadResult, get_peft_model_state_dict
 from lorafit.peft.trainer import ForwardOfBase, LooksLikePeft, save_tied_weights_once
@@ -408,62 +407,3 @@ _MODELS: dict[str, type[PeftModel]] = {
     TaskType.FEATURE_EXTRACTION: PeftModelForFeatureExtraction,
 }
 MODEL_TYPE_TO_PEFT_MODEL_MAPPING = _MODELS
-
-
-def get_peft_model(
-    model: nn.Module,
-    peft_config: LoraConfig,
-    adapter_name: str = "default",
-    mixed: bool = False,
-    autocast_adapter_dtype: bool = True,
-    revision: str | None = None,
-    low_cpu_mem_usage: bool = False,
-) -> PeftModel:
-    """Wraps a model for training with an adapter; the model is changed in place.
-
-    Raises:
-        TargetError: A name in the configuration matches nothing in the model.
-        AdapterError: The model has adapters already.
-    """
-    if mixed:
-        raise ConfigError("mixed=True: lorafit.peft has LoRA only, there is nothing to mix.")
-    if isinstance(peft_config, LoraConfig):
-        source = model.__dict__.get("name_or_path") or None
-        before = peft_config.base_model_name_or_path
-        if before is not None and before != source:
-            warnings.warn(
-                f"The PEFT config's `base_model_name_or_path` was renamed from '{before}' to "
-                f"'{source}'. Please ensure that the correct base model is loaded when loading "
-                "this checkpoint.",
-                stacklevel=2,
-            )
-        peft_config.base_model_name_or_path = source
-        if revision is not None:
-            peft_config.revision = revision
-    task = getattr(peft_config, "task_type", None)
-    return _MODELS.get(str(task), PeftModel)(model, peft_config, adapter_name)
-
-
-def inject_adapter_in_model(
-    peft_config: LoraConfig,
-    model: nn.Module,
-    adapter_name: str = "default",
-    low_cpu_mem_usage: bool = False,
-    state_dict: dict[str, torch.Tensor] | None = None,
-) -> nn.Module:
-    """Adds an adapter to a model in place, without wrapping the model.
-
-    Args:
-        peft_config: The adapter's configuration.
-        model: The model.
-        adapter_name: The adapter's name.
-        low_cpu_mem_usage: Without effect.
-        state_dict: Not supported, has to be ``None``.
-
-    Returns:
-        The same model.
-    """
-    if state_dict is not None:
-        raise ConfigError("state_dict: name the layers in target_modules instead.")
-    tuner.inject(peft_config, model, adapter_name)
-    return model

@@ -1,0 +1,240 @@
+"""Small charts as inline SVG that stretch with the page and need no script.
+
+Everything is placed in percent of the drawing area, so text and dots keep their size at
+every width; lines are drawn in a nested ``svg`` that is stretched, with strokes that are
+not. Labels stand outside the drawing area, in the padding that the style sheet gives.
+What is under the pointer is told by elements that the style sheet shows on hover.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from lorafit.report.metric import Interval
+from lorafit.report.units import Format
+
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a chart.
+
+    Attributes:
+        points: In order of x.
+        style: Name of its look in the style sheet.
+        dots: Whether the points are marked.
+    """
+
+    points: Sequence[Point]
+    style: str
+    dots: bool = False
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A linear axis from ``low`` to ``high``."""
+
+    low: float
+    high: float
+
+    @classmethod
+    def around(cls, values: Sequence[float], *, zero: bool = False, margin: float = 0.06) -> Axis:
+        """The axis that shows all of the values, and zero if asked."""
+        low, high = min(values), max(values)
+        if zero:
+            low, high = min(low, 0.0), max(high, 0.0)
+        span = (high - low) or abs(high) or 1.0
+        return cls(
+            low if zero and low == 0 else low - margin * span,
+            high if zero and high == 0 else high + margin * span,
+        )
+
+    def percent(self, value: float) -> float:
+        """Where a value stands, 0 to 100."""
+        return 100 * (value - self.low) / ((self.high - self.low) or 1.0)
+
+    def ticks(self, about: int) -> list[float]:
+        """Round numbers on the axis, roughly ``about`` of them."""
+        rough = (self.high - self.low) / max(about, 1)
+        if rough <= 0:
+            return [self.low]
+        power = 10.0 ** math.floor(math.log10(rough))
+        steps = [power * m for m in (1, 2, 2.5, 5, 10)]
+        step = min(steps, key=lambda s: abs(math.log(s / rough)))
+        first = math.ceil(self.low / step - 1e-9)
+        last = math.floor(self.high / step + 1e-9)
+        return [round(i * step, 12) for i in range(first, last + 1)]
+
+
+def line_chart(
+    lines: Sequence[Line],
+    x: Axis,
+    y: Axis,
+    *,
+    label: str,
+    y_format: Format,
+    x_format: Format,
+    height: int,
+    mark: tuple[float, str] | None = None,
+    tips: Sequence[tuple[float, str]] = (),
+) -> Markup:
+    """Lines over a common x axis.
+
+    Args:
+        lines: Drawn in this order.
+        x: Horizontal axis.
+        y: Vertical axis.
+        label: What a reader who cannot see the chart is told.
+        y_format: How its tick labels are written.
+        x_format: The same for x.
+        height: Of the drawing area, in CSS pixels.
+        mark: A vertical line at x, with its label.
+        tips: What to say when the pointer is near x.
+    """
+    parts = [_y_grid(y, y_format, 2 if height < 160 else 4), _x_labels(x, x_format)]
+    if mark is not None:
+        parts.append(_mark(x.percent(mark[0]), mark[1]))
+    parts += [_polyline(line, x, y) for line in lines]
+    parts += [
+        Markup('<circle class="{}" cx="{:.2f}%" cy="{:.2f}%" r="3.5"/>').format(
+            line.style, x.percent(px), 100 - y.percent(py)
+        )
+        for line in lines
+        if line.dots
+        for px, py in line.points
+    ]
+    parts.append(_tips([(x.percent(at), text) for at, text in tips]))
+    return _plot(parts, label, height)
+
+
+def interval_chart(
+    rows: Sequence[tuple[str, str, Interval, str]], axis: Axis, form: Format, label: str
+) -> Markup:
+    """One interval a row over a common axis with labels.
+
+    Args:
+        rows: Label, style, interval and tip of each row.
+        axis: The axis.
+        form: How its tick labels are written.
+        label: What a reader who cannot see the chart is told.
+    """
+    ticks = axis.ticks(4)
+    parts = [
+        Markup(
+            '<line class="grid" x1="{0:.2f}%" x2="{0:.2f}%" y1="0" y2="100%"/>'
+            '<text class="tick" x="{0:.2f}%" y="100%" dy="17" text-anchor="middle">{1}</text>'
+        ).format(axis.percent(tick), form(tick))
+        for tick in ticks
+    ]
+    for number, (name, style, interval, tip) in enumerate(rows):
+        at = 100 * (number + 0.5) / len(rows)
+        parts.append(
+            Markup(
+                '<text class="row" x="0" dx="-12" y="{:.2f}%" dy=".35em" '
+                'text-anchor="end">{}</text>'
+            ).format(at, name)
+        )
+        parts.append(_bar(interval, axis, at, style, tip))
+    return _plot(parts, label, 34 * len(rows), "intervals")
+
+
+def small_intervals(
+    rows: Sequence[tuple[str, Interval, str]], axis: Axis, label: str, *, zero: bool = False
+) -> Markup:
+    """The same without labels, for a cell of a table; ``zero`` draws a line there."""
+    parts = []
+    if zero:
+        parts.append(
+            Markup(
+                '<line class="zero" x1="{0:.2f}%" x2="{0:.2f}%" y1="0" y2="100%"/>'
+                '<text x="{0:.2f}%" y="0" dy="-3" text-anchor="middle">0</text>'
+            ).format(axis.percent(0))
+        )
+    for number, (style, interval, tip) in enumerate(rows):
+        at = 100 * (number + 0.5) / len(rows)
+        track = Markup('<line class="track" x1="0" x2="100%" y1="{0:.2f}%" y2="{0:.2f}%"/>')
+        parts += [track.format(at), _bar(interval, axis, at, style, tip)]
+    return Markup('<svg class="small" height="{}" role="img" aria-label="{}">{}</svg>').format(
+        max(16 * len(rows), 24), label, Markup("").join(parts)
+    )
+
+
+def _plot(parts: Sequence[Markup], label: str, height: int, style: str = "lines") -> Markup:
+    return Markup(
+        '<div class="plot {}"><svg height="{}" role="img" aria-label="{}">{}</svg></div>'
+    ).format(style, height, label, Markup("").join(parts))
+
+
+def _y_grid(y: Axis, form: Format, about: int) -> Markup:
+    return Markup("").join(
+        Markup(
+            '<line class="grid" x1="0" x2="100%" y1="{0:.2f}%" y2="{0:.2f}%"/>'
+            '<text class="tick" x="0" dx="-8" y="{0:.2f}%" dy=".35em" text-anchor="end">{1}</text>'
+        ).format(100 - y.percent(tick), form(tick))
+        for tick in y.ticks(about)
+    )
+
+
+def _x_labels(x: Axis, form: Format) -> Markup:
+    return Markup("").join(
+        Markup(
+            '<text class="tick" x="{:.2f}%" y="100%" dy="18" text-anchor="middle">{}</text>'
+        ).format(x.percent(tick), form(tick))
+        for tick in x.ticks(4)
+    )
+
+
+def _polyline(line: Line, x: Axis, y: Axis) -> Markup:
+    if len(line.points) < 2:
+        return Markup("")
+    points = " ".join(
+        f"{10 * x.percent(px):.1f},{1000 - 10 * y.percent(py):.1f}" for px, py in line.points
+    )
+    return Markup(
+        '<svg viewBox="0 0 1000 1000" preserveAspectRatio="none" width="100%" height="100%">'
+        '<polyline class="{}" points="{}"/></svg>'
+    ).format(line.style, points)
+
+
+def _mark(at: float, text: str) -> Markup:
+    """A vertical line; its label goes to the side where there is room."""
+    anchor, shift = ("start", 6) if at < 60 else ("end", -6)
+    return Markup(
+        '<line class="mark" x1="{0:.2f}%" x2="{0:.2f}%" y1="0" y2="100%"/>'
+        '<text class="mark" x="{0:.2f}%" dx="{1}" y="0" dy="10" text-anchor="{2}">{3}</text>'
+    ).format(at, shift, anchor, text)
+
+
+def _tips(tips: Sequence[tuple[float, str]]) -> Markup:
+    """Strips that reach half way to their neighbours; the one under the pointer speaks."""
+    parts = []
+    for number, (at, text) in enumerate(tips):
+        left = (tips[number - 1][0] + at) / 2 if number else 0.0
+        right = (tips[number + 1][0] + at) / 2 if number + 1 < len(tips) else 100.0
+        parts.append(
+            Markup(
+                '<g class="tip"><rect x="{:.2f}%" width="{:.2f}%" y="0" height="100%"/>'
+                '<line x1="{:.2f}%" x2="{:.2f}%" y1="0" y2="100%"/>'
+                '<text x="100%" y="0" dy="-8" text-anchor="end">{}</text></g>'
+            ).format(left, max(right - left, 0.0), at, at, text)
+        )
+    return Markup("").join(parts)
+
+
+def _bar(interval: Interval, axis: Axis, at: float, style: str, tip: str) -> Markup:
+    """A dot at the value and a line over the interval."""
+    if interval.value is None:
+        return Markup("")
+    whisker = Markup("")
+    if interval.low is not None and interval.high is not None:
+        whisker = Markup(
+            '<line class="{0}" x1="{1:.2f}%" x2="{2:.2f}%" y1="{3:.2f}%" y2="{3:.2f}%"/>'
+        ).format(style, axis.percent(interval.low), axis.percent(interval.high), at)
+    return Markup(
+        '<g class="bar"><title>{}</title>{}<circle class="{}" cx="{:.2f}%" cy="{:.2f}%" r="5"/></g>'
+    ).format(tip, whisker, style, axis.percent(interval.value), at)

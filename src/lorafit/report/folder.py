@@ -1,0 +1,193 @@
+"""A run folder as plain data, whatever state it is in.
+
+Nothing here fails because a file is missing, damaged or of another shape: what can be read
+is, and what cannot is said in `RunFolder.problems`, which the page shows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from safetensors import SafetensorError, safe_open
+
+from lorafit import runconfig
+from lorafit.errors import RunError
+from lorafit.run import Run
+
+Json = dict[str, Any]
+
+
+def mapping(value: Any) -> Json:
+    """The value if it is a mapping with text keys, else an empty one."""
+    return {str(k): v for k, v in value.items()} if isinstance(value, Mapping) else {}
+
+
+@dataclass
+class RunFolder:
+    """What the files of a run say.
+
+    Attributes:
+        path: The folder, as it was named.
+        name: Its last part.
+        status: As in ``status.json``; ``"interrupted"``: begun, and no process goes on with
+            it; ``"unknown"``: there is no such file.
+        message: What went wrong.
+        created_at: ISO 8601, or ``""``.
+        config: ``config.yaml``.
+        origins: Where each setting came from, by dotted name.
+        choices: ``choices.json``.
+        environment: ``environment.json``.
+        task: ``task.json``.
+        evaluation: ``eval.json``.
+        metrics: The lines of ``metrics.jsonl``.
+        trials: The lines of ``trials.jsonl``.
+        adapter: ``adapter/adapter_config.json``.
+        extras: ``adapter/lorafit.json``.
+        card: ``adapter/README.md``.
+        tensors: Shape of each tensor in the adapter's weights.
+        adapter_bytes: Size of the weights file.
+        problems: What could not be read, and why.
+    """
+
+    path: Path
+    name: str = ""
+    status: str = "unknown"
+    message: str | None = None
+    created_at: str = ""
+    config: Json = field(default_factory=dict)
+    origins: dict[str, str] = field(default_factory=dict)
+    choices: Json = field(default_factory=dict)
+    environment: Json = field(default_factory=dict)
+    task: Json = field(default_factory=dict)
+    evaluation: Json = field(default_factory=dict)
+    metrics: list[Json] = field(default_factory=list)
+    trials: list[Json] = field(default_factory=list)
+    adapter: Json = field(default_factory=dict)
+    extras: Json = field(default_factory=dict)
+    card: str = ""
+    tensors: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    adapter_bytes: int | None = None
+    problems: list[str] = field(default_factory=list)
+
+    def setting(self, *names: str) -> Any:
+        """A setting of ``config.yaml``, ``None`` where it is missing."""
+        value: Any = self.config
+        for name in names:
+            value = mapping(value).get(name)
+        return value
+
+
+def read_folder(path: Path) -> RunFolder:
+    """Reads a run folder.
+
+    Raises:
+        RunError: There is no such folder.
+    """
+    if not path.is_dir():
+        raise RunError(f'there is no run folder "{path}". Name a folder made by lorafit train')
+    found = RunFolder(path, name=path.resolve().name)
+    _read_status(found)
+    _read_config(found)
+    for attribute, file in (
+        ("choices", "choices.json"),
+        ("environment", "environment.json"),
+        ("task", "task.json"),
+        ("evaluation", "eval.json"),
+        ("adapter", "adapter/adapter_config.json"),
+        ("extras", "adapter/lorafit.json"),
+    ):
+        setattr(found, attribute, _json(found, file))
+    found.card = _text(found, "adapter/README.md") or ""
+    found.metrics = _lines(found, "metrics.jsonl")
+    found.trials = _lines(found, "trials.jsonl")
+    _read_weights(found)
+    return found
+
+
+def _text(found: RunFolder, file: str) -> str | None:
+    try:
+        return (found.path / file).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        found.problems.append(f"{file} cannot be read: {error}")
+        return None
+
+
+def _json(found: RunFolder, file: str) -> Json:
+    text = _text(found, file)
+    if text is None:
+        return {}
+    try:
+        value = json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        found.problems.append(f"{file} is damaged: {error}")
+        return {}
+    if not isinstance(value, dict):
+        found.problems.append(f"{file} is damaged: it is no JSON object")
+    return mapping(value)
+
+
+def _lines(found: RunFolder, file: str) -> list[Json]:
+    """The objects of a ``.jsonl`` file; a crash may have torn the last line."""
+    text = _text(found, file) or ""
+    lines: list[Json] = []
+    damaged = 0
+    whole: Sequence[str] = text.split("\n")[:-1]
+    for line in whole:
+        try:
+            value = json.loads(line)
+        except json.JSONDecodeError:
+            value = None
+        if isinstance(value, dict):
+            lines.append(value)
+        elif line.strip():
+            damaged += 1
+    if damaged:
+        found.problems.append(f"{file} has damaged lines, which are left out: {damaged}")
+    return lines
+
+
+def _read_status(found: RunFolder) -> None:
+    content = _json(found, "status.json")
+    found.status = str(content.get("status", "unknown"))
+    message = content.get("message")
+    found.message = None if message is None else str(message)
+    found.created_at = str(content.get("created_at") or "")
+    if found.status == "training" and not Run(found.path).locked:
+        found.status = "interrupted"
+
+
+def _read_config(found: RunFolder) -> None:
+    text = _text(found, "config.yaml")
+    if text is None:
+        return
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        found.problems.append(f"config.yaml is damaged: {' '.join(str(error).split())}")
+        return
+    found.config = mapping(value)
+    with contextlib.suppress(RunError):
+        found.origins = runconfig.read_origins(found.path / "config.yaml")
+
+
+def _read_weights(found: RunFolder) -> None:
+    file = found.path / "adapter" / "adapter_model.safetensors"
+    if not file.is_file():
+        return
+    try:
+        found.adapter_bytes = file.stat().st_size
+        with safe_open(file, framework="np") as tensors:
+            found.tensors = {
+                key: tuple(tensors.get_slice(key).get_shape())
+                for key in tensors.keys()  # noqa: SIM118 (no mapping: it cannot be iterated)
+            }
+    except (OSError, SafetensorError) as error:
+        found.problems.append(f"adapter/{file.name} is damaged: {error}")

@@ -1,0 +1,160 @@
+"""The commands for real, on a tiny model on disk and rows in a file."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import tiny_text
+
+from .conftest import Cli, only_line
+from .test_usage import SRC
+
+FLAGS = (
+    *("--r", "2", "--num-train-epochs", "1", "--batch-size", "8", "--max-length", "16"),
+    *("--learning-rate", "1e-2", "--set", "train.eval_steps=2"),
+)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a model and data."""
+    folder = tmp_path_factory.mktemp("files")
+    tiny_text.save_base(folder / "model")
+    tiny_text.rows(60).to_csv(folder / "reviews.csv", index=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(files: Path) -> subprocess.CompletedProcess[str]:
+    """`lorafit train` as a process of its own; the run is ``files/runs/first``."""
+    where = (str(files / "model"), str(files / "reviews.csv"))
+    return subprocess.run(
+        [sys.executable, "-m", "lorafit", "train", *where, "--name", "first", *FLAGS],
+        cwd=files,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ | {"PYTHONPATH": SRC},
+    )
+
+
+@pytest.fixture
+def run(trained: subprocess.CompletedProcess[str], files: Path) -> str:
+    assert trained.returncode == 0, trained.stderr
+    return str(files / "runs" / "first")
+
+
+def test_train_shows_the_comparison_and_leaves_an_adapter(
+    trained: subprocess.CompletedProcess[str], run: str
+) -> None:
+    assert "accuracy" in trained.stdout
+    assert "Hand-off checked" in trained.stdout
+    assert "text column: text" in trained.stderr
+    assert "no test split" in trained.stderr
+    assert "\x1b" not in trained.stdout + trained.stderr
+    assert (Path(run) / "adapter" / "adapter_model.safetensors").is_file()
+    config = (Path(run) / "config.yaml").read_text("utf-8")
+    assert "r: 2  # flag --r" in config
+    assert "eval_steps: 2  # flag --set" in config
+    assert "weight_decay: 0.0  # default" in config
+
+
+def test_a_runs_configuration_can_be_trained_again(cli: Cli, run: str) -> None:
+    config = str(Path(run) / "config.yaml")
+    result = cli("train", "--config", config, "--name", "again", "--quiet")
+    assert result.exit_code == 0, result.stderr
+    first = (Path(run) / "adapter" / "adapter_model.safetensors").read_bytes()
+    assert Path("runs/again/adapter/adapter_model.safetensors").read_bytes() == first
+
+
+def test_predict_answers_each_text(cli: Cli, run: str) -> None:
+    result = cli("predict", run, "a great film", "a dull story", "--quiet")
+    assert result.exit_code == 0, result.stderr
+    lines = [line.split("\t") for line in result.stdout.splitlines()]
+    assert [line[2] for line in lines] == ["a great film", "a dull story"]
+    assert {line[0] for line in lines} <= {"neg", "pos"}
+    assert result.stderr == ""
+
+
+def test_predict_as_json_has_every_probability(cli: Cli, run: str) -> None:
+    answer = json.loads(cli("predict", run, "a film", "--json").stdout)
+    assert set(answer["probabilities"]) == {"neg", "pos"}
+
+
+def test_evaluate_repeats_what_train_measured(cli: Cli, run: str) -> None:
+    result = cli("evaluate", run, "--json")
+    assert result.exit_code == 0, result.stderr
+    saved = json.loads((Path(run) / "eval.json").read_text("utf-8"))
+    assert json.loads(result.stdout)["tuned"] == saved["tuned"]
+
+
+def test_evaluate_takes_other_data(cli: Cli, run: str, tmp_path: Path) -> None:
+    tiny_text.rows(20, seed=9).to_csv(tmp_path / "other.csv", index=False)
+    result = cli("evaluate", run, "other.csv")
+    assert result.exit_code == 0, result.stderr
+    assert "20 examples" in result.stdout
+
+
+def test_merge_writes_a_plain_model_and_never_over_something(
+    cli: Cli, run: str, tmp_path: Path
+) -> None:
+    result = cli("merge", run, "out", "--quiet")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert (tmp_path / "out" / "model.safetensors").is_file()
+    again = cli("merge", run, "out", "--quiet")
+    assert again.exit_code == 2
+    only_line(again)
+
+
+def test_preview_and_plan_write_nothing(cli: Cli, files: Path, tmp_path: Path) -> None:
+    where = (str(files / "model"), str(files / "reviews.csv"))
+    preview = cli("preview", *where)
+    assert preview.exit_code == 0, preview.stderr
+    assert "neg" in preview.stdout
+    plan = cli("plan", *where, "--r", "2", "--target-modules", "query,value")
+    assert plan.exit_code == 0, plan.stderr
+    assert "query, value" in plan.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("train", "MODEL", "none.csv"), '"none.csv"'),
+        (("train", "none/such", "DATA"), '"none/such"'),
+        (("train", "MODEL", "DATA", "--label", "stars"), '"stars"'),
+        (("train", "MODEL", "DATA", "--text", "body"), '"body"'),
+        (("train", "MODEL", "DATA", "--where", "label ="), "label ="),
+        (("train", "MODEL", "DATA", "--where", "label == 'x'"), "label == 'x'"),
+        (("train", "MODEL", "DATA", "--where", "label == 'pos'"), "pos"),
+        (("train", "MODEL", "DATA", "--target-modules", "querry"), "querry"),
+        (("train", "MODEL", "DATA", "--name", "a/b"), "a/b"),
+        (("train", "MODEL", "DATA", "--runs-dir", "file/runs"), "file/runs"),
+        (("train", "MODEL", "DATA", "--task", "sequence"), '"sequence"'),
+        (("train", "--resume", "none"), '"none"'),
+        (("train", "--resume", "RUN"), "finished"),
+        (("preview", "MODEL", "none.csv"), '"none.csv"'),
+        (("plan", "MODEL", "DATA", "--target-modules", "querry"), "querry"),
+        (("evaluate", "none"), '"none"'),
+        (("evaluate", "RUN", "none.csv"), '"none.csv"'),
+        (("predict", "none", "text"), '"none"'),
+        (("predict", "RUN", " "), "empty"),
+        (("merge", "none", "out"), '"none"'),
+        (("merge", "RUN", "file/out"), "file/out"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_bad_input_is_one_message_and_exit_code_2(
+    cli: Cli, run: str, files: Path, tmp_path: Path, args: tuple[str, ...], message: str
+) -> None:
+    (tmp_path / "file").touch()
+    places = {"MODEL": str(files / "model"), "DATA": str(files / "reviews.csv"), "RUN": run}
+    result = cli(*(places.get(arg, arg) for arg in args), "--quiet")
+    assert result.exit_code == 2, result.stderr
+    assert message in only_line(result)

@@ -1,0 +1,51 @@
+"""The examples run, offline, and say what their texts promise."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+FEW = ("--max-train-samples", "64", "--max-eval-samples", "32")
+
+
+def example(name: str, folder: Path, *args: str) -> str:
+    """Runs one example in a folder and returns what it prints; warnings are errors."""
+    result = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / name), *args],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_one_call_compares_predicts_and_leaves_an_adapter(tmp_path: Path) -> None:
+    out = example("01_one_call.py", tmp_path, *FEW)
+    assert "base " in out
+    assert "tuned" in out
+    assert out.count("'label'") == 2
+    folder = Path(out.splitlines()[-1].rpartition(": ")[2])
+    assert (tmp_path / folder / "adapter_model.safetensors").is_file()
+
+
+def test_the_parts_make_an_adapter_that_peft_reads(tmp_path: Path) -> None:
+    from peft import PeftConfig
+
+    out = example("02_the_parts.py", tmp_path, *FEW, "--out", "adapter")
+    assert "12 layers: " in out
+    assert "tuned - base" in out
+    config = PeftConfig.from_pretrained(str(tmp_path / "adapter"))
+    assert config.target_modules == {"query", "value"}
+
+
+def test_the_bare_loop_learns_and_gives_the_base_back(tmp_path: Path) -> None:
+    lines = example("03_bare_loop.py", tmp_path).splitlines()
+    losses = [float(line.split()[-1]) for line in lines if line.startswith("step")]
+    assert losses[-1] < losses[0] / 10
+    assert lines[-1] == "the base is back, bit for bit: True"

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import re
+from importlib.resources import files
+
+import numpy as np
+import pytest
+
+from lorafit.report import curves, units
+from lorafit.report.chart import Axis
+from lorafit.report.facts import adapter_parts
+
+
+@pytest.mark.parametrize(
+    ("form", "value", "text"),
+    [
+        (units.percent, 0.8031, "80.3 %"),
+        (units.percent, 0.00327, "0.33 %"),
+        (units.percent, 0.0, "0.0 %"),
+        (units.level, 0.95, "95 %"),
+        (units.signed(units.points), 0.2911, "+29.1 points"),
+        (units.signed(units.points), -0.012, "\u22121.2 points"),
+        (units.decimals, 0.43602, "0.436"),
+        (units.general, 73728, "73,728"),
+        (units.general, 1.2e-05, "1.2e-05"),
+        (units.general, 3.0, "3"),
+        (units.scientific, 1.9e-06, "1.9e-06"),
+        (units.scientific, 0.0, "0"),
+        (units.size, 1536, "1.5 KiB"),
+        (units.size, 12, "12 B"),
+        (units.duration, 95, "1 min 35 s"),
+        (units.duration, 4.21, "4.2 s"),
+        (units.duration, 7260, "2 h 1 min"),
+        (units.rate, 5120.4, "5,120 tokens/s"),
+        (units.flops, 3.2e15, "3.2 PFLOP"),
+        (units.format_for("peak_memory_bytes"), 1024**2, "1.0 MiB"),
+        (units.format_for("seed"), 12345, "12345"),
+        (units.format_for("validation_fraction"), 0.1, "10.0 %"),
+        (units.format_for("tokens_per_s"), 10.0, "10 tokens/s"),
+    ],
+)
+def test_numbers_read_well(form: units.Format, value: float, text: str) -> None:
+    assert form(value).replace("\u202f", " ") == text
+
+
+def test_what_is_no_number_is_shown_escaped() -> None:
+    assert units.element("<b>", units.percent) == "<span>&lt;b&gt;</span>"
+    assert units.element(None, units.percent) == "<span>unknown</span>"
+    assert units.element(float("nan"), units.percent) == "<span>nan</span>"
+
+
+def test_ticks_are_round_and_on_the_axis() -> None:
+    assert Axis(0.27, 0.71).ticks(4) == [0.3, 0.4, 0.5, 0.6, 0.7]
+    assert Axis(0, 800).ticks(4) == [0, 200, 400, 600, 800]
+    for low, high in ((-3.0, 1e-9), (0.0, 1e12), (5.0, 5.0), (1e-7, 2e-7)):
+        ticks = Axis(low, high).ticks(4)
+        assert 1 <= len(ticks) <= 8
+        span = high - low
+        assert all(low - 1e-6 * span <= tick <= high + 1e-6 * span for tick in ticks)
+
+
+def test_smoothing_keeps_constants_and_does_not_lag() -> None:
+    assert np.allclose(curves.smooth(np.full(50, 0.7)), 0.7)
+    line = np.linspace(0, 1, 200)
+    assert np.allclose(curves.smooth(line)[40:-40], line[40:-40])
+
+
+def test_thinning_keeps_the_ends_of_the_range() -> None:
+    points = [(float(i), float((i * 7919) % 5003)) for i in range(5000)]
+    kept = curves.thin(points)
+    assert len(kept) <= curves.MOST_POINTS
+    assert kept == sorted(kept)
+    assert {min(y for _, y in points), max(y for _, y in points)} <= {y for _, y in kept}
+
+
+def test_tensors_are_grouped_by_layer() -> None:
+    parts = adapter_parts(
+        {
+            "base_model.model.h.0.q.lora_A.weight": (4, 16),
+            "base_model.model.h.0.q.lora_B.weight": (8, 4),
+            "base_model.model.h.1.q.lora_A.weight": (2, 16),
+            "base_model.model.h.1.q.lora_B.weight": (8, 2),
+            "base_model.model.wte.lora_embedding_A": (4, 100),
+            "base_model.model.wte.lora_embedding_B": (16, 4),
+            "base_model.model.score.weight": (2, 16),
+        }
+    )
+    assert [(p.name, p.layers, p.parameters, p.ranks) for p in parts] == [
+        ("q", 2, 96 + 48, [2, 4]),
+        ("wte", 1, 464, [4]),
+        ("score", None, 32, []),
+    ]
+
+
+# Contrast --------------------------------------------------------------------------------
+
+_STYLE = (files("lorafit.report") / "templates" / "style.css").read_text(encoding="utf-8")
+
+
+def _schemes() -> list[dict[str, str]]:
+    blocks = re.findall(r":root \{(.*?)\}", _STYLE, re.DOTALL)
+    return [dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{3,6});", block)) for block in blocks]
+
+
+def _luminance(color: str) -> float:
+    digits = color[1:] if len(color) == 7 else "".join(2 * c for c in color[1:])
+    channels = [int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def _contrast(one: str, other: str) -> float:
+    light, dark = sorted((_luminance(one), _luminance(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize("scheme", _schemes(), ids=["light", "dark", "print"])
+def test_text_has_good_contrast(scheme: dict[str, str]) -> None:
+    """WCAG 2.2 AA: 4.5 for text."""
+    pairs = [
+        *(("card", name) for name in ("ink", "quiet", "accent", "base", "tuned", "good", "bad")),
+        *(("page", name) for name in ("ink", "quiet", "accent")),
+        *(("code", name) for name in ("ink", "quiet")),
+        ("good-soft", "good"), ("good-soft", "ink"), ("bad-soft", "ink"),
+        ("warn-soft", "ink"), ("soft", "ink"), ("card", "eval"), ("card", "plain"),
+    ]  # fmt: skip
+    for ground, ink in pairs:
+        assert _contrast(scheme[ground], scheme[ink]) >= 4.5, (ground, ink)
