@@ -17,7 +17,7 @@ from lorafit.engine.native.build import library_path
 
 log = logging.getLogger(__name__)
 
-ABI = 2
+ABI = 3
 
 
 class AttentionCall(ctypes.Structure):
@@ -52,6 +52,7 @@ SIGNATURES = {
         *(_P, _P, _P, c_float, *_MASK, _P, _P, _P),
     ],
     "lorafit_use_threads": [_P, _P],
+    "lorafit_softmax_loss": [c_int, c_long, c_long, _P, _P, _P],
     "lorafit_rms_forward": [c_int, c_long, c_long, _P, _P, _P, c_float, _P, _P, _P],
     "lorafit_rms_backward": [c_int, c_long, c_long, _P, _P, _P, _P, _P, _P],
     "lorafit_rotary": [c_int, c_long, c_long, c_long, _P, c_long, _P, _P, c_float],
