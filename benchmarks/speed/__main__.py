@@ -91,7 +91,8 @@ def summary(rounds: list[dict[str, dict[str, Any]]]) -> dict[str, Any]:
 def table(results: dict[str, Any]) -> str:
     """Markdown."""
     lines = [
-        "| case | engine | ours, tokens/s | peft + Trainer | its best flags | memory | of peak | note |",
+        "| case | engine | ours, tokens/s | peft + Trainer | its best flags | memory | of peak "
+        "| note |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for name, case in results["cases"].items():
