@@ -32,8 +32,14 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench bench-speed bench-quality: $(VENV)/.dev $(VENV)/.demo
-	$(BIN)/python -m benchmarks$(subst bench,,$(subst bench-,.,$@)) $(ARGS)
+bench: $(VENV)/.dev $(VENV)/.demo
+	$(BIN)/python -m benchmarks
+
+bench-speed: $(VENV)/.dev $(VENV)/.demo
+	$(BIN)/python -m benchmarks.speed $(ARGS)
+
+bench-quality: $(VENV)/.dev $(VENV)/.demo
+	$(BIN)/python -m benchmarks.quality $(ARGS)
 
 docs: $(VENV)/.dev
 	$(BIN)/python docs/build.py
