@@ -105,7 +105,7 @@ def load(path: Path) -> Library:
     calls = ctypes.CDLL(str(path))
     calls.lorafit_abi.restype = c_int
     if (abi := calls.lorafit_abi()) != ABI:
-        raise OSError(f"{path} has interface {abi}, this package wants {ABI}: build it again")
+        raise OSError(f"{path} has interface {abi}, this package wants {ABI}")
     for name, arguments in SIGNATURES.items():
         getattr(calls, name).argtypes = arguments
         getattr(calls, name).restype = None
@@ -136,5 +136,8 @@ def library() -> Library | None:
         try:
             return load(path)
         except OSError as error:
-            log.warning("compiled kernels not used: %s", error)
+            log.warning(
+                "compiled kernels not used: %s. Build them: python -m lorafit.engine.native.build",
+                error,
+            )
     return None
