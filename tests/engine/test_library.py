@@ -55,7 +55,7 @@ def test_library_of_another_interface_is_refused(monkeypatch):
     loaded = library.library()
     assert loaded is not None
     monkeypatch.setattr(library, "ABI", library.ABI + 1)
-    with pytest.raises(OSError, match="build it again"):
+    with pytest.raises(OSError, match="interface"):
         library.load(build.library_path(loaded.name))
 
 
