@@ -157,20 +157,27 @@ def prepare(problem: Problem, config: Config, model: Any = None, tokenizer: Any 
     loaded = load_base(
         model, tokenizer, config.model, problem.task, config.seed, config.deterministic
     )
-    limit = load.max_length(config.data.max_length, loaded.tokenizer, loaded.model)
+    own = adapter_config(config, loaded, problem.task)
+    method = methods[config.adapter.method]()
+    limit = load.max_length(
+        config.data.max_length,
+        loaded.tokenizer,
+        loaded.model,
+        reserved=method.reserved_tokens(own),
+    )
     encoded = {
         name: problem.task.encode(rows, loaded.tokenizer, limit)
         for name, rows in problem.splits.items()
     }
     seed_everything(config.seed, config.deterministic)
     adapters = Adapters(loaded.model)
-    sites = adapters.add(adapter_config(config, loaded, problem.task))
+    sites = adapters.add(own)
     trainable = sum(p.numel() for p in adapters.trainable().values())
     total = sum(p.numel() for p in loaded.model.parameters())
     log.info(
-        "adapter: %s on %d layers, %s of %s parameters train (%.2f %%)",
+        "adapter: %s%s, %s of %s parameters train (%.2f %%)",
         config.adapter.method,
-        len(sites),
+        f" on {len(sites)} layers" if sites else "",
         f"{trainable:,}",
         f"{total:,}",
         100 * trainable / total,
@@ -215,7 +222,7 @@ def evaluation(base: Scores, tuned: Scores, task: Task, config: Config) -> dict[
 def verify_handoff(
     adapter: Path, subject: Subject, problem: Problem, config: Config, live: bool
 ) -> dict[str, float]:
-    """Loads the saved adapter onto the base again, merges it, and compares logits.
+    """Loads the saved adapter onto the base again, merges it if it can be, compares logits.
 
     The base is read from its source again, so that this is what the receiver does. A live
     model has no source: there the adapter is taken off it, which restores it bit for bit.
@@ -246,8 +253,12 @@ def verify_handoff(
             loaded = load.load_model(config.model, task)
     again = peft_format.load(loaded.model, adapter)
     reloaded = logits(loaded)
-    again.merge()
-    merged = logits(loaded)
+    merged = None
+    if again.unmergeable():
+        log.info("the adapter cannot be merged: %s", again.unmergeable())
+    else:
+        again.merge()
+        merged = logits(loaded)
     again.unload()
     gc.collect()
     tolerance = TOLERANCE[str(dtype).removeprefix("torch.")]

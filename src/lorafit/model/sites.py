@@ -54,8 +54,8 @@ def find_sites(model: nn.Module) -> list[Site]:
     first. Layers that torch's fused ``nn.MultiheadAttention`` uses without calling them
     are left out: an adapter around them would never run.
     """
-    blocks = dict(_blocks(model))
-    heads = _head_paths(model)
+    blocks = dict(find_blocks(model))
+    heads = head_paths(model)
     unreachable = {
         f"{path}." if path else ""
         for path, module in model.named_modules()
@@ -92,7 +92,7 @@ def _shape(module: nn.Module) -> tuple[Kind, int, int] | None:
     return None
 
 
-def _blocks(model: nn.Module) -> Iterator[tuple[str, int]]:
+def find_blocks(model: nn.Module) -> Iterator[tuple[str, int]]:
     """Paths and indices of the transformer blocks.
 
     The outermost ``ModuleList`` whose children are of one class and hold weight
@@ -116,7 +116,7 @@ def _blocks(model: nn.Module) -> Iterator[tuple[str, int]]:
             yield f"{path}.{index}", index
 
 
-def _head_paths(model: nn.Module) -> list[str]:
+def head_paths(model: nn.Module) -> list[str]:
     """Paths of the modules outside the base model, output embeddings included."""
     prefix = getattr(model, "base_model_prefix", "")
     if not prefix or not isinstance(getattr(model, prefix, None), nn.Module):
@@ -132,7 +132,7 @@ def head_modules(model: nn.Module) -> list[str]:
     output = getattr(model, "get_output_embeddings", lambda: None)()
     return [
         path
-        for path in _head_paths(model)
+        for path in head_paths(model)
         if (module := model.get_submodule(path)) is not output
         and any(True for _ in module.parameters())
     ]
