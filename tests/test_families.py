@@ -11,7 +11,9 @@ from datasets import DatasetDict
 from safetensors.torch import load_file
 
 import lorafit
+from lorafit import pipeline
 from lorafit.cli.flags import METHODS
+from lorafit.engine.eager import EagerEngine
 from lorafit.errors import AdapterError, ConfigError
 from lorafit.methods import methods
 from lorafit.settings import from_keywords, resolve
@@ -23,7 +25,7 @@ QUICK: dict[str, Any] = {
     "progress": False,
     "bf16": False,
 }
-UNMERGEABLE: set[str] = set()
+UNMERGEABLE = {"bottleneck"}
 
 
 @pytest.fixture(scope="module")
@@ -101,3 +103,32 @@ def test_a_method_that_does_not_fit_leaves_no_run_behind(data: DatasetDict, tmp_
 def test_the_help_lists_every_method() -> None:
     listed = METHODS.removeprefix("Method: ").removesuffix(".").replace(" or ", ", ").split(", ")
     assert sorted(listed) == list(methods)
+
+
+@pytest.mark.parametrize("family", ["bert", "llama"])
+@pytest.mark.parametrize("method", list(methods))
+def test_whichever_engine_is_chosen_gives_the_gradients_of_plain_torch(
+    method: str, family: str, data: DatasetDict, tmp_path: Path
+) -> None:
+    if (method, family) == ("bitfit", "llama"):
+        return  # refused, see above
+    base = tiny_text.save_base(tmp_path, family)
+    given = {"model.name_or_path": str(base), "data.path": "x", "adapter.method": method}
+    if "lora_dropout" in methods[method].config_class.model_fields:
+        given["adapter.lora_dropout"] = 0.0
+    config = resolve(from_keywords(given | {"bf16": False}, method)).config
+    problem = pipeline.pose(data, config)
+    subject = pipeline.prepare(problem, config)
+    subject.model.eval()  # no dropout
+    rows = [subject.encoded["train"][i] for i in range(6)]
+    found = []
+    for engine in (subject.engine, EagerEngine(subject.model, problem.task, subject.tokenizer)):
+        trainable = subject.adapters.trainable()
+        engine.forward_backward(engine.collate(rows), 1 / 6)
+        found.append({name: p.grad.clone() for name, p in trainable.items() if p.grad is not None})
+        for parameter in trainable.values():
+            parameter.grad = None
+    largest = max(gradient.abs().max() for gradient in found[1].values())
+    assert found[0].keys() == found[1].keys()
+    for name, gradient in found[1].items():
+        torch.testing.assert_close(found[0][name], gradient, rtol=1e-4, atol=float(1e-4 * largest))

@@ -51,6 +51,9 @@ FAMILIES = ["distilbert", "gpt2", "llama", "t5"]
 
 def _cases() -> dict[str, tuple[str, dict[str, Any]]]:
     cases = {name: (name, dict(methods[name].recommended)) for name in methods}
+    cases["bottleneck-pfeiffer"] = ("bottleneck", {"placement": "pfeiffer", "reduction_factor": 4})
+    cases["ia3-all-linear"] = ("ia3", {"target_modules": "all-linear"})
+    cases["sparse-dense"] = ("sparse", {"density": 0.3})
     cases |= {
         name: ("lora", {"target_modules": "all-linear"} | settings)
         for name, settings in LORA_VARIANTS.items()
@@ -72,7 +75,10 @@ MISFITS = {
 PAIRS = [(c, f) for c in CASES for f in FAMILIES if (c, f) not in MISFITS]
 
 # Nothing random in them: decompositions, starts that are the base's own, ones.
-SEEDLESS = {"lora-olora", "lora-pissa", "full", "head", "bitfit", "layernorm", "last_layers"}
+SEEDLESS = {
+    *("lora-olora", "full", "head", "bitfit", "layernorm", "last_layers"),
+    "ia3",
+}
 
 
 def every_pair(function: Any) -> Any:
@@ -206,6 +212,8 @@ def test_the_same_seed_gives_the_same_adapter_and_another_seed_another(case: str
     again = adapted(case, "distilbert", seed=0)[1].state_dict()
     assert all(torch.equal(first[name], again[name]) for name in first)
     other = adapted(case, "distilbert", seed=1)[1].state_dict()
+    if case.startswith("lora-pissa"):
+        return  # nothing random, but for the fast decomposition
     if any(case.startswith(name) for name in SEEDLESS):
         assert all(torch.equal(t, first[name]) for name, t in other.items() if _own(name))
         return
@@ -327,6 +335,19 @@ COUNTS: dict[str, Callable[[Any, Parameters, Adapters], int]] = {
         p.numel() for n, p in base.items() if re.search(r"(norm|ln_\w+)\.(weight|bias)$", n.lower())
     ),
     "last_layers": _last_layers_count,
+    "sparse": lambda model, base, adapters: sum(
+        max(1, round(adapters.configs["default"].density * s.d_in * s.d_out))
+        for s in adapters.sites["default"]
+    ),
+    "ia3": lambda model, base, adapters: sum(
+        s.d_in if s.path in adapters.configs["default"].feedforward_modules else s.d_out
+        for s in adapters.sites["default"]
+    ),
+    "bottleneck": lambda model, base, adapters: sum(
+        2 * m * s.d_out + m + s.d_out
+        for s in adapters.sites["default"]
+        for m in [adapters.configs["default"].width(s)]
+    ),
 }
 
 
@@ -355,7 +376,9 @@ def test_written_and_read_back_it_computes_the_same(case: str, family: str, tmp_
     peft_format.save(adapters, tmp_path / "adapter")
     fresh = tiny.classifier(family)
     loaded = peft_format.load(fresh, tmp_path / "adapter")
-    assert torch.equal(tiny.logits(fresh, family), live)
+    # PiSSA and OLoRA are written as one LoRA of twice the rank, which is summed differently.
+    tolerance = 1e-5 if "pissa" in case or "olora" in case else 0.0
+    torch.testing.assert_close(tiny.logits(fresh, family), live, rtol=tolerance, atol=tolerance)
     assert not loaded.trainable()
     loaded.unload()
     assert torch.equal(tiny.logits(fresh, family), tiny.logits(tiny.classifier(family), family))

@@ -11,6 +11,7 @@ from lorafit.methods.full import FullConfig
 from lorafit.methods.head import HeadConfig
 from lorafit.methods.last_layers import LastLayersConfig
 from lorafit.methods.layernorm import LayerNormConfig
+from lorafit.methods.sparse import SparseConfig
 from tests import tiny
 
 
@@ -133,3 +134,56 @@ def test_parameters_inside_a_merged_layer_are_not_swapped() -> None:
         adapters.set("lora")
     adapters.unmerge()
     assert torch.equal(tiny.logits(adapters.model, "bert"), live)
+
+
+def calibrated(density: float = 0.01) -> tuple[Adapters, dict[str, torch.Tensor]]:
+    """A sparse adapter, and the gradients it was chosen by."""
+    model = tiny.classifier("bert")
+
+    def backward() -> None:
+        model(**tiny.inputs("bert"), labels=torch.tensor([0, 1, 2])).loss.backward()
+
+    backward()
+    gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    adapters = Adapters(model)
+    adapters.add(SparseConfig(density=density, modules_to_save=["classifier"]))
+    adapters.calibrate(backward)
+    return adapters, gradients
+
+
+def test_sparse_takes_the_largest_gradients_of_all_layers_together() -> None:
+    adapters, gradients = calibrated()
+    sites = adapters.sites["default"]
+    sizes = [gradients[f"{s.path}.weight"].abs().flatten() for s in sites]
+    budget = round(0.01 * sum(len(size) for size in sizes))
+    threshold = torch.cat(sizes).topk(budget).values[-1]
+    counts = adapters.configs["default"].nonzero
+    assert len(set(counts.values())) > 1
+    for site, size in zip(sites, sizes, strict=True):
+        layer = adapters.model.get_submodule(site.path)
+        chosen = set(layer.adapter_state("default")["sparse_indices"].tolist())
+        expected = set((size >= threshold).nonzero().flatten().tolist())
+        assert chosen == expected or (not expected and len(chosen) == 1)
+        assert len(chosen) == counts[site.path]
+
+
+def test_calibration_leaves_no_gradients_and_nothing_of_the_base_trainable() -> None:
+    adapters, _ = calibrated()
+    assert all(p.grad is None for p in adapters.model.parameters())
+    assert {id(p) for p in adapters.model.parameters() if p.requires_grad} == {
+        id(p) for p in adapters.trainable().values()
+    }
+    assert torch.equal(
+        tiny.logits(adapters.model, "bert"), tiny.logits(tiny.classifier("bert"), "bert")
+    )
+
+
+def test_the_gradient_of_the_values_is_that_of_the_weights_at_their_places() -> None:
+    adapters, gradients = calibrated()
+    adapters.model(**tiny.inputs("bert"), labels=torch.tensor([0, 1, 2])).loss.backward()
+    for site in adapters.sites["default"]:
+        layer = adapters.model.get_submodule(site.path)
+        indices = layer.adapter_state("default")["sparse_indices"].long()
+        expected = gradients[f"{site.path}.weight"].flatten()[indices]
+        torch.testing.assert_close(layer.sparse_values["default"].grad, expected)

@@ -29,6 +29,8 @@ HEADS = {
 # Method, PEFT's configuration class, settings for both, families.
 CASES: dict[str, tuple[str, Any, dict[str, Any], list[str]]] = {
     "layernorm": ("layernorm", peft.LNTuningConfig, {}, tiny.FAMILIES),
+    "ia3": ("ia3", peft.IA3Config, {}, tiny.FAMILIES),
+    "ia3-all": ("ia3", peft.IA3Config, {"target_modules": "all-linear"}, tiny.FAMILIES),
 }
 PAIRS = [(case, family) for case, (*_, families) in CASES.items() for family in families]
 every_pair = pytest.mark.parametrize(("case", "family"), PAIRS)
@@ -53,7 +55,9 @@ def ours(case: str, family: str) -> Adapters:
 def batch(case: str, family: str) -> dict[str, torch.Tensor]:
     """Without padding where the libraries treat it differently."""
     inputs = tiny.inputs(family)
-    return inputs if case in ("layernorm", "ia3") else {k: v[:2] for k, v in inputs.items()}
+    return (
+        inputs if case in ("layernorm", "ia3", "ia3-all") else {k: v[:2] for k, v in inputs.items()}
+    )
 
 
 def logits(model: nn.Module, case: str, family: str) -> torch.Tensor:

@@ -81,7 +81,7 @@ METAVARS = {
 }
 
 # Written out: reading --help must not wait for torch. A test holds it to the registry.
-METHODS = "Method: lora, full, head, bitfit, layernorm or last_layers."
+METHODS = "Method: lora, full, head, bitfit, layernorm, last_layers, sparse, ia3 or bottleneck."
 
 FLAGS = (
     Flag("data.text", list[str], "Text column; twice for pairs. Guessed if left out.", "Data"),

@@ -10,7 +10,7 @@ contains, and the head is what stands outside the model's ``base_model``.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -116,6 +116,35 @@ def find_blocks(model: nn.Module) -> Iterator[tuple[str, int]]:
             yield f"{path}.{index}", index
 
 
+def sublayers(model: nn.Module, sites: Sequence[Site]) -> list[list[Site]]:
+    """The sites inside the blocks, one group for each attention and each MLP, in module order.
+
+    An attention is the outermost module of a block that says so; what a block has beside
+    its attentions is its MLP.
+    """
+    groups: dict[str, list[Site]] = {}
+    for block, _ in find_blocks(model):
+        for site in sites:
+            if site.path.startswith(f"{block}."):
+                root = _attention_root(model, block, site.path)
+                groups.setdefault(root or f"{block}:mlp", []).append(site)
+    return list(groups.values())
+
+
+def output_site(group: Sequence[Site]) -> Site | None:
+    """The layer that brings an attention or MLP back to the width it reads: the last such."""
+    return next((s for s in reversed(group) if s.d_out == group[0].d_in), None)
+
+
+def _attention_root(model: nn.Module, block: str, path: str) -> str | None:
+    parent, root = model.get_submodule(block), block
+    for part in path[len(block) + 1 :].split(".")[:-1]:
+        parent, root = parent.get_submodule(part), f"{root}.{part}"
+        if re.search("atten|attn", type(parent).__name__, re.IGNORECASE):
+            return root
+    return None
+
+
 def head_paths(model: nn.Module) -> list[str]:
     """Paths of the modules outside the base model, output embeddings included."""
     prefix = getattr(model, "base_model_prefix", "")
@@ -145,10 +174,4 @@ def _role(
         return "embedding"
     if block_path is None:
         return "head" if path.split(".")[0] in heads else "other"
-    parts = path[len(block_path) + 1 :].split(".")[:-1]
-    parent = model.get_submodule(block_path)
-    for part in parts:
-        parent = parent.get_submodule(part)
-        if re.search("atten|attn", type(parent).__name__, re.IGNORECASE):
-            return "attention"
-    return "mlp"
+    return "attention" if _attention_root(model, block_path, path) else "mlp"
