@@ -25,7 +25,7 @@ QUICK: dict[str, Any] = {
     "progress": False,
     "bf16": False,
 }
-UNMERGEABLE = {"bottleneck"}
+UNMERGEABLE = {"bottleneck", "prompt"}
 
 
 @pytest.fixture(scope="module")
@@ -132,3 +132,22 @@ def test_whichever_engine_is_chosen_gives_the_gradients_of_plain_torch(
     assert found[0].keys() == found[1].keys()
     for name, gradient in found[1].items():
         torch.testing.assert_close(found[0][name], gradient, rtol=1e-4, atol=float(1e-4 * largest))
+
+
+def test_a_resumed_run_trains_the_positions_chosen_at_its_start(
+    folder: Path, data: DatasetDict, tmp_path: Path
+) -> None:
+    run = train(folder, data, tmp_path, method="sparse", density=0.02)
+    chosen = load_file(run.path / pipeline.START / "adapter_model.safetensors")
+    final = load_file(run.adapter / "adapter_model.safetensors")
+    indices = [name for name in chosen if name.endswith("sparse_indices")]
+    assert indices
+    assert all(torch.equal(chosen[name], final[name]) for name in indices)
+    # Other gradients (another seed, another order of the data) do not change what is read back.
+    config = run.config.model_copy(update={"seed": 5})
+    problem = pipeline.pose(data, config)
+    again = pipeline.prepare(problem, config, start=run.path / pipeline.START)
+    state = again.adapters.state_dict()
+    for name in indices:
+        assert torch.equal(state[name.removeprefix("base_model.model.")], chosen[name])
+    assert again.adapters.trainable()

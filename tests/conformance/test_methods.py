@@ -52,6 +52,7 @@ FAMILIES = ["distilbert", "gpt2", "llama", "t5"]
 def _cases() -> dict[str, tuple[str, dict[str, Any]]]:
     cases = {name: (name, dict(methods[name].recommended)) for name in methods}
     cases["bottleneck-pfeiffer"] = ("bottleneck", {"placement": "pfeiffer", "reduction_factor": 4})
+    cases["prompt-random"] = ("prompt", {"num_virtual_tokens": 3})
     cases["ia3-all-linear"] = ("ia3", {"target_modules": "all-linear"})
     cases["sparse-dense"] = ("sparse", {"density": 0.3})
     cases |= {
@@ -65,6 +66,7 @@ CASES = _cases()
 
 # What does not fit, and what the refusal says.
 MISFITS = {
+    **{(case, "t5"): "two inputs" for case in ("prompt", "prompt-random")},
     ("bitfit", "llama"): "has none",
     ("bitfit", "t5"): "has none",
     ("lora-bias-all", "llama"): "no such biases",
@@ -128,6 +130,10 @@ def test_training_starts_at_the_base_model(case: str, family: str) -> None:
     model, _ = adapted(case, family)
     base = tiny.logits(tiny.classifier(family_of(model)), family_of(model))
     start = tiny.logits(model, family_of(model))
+    if not methods[CASES[case][0]].starts_at_base:
+        assert torch.isfinite(start).all()
+        assert not torch.equal(start, base)
+        return
     tolerance = START_TOLERANCE.get(case, 0.0)
     torch.testing.assert_close(start, base, rtol=tolerance, atol=tolerance)
 
@@ -342,6 +348,9 @@ COUNTS: dict[str, Callable[[Any, Parameters, Adapters], int]] = {
     "ia3": lambda model, base, adapters: sum(
         s.d_in if s.path in adapters.configs["default"].feedforward_modules else s.d_out
         for s in adapters.sites["default"]
+    ),
+    "prompt": lambda model, base, adapters: (
+        adapters.configs["default"].num_virtual_tokens * adapters.sites["default"][0].d_out
     ),
     "bottleneck": lambda model, base, adapters: sum(
         2 * m * s.d_out + m + s.d_out

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
 from lorafit.adapt import Adapters
-from lorafit.errors import ConfigError, TargetError
+from lorafit.errors import AdapterError, ConfigError, TargetError
 from lorafit.methods.bottleneck import BottleneckConfig
 from lorafit.methods.ia3 import IA3Config
-from tests import tiny
+from lorafit.methods.prompt import PromptConfig
+from tests import tiny, tiny_text
 
 IA3_TARGETS = {
     "bert": {"key", "value", "output.dense"},
@@ -98,3 +101,82 @@ def test_a_bottleneck_adapter_computes_its_formula() -> None:
 def test_a_model_without_blocks_is_refused(config: IA3Config | BottleneckConfig) -> None:
     with pytest.raises(ConfigError, match="finds no blocks"):
         Adapters(nn.Sequential(nn.Linear(3, 3))).add(config)
+
+
+def prompted(model: nn.Module, n: int = 4) -> Adapters:
+    adapters = Adapters(model)
+    adapters.add(PromptConfig(num_virtual_tokens=n))
+    return adapters
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2", "llama", "roberta"])
+def test_padding_changes_nothing_behind_a_prompt(family: str) -> None:
+    model = prompted(tiny.classifier(family)).model
+    pad = model.config.pad_token_id
+    ids = torch.randint(3, tiny.VOCAB, (1, 6), generator=torch.Generator().manual_seed(0))
+    padded = torch.cat([ids, torch.full((1, 3), pad)], dim=1)
+    mask = torch.tensor([[1] * 6 + [0] * 3])
+    with torch.no_grad():
+        alone = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+        torch.testing.assert_close(
+            model(input_ids=padded, attention_mask=mask).logits, alone, rtol=1e-4, atol=1e-5
+        )
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_a_language_model_keeps_its_shapes_and_generates_as_it_computes(family: str) -> None:
+    model = prompted(tiny.language_model(family)).model
+    ids = tiny.inputs(family)["input_ids"][:1]
+    output = model(input_ids=ids, labels=ids)
+    assert output.logits.shape == (1, 7, tiny.VOCAB)
+    # The labels of the virtual positions do not count: only the first token, which the last
+    # virtual one predicts, comes on top of the usual losses.
+    usual = nn.functional.cross_entropy(output.logits[0, :-1], ids[0, 1:], reduction="sum")
+    assert output.loss.item() * 7 > usual.item()
+    settings = {"max_new_tokens": 5, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
+    generated = model.generate(ids, use_cache=False, **settings)
+    plain = ids
+    with torch.no_grad():
+        for _ in range(5):
+            following = model(input_ids=plain).logits[:, -1].argmax(-1, keepdim=True)
+            plain = torch.cat([plain, following], dim=1)
+    assert torch.equal(generated, plain)
+    with pytest.raises(AdapterError, match="use_cache=False"):
+        model.generate(ids, **settings)
+
+
+def test_a_prompt_starts_from_a_text(tmp_path: Path) -> None:
+    tiny_text.bert_tokenizer(tmp_path).save_pretrained(tmp_path)
+    adapters = Adapters(tiny.classifier("bert"))
+    config = PromptConfig(
+        num_virtual_tokens=5,
+        prompt_tuning_init="TEXT",
+        prompt_tuning_init_text="good film",
+        tokenizer_name_or_path=str(tmp_path),
+    )
+    adapters.add(config)
+    [prompt] = adapters.trainable().values()
+    assert prompt.shape == (5, 32)
+    assert torch.equal(prompt[0], prompt[2])
+    assert torch.equal(prompt[1], prompt[3])
+    table = adapters.model.get_input_embeddings().weight
+    assert all(any(torch.equal(row, entry) for entry in table) for row in prompt)
+    with pytest.raises(ValueError, match="belong together"):
+        PromptConfig(prompt_tuning_init="TEXT")
+
+
+def test_a_prompt_is_refused_where_it_does_not_fit() -> None:
+    with pytest.raises(ConfigError, match="table of input embeddings"):
+        Adapters(nn.Sequential(nn.Linear(3, 3))).add(PromptConfig())
+    model = prompted(tiny.classifier("bert")).model
+    with pytest.raises(AdapterError, match="called with input_ids"):
+        model(inputs_embeds=torch.zeros(1, 2, 32))
+
+
+def test_unloading_a_prompt_leaves_no_hooks() -> None:
+    model = tiny.classifier("bert")
+    adapters = prompted(model)
+    assert model._forward_pre_hooks
+    adapters.unload()
+    assert not model._forward_pre_hooks
+    assert not model._forward_hooks

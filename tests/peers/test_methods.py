@@ -29,6 +29,12 @@ HEADS = {
 # Method, PEFT's configuration class, settings for both, families.
 CASES: dict[str, tuple[str, Any, dict[str, Any], list[str]]] = {
     "layernorm": ("layernorm", peft.LNTuningConfig, {}, tiny.FAMILIES),
+    "prompt": (
+        "prompt",
+        peft.PromptTuningConfig,
+        {"num_virtual_tokens": 4},
+        [family for family in tiny.FAMILIES if family != "t5"],
+    ),
     "ia3": ("ia3", peft.IA3Config, {}, tiny.FAMILIES),
     "ia3-all": ("ia3", peft.IA3Config, {"target_modules": "all-linear"}, tiny.FAMILIES),
 }
@@ -70,9 +76,11 @@ def test_peft_loads_our_file_and_computes_and_differentiates_the_same(
 ) -> None:
     adapters = ours(case, family)
     ours_format.save(adapters, tmp_path / "a")
-    theirs = peft.PeftModel.from_pretrained(
-        tiny.classifier(family), tmp_path / "a", is_trainable=True
-    )
+    theirs = peft.PeftModel.from_pretrained(tiny.classifier(family), tmp_path / "a")
+    # Not `is_trainable`: peft refuses it for prompt learning.
+    for name, parameter in theirs.named_parameters():
+        own = (".modules_to_save.", ".ia3_l.", ".ln_tuning_layers.", "prompt_encoder.")
+        parameter.requires_grad_(any(part in name for part in own))
     mine, other = logits(adapters.model, case, family), logits(theirs, case, family)
     base = tiny.classifier(family)
     assert not torch.allclose(mine, logits(base, case, family), atol=1e-4)

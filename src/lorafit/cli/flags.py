@@ -81,7 +81,9 @@ METAVARS = {
 }
 
 # Written out: reading --help must not wait for torch. A test holds it to the registry.
-METHODS = "Method: lora, full, head, bitfit, layernorm, last_layers, sparse, ia3 or bottleneck."
+METHODS = (
+    "Method: lora, full, head, bitfit, layernorm, last_layers, sparse, ia3, bottleneck or prompt."
+)
 
 FLAGS = (
     Flag("data.text", list[str], "Text column; twice for pairs. Guessed if left out.", "Data"),

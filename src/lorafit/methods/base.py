@@ -51,6 +51,9 @@ class Method(ABC):
     config_class: ClassVar[type[MethodConfig]]
     recommended: ClassVar[dict[str, Any]] = {}
     """Settings the pipeline starts from where the PEFT-compatible defaults are another choice."""
+    starts_at_base: ClassVar[bool] = True
+    """Whether a fresh adapter leaves the model's outputs as they are; if not, the method's
+    documentation explains why."""
     learning_rate: ClassVar[float | None] = None
     """Peak learning rate the pipeline starts from; ``None``: `TrainConfig`'s."""
 
