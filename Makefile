@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 export HF_HUB_OFFLINE ?= 1
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 
-.PHONY: demo test lint format bench docs constraints clean
+.PHONY: demo test lint format bench bench-speed bench-quality docs constraints clean
 
 demo: $(VENV)/.lorafit $(VENV)/.demo
 	$(BIN)/lorafit demo
@@ -33,7 +33,13 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.dev $(VENV)/.demo
-	$(BIN)/python -m benchmarks $(ARGS)
+	$(BIN)/python -m benchmarks
+
+bench-speed: $(VENV)/.dev $(VENV)/.demo
+	$(BIN)/python -m benchmarks.speed $(ARGS)
+
+bench-quality: $(VENV)/.dev $(VENV)/.demo
+	$(BIN)/python -m benchmarks.quality $(ARGS)
 
 docs: $(VENV)/.dev
 	$(BIN)/python docs/build.py
@@ -42,7 +48,9 @@ $(VENV)/.created:
 	$(PYTHON) -m venv $(VENV)
 	touch $@
 
-$(VENV)/.lorafit: pyproject.toml constraints.txt | $(VENV)/.created
+NATIVE := hatch_build.py $(wildcard src/lorafit/engine/native/*.cpp src/lorafit/engine/native/*.h)
+
+$(VENV)/.lorafit: pyproject.toml constraints.txt $(NATIVE) | $(VENV)/.created
 	$(PIP) --editable .
 	touch $@
 

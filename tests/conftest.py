@@ -10,3 +10,9 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+import hypothesis
+
+# A finding has to be seen again: examples follow from the test, and slow machines are fine.
+hypothesis.settings.register_profile("lorafit", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("lorafit")

@@ -345,3 +345,15 @@ def test_a_damaged_adapter_is_refused(run: lorafit.Run, tmp_path: Path) -> None:
 def test_the_config_file_reads_back_to_the_same_settings(run: lorafit.Run) -> None:
     assert run.config.adapter.settings["r"] == 4
     assert json.loads((run.path / "eval.json").read_text()) == run.eval
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("engine", ["auto", "eager"])
+def test_a_half_precision_base_trains_and_hands_over(
+    base: Path, data: DatasetDict, tmp_path: Path, dtype: str, engine: str
+) -> None:
+    chosen = {"model.dtype": dtype, "train.engine": engine, "bf16": None}
+    done = lorafit.train(base, data, **settings(tmp_path, **chosen))
+    assert done.eval["handoff"]["reloaded_max_abs_diff"] == 0.0
+    tensors = load_file(done.adapter / "adapter_model.safetensors")
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}

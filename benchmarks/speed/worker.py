@@ -25,7 +25,8 @@ from torch import nn
 
 from benchmarks.speed.cases import CASES, Case, block_parameters, build
 
-WARM_UP = 6
+WARM_UP = 15
+"""Steps; a third of a short run."""
 
 
 class Clock:
@@ -43,8 +44,9 @@ class Clock:
         self.losses: list[float] = []
 
     def result(self) -> dict[str, Any]:
-        spans = [b - a for a, b in zip(self.ends, self.ends[1:], strict=False)][WARM_UP - 1 :]
-        tokens = self.tokens[WARM_UP : WARM_UP + len(spans)]
+        warm_up = min(WARM_UP, len(self.ends) // 3)
+        spans = [b - a for a, b in zip(self.ends, self.ends[1:], strict=False)][warm_up - 1 :]
+        tokens = self.tokens[warm_up : warm_up + len(spans)]
         rates = sorted(n / span for n, span in zip(tokens, spans, strict=True))
         return {
             "tokens_per_s": sum(tokens) / sum(spans),

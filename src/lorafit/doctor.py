@@ -146,7 +146,9 @@ def processor() -> Iterator[Finding]:
     """The processor and whether it computes bfloat16 itself."""
     import torch
 
-    flags, name = _cpuinfo()
+    from lorafit.hardware import bf16_flags
+
+    name = _processor_name()
     capability = torch.backends.cpu.get_cpu_capability()
     yield Finding("processor", f"{name or platform.machine()} ({capability})")
     if capability in ("DEFAULT", "NO AVX"):
@@ -156,22 +158,21 @@ def processor() -> Iterator[Finding]:
             "torch uses no vector instructions on this processor: training will be very slow.",
             "Check that torch is built for this processor, and that ATEN_CPU_CAPABILITY is unset.",
         )
-    native = sorted(flags & {"avx512_bf16", "amx_bf16", "bf16"})
+    native = bf16_flags()
     if native:
-        yield Finding("bfloat16", f"in hardware ({', '.join(native)}): train.bf16 saves time")
+        yield Finding("bfloat16", f"in hardware ({', '.join(native)}): used by default")
     else:
-        yield Finding("bfloat16", "emulated, slower than float32: leave train.bf16 off")
+        yield Finding("bfloat16", "emulated, slower than float32: not used by default")
 
 
-def _cpuinfo() -> tuple[set[str], str]:
-    """Feature flags and name of the processor; empty where the system does not tell."""
+def _processor_name() -> str:
+    """Name of the processor; empty where the system does not tell."""
     try:
         text = Path("/proc/cpuinfo").read_text("utf-8")
     except OSError:
-        return set(), platform.processor()
-    flags = re.search(r"^(?:flags|Features)\s*: (.*)$", text, re.MULTILINE)
+        return platform.processor()
     name = re.search(r"^model name\s*: (.*)$", text, re.MULTILINE)
-    return set(flags[1].split() if flags else ()), name[1] if name else ""
+    return name[1] if name else ""
 
 
 def threads() -> Iterator[Finding]:

@@ -139,6 +139,8 @@ def make_engine(
     """The engine that trains this model."""
     accelerator = Accelerator()
     fast, why = fast_bf16(accelerator.device)
+    if model.dtype == torch.float16:  # the two half formats do not mix
+        fast, why = False, "the model's weights are float16"
     bf16 = fast if config.train.bf16 is None else config.train.bf16
     log.info("computing in %s: %s", "bfloat16" if bf16 else "float32", why)
     return choose_engine(

@@ -176,6 +176,20 @@ def test_unmerging_restores_the_base_bit_for_bit_in_bfloat16(case: str) -> None:
         assert torch.equal(layer.base_layer.weight, weights[path])
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_half_precision_base_runs_with_its_float32_adapter(case: str, dtype: torch.dtype) -> None:
+    model, adapters = adapted(case, "distilbert", dtype=dtype)
+    perturb(adapters)
+    live = tiny.logits(model, "distilbert")
+    assert live.dtype == dtype
+    if adapters.unmergeable():
+        return
+    adapters.merge()
+    scale = live.float().abs().max().item()
+    merged = tiny.logits(model, "distilbert")
+    torch.testing.assert_close(merged.float(), live.float(), rtol=5e-2, atol=5e-2 * scale)
+
+
 @every_pair
 def test_only_the_adapter_and_the_head_train_and_all_of_it_gets_a_gradient(
     case: str, family: str

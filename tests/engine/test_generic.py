@@ -227,3 +227,55 @@ def test_split_keeps_every_example_once_and_wastes_little():
     assert len(groups) == 2
     assert len(split_by_length([27, 28, 29, 30])) == 1
     assert split_by_length([5]) == [[0]]
+
+
+def language_model(family: str) -> Any:
+    sizes = {"vocab_size": 101, "max_position_embeddings": 60, "pad_token_id": 0}
+    if family == "gemma2":
+        made: Any = hf.Gemma2ForCausalLM(
+            hf.Gemma2Config(
+                **sizes,
+                **{"hidden_size": 36, "num_attention_heads": 2, "num_key_value_heads": 1},
+                **{"num_hidden_layers": 2, "intermediate_size": 52, "head_dim": 18},
+                **{"final_logit_softcapping": 2.0, "attn_implementation": "eager"},
+            )
+        )
+    else:
+        made = tiny.language_model(family)
+    for module in made.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    targets = TARGETS.get(family, ["q_proj", "down_proj"])
+    return helpers.adapt(made, targets, task_type="CAUSAL_LM", fan_in_fan_out=family == "gpt2")
+
+
+@pytest.mark.parametrize(
+    ("family", "chunked"), [("gpt2", True), ("llama", True), ("gemma2", False)]
+)
+def test_language_model_gradients_are_those_of_all_logits(family, chunked):
+    adapted = language_model(family).train()
+    batch = rows([9, 8, 9, 2], "llama")
+    for row in batch:
+        row["labels"] = [-100, *row["input_ids"][1:]]
+    batch[0]["labels"][:4] = [-100] * 4
+
+    class Task(helpers.PlainTask):
+        task_type = "CAUSAL_LM"
+
+    padded = Task().collate(batch, helpers.PlainTokenizer())
+    labels = padded.pop("labels")
+    logits = adapted(**padded).logits[:, :-1]
+    loss = nn.functional.cross_entropy(
+        logits.flatten(0, 1), labels[:, 1:].flatten(), reduction="sum"
+    )
+    loss.backward()
+    expected = helpers.gradients(adapted)
+    task: Any = Task()
+    tokenizer: Any = helpers.PlainTokenizer()
+    fast = GenericEngine(adapted, task, tokenizer, dtype=torch.float32)
+    assert fast._language is not None
+    assert fast._language.chunked == chunked
+    result = fast.forward_backward(fast.collate(batch), 1.0)
+    assert result.units == fast.units(batch) == int((labels[:, 1:] != -100).sum())
+    assert float(result.loss_sum) == pytest.approx(float(loss.detach()), rel=1e-5)
+    assert helpers.distance(helpers.gradients(adapted), expected) < 3e-6

@@ -153,6 +153,17 @@ def attention(
     return [(out, reference.detach()), *zip(grads, (q64.grad, k64.grad, v64.grad), strict=True)]
 
 
+def softmax_loss(rows: int, classes: int, dtype: torch.dtype, fault: float) -> Pairs:
+    logits, targets = stored(rows, classes, dtype=dtype) * 3, torch.randint(classes, (rows,))
+    targets[0] = classes - 1
+    x = leaf(logits)
+    reference = F.cross_entropy(x, targets, reduction="none")
+    reference.sum().backward()
+    got = logits * fault
+    losses = kernels.softmax_loss(got, targets)
+    return [(losses, reference.detach()), (got, x.grad)]
+
+
 def heads(count: int, dim: int, kv: int | None = None, **kwargs: bool) -> Heads:
     return Heads(count, kv or count, dim, 1.4 * dim**-0.5, **kwargs)
 
@@ -171,6 +182,8 @@ CASES = {
     "lora-one-token": (lora, (1, 5, 3, 1, 0.0)),
     "lora-rank-above-width": (lora, (18, 7, 9, 33, 0.1)),
     "lora-wide": (lora, (50, 384, 1536, 16, 0.05)),
+    "loss": (softmax_loss, (7, 1031)),
+    "loss-narrow": (softmax_loss, (5, 3)),
     "attention": (attention, ([5, 1, 27, 33, 73], heads(3, 32), 0.0)),
     "attention-dropout": (attention, ([5, 1, 27, 33, 73], heads(3, 32), 0.1)),
     "attention-odd-head": (attention, ([7, 41], heads(5, 13), 0.2)),

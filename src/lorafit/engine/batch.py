@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from lorafit.engine.base import Batch
-from lorafit.engine.frozen import ROW_MULTIPLE
+from lorafit.engine.frozen import padded_rows
 from lorafit.engine.packing import Packing
 from lorafit.errors import DataError
 
@@ -17,7 +17,7 @@ def pack_examples(examples: Sequence[dict[str, Any]], pad: int, room: int) -> Ba
     """Lays the examples' tokens end to end.
 
     A last sequence of padding tokens, which nothing looks at, rounds the number of rows up
-    to a multiple of `ROW_MULTIPLE`.
+    (`padded_rows`).
 
     Args:
         examples: With ``input_ids`` and perhaps ``token_type_ids``.
@@ -39,7 +39,7 @@ def pack_examples(examples: Sequence[dict[str, Any]], pad: int, room: int) -> Ba
             f"an example has {max(lengths)} tokens, the model has {room} positions; "
             f"set max_length to {room} or less"
         )
-    fill = -sum(lengths) % ROW_MULTIPLE
+    fill = padded_rows(sum(lengths)) - sum(lengths)
     if fill > room:
         fill = 0
     packed = [*lengths, fill] if fill else lengths

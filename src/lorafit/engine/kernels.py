@@ -306,6 +306,37 @@ def lora_backward(
     )
 
 
+# --- loss ----------------------------------------------------------------------------------
+
+
+def softmax_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy of each row; the logits become its gradient, in place.
+
+    Args:
+        logits: ``(n, classes)``, contiguous.
+        targets: int64 ``(n,)``.
+
+    Returns:
+        Nats, float32 ``(n,)``.
+    """
+    rows, classes = rows_of("logits", logits)
+    fits("logits", logits, (rows, classes), logits)
+    fits("targets", targets, (rows,), torch.empty(0, dtype=torch.int64, device=logits.device))
+    if rows and not 0 <= int(targets.min()) <= int(targets.max()) < classes:
+        raise ValueError(
+            f"targets run from {int(targets.min())} to {int(targets.max())}; "
+            f"there are {classes} classes"
+        )
+    if (native := native_for(logits)) is None:
+        return twins.softmax_loss(logits, targets)
+    losses = wide_of(logits).new_empty(rows)
+    native.calls.lorafit_softmax_loss(
+        *(STORAGE[logits.dtype], rows, classes, logits.data_ptr()),
+        *(targets.data_ptr(), losses.data_ptr()),
+    )
+    return losses
+
+
 # --- attention -----------------------------------------------------------------------------
 
 

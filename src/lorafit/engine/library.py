@@ -17,7 +17,7 @@ from lorafit.engine.native.build import library_path
 
 log = logging.getLogger(__name__)
 
-ABI = 2
+ABI = 3
 
 
 class AttentionCall(ctypes.Structure):
@@ -52,6 +52,7 @@ SIGNATURES = {
         *(_P, _P, _P, c_float, *_MASK, _P, _P, _P),
     ],
     "lorafit_use_threads": [_P, _P],
+    "lorafit_softmax_loss": [c_int, c_long, c_long, _P, _P, _P],
     "lorafit_rms_forward": [c_int, c_long, c_long, _P, _P, _P, c_float, _P, _P, _P],
     "lorafit_rms_backward": [c_int, c_long, c_long, _P, _P, _P, _P, _P, _P],
     "lorafit_rotary": [c_int, c_long, c_long, c_long, _P, c_long, _P, _P, c_float],
@@ -104,7 +105,7 @@ def load(path: Path) -> Library:
     calls = ctypes.CDLL(str(path))
     calls.lorafit_abi.restype = c_int
     if (abi := calls.lorafit_abi()) != ABI:
-        raise OSError(f"{path} has interface {abi}, this package wants {ABI}: build it again")
+        raise OSError(f"{path} has interface {abi}, this package wants {ABI}")
     for name, arguments in SIGNATURES.items():
         getattr(calls, name).argtypes = arguments
         getattr(calls, name).restype = None
@@ -135,5 +136,8 @@ def library() -> Library | None:
         try:
             return load(path)
         except OSError as error:
-            log.warning("compiled kernels not used: %s", error)
+            log.warning(
+                "compiled kernels not used: %s. Build them: python -m lorafit.engine.native.build",
+                error,
+            )
     return None

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lorafit.engine import kernels
+
 CHUNK_NUMBERS = 1 << 23
 """Logits alive at a time (32 MB in float32)."""
 
@@ -35,13 +37,9 @@ class HeadLoss(torch.autograd.Function):
         grad = torch.empty_like(hidden)
         for start in range(0, len(hidden), rows):
             chunk = slice(start, start + rows)
-            logits = F.linear(hidden[chunk].to(dtype), weight, bias).float()
-            target = labels[chunk, None]
-            shift = logits.logsumexp(-1, keepdim=True)
-            total += (shift - logits.gather(1, target)).sum()
-            logits.sub_(shift).exp_()
-            logits.scatter_add_(1, target, torch.full_like(shift, -1.0))
-            grad[chunk] = (logits.to(dtype) @ weight).to(grad.dtype)
+            logits = F.linear(hidden[chunk].to(dtype), weight, bias).contiguous()
+            total += kernels.softmax_loss(logits, labels[chunk]).sum()
+            grad[chunk] = (logits @ weight).to(grad.dtype)
         ctx.save_for_backward(grad)
         return total
 

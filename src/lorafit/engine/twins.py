@@ -101,6 +101,17 @@ def lora_backward(
         dx += drop.apply(du @ a)
 
 
+def softmax_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """The loss of each row; the rows become their gradients."""
+    x = _wide(logits)
+    logsumexp = x.logsumexp(-1, keepdim=True)
+    losses = logsumexp - x.gather(1, targets[:, None])
+    gradient = (x - logsumexp).exp()
+    gradient.scatter_add_(1, targets[:, None], torch.full_like(losses, -1.0))
+    logits.copy_(gradient.to(logits.dtype))
+    return losses.squeeze(1)
+
+
 def _attention_mask(packing: Packing, heads: Heads, drop: Drop, sequence: int) -> Tensor | None:
     """What multiplies the probabilities: ``(heads, queries, keys)``."""
     if not drop.threshold:

