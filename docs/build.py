@@ -184,7 +184,38 @@ def _doc(thing: Any) -> str:
     return text.replace("``", "`")
 
 
-PAGES = {"settings.md": settings_page, "cli.md": cli_page, "api.md": api_page}
+def methods_page() -> str:
+    """What each method computes and what it saves."""
+    parts = [
+        "# Methods\n",
+        "`lorafit train MODEL DATA --method NAME`. The settings of each are in",
+        "[Settings](settings.md#adapter).\n",
+        "An adapter folder holds `adapter_config.json` and `adapter_model.safetensors`. What",
+        "PEFT has is written in PEFT's format. A method that PEFT does not have keeps to the",
+        "same scheme: the configuration lists the settings below its own `peft_type`, which",
+        "PEFT refuses, and each tensor stands under `base_model.model.` and its path in the",
+        "model: trained weights of the base under their own names, modules trained whole (such",
+        "as a new head) likewise, and what is added to a layer below the layer's path.\n",
+        "| method | family | `peft_type` | PEFT loads it |",
+        "|---|---|---|---|",
+    ]
+    for name in methods:
+        kind = methods[name].config_class.model_fields["peft_type"].default
+        loads = "no" if kind.startswith("LORAFIT_") else "yes"
+        parts.append(f"| [{name}](#{name}) | {methods[name].family} | `{kind}` | {loads} |")
+    for name in methods:
+        text = _doc(sys.modules[methods[name].__module__])
+        text = re.sub(r"^\.\. math:: (.*(?:\n   +.*)*)", r"```math\n\1\n```", text, flags=re.M)
+        parts.append(f"\n## {name}\n\n{text}")
+    return "\n".join(parts) + "\n"
+
+
+PAGES = {
+    "methods.md": methods_page,
+    "settings.md": settings_page,
+    "cli.md": cli_page,
+    "api.md": api_page,
+}
 
 
 def broken_links() -> list[str]:

@@ -4,25 +4,35 @@ This is the only file that changes a model. What an adapter computes is the meth
 business (``methods/``); which tensors go to disk under which names is ``export/``'s.
 
 The base is never edited. Layers are wrapped in place, modules trained whole are copies
-beside their originals, trained biases are parameters put in the originals' place, and
-merging swaps the weight of a layer for a new one. `Adapters.unload` puts everything
-back: the model is then the one that came in, bit for bit.
+beside their originals, trained parameters of the base are copies put in the originals'
+places, and merging swaps the weight of a layer for a new one. `Adapters.unload` puts
+everything back: the model is then the one that came in, bit for bit.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+import inspect
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 from lorafit.errors import AdapterError, ConfigError, did_you_mean
-from lorafit.methods import methods
-from lorafit.methods.base import AdapterLayer, MethodConfig, ModulesToSaveWrapper
+from lorafit.methods import method_of, methods
+from lorafit.methods.base import (
+    AdapterLayer,
+    CallLayer,
+    Method,
+    MethodConfig,
+    ModulesToSaveWrapper,
+)
 from lorafit.methods.combine import LowRank, SignMethod, combine, new_rank
 from lorafit.methods.lora import LoraConfig, LoraLayer
+from lorafit.methods.replace import Replacements
 from lorafit.model.sites import Site, find_sites
 from lorafit.model.targets import resolve_modules
 
@@ -50,8 +60,8 @@ class Adapters:
         self._all_sites = find_sites(model)
         self._requires_grad = {n: p.requires_grad for n, p in model.named_parameters()}
         self._whole: dict[str, list[str]] = {}
-        self._biases: dict[str, dict[str, nn.Parameter]] = {}
-        self._original_biases: dict[str, nn.Parameter] = {}
+        self._replaced = Replacements(model)
+        self._hooks: list[RemovableHandle] = []
         self._frozen: set[str] = set()
         self._disabled = False
 
@@ -68,25 +78,32 @@ class Adapters:
 
         Raises:
             TargetError: A pattern matches nothing.
+            ConfigError: The method does not fit the model.
             AdapterError: The name is taken or not usable, or an adapter is merged.
         """
         self._check_new_name(name)
         self._check_unmerged("add an adapter")
-        method = methods[config.peft_type.lower()]()
+        method = _method(config)
         whole = resolve_modules(self.model, config.modules_to_save or [], "modules_to_save")
         whole = [self._outer(path) for path in whole]
         sites = method.select(self.model, self._all_sites, config)
         sites = [s for s in sites if not any(_within(s.path, path) for path in whole)]
-        biases = self._bias_paths(config, sites, whole)
+        names = [n for n in self._requires_grad if not any(_within(n, path) for path in whole)]
+        names = method.parameters(self.model, names, sites, config)
+        self._check_layers(config, sites)
+        config = method.resolved(self.model, sites, names, config)
 
         if not self.configs:
             self.model.requires_grad_(False)
+        self._replaced.place([])  # what is copied below are the originals
         for site in sites:
             layer = self.model.get_submodule(site.path)
             if not isinstance(layer, AdapterLayer):
                 layer = method.wrap(layer, site)
                 layer.train(self.model.training)
                 self._put(site.path, layer)
+                if isinstance(layer, CallLayer):
+                    self._hook(layer)
             layer.add_adapter(name, config, site)
             layer.train(layer.training)
         for path in whole:
@@ -96,14 +113,38 @@ class Adapters:
                 wrapper.train(self.model.training)
                 self._put(path, wrapper)
             wrapper.modules_to_save[name] = copy.deepcopy(wrapper.original_module).float()
-        for path in biases:
-            original = self._original_biases.setdefault(path, self._bias(path))
-            self._biases.setdefault(name, {})[path] = nn.Parameter(original.detach().clone())
+        self._replaced.add(name, names)
         self.configs[name], self.sites[name], self._whole[name] = config, sites, whole
         if config.inference_mode:
             self._frozen.add(name)
         self.set(self.active or [name])
         return sites
+
+    def calibrate(self, backward: Callable[[], None], name: str = "default") -> None:
+        """Lets a method choose with gradients of the base weights what it trains.
+
+        Args:
+            backward: Computes the loss of some examples and its gradients; called once.
+            name: The adapter, which must be fresh.
+        """
+        config, method = self.configs[name], _method(self.configs[name])
+        layers = {s.path: self.model.get_submodule(s.path) for s in self.sites[name]}
+        weights = {p: x.weight for p, x in layers.items() if isinstance(x, AdapterLayer)}
+        try:
+            for weight in weights.values():
+                weight.requires_grad_(True)
+            backward()
+            zero = torch.zeros(())
+            gradients = {p: zero if w.grad is None else w.grad for p, w in weights.items()}
+            gradients = {p: g.expand_as(weights[p]) for p, g in gradients.items()}
+        finally:
+            for weight in weights.values():
+                weight.requires_grad_(False)
+                weight.grad = None
+            self.model.zero_grad(set_to_none=True)
+        adapted = {p: x for p, x in layers.items() if isinstance(x, AdapterLayer)}
+        self.configs[name] = method.calibrate(adapted, gradients, name, config)
+        self.set(self.active)
 
     def delete(self, name: str) -> None:
         """Forgets one adapter. If it was the only active one, the first left becomes active.
@@ -123,7 +164,7 @@ class Adapters:
             del entries[name]
         self._frozen.discard(name)
         self.set(active)
-        self._biases.pop(name, None)
+        self._replaced.delete(name)
 
     def unload(self, merge: bool = False, names: Sequence[str] | None = None) -> nn.Module:
         """Takes the wrappers off.
@@ -154,7 +195,10 @@ class Adapters:
                     kept = kept.to(next(module.original_module.parameters()).dtype)
                 self._put(path, kept)
         self.configs, self.sites, self.active, self._whole = {}, {}, [], {}
-        self._biases, self._original_biases, self._frozen = {}, {}, set()
+        self._replaced, self._frozen = Replacements(self.model), set()
+        for handle in self._hooks:
+            handle.remove()
+        self._hooks = []
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(self._requires_grad.get(name, True))
             parameter.grad = None
@@ -184,7 +228,7 @@ class Adapters:
 
         Raises:
             AdapterError: An adapter is unknown, is not plain LoRA, or two of them have
-                modules or biases of their own.
+                modules or parameters of their own.
             ConfigError: The type does not exist or does not fit.
         """
         self._check_new_name(new)
@@ -192,7 +236,7 @@ class Adapters:
         if not names or len(names) != len(weights):
             raise ConfigError(f"{len(names)} adapters need as many weights, got {len(weights)}.")
         configs = [self._plain_lora(name) for name in names]
-        owners = [n for n in names if self._whole[n] or self._biases.get(n)]
+        owners = [n for n in names if self._whole[n] or self._replaced.of(n)]
         if len(owners) > 1:
             raise AdapterError(f"{' and '.join(owners)} both have modules or biases of their own.")
         if len(names) == 1:
@@ -242,21 +286,23 @@ class Adapters:
 
         Args:
             names: One adapter or several; their updates add up. Only one of them may have
-                modules of its own or trained biases, for these cannot add up.
+                modules or parameters of its own, for these cannot add up.
             inference_mode: ``True`` freezes the active ones too, ``False`` makes them
                 trainable; ``None`` leaves what each was added with.
 
         Raises:
-            AdapterError: A name is unknown, or two adapters want the same module.
+            AdapterError: A name is unknown, two adapters want the same module, or parameters
+                would change inside a merged layer.
         """
         names = [names] if isinstance(names, str) else list(names)
         self._check_known(names)
-        owners = [n for n in names if self._whole.get(n) or self._biases.get(n)]
+        owners = [n for n in names if self._whole.get(n) or self._replaced.of(n)]
         if len(owners) > 1:
             raise AdapterError(
                 f"{' and '.join(owners)} both have modules or biases of their own; only one of "
                 "them can be active."
             )
+        self._check_places(names)
         if inference_mode is not None:
             for name in names:
                 (self._frozen.add if inference_mode else self._frozen.discard)(name)
@@ -265,7 +311,7 @@ class Adapters:
             layer.active_adapters = list(names)
         for wrapper in self._wrappers():
             wrapper.active_adapters = [n for n in names if n in wrapper.modules_to_save]
-        self._place_biases()
+        self._place()
         for name in self.configs:
             trains = name in names and name not in self._frozen
             for parameter in self.parameters_of(name).values():
@@ -286,18 +332,20 @@ class Adapters:
 
     def disable(self, disabled: bool) -> None:
         """Switches all adapters off, or on again."""
+        self._check_places([] if disabled else self.active)
         self._disabled = disabled
         for layer in self.layers():
             layer.disable_adapters = disabled
         for wrapper in self._wrappers():
             wrapper.disable_adapters = disabled
-        self._place_biases()
+        self._place()
 
     def merge(self, names: Sequence[str] | None = None, safe_merge: bool = False) -> None:
         """Puts adapters into the weights; ``None``: the active ones. See `AdapterLayer.merge`.
 
         Raises:
-            AdapterError: A name is unknown; with ``safe_merge`` also for non-finite results.
+            AdapterError: A name is unknown, or an adapter cannot be merged (the message says
+                why); with ``safe_merge`` also for non-finite results.
         """
         self._check_known(names or [])
         layers = list(self.layers())
@@ -316,6 +364,12 @@ class Adapters:
         """Restores the weights bit for bit."""
         for layer in self.layers():
             layer.unmerge()
+
+    def unmergeable(self, names: Sequence[str] | None = None) -> str:
+        """Why adapters cannot be merged, ``None``: the active ones; empty: they can."""
+        names = self.active if names is None else names
+        reasons = (x.unmergeable for x in self.layers() if any(map(x.has_adapter, names)))
+        return next(filter(None, reasons), "")
 
     @property
     def merged(self) -> list[str]:
@@ -343,8 +397,8 @@ class Adapters:
             copies = wrapper.modules_to_save[name]
             for key, parameter in copies.named_parameters():
                 found[f"{path}.modules_to_save.{name}.{key}"] = parameter
-        for path, parameter in self._biases.get(name, {}).items():
-            found[self._bias_name(path)] = parameter
+        for plain, parameter in self._replaced.of(name).items():
+            found[self._replaced.path(plain)] = parameter
         return found
 
     def trainable(self) -> dict[str, nn.Parameter]:
@@ -373,8 +427,8 @@ class Adapters:
             assert isinstance(wrapper, ModulesToSaveWrapper)
             for key, tensor in wrapper.modules_to_save[name].state_dict().items():
                 state[f"{path}.{key}"] = tensor
-        for path, parameter in self._biases.get(name, {}).items():
-            state[self._bias_name(path)] = parameter.detach()
+        for key, parameter in self._replacements(name).items():
+            state[key] = parameter.detach()
         return state
 
     def load_state_dict(self, name: str, tensors: dict[str, torch.Tensor]) -> None:
@@ -408,8 +462,8 @@ class Adapters:
                 assert isinstance(wrapper, ModulesToSaveWrapper)
                 for key, tensor in wrapper.modules_to_save[name].state_dict().items():
                     tensor.copy_(tensors[f"{path}.{key}"])
-            for path, parameter in self._biases.get(name, {}).items():
-                parameter.copy_(tensors[self._bias_name(path)])
+            for key, parameter in self._replacements(name).items():
+                parameter.copy_(tensors[key])
 
     # Pieces ----------------------------------------------------------------------------
 
@@ -424,52 +478,40 @@ class Adapters:
         """The path of the wrapper around a module that another adapter trains whole."""
         return path.split(".modules_to_save.")[0].removesuffix(".original_module")
 
-    def _bias_paths(
-        self, config: MethodConfig, sites: Sequence[Site], whole: Sequence[str]
-    ) -> list[str]:
-        """Paths of the modules whose bias the configuration trains, without wrappers.
+    def _replacements(self, name: str) -> dict[str, nn.Parameter]:
+        """The base parameters an adapter trains, under their names on disk."""
+        method = _method(self.configs[name])
+        return {
+            method.saved_name(plain, self.sites[name]): parameter
+            for plain, parameter in self._replaced.of(name).items()
+        }
 
-        Biases inside modules trained whole train with their copies.
-        """
-        which = getattr(config, "bias", "none")
-        if which == "none":
-            return []
-        if which == "lora_only":
-            paths = [
-                s.path for s in sites if getattr(self._plain(s.path), "bias", None) is not None
-            ]
-        else:
-            paths = [
-                path.removesuffix(".base_layer")
-                for path, module in self.model.named_modules()
-                if isinstance(module._parameters.get("bias"), nn.Parameter)
-                and not any(_within(path, parent) for parent in whole)
-            ]
-        if not paths:
-            raise ConfigError(f'bias="{which}": the model has no such biases.')
-        return paths
+    def _place(self) -> None:
+        """Puts the active adapter's parameters, or the originals, into the modules."""
+        self._replaced.place([] if self._disabled else self.active)
 
-    def _plain(self, path: str) -> nn.Module:
-        module = self.model.get_submodule(path)
-        return module.base_layer if isinstance(module, AdapterLayer) else module
+    def _check_places(self, names: Sequence[str]) -> None:
+        """Refuses to swap a parameter whose merged value is in the layer now."""
+        changed = self._replaced.changed_by(names)
+        for layer in self.layers():
+            if layer.merged and any(module is layer.base_layer for module, _ in changed):
+                self._check_unmerged("switch to other parameters of the base")
 
-    def _bias(self, path: str) -> nn.Parameter:
-        bias = self._plain(path).bias
-        assert isinstance(bias, nn.Parameter)
-        return bias
+    def _check_layers(self, config: MethodConfig, sites: Sequence[Site]) -> None:
+        """Refuses a layer around which another method's adapters stand already."""
+        for name, other in self.configs.items():
+            taken = {site.path for site in self.sites[name]} & {site.path for site in sites}
+            if taken and other.peft_type != config.peft_type:
+                raise AdapterError(
+                    f'"{name}" ({other.peft_type}) already adapts {min(taken)}; adapters of '
+                    f"different methods ({config.peft_type}) cannot share a layer."
+                )
 
-    def _bias_name(self, path: str) -> str:
-        wrapped = isinstance(self.model.get_submodule(path), AdapterLayer)
-        return f"{path}.base_layer.bias" if wrapped else f"{path}.bias"
-
-    def _place_biases(self) -> None:
-        """Puts the active adapter's biases, or the originals, into the modules."""
-        tuned: dict[str, nn.Parameter] = {}
-        if not self._disabled:
-            for name in self.active:
-                tuned |= self._biases.get(name, {})
-        for path, original in self._original_biases.items():
-            self._plain(path).bias = tuned.get(path, original)
+    def _hook(self, layer: CallLayer) -> None:
+        """Has the model pass its arguments and its output through a layer."""
+        hooks = _Hooks(layer)
+        self._hooks.append(self.model.register_forward_pre_hook(hooks.before, with_kwargs=True))
+        self._hooks.append(self.model.register_forward_hook(hooks.after))
 
     def _check_new_name(self, name: str) -> None:
         if not name or "." in name or hasattr(nn.ModuleDict(), name):
@@ -495,3 +537,25 @@ class Adapters:
 
 def _within(path: str, parent: str) -> bool:
     return path == parent or path.startswith(f"{parent}.")
+
+
+def _method(config: MethodConfig) -> Method:
+    name = method_of(config.peft_type)
+    assert name is not None
+    return methods[name]()
+
+
+class _Hooks:
+    """A layer's part in the model's call; methods, so that a copied model's hooks are its own."""
+
+    def __init__(self, layer: CallLayer) -> None:
+        self.layer = layer
+
+    def before(
+        self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        names = list(inspect.signature(model.forward).parameters)
+        return (), self.layer.before_call(dict(zip(names, args, strict=False)) | kwargs)
+
+    def after(self, model: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        return self.layer.after_call(output)

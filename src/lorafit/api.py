@@ -111,9 +111,11 @@ def train(
         config, origins = run.config, run.origins
     check_trackers(config.train.report_to)
     problem = pipeline.pose(data, config)
-    subject = pipeline.prepare(problem, config, model, tokenizer)
+    start = None if run is None else run.path / pipeline.START
+    subject = pipeline.prepare(problem, config, model, tokenizer, start=start)
     if run is None:  # only now: wrong input leaves no folder behind
         run = Run.create(config, config.run.dir, config.run.name, origins)
+        pipeline.keep_start(run, subject)
     with run.lock():
         try:
             run.write_choices(made_choices(problem, subject, config, origins))

@@ -37,10 +37,12 @@ def made_choices(
     choices = {name: Choice(columns[name], reason) for name, reason in task.reasons.items()}
     sites = subject.adapters.sites["default"]
     for key, reason in REASONS.items():
-        if key not in values:
+        if key not in values or (key != "train.learning_rate" and config.adapter.method != "lora"):
             continue
         origin = origins.get(key, "default")
         value = values[key]
+        if key == "train.learning_rate" and config.adapter.method != "lora":
+            reason = f"a common rate for {config.adapter.method}; not measured for this task"
         choices[key.rpartition(".")[2]] = Choice(
             sorted(value) if isinstance(value, set) else value,
             f"default: {reason}" if origin == "default" else f"set by {origin}",

@@ -23,6 +23,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lorafit import files
 from lorafit.adapt import Adapters
 from lorafit.config import Config, ModelConfig
+from lorafit.data.batches import BatchOrder
 from lorafit.data.carve import carve
 from lorafit.data.source import load_splits
 from lorafit.engine.base import Engine
@@ -36,7 +37,7 @@ from lorafit.export import peft as peft_format
 from lorafit.export.card import Card
 from lorafit.export.card import write as write_card
 from lorafit.hardware import fast_bf16
-from lorafit.methods import methods
+from lorafit.methods import method_of, methods
 from lorafit.methods.base import MethodConfig
 from lorafit.model import load
 from lorafit.model.load import LoadedModel
@@ -54,6 +55,9 @@ LIVE = "(live object)"
 
 FACTS = "lorafit.json"
 """File in the adapter's folder: the task with its labels, and how the base was loaded."""
+
+START = "start"
+"""Folder of the run with the adapter as it was before training, if it looked at gradients."""
 
 HANDOFF_EXAMPLES = 64
 """Test examples on which the saved and the merged adapter are compared with the live one."""
@@ -150,8 +154,18 @@ def make_engine(
     )
 
 
-def prepare(problem: Problem, config: Config, model: Any = None, tokenizer: Any = None) -> Subject:
+def prepare(
+    problem: Problem,
+    config: Config,
+    model: Any = None,
+    tokenizer: Any = None,
+    *,
+    start: Path | None = None,
+) -> Subject:
     """Loads the model, encodes the splits, adds a fresh adapter.
+
+    A method that asks for it sees gradients of the first training batches before it is
+    trained; ``start`` is the folder where `keep_start` put what it then chose.
 
     The seed is set before the head and before the adapter are initialised: the same seed
     gives the same adapter, bit for bit, whatever was drawn before.
@@ -159,26 +173,65 @@ def prepare(problem: Problem, config: Config, model: Any = None, tokenizer: Any 
     loaded = load_base(
         model, tokenizer, config.model, problem.task, config.seed, config.deterministic
     )
-    limit = load.max_length(config.data.max_length, loaded.tokenizer, loaded.model)
+    own = adapter_config(config, loaded, problem.task)
+    method = methods[config.adapter.method]()
+    limit = load.max_length(
+        config.data.max_length,
+        loaded.tokenizer,
+        loaded.model,
+        reserved=method.reserved_tokens(own),
+    )
     encoded = {
         name: problem.task.encode(rows, loaded.tokenizer, limit)
         for name, rows in problem.splits.items()
     }
     seed_everything(config.seed, config.deterministic)
     adapters = Adapters(loaded.model)
-    sites = adapters.add(adapter_config(config, loaded, problem.task))
+    if start is not None and start.is_dir():
+        own = peft_format.read_config(start)
+    sites = adapters.add(own)
+    if start is not None and start.is_dir():
+        peft_format.update(adapters, peft_format.read_tensors(start))
+    elif method.calibration_batches(own):
+        calibrate(adapters, loaded, problem.task, encoded["train"], config)
     trainable = sum(p.numel() for p in adapters.trainable().values())
     total = sum(p.numel() for p in loaded.model.parameters())
     log.info(
-        "adapter: %s on %d layers, %s of %s parameters train (%.2f %%)",
+        "adapter: %s%s, %s of %s parameters train (%.2f %%)",
         config.adapter.method,
-        len(sites),
+        f" on {len(sites)} layers" if sites else "",
         f"{trainable:,}",
         f"{total:,}",
         100 * trainable / total,
     )
     engine = make_engine(loaded.model, loaded.tokenizer, problem.task, config)
     return Subject(loaded, adapters, engine, encoded, limit)
+
+
+def calibrate(
+    adapters: Adapters, loaded: LoadedModel, task: Task, train: Dataset, config: Config
+) -> None:
+    """Shows a fresh adapter the gradients of the batches that training will begin with."""
+    method = methods[config.adapter.method]()
+    size = config.train.per_device_train_batch_size
+    order = BatchOrder([len(ids) for ids in train["input_ids"]], size, config.seed).epoch(0)
+    batches = order[: method.calibration_batches(adapters.configs["default"])]
+    engine = EagerEngine(loaded.model, task, loaded.tokenizer)
+
+    def backward() -> None:
+        for indices in batches:
+            rows = [train[i] for i in indices]
+            engine.forward_backward(engine.collate(rows), 1 / len(rows))
+
+    adapters.calibrate(backward)
+    log.info("%s: chosen by the gradients of %d batches", config.adapter.method, len(batches))
+
+
+def keep_start(run: Run, subject: Subject) -> None:
+    """Keeps what a method chose before training, so that a resumed run trains the same."""
+    own = subject.adapters.configs["default"]
+    if methods[method_of(own.peft_type) or ""]().calibration_batches(own):
+        peft_format.save(subject.adapters, run.path / START)
 
 
 def measure(
@@ -217,7 +270,7 @@ def evaluation(base: Scores, tuned: Scores, task: Task, config: Config) -> dict[
 def verify_handoff(
     adapter: Path, subject: Subject, problem: Problem, config: Config, live: bool
 ) -> dict[str, float]:
-    """Loads the saved adapter onto the base again, merges it, and compares logits.
+    """Loads the saved adapter onto the base again, merges it if it can be, compares logits.
 
     The base is read from its source again, so that this is what the receiver does. A live
     model has no source: there the adapter is taken off it, which restores it bit for bit.
@@ -248,8 +301,12 @@ def verify_handoff(
             loaded = load.load_model(config.model, task)
     again = peft_format.load(loaded.model, adapter)
     reloaded = logits(loaded)
-    again.merge()
-    merged = logits(loaded)
+    merged = None
+    if again.unmergeable():
+        log.info("the adapter cannot be merged: %s", again.unmergeable())
+    else:
+        again.merge()
+        merged = logits(loaded)
     again.unload()
     gc.collect()
     tolerance = TOLERANCE[str(dtype).removeprefix("torch.")]

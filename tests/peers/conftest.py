@@ -13,6 +13,8 @@ def pytest_collection_modifyitems(items):
                 "ignore:.*disabling adapter layers with bias.*:UserWarning",
                 "ignore:.*no longer tied after merging.*:UserWarning",
                 "ignore:PiSSA changes the base.*:UserWarning",
+                "ignore:Unsupported layer type.*LayerNorm.*:UserWarning",
+                "ignore:Unsupported layer type.*RMSNorm.*:UserWarning",
                 "ignore:Could not find a config file.*:UserWarning",
             ):
                 item.add_marker(pytest.mark.filterwarnings(message))

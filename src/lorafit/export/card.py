@@ -91,7 +91,7 @@ def render(card: Card) -> str:
         handoff=_handoff(evaluation),
         labels=values.get("label_names", []),
         facts=_facts(card),
-        peft_snippet=peft_snippet(card),
+        peft_snippet=peft_snippet(card) if _in_peft(card) else "",
         lorafit_snippet=lorafit_snippet(card),
     )
 
@@ -128,13 +128,13 @@ def metadata(card: Card) -> ModelCardData:
     return ModelCardData(
         base_model=_hub_id(card),
         datasets=[card.data_hub_id] if card.data_hub_id else None,
-        library_name="peft",
+        library_name="peft" if _in_peft(card) else "lorafit",
         license=card.license,
         metrics=[_HUB_METRICS[name] for name in tuned if name in _HUB_METRICS] or None,
         model_name=_title(card) if results else None,
         eval_results=results or None,
         pipeline_tag=kind,
-        tags=["lora", "lorafit"],
+        tags=list(dict.fromkeys([card.config.adapter.method, "lorafit"])),
     )
 
 
@@ -249,9 +249,14 @@ def _title(card: Card) -> str:
 
 
 def _method(card: Card) -> str:
-    names = {"lora": "LoRA", "dora": "DoRA"}
-    method = card.config.adapter.method
-    return "DoRA" if card.adapter.get("use_dora") else names.get(method, method)
+    if card.adapter.get("use_dora"):
+        return "DoRA"
+    return "LoRA" if card.config.adapter.method == "lora" else card.config.adapter.method
+
+
+def _in_peft(card: Card) -> bool:
+    """Whether PEFT has the method, so that it loads the adapter."""
+    return not str(card.adapter.get("peft_type", "")).startswith("LORAFIT_")
 
 
 def _results(evaluation: Mapping[str, Any]) -> list[list[str]]:
@@ -278,7 +283,11 @@ def _interval(found: Mapping[str, float] | None, key: str, sign: str = "") -> st
 
 def _handoff(evaluation: Mapping[str, Any]) -> list[str]:
     handoff: Mapping[str, float] = evaluation.get("handoff", {})
-    return [f"{name.removesuffix('_max_abs_diff')} {value:.1e}" for name, value in handoff.items()]
+    return [
+        f"{name.removesuffix('_max_abs_diff')} {value:.1e}"
+        for name, value in handoff.items()
+        if name.endswith("_max_abs_diff")
+    ]
 
 
 def _facts(card: Card) -> list[tuple[str, str, str]]:

@@ -6,6 +6,8 @@ A folder holds ``adapter_config.json`` (``peft_config.py``) and
 ``lora_B.weight (d_out, r)``; embeddings have ``lora_embedding_A (r, vocab)`` and
 ``lora_embedding_B (dim, r)``, DoRA has ``lora_magnitude_vector (d_out,)``, and modules
 trained whole stand under their plain names. The adapter's own name is nowhere in the file.
+Prompt learning has one tensor, ``prompt_embeddings``, and ``base_model.`` before the rest.
+Methods that PEFT does not have keep to the same scheme.
 
 Loading is strict: a missing, unexpected or misshapen tensor is an error that lists them,
 and the model is then as it was. Pickled weights are never read.
@@ -35,7 +37,7 @@ from lorafit.export.peft_config import (
     servable,
 )
 from lorafit.export.peft_source import WEIGHTS_FILE, locate, read_tensors
-from lorafit.methods.base import AdapterLayer, ModulesToSaveWrapper
+from lorafit.methods.base import AdapterLayer, MethodConfig, ModulesToSaveWrapper
 from lorafit.methods.lora import LoraConfig
 
 __all__ = [
@@ -55,6 +57,9 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 PREFIX = "base_model.model."
+# PEFT's prompt learning wraps the model once less, and saves its one tensor without a path.
+PROMPT_PREFIX = "base_model."
+PROMPT = "prompt_embeddings"
 # The layers whose base weights PEFT saves along when they are targets.
 EMBEDDING_LAYERS = ("embed_tokens", "lm_head")
 
@@ -112,11 +117,10 @@ def save(
         save_file(ready, stage / WEIGHTS_FILE, metadata={"format": "pt"})
         text = json.dumps(fields, indent=2, sort_keys=True) + "\n"
         (stage / CONFIG_FILE).write_text(text, encoding="utf-8")
-    config = adapters.configs[name]
-    assert isinstance(config, LoraConfig)
-    reasons = servable(config)
+    reasons = servable(adapters.configs[name])
     if reasons:
-        log.info("vLLM cannot serve %s: %s; merge it first.", path, "; ".join(reasons))
+        remedy = "" if adapters.unmergeable([name]) else "; merge it first"
+        log.info("vLLM cannot serve %s: %s%s.", path, "; ".join(reasons), remedy)
     return path
 
 
@@ -127,12 +131,21 @@ def tensors_of(
     save_embedding_layers: SaveEmbeddings = "auto",
 ) -> dict[str, torch.Tensor]:
     """One adapter's tensors under their names in PEFT's files, sharing the model's memory."""
-    tensors = {PREFIX + key: tensor for key, tensor in adapters.state_dict(name).items()}
+    config = adapters.configs[name]
+    tensors = {_key(key, config): tensor for key, tensor in adapters.state_dict(name).items()}
     for path, module in _embeddings_to_save(adapters, name, save_embedding_layers):
         own = f"{path}.base_layer" if isinstance(module, AdapterLayer) else path
         for key, value in _plain(module).state_dict().items():
             tensors.setdefault(f"{PREFIX}{own}.{key}", value)
     return tensors
+
+
+def _key(key: str, config: MethodConfig) -> str:
+    """The name in PEFT's files of one of the adapter's tensors."""
+    if not config.prompt_learning:
+        return PREFIX + key
+    last = key.rpartition(".")[2]
+    return last if last == PROMPT else PROMPT_PREFIX + key
 
 
 def _embeddings_to_save(
@@ -145,6 +158,8 @@ def _embeddings_to_save(
     """
     targets = {site.path for site in adapters.sites[name]}
     targeted = any(path.rpartition(".")[2] in EMBEDDING_LAYERS for path in targets)
+    if adapters.configs[name].prompt_learning:
+        return []
     if mode == "auto":
         mode = targeted or _resized(adapters, name)
         if mode:
@@ -239,14 +254,14 @@ def read_config(
     revision: str | None = None,
     subfolder: str | None = None,
     **hub: Any,
-) -> LoraConfig:
+) -> MethodConfig:
     """Reads an adapter's configuration only; arguments and errors as for `load`."""
     return parse(locate(path, revision=revision, subfolder=subfolder, **hub), str(path))
 
 
 def attach(
     adapters: Adapters,
-    config: LoraConfig,
+    config: MethodConfig,
     tensors: dict[str, torch.Tensor],
     name: str,
     *,
@@ -264,7 +279,7 @@ def attach(
     Raises:
         AdapterError: It does not fit the model.
     """
-    if str(config.init_lora_weights).startswith("pissa_niter"):
+    if isinstance(config, LoraConfig) and str(config.init_lora_weights).startswith("pissa_niter"):
         raise AdapterError(
             f"{source} was saved relative to a base that a random SVD changed "
             f"(init_lora_weights={config.init_lora_weights}), which cannot be repeated; convert it "
@@ -300,12 +315,14 @@ def update(
     """
     config = adapters.configs[name]
     own = adapters.state_dict(name)
-    foreign = [key for key in tensors if not key.startswith(PREFIX)]
+    expected = {_key(key, config): key for key in own}
+    prefix = PROMPT_PREFIX if config.prompt_learning else PREFIX
+    foreign = [key for key in tensors if not key.startswith(prefix) and key not in expected]
     if foreign:
         raise AdapterError(
-            f"{source} is not a PEFT adapter: keys begin with {PREFIX}, got {foreign[0]}."
+            f"{source} is not a PEFT adapter: keys begin with {prefix}, got {foreign[0]}."
         )
-    given = {key.removeprefix(PREFIX): tensor for key, tensor in tensors.items()}
+    given = {expected.get(key, key.removeprefix(prefix)): t for key, t in tensors.items()}
     for key in [key for key in given if _is_copy(key, own)]:
         del given[key]
     bases = _take_embeddings(adapters, given, own)
@@ -371,7 +388,7 @@ def _add_origins(given: dict[str, torch.Tensor], own: dict[str, torch.Tensor]) -
             given[key] = torch.cat([theirs.to(mine), mine[:, theirs.shape[1] :]], dim=1)
 
 
-def _add(adapters: Adapters, config: LoraConfig, name: str, adapted: set[str]) -> None:
+def _add(adapters: Adapters, config: MethodConfig, name: str, adapted: set[str]) -> None:
     """Adds the adapter; where a name of its selection is stale, by the layers in its file."""
     try:
         adapters.add(config, name)
@@ -387,7 +404,9 @@ def _add(adapters: Adapters, config: LoraConfig, name: str, adapted: set[str]) -
         adapters.add(config.model_copy(update=selection), name)
 
 
-def _fitted(adapters: Adapters, config: LoraConfig, tensors: dict[str, torch.Tensor]) -> LoraConfig:
+def _fitted(
+    adapters: Adapters, config: MethodConfig, tensors: dict[str, torch.Tensor]
+) -> MethodConfig:
     """The configuration without entries that mean nothing here.
 
     PEFT does not mind modules, patterns or biases that are not there (it lists both
@@ -399,6 +418,8 @@ def _fitted(adapters: Adapters, config: LoraConfig, tensors: dict[str, torch.Ten
         paths = module_paths(adapters.model)
         names = dict.fromkeys(config.modules_to_save)
         values["modules_to_save"] = [n for n in names if any(p.endswith(n) for p in paths)] or None
+    if not isinstance(config, LoraConfig):
+        return config.model_copy(update=values)
     adapted = _adapted(tensors)
     modules = dict(adapters.model.named_modules())
     where = adapted & modules.keys() if config.bias == "lora_only" else modules.keys()

@@ -1,4 +1,7 @@
-"""``adapter_config.json``: our `LoraConfig` in PEFT's fields, and back.
+"""``adapter_config.json``: a method's configuration in PEFT's fields, and back.
+
+The fields of a method's ``Config`` have PEFT's names where PEFT has the method. Where it
+has not, ``peft_type`` begins with ``LORAFIT_``, which PEFT refuses to load.
 
 What PEFT would select with the written fields is checked here against what was adapted;
 where its matching would select something else, the file lists the layers explicitly.
@@ -18,7 +21,8 @@ from torch import nn
 
 from lorafit.adapt import Adapters
 from lorafit.errors import AdapterError
-from lorafit.methods.base import AdapterLayer, ModulesToSaveWrapper
+from lorafit.methods import method_of, methods
+from lorafit.methods.base import AdapterLayer, MethodConfig, ModulesToSaveWrapper
 from lorafit.methods.lora import LoraConfig
 from lorafit.model.targets import matches
 
@@ -62,21 +66,34 @@ def describe(
         task_type: PEFT's task type; ``None``: as in the adapter's configuration.
 
     Raises:
-        AdapterError: The adapter is not LoRA.
+        AdapterError: There is no such adapter.
     """
     config = adapters.configs.get(name)
-    if not isinstance(config, LoraConfig):
-        kind = "there is none of this name" if config is None else f"it is {config.peft_type}"
-        raise AdapterError(f'"{name}" cannot be written as a LoRA adapter: {kind}.')
+    if config is None:
+        raise AdapterError(f'there is no adapter "{name}" to write.')
     task = task_type or config.task_type
     base = base_model_name_or_path or config.base_model_name_or_path or _source(adapters.model)
-    fields: dict[str, Any] = {
+    common = {
         "auto_mapping": None if task else _auto_mapping(adapters.model),
         "base_model_name_or_path": base,
+        "inference_mode": True,
+        "task_type": None if task is None else str(getattr(task, "value", task)),
+    }
+    if isinstance(config, LoraConfig):
+        own = _lora_fields(config, adapters, name)
+    else:
+        own = {
+            key: sorted(value) if isinstance(value, set) else value
+            for key, value in config.model_dump().items()
+        }
+    return dict(sorted((own | common).items()))
+
+
+def _lora_fields(config: LoraConfig, adapters: Adapters, name: str) -> dict[str, Any]:
+    fields: dict[str, Any] = {
         "bias": config.bias,
         "exclude_modules": _as_json(config.exclude_modules),
         "fan_in_fan_out": any(site.kind == "conv1d" for site in adapters.sites[name]),
-        "inference_mode": True,
         "init_lora_weights": config.init_lora_weights,
         "layers_pattern": config.layers_pattern,
         "layers_to_transform": config.layers_to_transform,
@@ -85,13 +102,12 @@ def describe(
         "peft_type": "LORA",
         "revision": config.revision,
         "target_modules": _as_json(config.target_modules),
-        "task_type": None if task is None else str(getattr(task, "value", task)),
         "use_dora": config.use_dora,
         "use_rslora": config.use_rslora,
         **_ranks(config),
     }
     _say_explicitly(fields, adapters, name)
-    return dict(sorted(fields.items()))
+    return fields
 
 
 def _ranks(config: LoraConfig) -> dict[str, Any]:
@@ -187,7 +203,7 @@ def _number(value: float) -> int | float:
 # Reading -------------------------------------------------------------------------------
 
 
-def parse(folder: Path, source: str | None = None) -> LoraConfig:
+def parse(folder: Path, source: str | None = None) -> MethodConfig:
     """Reads ``adapter_config.json``.
 
     Args:
@@ -195,7 +211,7 @@ def parse(folder: Path, source: str | None = None) -> LoraConfig:
         source: What to call the adapter in messages; ``None``: the folder.
 
     Raises:
-        AdapterError: It is missing, not JSON, not LoRA, or uses a PEFT option that we
+        AdapterError: It is missing, not JSON, of a method or with a PEFT option that we
             do not have.
     """
     source = source or str(folder)
@@ -214,24 +230,31 @@ def parse(folder: Path, source: str | None = None) -> LoraConfig:
     return from_fields(fields, source)
 
 
-def from_fields(fields: dict[str, Any], source: str) -> LoraConfig:
-    """Makes a `LoraConfig` of PEFT's fields.
+def from_fields(fields: dict[str, Any], source: str) -> MethodConfig:
+    """Makes a method's configuration of PEFT's fields.
 
     Fields that we do not know are ignored while they say nothing (``None``, ``False``,
     empty), because newer PEFT versions add some.
 
     Raises:
-        AdapterError: The adapter is not LoRA or uses an option that we do not have.
+        AdapterError: We do not have the method or one of its options.
     """
     kind = fields.get("peft_type")
-    if kind != "LORA":
+    method = method_of(kind) if isinstance(kind, str) else None
+    if method is None:
         got = f'peft_type is "{kind}"' if kind else "it has no peft_type"
-        raise AdapterError(f"{source} is not a LoRA adapter: {got}; only LORA can be loaded.")
-    known = LoraConfig.model_fields
+        known = ", ".join(
+            methods[name].config_class.model_fields["peft_type"].default for name in methods
+        )
+        raise AdapterError(
+            f"{source} is not an adapter that can be loaded here: {got}; it can be {known}."
+        )
+    config_class = methods[method].config_class
+    own = config_class.model_fields
     refused = {
         key: value
         for key, value in fields.items()
-        if key not in known and key not in _IRRELEVANT and value
+        if key not in own and key not in _IRRELEVANT and value
     }
     if refused:
         options = ", ".join(f"{key}={value!r:.60}" for key, value in sorted(refused.items()))
@@ -239,11 +262,11 @@ def from_fields(fields: dict[str, Any], source: str) -> LoraConfig:
             f"{source} uses PEFT options that lorafit does not have: {options}. "
             "Load it with PEFT; `merge_and_unload` there gives a model that runs everywhere."
         )
-    values = {key: value for key, value in fields.items() if key in known and value is not None}
+    values = {key: value for key, value in fields.items() if key in own and value is not None}
     # Whether to train is decided by who loads it.
     values.pop("inference_mode", None)
     try:
-        return LoraConfig.model_validate(values)
+        return config_class.model_validate(values)
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(map(str, e['loc'])) or CONFIG_FILE}: {e['msg']}" for e in error.errors()
@@ -254,13 +277,15 @@ def from_fields(fields: dict[str, Any], source: str) -> LoraConfig:
 # Serving -------------------------------------------------------------------------------
 
 
-def servable(config: LoraConfig) -> list[str]:
+def servable(config: MethodConfig) -> list[str]:
     """Why vLLM could not serve an adapter with this configuration; empty: it can.
 
     vLLM computes ``lora_alpha / r`` (or ``/ sqrt(r)``) once for all layers and ignores
     ``rank_pattern`` and ``alpha_pattern``: these are harmless only if they lead to the
     same factor, and if no rank is above ``r``.
     """
+    if not isinstance(config, LoraConfig):
+        return ["vLLM serves LoRA adapters only"]
     reasons = []
     if config.use_dora:
         reasons.append("vLLM does not have DoRA")

@@ -1,15 +1,21 @@
 """What a PEFT method is, and the layer that every layer-wise method builds on.
 
-A method chooses sites and wraps the layers there. The wrapper computes what the
-adapted layer returns, and its `AdapterLayer.delta_weight` says how the frozen weight
-would have to change to compute the same. Finding layers, freezing, saving and merging
-are not the method's business: they live once, in ``adapt.py`` and ``export/``.
+A method trains the base in one of two ways, or both:
+
+- It chooses *sites* and wraps the layers there. The wrapper computes what the adapted
+  layer returns, and its `AdapterLayer.delta_weight` says how the frozen weight would have
+  to change to compute the same.
+- It names *parameters* of the base. Copies of them are put in the originals' places and
+  trained; the originals stay untouched beside them.
+
+Finding layers, freezing, saving and merging are not the method's business: they live
+once, in ``adapt.py`` and ``export/``.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -26,6 +32,8 @@ class MethodConfig(BaseModel):
     """Settings that every method has, in PEFT's spelling."""
 
     model_config = ConfigDict(extra="forbid", validate_assignment=True)
+    prompt_learning: ClassVar[bool] = False
+    """Whether PEFT counts the method as prompt learning, whose files look different."""
 
     peft_type: str
     task_type: str | None = None
@@ -43,18 +51,83 @@ class Method(ABC):
     config_class: ClassVar[type[MethodConfig]]
     recommended: ClassVar[dict[str, Any]] = {}
     """Settings the pipeline starts from where the PEFT-compatible defaults are another choice."""
+    starts_at_base: ClassVar[bool] = True
+    """Whether a fresh adapter leaves the model's outputs as they are; if not, the method's
+    documentation explains why."""
+    learning_rate: ClassVar[float | None] = None
+    """Peak learning rate the pipeline starts from; ``None``: `TrainConfig`'s."""
 
-    @abstractmethod
     def select(self, model: nn.Module, sites: Sequence[Site], config: MethodConfig) -> list[Site]:
-        """Chooses the sites to adapt.
+        """Chooses the sites to adapt; none for methods that only train parameters.
 
         Raises:
             TargetError: A pattern of the configuration matches nothing.
+            ConfigError: The method does not fit the model; the message says why.
         """
+        return []
 
-    @abstractmethod
     def wrap(self, layer: nn.Module, site: Site) -> AdapterLayer:
         """Returns the adapter layer around one frozen layer, without adapters yet."""
+        raise NotImplementedError(f"{type(self).__name__} wraps no layers")
+
+    def parameters(
+        self,
+        model: nn.Module,
+        names: Sequence[str],
+        sites: Sequence[Site],
+        config: MethodConfig,
+    ) -> list[str]:
+        """Chooses the parameters of the base that are trained in copies of their own.
+
+        Args:
+            model: The model, perhaps with adapters on it already.
+            names: What there is to choose from, in the plain model's spelling: all
+                parameters but those of modules trained whole.
+            sites: What `select` chose.
+            config: The adapter's configuration.
+
+        Raises:
+            ConfigError: The method does not fit the model; the message says why.
+        """
+        return []
+
+    def resolved(
+        self, model: nn.Module, sites: Sequence[Site], names: Sequence[str], config: MethodConfig
+    ) -> MethodConfig:
+        """The configuration with what was found in the model filled in, as it goes on disk."""
+        return config
+
+    def saved_name(self, name: str, sites: Sequence[Site]) -> str:
+        """Under which name the copy of a base parameter is saved."""
+        return name
+
+    def calibration_batches(self, config: MethodConfig) -> int:
+        """How many training batches of gradients the method looks at before training."""
+        return 0
+
+    def calibrate(
+        self,
+        layers: Mapping[str, AdapterLayer],
+        gradients: Mapping[str, torch.Tensor],
+        name: str,
+        config: MethodConfig,
+    ) -> MethodConfig:
+        """Makes a new adapter ready with gradients of the base weights.
+
+        Args:
+            layers: The adapter's layers by site path.
+            gradients: Of each layer's base weight, summed over the batches.
+            name: The adapter.
+            config: Its configuration.
+
+        Returns:
+            The configuration, with what was chosen filled in.
+        """
+        return config
+
+    def reserved_tokens(self, config: MethodConfig) -> int:
+        """How many of the model's positions the method takes itself."""
+        return 0
 
 
 class AdapterLayer(nn.Module, ABC):
@@ -71,6 +144,8 @@ class AdapterLayer(nn.Module, ABC):
 
     adapter_layer_names: ClassVar[tuple[str, ...]]
     """Attributes that hold one trainable entry per adapter name."""
+    unmergeable: ClassVar[str] = ""
+    """Why no weight of the base layer computes the same; empty: one does."""
 
     def __init__(self, base_layer: nn.Module) -> None:
         super().__init__()
@@ -78,31 +153,45 @@ class AdapterLayer(nn.Module, ABC):
         self.active_adapters: list[str] = []
         self.merged_adapters: list[str] = []
         self.disable_adapters = False
-        self._pristine: nn.Parameter | None = None
+        self._pristine: dict[str, nn.Parameter] = {}
 
     @abstractmethod
     def add_adapter(self, name: str, config: MethodConfig, site: Site) -> None:
         """Adds one freshly initialised adapter; the layer's output does not change by it."""
 
-    @abstractmethod
     def has_adapter(self, name: str) -> bool:
         """Whether an adapter of this name is here."""
+        return any(name in getattr(self, attribute) for attribute in self.adapter_layer_names)
 
-    @abstractmethod
     def delete_adapter(self, name: str) -> None:
         """Forgets one adapter; nothing happens if it is not here."""
+        for attribute in self.adapter_layer_names:
+            entries = getattr(self, attribute)
+            if name in entries:
+                del entries[name]
 
-    @abstractmethod
     def delta_weight(self, name: str) -> torch.Tensor:
         """How one adapter changes the base weight: float32, shaped like the base weight."""
+        raise AdapterError(f"{type(self).__name__} has no change of the weight: {self.unmergeable}")
 
-    @abstractmethod
     def adapter_state(self, name: str) -> dict[str, torch.Tensor]:
         """The adapter's tensors under their on-disk names relative to this layer."""
+        return {
+            ".".join(part for i, part in enumerate(path.split(".")) if i != 1): parameter.detach()
+            for path, parameter in self.parameters_of(name).items()
+        }
 
-    @abstractmethod
     def load_adapter_state(self, name: str, tensors: dict[str, torch.Tensor]) -> None:
         """Copies tensors as `adapter_state` names and shapes them into the adapter."""
+        with torch.no_grad():
+            for key, own in self.adapter_state(name).items():
+                own.copy_(tensors[key])
+
+    def _running(self) -> list[str]:
+        """Adapters that the forward pass has to compute."""
+        if self.disable_adapters or self.merged_adapters:
+            return []
+        return [name for name in self.active_adapters if self.has_adapter(name)]
 
     def parameters_of(self, name: str) -> dict[str, nn.Parameter]:
         """The trainable parameters of one adapter, by their path relative to this layer."""
@@ -161,34 +250,63 @@ class AdapterLayer(nn.Module, ABC):
         new = [n for n in names if self.has_adapter(n) and n not in self.merged_adapters]
         if not new:
             return
-        original = self._pristine if self._pristine is not None else self.weight
+        if self.unmergeable:
+            raise AdapterError(f"{', '.join(new)} cannot be merged: {self.unmergeable}.")
+        original = self.pristine_weight
         if not original.is_floating_point():
             raise AdapterError(
                 f"a {type(self.base_layer).__name__} with {original.dtype} weights cannot take "
                 "a merge; load the base model unquantized to merge."
             )
         with torch.no_grad():
-            merged = original.float()
-            for name in [*self.merged_adapters, *new]:
-                merged = merged + self.delta_weight(name).to(merged.device)
-            if safe_merge and not torch.isfinite(merged).all():
-                raise AdapterError(f"merging {', '.join(new)} gives weights that are not finite.")
-            merged = merged.to(original.dtype)
-        self._pristine = original
-        self.base_layer.weight = nn.Parameter(merged, requires_grad=False)
+            merged = self.merged_values([*self.merged_adapters, *new])
+        if safe_merge and not all(torch.isfinite(value).all() for value in merged.values()):
+            raise AdapterError(f"merging {', '.join(new)} gives weights that are not finite.")
+        for key, value in merged.items():
+            kept = self._pristine.setdefault(key, getattr(self.base_layer, key))
+            setattr(self.base_layer, key, nn.Parameter(value.to(kept.dtype), requires_grad=False))
         self.merged_adapters += new
 
+    def merged_values(self, names: Sequence[str]) -> dict[str, torch.Tensor]:
+        """The base layer's parameters that adapters change, with the change, in float32."""
+        weight = self.pristine_weight.float()
+        for name in names:
+            weight = weight + self.delta_weight(name).to(weight.device)
+        return {"weight": weight}
+
     def unmerge(self) -> None:
-        """Takes every merged adapter out again: the base weight is the original parameter."""
-        if self._pristine is not None:
-            self.base_layer.weight = self._pristine
-            self._pristine = None
+        """Takes every merged adapter out again: the base has its original parameters."""
+        for key, parameter in self._pristine.items():
+            setattr(self.base_layer, key, parameter)
+        self._pristine.clear()
         self.merged_adapters.clear()
 
+    def pristine(self, key: str) -> nn.Parameter | None:
+        """A parameter of the base layer without anything merged."""
+        parameter: nn.Parameter | None = self._pristine.get(
+            key, getattr(self.base_layer, key, None)
+        )
+        return parameter
+
     @property
-    def pristine_weight(self) -> torch.Tensor:
+    def pristine_weight(self) -> nn.Parameter:
         """The base weight without anything merged."""
-        return self._pristine if self._pristine is not None else self.weight
+        return self._pristine.get("weight", self.weight)
+
+
+class CallLayer(AdapterLayer):
+    """An adapter layer that also changes the arguments of the model's call.
+
+    ``adapt.py`` has the model call these two around its own forward pass.
+    """
+
+    @abstractmethod
+    def before_call(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Returns the arguments the model is to be called with."""
+
+    @abstractmethod
+    def after_call(self, output: Any) -> Any:
+        """Returns the output that the caller is to see."""
 
 
 class ModulesToSaveWrapper(nn.Module):

@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from pydantic import Field, field_validator, model_validator
 from torch import nn
 
-from lorafit.errors import AdapterError, TargetError
+from lorafit.errors import AdapterError, ConfigError, TargetError
 from lorafit.methods import methods
 from lorafit.methods.base import AdapterLayer, Family, Method, MethodConfig
 from lorafit.methods.dora import DoraMagnitude, row_norm
@@ -159,6 +159,26 @@ class Lora(Method):
                     )
         return chosen
 
+    def parameters(
+        self, model: nn.Module, names: Sequence[str], sites: Sequence[Site], config: MethodConfig
+    ) -> list[str]:
+        """The biases that ``bias`` asks for."""
+        which = cast(LoraConfig, config).bias
+        if which == "none":
+            return []
+        biases = [name for name in names if name.split(".")[-1] == "bias"]
+        if which == "lora_only":
+            own = {f"{site.path}.bias" for site in sites}
+            biases = [name for name in biases if name in own]
+        if not biases:
+            raise ConfigError(f'bias="{which}": the model has no such biases.')
+        return biases
+
+    def saved_name(self, name: str, sites: Sequence[Site]) -> str:
+        """As PEFT does: below ``base_layer`` where the layer is adapted."""
+        path, _, key = name.rpartition(".")
+        return f"{path}.base_layer.{key}" if any(s.path == path for s in sites) else name
+
     def wrap(self, layer: nn.Module, site: Site) -> LoraLayer:
         """Wraps a linear layer, a ``Conv1D`` or an embedding."""
         return LoraEmbedding(layer) if site.kind == "embedding" else LoraLinear(layer, site)
@@ -244,18 +264,6 @@ class LoraLayer(AdapterLayer):
     @abstractmethod
     def factors(self, name: str) -> tuple[torch.Tensor, torch.Tensor]:
         """``A (r, d_in)`` and ``B (d_out, r)`` of the update ``s B A``, float32."""
-
-    def load_adapter_state(self, name: str, tensors: dict[str, torch.Tensor]) -> None:
-        """Copies tensors named and shaped as by `adapter_state`."""
-        with torch.no_grad():
-            for key, own in self.adapter_state(name).items():
-                own.copy_(tensors[key])
-
-    def _running(self) -> list[str]:
-        """Adapters that the forward pass has to compute."""
-        if self.disable_adapters or self.merged_adapters:
-            return []
-        return [name for name in self.active_adapters if name in self.scaling]
 
 
 class LoraLinear(LoraLayer):

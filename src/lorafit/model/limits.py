@@ -15,7 +15,11 @@ _NO_LIMIT = 1_000_000
 
 
 def max_length(
-    asked: int | None, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel
+    asked: int | None,
+    tokenizer: PreTrainedTokenizerBase,
+    model: PreTrainedModel,
+    *,
+    reserved: int = 0,
 ) -> int:
     """Returns the longest input in tokens, special tokens included.
 
@@ -23,6 +27,7 @@ def max_length(
         asked: What the user set; ``None``: as long as model and tokenizer allow, at most 512.
         tokenizer: Its ``model_max_length`` counts where it is a real number.
         model: Its number of positions counts.
+        reserved: Positions that the adapter takes (virtual tokens).
 
     Raises:
         ConfigError: More is asked for than the model or the tokenizer can take.
@@ -32,10 +37,15 @@ def max_length(
         limits["its tokenizer"] = int(tokenizer.model_max_length)
     positions = _positions(model)
     if positions is not None:
-        limits["the model"] = positions
+        limits["the model"] = positions - reserved
     if not limits:
         return asked or DEFAULT_MAX_LENGTH
     who, limit = min(limits.items(), key=lambda item: item[1])
+    if limit <= 0:
+        raise ConfigError(
+            f"the adapter's {reserved} virtual tokens leave no room in the model's "
+            f"{limit + reserved} positions; take fewer."
+        )
     if asked is None:
         return min(limit, DEFAULT_MAX_LENGTH)
     if asked > limit:

@@ -10,7 +10,7 @@ contains, and the head is what stands outside the model's ``base_model``.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -54,8 +54,8 @@ def find_sites(model: nn.Module) -> list[Site]:
     first. Layers that torch's fused ``nn.MultiheadAttention`` uses without calling them
     are left out: an adapter around them would never run.
     """
-    blocks = dict(_blocks(model))
-    heads = _head_paths(model)
+    blocks = dict(find_blocks(model))
+    heads = head_paths(model)
     unreachable = {
         f"{path}." if path else ""
         for path, module in model.named_modules()
@@ -92,7 +92,7 @@ def _shape(module: nn.Module) -> tuple[Kind, int, int] | None:
     return None
 
 
-def _blocks(model: nn.Module) -> Iterator[tuple[str, int]]:
+def find_blocks(model: nn.Module) -> Iterator[tuple[str, int]]:
     """Paths and indices of the transformer blocks.
 
     The outermost ``ModuleList`` whose children are of one class and hold weight
@@ -116,7 +116,36 @@ def _blocks(model: nn.Module) -> Iterator[tuple[str, int]]:
             yield f"{path}.{index}", index
 
 
-def _head_paths(model: nn.Module) -> list[str]:
+def sublayers(model: nn.Module, sites: Sequence[Site]) -> list[list[Site]]:
+    """The sites inside the blocks, one group for each attention and each MLP, in module order.
+
+    An attention is the outermost module of a block that says so; what a block has beside
+    its attentions is its MLP.
+    """
+    groups: dict[str, list[Site]] = {}
+    for block, _ in find_blocks(model):
+        for site in sites:
+            if site.path.startswith(f"{block}."):
+                root = _attention_root(model, block, site.path)
+                groups.setdefault(root or f"{block}:mlp", []).append(site)
+    return list(groups.values())
+
+
+def output_site(group: Sequence[Site]) -> Site | None:
+    """The layer that brings an attention or MLP back to the width it reads: the last such."""
+    return next((s for s in reversed(group) if s.d_out == group[0].d_in), None)
+
+
+def _attention_root(model: nn.Module, block: str, path: str) -> str | None:
+    parent, root = model.get_submodule(block), block
+    for part in path[len(block) + 1 :].split(".")[:-1]:
+        parent, root = parent.get_submodule(part), f"{root}.{part}"
+        if re.search("atten|attn", type(parent).__name__, re.IGNORECASE):
+            return root
+    return None
+
+
+def head_paths(model: nn.Module) -> list[str]:
     """Paths of the modules outside the base model, output embeddings included."""
     prefix = getattr(model, "base_model_prefix", "")
     if not prefix or not isinstance(getattr(model, prefix, None), nn.Module):
@@ -132,7 +161,7 @@ def head_modules(model: nn.Module) -> list[str]:
     output = getattr(model, "get_output_embeddings", lambda: None)()
     return [
         path
-        for path in _head_paths(model)
+        for path in head_paths(model)
         if (module := model.get_submodule(path)) is not output
         and any(True for _ in module.parameters())
     ]
@@ -145,10 +174,4 @@ def _role(
         return "embedding"
     if block_path is None:
         return "head" if path.split(".")[0] in heads else "other"
-    parts = path[len(block_path) + 1 :].split(".")[:-1]
-    parent = model.get_submodule(block_path)
-    for part in parts:
-        parent = parent.get_submodule(part)
-        if re.search("atten|attn", type(parent).__name__, re.IGNORECASE):
-            return "attention"
-    return "mlp"
+    return "attention" if _attention_root(model, block_path, path) else "mlp"

@@ -145,6 +145,41 @@ def _in_blocks(
     return [s for s in sites if s.block in wanted]
 
 
+def inside(
+    model: nn.Module, names: Iterable[str], modules: Collection[str] | str, setting: str
+) -> list[str]:
+    """The parameters that stand in modules, at any depth, that a setting names.
+
+    Args:
+        model: The model, for its name in messages.
+        names: Paths of parameters.
+        modules: Names or a regular expression, as for `select`.
+        setting: What to call it in messages.
+
+    Raises:
+        TargetError: A name or the expression matches no module with such a parameter.
+    """
+    names = list(names)
+
+    def hits(pattern: Collection[str] | str) -> list[str]:
+        return [n for n in names if any(matches(p, pattern) for p in _parents(n))]
+
+    for pattern in [modules] if isinstance(modules, str) else [[name] for name in sorted(modules)]:
+        if not hits(pattern):
+            shown = pattern if isinstance(pattern, str) else pattern[0]
+            parts = {part for name in names for part in name.split(".")[:-1] if not part.isdigit()}
+            raise TargetError(
+                f'{setting}: no module of {_name(model)} called "{shown}" has parameters to '
+                f"choose from.{did_you_mean(shown, parts)}"
+            )
+    return hits(modules)
+
+
+def _parents(name: str) -> list[str]:
+    parts = name.split(".")[:-1]
+    return [".".join(parts[: i + 1]) for i in range(len(parts))]
+
+
 def resolve_modules(model: nn.Module, names: Iterable[str], setting: str) -> list[str]:
     """Paths of whole modules that names mean; PEFT's rule: a path that ends with the name.
 

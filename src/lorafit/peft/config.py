@@ -95,6 +95,11 @@ class PeftConfig(MethodConfig):
         """
         hub = {k: v for k, v in kwargs.items() if k in _HUB_ARGUMENTS and v is not None}
         config = on_disk.read_config(pretrained_model_name_or_path, **hub)
+        if config.peft_type != "LORA":
+            raise AdapterError(
+                f"{pretrained_model_name_or_path} is not a LoRA adapter: its peft_type is "
+                f"{config.peft_type}. lorafit.load reads it where lorafit made it."
+            )
         return LoraConfig(**config.model_dump(exclude={"peft_type"}, exclude_unset=True))
 
     def to_dict(self) -> dict[str, Any]:

@@ -67,6 +67,13 @@ def recommended(method: str) -> dict[str, Any]:
     return dict(methods[method].recommended)
 
 
+def learning_rate(method: str) -> float | None:
+    """The learning rate a run starts from, where the method wants one of its own."""
+    from lorafit.methods import methods
+
+    return methods[method].learning_rate
+
+
 def fields(section: str, method: str) -> list[str]:
     """The fields of one section."""
     if sections()[section] is AdapterConfig:

@@ -15,6 +15,7 @@ from lorafit.errors import ConfigError, LorafitError
 from lorafit.settings.keys import (
     check,
     fields,
+    learning_rate,
     method_config,
     method_fields,
     recommended,
@@ -75,6 +76,9 @@ def resolve(*layers: Layer) -> Settings:
                     f"{key} is {value.value} ({value.origin}), but it should be a finite number."
                 )
     values = {f"adapter.{name}": value for name, value in recommended(method).items()}
+    rate = learning_rate(method)
+    if rate is not None:
+        values["train.learning_rate"] = rate
     values |= {key: value.value for key, value in given.items()}
 
     own = method_fields(method)
