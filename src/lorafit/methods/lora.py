@@ -29,10 +29,11 @@ import torch.nn.functional as F
 from pydantic import Field, field_validator, model_validator
 from torch import nn
 
-from lorafit.errors import AdapterError, ConfigError, TargetError
+from lorafit.errors import ConfigError, TargetError
 from lorafit.methods import methods
 from lorafit.methods.base import AdapterLayer, Family, Method, MethodConfig
 from lorafit.methods.dora import DoraMagnitude, row_norm
+from lorafit.methods.lora_init import olora, orthogonal, pissa
 from lorafit.model.sites import Site
 from lorafit.model.targets import ALL_LINEAR, select
 
@@ -379,9 +380,9 @@ class LoraLinear(LoraLayer):
             nn.init.normal_(A.weight, std=1 / r)
             nn.init.zeros_(B.weight)
         elif init == "orthogonal":
-            A.weight.data, B.weight.data = _orthogonal(self.in_features, self.out_features, r)
+            A.weight.data, B.weight.data = orthogonal(self.in_features, self.out_features, r)
         elif config.has_origin:
-            factors = _olora if init == "olora" else _pissa
+            factors = olora if init == "olora" else pissa
             start_A, start_B = factors(self._weight(), r, self.scaling[name], str(init))
             A.weight.data, B.weight.data = start_A.clone(), start_B.clone()
             self.lora_origin[name] = Origin(start_A, start_B).to(device)
@@ -462,43 +463,3 @@ class LoraEmbedding(LoraLayer):
             nn.init.normal_(A)
         self.lora_embedding_A[name] = nn.Parameter(A.to(device))
         self.lora_embedding_B[name] = nn.Parameter(B.to(device))
-
-
-def _orthogonal(d_in: int, d_out: int, r: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Random A and B whose ranges are orthogonal in the rank space, so that B A = 0.
-
-    The product is zero up to rounding. PEFT's recipe (datta0.github.io, "Rethinking LoRA
-    initialisation"): odd rows of one orthogonal matrix for A, even rows for B.
-    """
-    Q, _ = torch.linalg.qr(torch.randn(r, r))
-    A = (torch.randn(d_in, r // 2) @ Q[0::2]).T / 10.0
-    B = (torch.randn(r // 2, d_out).T @ Q[1::2]) / 10.0
-    return A.contiguous(), B.contiguous()
-
-
-def _olora(W: torch.Tensor, r: int, s: float, init: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """First r directions of the QR decomposition of ``W (d_out, d_in)``."""
-    Q, R = torch.linalg.qr(W.float())
-    return _checked(R[:r], Q[:, :r], W, r, init)
-
-
-def _pissa(W: torch.Tensor, r: int, s: float, init: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """The r largest singular directions of ``W (d_out, d_in)``, split evenly, over the scale."""
-    if "_niter_" in init:
-        U, S, V = torch.svd_lowrank(W.float(), r, niter=int(init.rpartition("_")[2]))
-        Vh = V.T
-    else:
-        U, S, Vh = torch.linalg.svd(W.float(), full_matrices=False)
-    root = torch.sqrt(S[:r] / s)
-    return _checked(root[:, None] * Vh[:r], U[:, :r] * root, W, r, init)
-
-
-def _checked(
-    A: torch.Tensor, B: torch.Tensor, W: torch.Tensor, r: int, init: str
-) -> tuple[torch.Tensor, torch.Tensor]:
-    if A.shape[0] < r:
-        raise AdapterError(
-            f'init_lora_weights="{init}" takes r up to {min(W.shape)} for a weight of shape '
-            f"{tuple(W.shape)}, got r={r}."
-        )
-    return A.contiguous(), B.contiguous()

@@ -102,7 +102,7 @@ class Reporter:
         self._trackers.log({k: v for k, v in line.items() if v is not None}, step.number)
 
     def _tick(self) -> float:
-        """Brings the state's time up to date; returns the seconds of this session."""
+        """Brings the state's time up to date; returns the seconds since `fit` began."""
         elapsed = time.perf_counter() - self._began
         self._state.time_s = self._time_before + elapsed
         return elapsed
