@@ -19,7 +19,7 @@ demo: $(VENV)/.lorafit $(VENV)/.demo
 	$(BIN)/lorafit demo
 
 # Two processes of one thread each: tests are many and small.
-test: $(VENV)/.dev $(VENV)/.demo
+test: $(VENV)/.dev $(VENV)/.demo $(VENV)/.test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(ARGS)
 
 lint: $(VENV)/.dev
@@ -60,6 +60,10 @@ $(VENV)/.dev: $(VENV)/.lorafit
 
 $(VENV)/.demo: requirements-demo.txt | $(VENV)/.created
 	$(PIP) --no-deps --requirement requirements-demo.txt
+	touch $@
+
+$(VENV)/.test: requirements-test.txt | $(VENV)/.created
+	$(PIP) --no-deps --requirement requirements-test.txt
 	touch $@
 
 # After an upgrade whose tests pass: note the versions they passed with.
