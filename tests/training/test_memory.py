@@ -29,7 +29,8 @@ def test_peak_grows_with_what_is_used_and_never_falls():
     before, grown, after = map(int, done.stdout.split())
     assert before > 10**7
     assert grown >= before + 150_000_000
-    assert after >= grown
+    # Linux counts pages per processor and adds them up in batches: exact to about 1 MB.
+    assert after >= grown - 2**20
 
 
 def test_the_peak_of_this_process_is_known():
