@@ -82,7 +82,8 @@ METAVARS = {
 
 # Written out: reading --help must not wait for torch. A test holds it to the registry.
 METHODS = (
-    "Method: lora, full, head, bitfit, layernorm, last_layers, sparse, ia3, bottleneck or prompt."
+    "Method: lora, rslora, dora, pissa, full, head, bitfit, layernorm, last_layers, sparse, ia3, "
+    "bottleneck, prompt or prefix."
 )
 
 FLAGS = (

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lorafit.engine.eager import evaluating
 from lorafit.engine.lm_loss import IGNORED, head_loss
+from lorafit.model.modes import evaluating
 
 
 def label_count(labels: list[int]) -> int:
