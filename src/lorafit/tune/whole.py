@@ -1,0 +1,233 @@
+"""Whole runs, for the strategies that compare nothing shorter.
+
+Each is what a plain run is: all steps, the schedule of the settings, evaluations where a
+plain run makes them, the best state kept. It costs 1 U.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lorafit.errors import TrainingError
+from lorafit.run import Choice
+from lorafit.training.schedule import make_factor
+from lorafit.tune.base import Found
+from lorafit.tune.bench import Bench, Scored, Trained
+from lorafit.tune.decide import gain
+from lorafit.tune.state import State
+
+RANKS = (1, 4, 16)
+RATE_FACTORS = (1 / 9, 1 / 3, 1.0, 3.0)
+"""Times the method's usual rate."""
+ATTENTION, ALL = "attention", "all-linear"
+
+
+@dataclass(frozen=True)
+class Point:
+    """The settings of one whole run.
+
+    Attributes:
+        learning_rate: Peak rate.
+        r: Rank; ``None``: the method has none.
+        target_modules: Names of the adapted modules; ``None``: as configured.
+    """
+
+    learning_rate: float
+    r: int | None = None
+    target_modules: tuple[str, ...] | None = None
+
+    @property
+    def name(self) -> str:
+        """Unique among the points of one search."""
+        modules = "" if self.target_modules is None else f"-{len(self.target_modules)}-modules"
+        return f"run-{self.learning_rate:.4g}{'' if self.r is None else f'-r{self.r}'}{modules}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values, of what varies."""
+        values = {"learning_rate": self.learning_rate, "r": self.r}
+        modules = None if self.target_modules is None else list(self.target_modules)
+        values["target_modules"] = modules  # type: ignore[assignment]
+        return {name: value for name, value in values.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A whole run.
+
+    Attributes:
+        point: Its settings.
+        pieces: Its pieces of work.
+        best: The best state, its step and its scores; ``None``: it diverged.
+    """
+
+    point: Point
+    pieces: Sequence[Trained]
+    best: tuple[State, int, Scored] | None
+
+    @property
+    def nll(self) -> float:
+        """Loss of the best state on the selection set; infinite if the run diverged."""
+        return float("inf") if self.best is None else self.best[2].nll
+
+
+def ranks(bench: Bench) -> list[int | None]:
+    """The ranks to try."""
+    if "adapter.r" not in bench.open:
+        return [None]
+    return [r for r in RANKS if r <= bench.largest_rank()] or [1]
+
+
+def rates(bench: Bench) -> list[float]:
+    """The learning rates to try, lowest first."""
+    prior = bench.config.train.learning_rate
+    if "train.learning_rate" not in bench.open:
+        return [prior]
+    return [prior * factor for factor in RATE_FACTORS]
+
+
+def module_sets(bench: Bench) -> list[tuple[str, ...] | None]:
+    """The sets of modules to try: those of attention, and all that the adapter stands on."""
+    if "adapter.target_modules" not in bench.open:
+        return [None]
+    sites = bench.adapters.sites["default"]
+    every = {site.name for site in sites}
+    attention = {site.name for site in sites if site.role == ATTENTION}
+    # A name that is also used outside attention cannot be asked for alone.
+    attention -= {site.name for site in sites if site.role != ATTENTION}
+    sets = [attention, every] if attention and attention != every else [every]
+    return [tuple(sorted(names)) for names in sets]
+
+
+def run(bench: Bench, point: Point) -> Outcome:
+    """Makes one whole run; of its states only the best is kept."""
+    settings: dict[str, Any] = {}
+    if point.r is not None:
+        settings["r"] = point.r
+    if point.target_modules is not None:
+        settings["target_modules"] = sorted(point.target_modules)
+    state = bench.fresh(f"{point.name}-start", **settings)
+    factor = make_factor(bench.config.train, bench.total_steps)
+    pieces: list[Trained] = []
+    best: tuple[State, int, Scored] | None = None
+    kept: Trained | None = None
+    for until in range(1, bench.total_steps + 1):
+        if not bench.plan.evaluates(until):
+            continue
+        piece = bench.train(
+            f"{point.name}-{until}",
+            "whole runs",
+            state,
+            until,
+            lambda step: point.learning_rate * factor(step),
+            **point.to_dict(),
+        )
+        if pieces and pieces[-1] is not kept:
+            bench.journal.forget(pieces[-1].entry)
+        pieces.append(piece)
+        if piece.state is None:
+            return Outcome(point, pieces, None)
+        state = piece.state
+        scored = bench.score(f"{point.name}-{until}-score", "whole runs", state)
+        if best is None or scored.nll < best[2].nll:
+            if kept is not None and kept is not pieces[-1]:
+                bench.journal.forget(kept.entry)
+            best, kept = (state, until, scored), piece
+    return Outcome(point, pieces, best)
+
+
+def drop_losers(bench: Bench, outcomes: Sequence[Outcome]) -> None:
+    """Lets go of the states of all runs but the best."""
+    best = min(outcomes, key=lambda outcome: outcome.nll)
+    for outcome in outcomes:
+        if outcome is not best:
+            for piece in outcome.pieces:
+                if piece.entry.kept is not None:
+                    bench.journal.forget(piece.entry)
+
+
+def found(bench: Bench, outcomes: Sequence[Outcome], how: str) -> Found:
+    """The best of the runs, as every strategy returns it.
+
+    Args:
+        bench: Where they were made.
+        outcomes: All runs.
+        how: How they were chosen, for the reasons: ``"of a grid"``.
+
+    Raises:
+        TrainingError: All of them diverged.
+    """
+    winner = min(outcomes, key=lambda outcome: outcome.nll)
+    if winner.best is None:
+        tried = ", ".join(f"{o.point.learning_rate:.2g}" for o in outcomes)
+        raise TrainingError(
+            f"every run diverged (learning rates {tried}). Look at the data with "
+            "`lorafit preview`, or set a learning rate with --learning-rate."
+        )
+    state, step, scored = winner.best
+    bench.adopt([piece.entry for piece in winner.pieces], bench.total_steps)
+    bench.evaluated(step, scored, True)
+    settings = dict(state.shape.settings)
+    chosen = {"learning_rate": winner.point.learning_rate, **settings}
+    choices = {}
+    for name in ("learning_rate", "r", "lora_alpha", "target_modules"):
+        section = "train" if name == "learning_rate" else "adapter"
+        if f"{section}.{name}" not in bench.open or name not in chosen:
+            continue
+        value = sorted(chosen[name]) if name == "target_modules" else chosen[name]
+        rivals = _rivals(outcomes, winner, name)
+        choices[name] = Choice(value, _reason(how, len(outcomes), name, rivals), {"rivals": rivals})
+    losses = [float(x) for piece in winner.pieces for x in piece.losses]
+    values = {"train.learning_rate": winner.point.learning_rate}
+    return Found(
+        state=state,
+        values=values | {f"adapter.{name}": value for name, value in settings.items()},
+        choices=choices,
+        best_step=step,
+        eval_loss=float(scored.raw.mean()),
+        train_loss=sum(losses) / max(1, len(losses)),
+        extra={
+            "whole_runs": [
+                o.point.to_dict() | {"loss": None if o.best is None else o.nll} for o in outcomes
+            ]
+        },
+    )
+
+
+def _rivals(outcomes: Sequence[Outcome], winner: Outcome, name: str) -> list[dict[str, Any]]:
+    """For every other value of a setting its best run, against the winner, paired."""
+    assert winner.best is not None
+    best: dict[Any, Outcome] = {}
+    for outcome in outcomes:
+        value = getattr(outcome.point, name, None)
+        if value == getattr(winner.point, name, None) or outcome.best is None:
+            continue
+        if value not in best or outcome.nll < best[value].nll:
+            best[value] = outcome
+    return [
+        {
+            "value": list(value) if isinstance(value, tuple) else value,
+            "gain": gain(outcome.best[2].losses, winner.best[2].losses).to_dict(),
+        }
+        for value, outcome in sorted(best.items(), key=lambda item: item[1].nll)
+        if outcome.best is not None
+    ]
+
+
+def _reason(how: str, count: int, name: str, rivals: Sequence[Mapping[str, Any]]) -> str:
+    """One sentence for one setting."""
+    first = f"best of {count} whole runs {how} on the selection set"
+    if name == "lora_alpha":
+        return f"{first}; the scaling was the same in all of them"
+    if not rivals:
+        return first
+    against = rivals[0]["gain"]
+    shown = rivals[0]["value"]
+    shown = f"{shown:.2g}" if isinstance(shown, float) else shown
+    shown = f"{len(shown)} modules" if isinstance(shown, list) else shown
+    sure = "" if against["low"] > 0 else ", indistinguishable"
+    return (
+        f"{first}; the best with {shown} loses {against['mean']:.4f} "
+        f"[{against['low']:.4f}, {against['high']:.4f}] nats{sure}"
+    )
