@@ -48,11 +48,23 @@ def settings_page() -> str:
             parts.append("`adapter.method` names the method; the other settings are its own.\n")
             for method in methods:
                 own = method_config(method)
+                if methods[method].preset_of is not None:
+                    parts.append(f"### {method}\n\n{_preset(method)}\n")
+                    continue
                 parts.append(f"### {method}\n\n{_doc(own)}\n")
                 parts.append(_table(own, method_fields(method), recommended(method)))
         else:
             parts.append(_table(stage, list(stage.model_fields)))
     return "\n".join(parts) + "\n"
+
+
+def _preset(method: str) -> str:
+    """What a preset is, in one line."""
+    parent = methods[method].preset_of or ""
+    usual = recommended(parent)
+    other = [f"`{k}: {_value(v)}`" for k, v in recommended(method).items() if usual.get(k) != v]
+    text = _doc(methods[method])
+    return f"{text}\n\nThe settings of [{parent}](#{parent}), with {', '.join(other)}."
 
 
 def _table(model: type[BaseModel], names: list[str], defaults: dict[str, Any] | None = None) -> str:
@@ -204,7 +216,8 @@ def methods_page() -> str:
         loads = "no" if kind.startswith("LORAFIT_") else "yes"
         parts.append(f"| [{name}](#{name}) | {methods[name].family} | `{kind}` | {loads} |")
     for name in methods:
-        text = _doc(sys.modules[methods[name].__module__])
+        preset = methods[name].preset_of is not None
+        text = _preset(name) if preset else _doc(sys.modules[methods[name].__module__])
         text = re.sub(r"^\.\. math:: (.*(?:\n   +.*)*)", r"```math\n\1\n```", text, flags=re.M)
         parts.append(f"\n## {name}\n\n{text}")
     return "\n".join(parts) + "\n"

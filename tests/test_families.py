@@ -25,7 +25,7 @@ QUICK: dict[str, Any] = {
     "progress": False,
     "bf16": False,
 }
-UNMERGEABLE = {"bottleneck", "prompt"}
+UNMERGEABLE = {"bottleneck", "prompt", "prefix"}
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,8 @@ def test_a_method_is_trained_saved_read_back_and_merged(
     run = train(folder, data, tmp_path / "runs", method=method)
     assert run.status == "done"
     handoff = run.eval["handoff"]
-    assert handoff["reloaded_max_abs_diff"] == 0.0
+    # Saved as one LoRA of twice the rank, which is summed differently.
+    assert handoff["reloaded_max_abs_diff"] <= (1e-6 if method == "pissa" else 0.0)
     tuned = lorafit.load(run)
     assert tuned.adapters.configs["default"].peft_type == methods[method]().config_class().peft_type
     assert len(lorafit.predict(tuned, ["a good film"])) == 1

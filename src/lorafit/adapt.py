@@ -509,9 +509,9 @@ class Adapters:
 
     def _hook(self, layer: CallLayer) -> None:
         """Has the model pass its arguments and its output through a layer."""
-        hooks = _Hooks(layer)
-        self._hooks.append(self.model.register_forward_pre_hook(hooks.before, with_kwargs=True))
-        self._hooks.append(self.model.register_forward_hook(hooks.after))
+        hooks, module = _Hooks(layer), layer.called(self.model)
+        self._hooks.append(module.register_forward_pre_hook(hooks.before, with_kwargs=True))
+        self._hooks.append(module.register_forward_hook(hooks.after))
 
     def _check_new_name(self, name: str) -> None:
         if not name or "." in name or hasattr(nn.ModuleDict(), name):

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from lorafit.engine.eager import EagerEngine, evaluating
+from lorafit.engine.eager import EagerEngine
+from lorafit.model.modes import evaluating
 from tests.training import toy
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from lorafit.adapt import Adapters
+from lorafit.errors import AdapterError
 from lorafit.export import peft as ours_format
 from lorafit.methods import methods
 from tests import tiny
@@ -34,6 +35,13 @@ CASES: dict[str, tuple[str, Any, dict[str, Any], list[str]]] = {
         peft.PromptTuningConfig,
         {"num_virtual_tokens": 4},
         [family for family in tiny.FAMILIES if family != "t5"],
+    ),
+    "prefix": (
+        "prefix",
+        peft.PrefixTuningConfig,
+        {"num_virtual_tokens": 4, "init_weights": "vocab"},
+        # PEFT has no prefix for DistilBERT either, and none for T5's classifier.
+        [family for family in tiny.FAMILIES if family not in ("t5", "distilbert")],
     ),
     "ia3": ("ia3", peft.IA3Config, {}, tiny.FAMILIES),
     "ia3-all": ("ia3", peft.IA3Config, {"target_modules": "all-linear"}, tiny.FAMILIES),
@@ -61,9 +69,7 @@ def ours(case: str, family: str) -> Adapters:
 def batch(case: str, family: str) -> dict[str, torch.Tensor]:
     """Without padding where the libraries treat it differently."""
     inputs = tiny.inputs(family)
-    return (
-        inputs if case in ("layernorm", "ia3", "ia3-all") else {k: v[:2] for k, v in inputs.items()}
-    )
+    return {k: v[:2] for k, v in inputs.items()} if case == "prompt" else inputs
 
 
 def logits(model: nn.Module, case: str, family: str) -> torch.Tensor:
@@ -124,3 +130,58 @@ def test_peft_refuses_the_methods_it_does_not_have(method: str, tmp_path: Path) 
     ours_format.save(adapters, tmp_path / "a")
     with pytest.raises((KeyError, ValueError), match="LORAFIT_"):
         peft.PeftModel.from_pretrained(tiny.classifier("bert"), tmp_path / "a")
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2", "llama"])
+def test_a_prefix_behind_an_mlp_computes_and_differentiates_as_in_peft(
+    family: str, tmp_path: Path
+) -> None:
+    settings = {"num_virtual_tokens": 4, "prefix_projection": True, "encoder_hidden_size": 12}
+    adapters = Adapters(tiny.classifier(family))
+    adapters.add(
+        methods["prefix"].config_class(
+            **settings, task_type="SEQ_CLS", modules_to_save=[HEADS[family]]
+        )
+    )
+    theirs = peft.get_peft_model(
+        tiny.classifier(family), peft.PrefixTuningConfig(**settings, task_type="SEQ_CLS")
+    )
+    encoder, head = theirs.prompt_encoder["default"], HEADS[family]
+    twins = {
+        "embedding": encoder.embedding.weight,
+        "transform.0.weight": encoder.transform[0].weight,
+        "transform.0.bias": encoder.transform[0].bias,
+        "transform.2.weight": encoder.transform[2].weight,
+        "transform.2.bias": encoder.transform[2].bias,
+    }
+    trained = theirs.get_submodule(f"base_model.{head}.modules_to_save.default")
+    twins |= dict(trained.named_parameters())
+    pairs = [
+        (mine, next(twin for name, twin in twins.items() if path.endswith(f"default.{name}")))
+        for path, mine in adapters.trainable().items()
+    ]
+    assert len(pairs) == len(twins)
+    with torch.no_grad():
+        for mine, twin in pairs:
+            twin.copy_(mine)
+    one, other = logits(adapters.model, "prefix", family), logits(theirs, "prefix", family)
+    assert_close(one, other)
+    one.square().sum().backward()
+    other.square().sum().backward()
+    for mine, twin in pairs:
+        assert_close(mine.grad, twin.grad, 1e-4)
+    # The MLP is not saved; whoever loads the file has the prefix it made.
+    ours_format.save(adapters, tmp_path / "a")
+    loaded = peft.PeftModel.from_pretrained(tiny.classifier(family), tmp_path / "a")
+    assert_close(logits(loaded, "prefix", family), one)
+    theirs.save_pretrained(tmp_path / "b")
+    fresh = tiny.classifier(family)
+    ours_format.load(fresh, tmp_path / "b")
+    assert_close(logits(fresh, "prefix", family), one)
+
+
+def test_pefts_prefix_for_an_encoder_decoder_is_refused(tmp_path: Path) -> None:
+    config = peft.PrefixTuningConfig(num_virtual_tokens=4, task_type="SEQ_2_SEQ_LM")
+    peft.get_peft_model(tiny.language_model("t5"), config).save_pretrained(tmp_path / "a")
+    with pytest.raises(AdapterError, match="layers share entries"):
+        ours_format.load(tiny.language_model("t5"), tmp_path / "a")

@@ -19,7 +19,7 @@ from lorafit.engine.allocator import keep_freed_memory
 from lorafit.engine.base import Batch, Engine
 from lorafit.engine.decoder import layout as decoder_layout
 from lorafit.engine.decoder.engine import FastDecoder
-from lorafit.engine.eager import EagerEngine, evaluating
+from lorafit.engine.eager import EagerEngine
 from lorafit.engine.encoder import support as encoder_support
 from lorafit.engine.encoder.engine import FastEncoder
 from lorafit.engine.frozen import compute_dtype
@@ -27,6 +27,7 @@ from lorafit.engine.generic.engine import GenericEngine
 from lorafit.engine.library import library
 from lorafit.engine.support import Unsupported
 from lorafit.errors import ConfigError
+from lorafit.model.modes import evaluating
 from lorafit.tasks.base import Task
 
 log = logging.getLogger(__name__)

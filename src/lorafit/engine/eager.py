@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,20 +11,8 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from lorafit.engine.base import Batch, StepResult
+from lorafit.model.modes import evaluating
 from lorafit.tasks.base import Task
-
-
-@contextlib.contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; each module's mode is put back afterwards."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 class EagerEngine:

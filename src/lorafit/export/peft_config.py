@@ -244,7 +244,9 @@ def from_fields(fields: dict[str, Any], source: str) -> MethodConfig:
     if method is None:
         got = f'peft_type is "{kind}"' if kind else "it has no peft_type"
         known = ", ".join(
-            methods[name].config_class.model_fields["peft_type"].default for name in methods
+            methods[name].config_class.model_fields["peft_type"].default
+            for name in methods
+            if methods[name].preset_of is None
         )
         raise AdapterError(
             f"{source} is not an adapter that can be loaded here: {got}; it can be {known}."

@@ -11,6 +11,8 @@ methods: Registry[type[Method]] = Registry("method", "lorafit.methods")
 def method_of(peft_type: str) -> str | None:
     """The name of the method whose adapters have this ``peft_type`` on disk."""
     for name in methods:
+        if methods[name].preset_of is not None:
+            continue
         if methods[name].config_class.model_fields["peft_type"].default == peft_type:
             return name
     return None

@@ -54,6 +54,8 @@ class Method(ABC):
     starts_at_base: ClassVar[bool] = True
     """Whether a fresh adapter leaves the model's outputs as they are; if not, the method's
     documentation explains why."""
+    preset_of: ClassVar[str | None] = None
+    """The method whose settings this name recommends other values of."""
     learning_rate: ClassVar[float | None] = None
     """Peak learning rate the pipeline starts from; ``None``: `TrainConfig`'s."""
 
@@ -299,6 +301,10 @@ class CallLayer(AdapterLayer):
 
     ``adapt.py`` has the model call these two around its own forward pass.
     """
+
+    def called(self, model: nn.Module) -> nn.Module:
+        """The module whose call is changed: the model, or a part of it."""
+        return model
 
     @abstractmethod
     def before_call(self, kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from transformers import AutoTokenizer
 from lorafit.errors import AdapterError, ConfigError
 from lorafit.methods import methods
 from lorafit.methods.base import AdapterLayer, CallLayer, Family, Method, MethodConfig
+from lorafit.methods.embedding import word_embedding
 from lorafit.model.sites import Site
 from lorafit.paths import resolve
 
@@ -85,23 +86,14 @@ class Prompt(Method):
             raise ConfigError(
                 f"prompt does not fit {type(model).__name__}: an encoder-decoder has two inputs."
             )
-        try:
-            words = getattr(model, "get_input_embeddings", lambda: None)()
-        except NotImplementedError:
-            words = None
-        words = words.base_layer if isinstance(words, AdapterLayer) else words
-        for site in sites:
-            module = model.get_submodule(site.path)
-            module = module.base_layer if isinstance(module, AdapterLayer) else module
-            if module is words and site.kind == "embedding":
-                special = {
-                    getattr(settings, f"{kind}_token_id", None) for kind in ("pad", "eos", "sep")
-                }
-                self._stand_in = next(i for i in range(site.d_in) if i not in special)
-                return [site]
-        raise ConfigError(
-            f"prompt needs a table of input embeddings, but {type(model).__name__} has none."
-        )
+        site = word_embedding(model, sites)
+        if site is None:
+            raise ConfigError(
+                f"prompt needs a table of input embeddings, but {type(model).__name__} has none."
+            )
+        special = {getattr(settings, f"{kind}_token_id", None) for kind in ("pad", "eos", "sep")}
+        self._stand_in = next(i for i in range(site.d_in) if i not in special)
+        return [site]
 
     def wrap(self, layer: nn.Module, site: Site) -> AdapterLayer:
         """Wraps the input embedding."""

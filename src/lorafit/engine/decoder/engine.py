@@ -20,9 +20,9 @@ from lorafit.engine.batch import pack_examples
 from lorafit.engine.counter import Seeds
 from lorafit.engine.decoder.block import Block, Positions, Saved, Stream
 from lorafit.engine.decoder.layout import DecoderLayout, storage
-from lorafit.engine.eager import evaluating
 from lorafit.engine.frozen import FrozenLinear
 from lorafit.engine.lm_loss import IGNORED, HeadLoss
+from lorafit.model.modes import evaluating
 from lorafit.tasks.base import Task
 
 

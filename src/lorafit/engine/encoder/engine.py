@@ -19,12 +19,12 @@ from lorafit.engine import kernels
 from lorafit.engine.base import Batch, StepResult
 from lorafit.engine.batch import pack_examples
 from lorafit.engine.counter import Seeds
-from lorafit.engine.eager import evaluating
 from lorafit.engine.encoder.block import Block, Gradient, Saved, Stream, dropout_p
 from lorafit.engine.encoder.layout import EncoderLayout
 from lorafit.engine.frozen import base_of
 from lorafit.engine.kernels import Residual
 from lorafit.engine.packing import Packing
+from lorafit.model.modes import evaluating
 from lorafit.tasks.base import Task
 
 

@@ -13,10 +13,10 @@ from transformers import PreTrainedTokenizerBase
 from lorafit.engine.allocator import keep_freed_memory
 from lorafit.engine.base import Batch, StepResult
 from lorafit.engine.counter import Seeds
-from lorafit.engine.eager import evaluating
 from lorafit.engine.generic.intercept import Interception, Parts
 from lorafit.engine.generic.lm import LanguageHead, label_count
 from lorafit.engine.generic.split import split_by_length
+from lorafit.model.modes import evaluating
 from lorafit.tasks.base import Task
 
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lorafit.engine.eager import evaluating
 from lorafit.engine.frozen import FrozenLinear
 from lorafit.engine.lm_loss import IGNORED, head_loss
+from lorafit.model.modes import evaluating
 
 
 def label_count(labels: list[int]) -> int:
