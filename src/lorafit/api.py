@@ -40,6 +40,7 @@ from lorafit.tasks.base import Task
 from lorafit.training.loop import fit
 from lorafit.training.progress import Progress, make_progress
 from lorafit.training.trackers import check_trackers
+from lorafit.tune import search
 
 log = logging.getLogger(__name__)
 
@@ -125,18 +126,27 @@ def train(
         try:
             run.write_choices(made_choices(problem, subject, config, origins))
             run.write_environment(seed=config.seed, data=pipeline.fingerprint(problem))
-            result = fit(
-                subject.engine,
-                subject.model,
-                problem.task,
-                subject.encoded["train"],
-                subject.encoded["validation"],
-                config,
-                run=run,
-                trainable=subject.adapters.trainable(),
-                resume=resume is not None,
-                progress=_progress(progress),
-            )
+            if measured := search.wanted(subject, config, origins):
+                found = search.search(
+                    problem, subject, config, origins, measured, run, _progress(progress)
+                )
+                result, config, origins = found.result, found.config, found.origins
+                choices = made_choices(problem, subject, config, origins) | found.choices
+                run.write_config(config, origins)
+                run.write_choices(choices, **found.extra)
+            else:
+                result = fit(
+                    subject.engine,
+                    subject.model,
+                    problem.task,
+                    subject.encoded["train"],
+                    subject.encoded["validation"],
+                    config,
+                    run=run,
+                    trainable=subject.adapters.trainable(),
+                    resume=resume is not None,
+                    progress=_progress(progress),
+                )
             pipeline.finish(run, problem, subject, config, result, live=_is_live(model))
         except LorafitError as error:
             run.set_status("failed", str(error))

@@ -116,6 +116,17 @@ class TrainConfig(Stage):
     report_to: list[Literal["tensorboard", "trackio", "wandb", "mlflow"]] = []
 
 
+class TuneConfig(Stage):
+    """How settings that nobody set are chosen: ``learning_rate``, ``r``, ``lora_alpha``,
+    ``target_modules``."""
+
+    strategy: str = "rise"
+    """A strategy of ``tune/``; ``none``: nothing is measured, the defaults are taken."""
+    budget: float | str = 1.5
+    """Most that choosing and training may cost together: in plain runs (``1.5``) or as a
+    time (``20min``)."""
+
+
 class RunConfig(Stage):
     """Where the results go."""
 
@@ -138,4 +149,5 @@ class Config(Stage):
     data: DataConfig
     adapter: AdapterConfig = AdapterConfig()
     train: TrainConfig = TrainConfig()
+    tune: TuneConfig = TuneConfig()
     run: RunConfig = RunConfig()

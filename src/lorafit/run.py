@@ -376,6 +376,29 @@ class Run:
         ):
             file.write(text)
 
+    def write_trials(self, trials: Sequence[Mapping[str, Any]]) -> None:
+        """Writes ``trials.jsonl`` anew."""
+        text = "".join(json.dumps(trial, allow_nan=False) + "\n" for trial in trials)
+        files.write_text(self.path / "trials.jsonl", text)
+
+    def append_trial(self, trial: Mapping[str, Any]) -> None:
+        """Appends one line to ``trials.jsonl``.
+
+        Raises:
+            RunError: The file cannot be written.
+        """
+        path = self.path / "trials.jsonl"
+        with files.writing(path, "trials.jsonl"), path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(trial, allow_nan=False) + "\n")
+
+    @property
+    def trials(self) -> Lines:
+        """The lines of ``trials.jsonl``; none if nothing was tried."""
+        path = self.path / "trials.jsonl"
+        if not path.is_file():
+            return []
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
     def truncate_metrics(self, lines: int) -> None:
         """Keeps the first ``lines`` lines of ``metrics.jsonl``."""
         kept = self._metric_lines()[:lines]

@@ -65,14 +65,31 @@ class Flag:
         return self.declared[0].partition("/")[0]
 
 
-def _number(text: str | float) -> int | float:
+def _number(text: str | float) -> int | float | str:
     """A whole number where one was typed: ``--lora-alpha 32`` is 32, not 32.0."""
+    if text == "auto":
+        return "auto"
     number = float(text)
     return int(number) if number.is_integer() and not set(str(text)) & set(".eE") else number
 
 
+def _whole(text: str | int) -> int | str:
+    """A whole number, or ``auto``."""
+    return text if text == "auto" else int(text)
+
+
+def _rate(text: str | float) -> float | str:
+    """A number, or ``auto``."""
+    return text if isinstance(text, str) and text == "auto" else float(text)
+
+
+PARSED = (_number, _rate, _whole)
+"""Types that typer cannot read by itself."""
+
 METAVARS = {
-    _number: "NUMBER",
+    _rate: "NUMBER|auto",
+    _whole: "INTEGER|auto",
+    _number: "NUMBER|auto",
     bool: None,
     float: "NUMBER",
     int: "INTEGER",
@@ -93,19 +110,19 @@ FLAGS = (
     Flag("data.max_length", int, "Longest input in tokens; longer ones are cut.", "Data"),
     Flag("task", str, "Task. Guessed from columns and model if left out.", "Data"),
     Flag("adapter.method", str, METHODS, "Adapter"),
-    Flag("adapter.r", int, "Rank.", "Adapter"),
-    Flag("adapter.lora_alpha", _number, "The update is scaled by lora_alpha / r.", "Adapter"),
+    Flag("adapter.r", _whole, "Rank. Measured if left out.", "Adapter"),
+    Flag("adapter.lora_alpha", _number, "The update is scaled by lora_alpha / r. Measured.", "Adapter"),
     Flag("adapter.lora_dropout", float, "Dropout on the adapter's input.", "Adapter"),
     Flag(
         "adapter.target_modules",
         str,
-        "Names such as q_lin,v_lin, a regular expression, or all-linear.",
+        "Names such as q_lin,v_lin, a regular expression, or all-linear. Measured.",
         "Adapter",
     ),
     Flag("adapter.use_rslora", bool, "Scale by lora_alpha / sqrt(r).", "Adapter"),
     Flag("adapter.use_dora", bool, "Also train the length of each weight row.", "Adapter"),
     Flag("adapter.bias", str, "Biases to train: none, all or lora_only.", "Adapter"),
-    Flag("train.learning_rate", float, "Peak learning rate.", "Training"),
+    Flag("train.learning_rate", _rate, "Peak learning rate. Measured if left out.", "Training"),
     Flag("train.num_train_epochs", float, "Passes over the training data.", "Training"),
     Flag(
         "train.per_device_train_batch_size",
@@ -113,6 +130,18 @@ FLAGS = (
         "Examples in a batch.",
         "Training",
         ("--batch-size", "--per-device-train-batch-size"),
+    ),
+    Flag(
+        "tune.strategy",
+        str,
+        "How what is left out is measured: rise, grid, tpe, or none (take the defaults).",
+        "Choosing",
+    ),
+    Flag(
+        "tune.budget",
+        str,
+        "Most that choosing and training cost: in plain runs (1.5) or as a time (20min).",
+        "Choosing",
     ),
     Flag("seed", int, "Seed of everything random.", "Training"),
     Flag("run.name", str, "Name of the run folder.", "Output"),
@@ -215,8 +244,8 @@ def _parameters() -> dict[str, inspect.Parameter]:
         options: dict[str, Any] = {"help": flag.help, "rich_help_panel": flag.panel}
         kind = flag.type
         options["metavar"] = flag.metavar or METAVARS[kind]
-        if kind is _number:
-            options["parser"] = _number
+        if kind in PARSED:
+            options["parser"] = kind
             kind = float
         add(flag.parameter, kind, typer.Option(*flag.declared, **options))
     add("config", Path, typer.Option("--config", metavar="FILE", help="YAML file of settings."))

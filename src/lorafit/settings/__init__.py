@@ -9,7 +9,7 @@ refuse the same things with the same words.
 
 from __future__ import annotations
 
-from lorafit.settings.resolve import Settings, resolve
+from lorafit.settings.resolve import AUTO, DEFAULT, Settings, resolve
 from lorafit.settings.sources import (
     Layer,
     Value,
@@ -21,6 +21,8 @@ from lorafit.settings.sources import (
 )
 
 __all__ = [
+    "AUTO",
+    "DEFAULT",
     "Layer",
     "Settings",
     "Value",

@@ -27,6 +27,12 @@ from lorafit.settings.sources import Layer
 Model = TypeVar("Model", bound=BaseModel)
 
 DEFAULT = "default"
+AUTO = "auto"
+"""The value that asks for a measurement, and the origin of what is to be measured."""
+MEASURABLE = frozenset(
+    {"adapter.lora_alpha", "adapter.r", "adapter.target_modules", "train.learning_rate"}
+)
+"""The settings that take ``"auto"``; it is also what they are when nobody sets them."""
 
 MISSING = {
     "model.name_or_path": "which model? Give a Hub id, a local folder or package:NAME/path.",
@@ -67,6 +73,8 @@ def resolve(*layers: Layer) -> Settings:
     given: Layer = {}
     for layer in layers:
         given |= layer
+    automatic = {key for key in MEASURABLE if key in given and given[key].value == AUTO}
+    given = {key: value for key, value in given.items() if key not in automatic}
     method = _method(given)
     for layer in layers:  # also what a later layer overrides has to be right
         for key, value in layer.items():
@@ -94,6 +102,7 @@ def resolve(*layers: Layer) -> Settings:
     config.adapter = AdapterConfig(method=method, **plain)
     keys = [*top_level(), *(f"{s}.{field}" for s in sections() for field in fields(s, method))]
     origins = {key: given[key].origin if key in given else DEFAULT for key in keys}
+    origins |= dict.fromkeys(automatic, AUTO)
     return Settings(config, origins)
 
 

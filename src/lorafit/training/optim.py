@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch.nn import Parameter
@@ -18,6 +19,19 @@ def decays(name: str, parameter: Parameter) -> bool:
     """
     *path, last = name.lower().split(".")
     return parameter.ndim > 1 and last != "bias" and not any("norm" in part for part in path[-1:])
+
+
+def parameter_groups(
+    trainable: Mapping[str, Parameter], weight_decay: float
+) -> list[dict[str, Any]]:
+    """The parameters in groups with and without weight decay."""
+    decayed = [parameter for name, parameter in trainable.items() if decays(name, parameter)]
+    others = [parameter for name, parameter in trainable.items() if not decays(name, parameter)]
+    return [
+        {"params": parameters, "weight_decay": decay}
+        for parameters, decay in ((decayed, weight_decay), (others, 0.0))
+        if parameters
+    ]
 
 
 def make_optimizer(trainable: Mapping[str, Parameter], settings: TrainConfig) -> torch.optim.AdamW:
@@ -38,13 +52,7 @@ def make_optimizer(trainable: Mapping[str, Parameter], settings: TrainConfig) ->
             f"{len(frozen)} of the {len(trainable)} parameters to train are frozen "
             f"(requires_grad is False): {', '.join(frozen[:5])}"
         )
-    decayed = [parameter for name, parameter in trainable.items() if decays(name, parameter)]
-    others = [parameter for name, parameter in trainable.items() if not decays(name, parameter)]
-    groups = [
-        {"params": parameters, "weight_decay": weight_decay}
-        for parameters, weight_decay in ((decayed, settings.weight_decay), (others, 0.0))
-        if parameters
-    ]
+    groups = parameter_groups(trainable, settings.weight_decay)
     # One kernel for all tensors: 0.5 instead of 2.4 ms a step for 72 LoRA matrices on a CPU.
     fused = all(
         parameter.is_floating_point() and parameter.device.type in ("cpu", "cuda", "mps")

@@ -1,0 +1,125 @@
+"""The statistics of choosing: is one state better than another on the same examples?
+
+Losses of two states on the same examples go together, so their difference has a far
+smaller error than either mean: everything is decided on paired per-example losses. Before
+that they are freed of a common scale of the logits (`sharpened`), which the end of the
+search corrects anyway, and which would drown what differs otherwise.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import optimize, stats
+
+from lorafit.evaluation.score import Scores
+from lorafit.tasks.base import Task
+
+SHARPNESS = (0.05, 20.0)
+"""Where the factor of the logits is searched."""
+
+
+@dataclass(frozen=True)
+class Gain:
+    """How much lower the loss of B is than that of A, paired.
+
+    Attributes:
+        mean: Nats per example; positive: B is better.
+        se: Standard error.
+        low: Lower end of the interval.
+        high: Upper end.
+        n: Examples.
+        confidence: Level of the interval.
+    """
+
+    mean: float
+    se: float
+    low: float
+    high: float
+    n: int
+    confidence: float
+
+    @property
+    def pays(self) -> bool:
+        """Whether the gain exceeds one standard error: worth going on."""
+        return self.mean > self.se
+
+    @property
+    def certain(self) -> bool:
+        """Whether the interval excludes zero."""
+        return self.low > 0.0 or self.high < 0.0
+
+    def below(self, margin: float) -> bool:
+        """Whether the gain is certainly below a margin: then B is not needed."""
+        return self.high < margin
+
+    def not_worse(self, margin: float) -> bool:
+        """Whether B is at most ``margin`` worse than A (non-inferiority)."""
+        return self.low > -margin
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return f"{self.mean:+.4f} [{self.low:+.4f}, {self.high:+.4f}]"
+
+
+def gain(a: np.ndarray, b: np.ndarray, confidence: float = 0.95) -> Gain:
+    """The paired gain of going from A to B.
+
+    Args:
+        a: Losses of A, ``(n,)``, nats.
+        b: Losses of B on the same examples.
+        confidence: Level of Student's interval.
+
+    Raises:
+        ValueError: The two are not of the same examples, or there are fewer than two.
+    """
+    if a.shape != b.shape or a.ndim != 1 or len(a) < 2:
+        raise ValueError(f"a paired gain needs two equally long rows, got {a.shape}, {b.shape}")
+    difference = a.astype(np.float64) - b.astype(np.float64)
+    mean = float(difference.mean())
+    se = float(difference.std(ddof=1) / math.sqrt(len(difference)))
+    reach = float(stats.t.ppf(0.5 + confidence / 2, len(difference) - 1)) * se
+    return Gain(mean, se, mean - reach, mean + reach, len(difference), confidence)
+
+
+def sharpened(scores: Scores, task: Task) -> tuple[np.ndarray, float]:
+    """The losses at the best common factor of the logits, and that factor.
+
+    Temperature scaling (Guo et al. 2017, arXiv 1706.04599) with factor ``1 / T``. Only for
+    classification: elsewhere a factor of the logits means something else, and the losses are
+    returned as they are.
+
+    Returns:
+        ``(n,)`` nats, and the factor.
+    """
+    if task.loss_name != "nll" or scores.logits.ndim != 2 or scores.labels.ndim != 1:
+        return scores.losses, 1.0
+    logits, labels = torch.from_numpy(scores.logits), torch.from_numpy(scores.labels)
+
+    def losses(log_factor: float) -> np.ndarray:
+        found: np.ndarray = task.losses(logits * math.exp(log_factor), labels).double().numpy()
+        return found
+
+    best = optimize.minimize_scalar(
+        lambda x: float(losses(x).mean()), bounds=tuple(map(math.log, SHARPNESS)), method="bounded"
+    )
+    return losses(best.x), math.exp(best.x)
+
+
+def vertex(x: np.ndarray, y: np.ndarray) -> float | None:
+    """Where the parabola through three or more points has its minimum.
+
+    Returns:
+        ``None``: it opens downwards, or the points do not determine one.
+    """
+    if len(x) < 3:
+        return None
+    curvature, slope, _ = np.polyfit(x, y, 2)
+    return None if curvature <= 0 else float(-slope / (2 * curvature))

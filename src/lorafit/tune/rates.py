@@ -1,0 +1,191 @@
+"""Phase 1: the learning rate, from short runs on the same batches from the same start.
+
+The score of a rate is its *prequential* loss: the loss of each batch before the model is
+updated on it, averaged over the second half of the run, so that nothing is held out and
+nothing has to be evaluated. Shorter runs prefer larger rates; the rate for the whole run is
+
+    lr(1) = lr(t) * t ** 0.35,        t = share of the run that was tried.
+
+The exponent was measured on a small encoder (docs/explanation/tuning.md).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lorafit.errors import TrainingError
+from lorafit.run import Choice
+from lorafit.tune.bench import Bench, Trained
+from lorafit.tune.decide import gain, vertex
+from lorafit.tune.state import State
+
+HORIZON = 0.35
+FACTOR = 3.0
+"""Between neighbouring rates."""
+SHORT, LONG = 0.03, 0.10
+"""Shares of the run after which rates are compared: all of them, then the two best."""
+FEWEST = 12
+"""Steps of the shortest comparison: fewer are mostly warm-up and noise."""
+EXTRA = 2
+"""Rates added at an edge."""
+
+
+@dataclass(frozen=True)
+class Rate:
+    """The outcome.
+
+    Attributes:
+        value: For the whole run, constant.
+        state: Of the survivor, where the trunk goes on.
+        trunk: The survivor's pieces of work, so far the trunk's.
+        choice: With its reason and evidence.
+    """
+
+    value: float
+    state: State
+    trunk: list[Trained]
+    choice: Choice
+
+
+def warmed(rate: float, warmup: int, start: int = 0) -> Any:
+    """A constant rate after a linear warm-up of some steps."""
+    return lambda step: rate * min(1.0, (step - start + 1) / max(warmup, 1))
+
+
+def choose(bench: Bench, start: State) -> Rate:
+    """Measures the learning rate.
+
+    Raises:
+        TrainingError: Every rate diverges.
+    """
+    short = max(bench.steps(SHORT), FEWEST)
+    long = max(bench.steps(LONG), 2 * short)
+    prior = bench.config.train.learning_rate
+    centre = prior / (long / bench.total_steps) ** HORIZON
+    warmup = short // 3
+    tried: dict[float, Trained] = {}
+
+    def try_(rate: float) -> None:
+        name = f"lr-{rate:.3g}-{short}"
+        tried[rate] = bench.train(
+            name, "learning rate", start, short, warmed(rate, warmup), learning_rate=rate
+        )
+
+    for rate in (centre / FACTOR, centre, centre * FACTOR):
+        try_(rate)
+    for _ in range(EXTRA):
+        scores = _scores(tried, short)
+        if not scores:
+            try_(min(tried) / FACTOR**2)
+            continue
+        best = min(scores, key=lambda rate: scores[rate])
+        if best == min(tried):
+            try_(best / FACTOR)
+        elif best == max(tried):
+            try_(best * FACTOR)
+        else:
+            break
+    scores = _scores(tried, short)
+    if not scores:
+        rates = ", ".join(f"{rate:.2g}" for rate in sorted(tried))
+        raise TrainingError(
+            f"every learning rate that was tried ({rates}) diverges. Look at the data with "
+            "`lorafit preview`, or set train.bf16=false, or a learning rate of your own."
+        )
+    curve = sorted(scores)
+    bottom = vertex(np.log(curve), np.array([scores[rate] for rate in curve]))
+    ranked = sorted(scores, key=lambda rate: scores[rate])
+    finalists: dict[float, Trained] = {}
+    for rate in ranked[:2]:
+        state = tried[rate].state
+        assert state is not None
+        finalists[rate] = bench.train(
+            f"lr-{rate:.3g}-{long}",
+            "learning rate",
+            state,
+            long,
+            warmed(rate, warmup),
+            learning_rate=rate,
+        )
+    last = _scores(finalists, long - short) or {ranked[0]: scores[ranked[0]]}
+    survivor = min(last, key=lambda rate: last[rate])
+    done = finalists[survivor] if survivor in last and not finalists[survivor].diverged else None
+    reached = long if done is not None else short
+    best = _between(last, survivor, scores, bottom)
+    value = best * (reached / bench.total_steps) ** HORIZON
+    pieces = [tried[survivor], *([done] if done is not None else [])]
+    state = pieces[-1].state
+    assert state is not None
+    for rate, piece in (*tried.items(), *finalists.items()):
+        if piece not in pieces:
+            bench.journal.forget(piece.entry)
+    flat = _flat(tried, short)
+    evidence = {
+        "tried": [
+            {
+                "learning_rate": rate,
+                "steps": short,
+                "loss": scores.get(rate),
+                "diverged": tried[rate].diverged,
+            }
+            for rate in sorted(tried)
+        ]
+        + [
+            {"learning_rate": rate, "steps": long, "loss": last.get(rate), "diverged": p.diverged}
+            for rate, p in sorted(finalists.items())
+        ],
+        "best_after": {"steps": reached, "learning_rate": best},
+        "horizon_exponent": HORIZON,
+    }
+    if flat:
+        reason = (
+            f"training is insensitive to it: {len(scores)} rates from {min(scores):.1g} to "
+            f"{max(scores):.1g} cannot be told apart after {short} steps"
+        )
+    else:
+        reason = (
+            f"of {len(tried)} rates the loss falls fastest at {best:.2g} over {reached} steps; "
+            f"a run of {bench.total_steps} steps wants {value:.2g}"
+        )
+    return Rate(value, state, pieces, Choice(float(f"{value:.3g}"), reason, evidence))
+
+
+def _scores(tried: dict[float, Trained], steps: int) -> dict[float, float]:
+    """Mean prequential loss over the second half, of the rates that did not diverge."""
+    half = steps // 2
+    return {
+        rate: float(piece.losses[half:].mean())
+        for rate, piece in tried.items()
+        if not piece.diverged
+    }
+
+
+def _between(
+    last: dict[float, float], survivor: float, scores: dict[float, float], bottom: float | None
+) -> float:
+    """The best rate between and around the finalists, within half a factor of the survivor.
+
+    The curvature in log(rate) comes from the first comparison, the slope from the last.
+    """
+    if len(last) < 2 or bottom is None:
+        return survivor
+    curvature = float(np.polyfit(np.log(sorted(scores)), [scores[r] for r in sorted(scores)], 2)[0])
+    (x1, y1), (x2, y2) = sorted((math.log(rate), loss) for rate, loss in last.items())
+    best = (x1 + x2) / 2 - (y2 - y1) / (2 * curvature * (x2 - x1))
+    reach = math.log(FACTOR) / 2
+    centre = math.log(survivor)
+    return math.exp(min(max(best, centre - reach), centre + reach))
+
+
+def _flat(tried: dict[float, Trained], steps: int) -> bool:
+    """Whether no two rates can be told apart: then none of them is a choice."""
+    half = steps // 2
+    runs = [piece.losses[half:] for piece in tried.values() if not piece.diverged]
+    if len(runs) < 3 or len(runs[0]) < 4:
+        return False
+    best = min(runs, key=lambda losses: float(losses.mean()))
+    return all(not gain(losses, best).certain for losses in runs if losses is not best)

@@ -1,0 +1,439 @@
+"""RISE: start with a small rank and let it rise while that measurably pays.
+
+One training, the *trunk*, runs through; beside it short branches answer one question each:
+
+1. learning rate: a few short runs from the start; the survivor goes on as the trunk;
+2. rank: at 20, 35 and 50 % of the steps two branches start from the trunk's state, on the
+   same batches, and decay to zero within 5 % of the steps: *stay* and *grow* (four times the
+   rank, the same function). The trunk grows if the paired gain on the selection set exceeds
+   one standard error;
+3. modules: at 60 %, *all* against *without* the kinds of modules that hold little of the
+   update's energy;
+4. decay: the last quarter of the steps, the best state on the selection set is kept;
+5. scale: how much of the update is best, by forward passes.
+
+What is tried beside the trunk is bounded by the budget: a test that cannot be paid is left
+out, and that is said. The branches are the evidence: for every rank the measured gain of
+going on. Rising beats training a large rank from the start on some tasks and is no worse on
+others (docs/explanation/tuning.md).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from lorafit.errors import TrainingError
+from lorafit.run import Choice
+from lorafit.tune import modules, rates, scale, strategies
+from lorafit.tune.base import Found, Strategy
+from lorafit.tune.bench import CHUNK, Bench, Scored, Trained
+from lorafit.tune.decide import Gain, gain
+from lorafit.tune.state import State
+
+FIRST_RANK = 1
+GROWTH = 4
+TESTS = (0.20, 0.35, 0.50)
+"""Where the rank is tested, as shares of the steps."""
+BRANCH = 0.05
+"""Length of a branch."""
+MODULES_AT = 0.60
+MARGIN = 0.01
+"""Share of the gain over the untuned model that may be lost by leaving modules out."""
+METERED_BATCHES = 4
+"""Training batches over which the energy of the sites is measured."""
+SCALE_EXAMPLES = 512
+RETRIES = 3
+"""How often the trunk goes back and halves the rate when it diverges."""
+FEWEST_STEPS = 300
+"""Below this branches are too short to tell anything; whole runs are compared instead."""
+
+
+@dataclass
+class Trunk:
+    """The training that runs through.
+
+    Attributes:
+        state: Where it stands.
+        rate: Learning rate.
+        pieces: Its pieces of work so far.
+        best: The best scored state, its step and its scores.
+        frozen_entry: Journal entry of ``state``, to be let go of once the next is there.
+    """
+
+    state: State
+    rate: float
+    pieces: list[Trained] = field(default_factory=list)
+    best: tuple[State, int, Scored] | None = None
+
+    def judge(self, state: State, step: int, scored: Scored) -> bool:
+        """Keeps a scored state if it is the best so far."""
+        if self.best is not None and scored.nll >= self.best[2].nll:
+            return False
+        self.best = (state, step, scored)
+        return True
+
+    @property
+    def train_loss(self) -> float:
+        """Mean training loss over all steps."""
+        total = sum(float(piece.losses.sum()) for piece in self.pieces)
+        return total / max(1, sum(len(piece.losses) for piece in self.pieces))
+
+
+@dataclass(frozen=True)
+class RankTest:
+    """One pair of branches.
+
+    Attributes:
+        r: Rank of *stay*.
+        grown: Rank of *grow*.
+        step: Where they began.
+        gain: Of growing.
+    """
+
+    r: int
+    grown: int
+    step: int
+    gain: Gain
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {"r": self.r, "against": self.grown, "step": self.step, "gain": self.gain.to_dict()}
+
+
+@strategies.register("rise")
+class Rise(Strategy):
+    """The default strategy."""
+
+    def search(self, bench: Bench) -> Found:
+        """Trains once, choosing on the way."""
+        if bench.total_steps < FEWEST_STEPS:
+            return _whole_runs(bench)
+        choices: dict[str, Choice] = {}
+        ranked = "adapter.r" in bench.open
+        if ranked:
+            bench.begin_with(r=FIRST_RANK)
+        start = bench.start()
+        untuned = bench.score("untuned", "start", start)
+        trunk = _begin(bench, start, choices)
+        tests: list[RankTest] = []
+        skipped = ""
+        if ranked:
+            skipped = _rise(bench, trunk, tests)
+        if "adapter.target_modules" in bench.open:
+            _without_weak(bench, trunk, untuned, choices)
+        _decay(bench, trunk)
+        assert trunk.best is not None
+        if ranked:
+            choices["r"] = _rank_choice(trunk, tests, skipped)
+        return _finish(bench, trunk, choices, tests)
+
+
+def _begin(bench: Bench, start: State, choices: dict[str, Choice]) -> Trunk:
+    """Phase 1, or a trunk at the user's rate."""
+    if "train.learning_rate" not in bench.open:
+        return Trunk(start, bench.config.train.learning_rate)
+    found = rates.choose(bench, start)
+    choices["learning_rate"] = found.choice
+    bench.say(f"learning_rate {found.choice.value:g}: {found.choice.reason}")
+    bench.adopt([piece.entry for piece in found.trunk], found.state.step)
+    return Trunk(found.state, found.choice.value, list(found.trunk))
+
+
+def _advance(bench: Bench, trunk: Trunk, until: int, decay_from: int | None = None) -> None:
+    """Trains the trunk on, piece by piece; a piece that diverges is repeated more slowly."""
+    while trunk.state.step < until:
+        chunk = min(until, trunk.state.step + bench.steps(CHUNK))
+        before = trunk.pieces[-1] if trunk.pieces else None
+        for attempt in range(RETRIES + 1):
+            rate = _decaying(trunk.rate, decay_from, bench)
+            piece = bench.train(
+                f"trunk-{chunk}-{attempt}",
+                "trunk",
+                trunk.state,
+                chunk,
+                rate,
+                trunk=True,
+                learning_rate=rate(trunk.state.step),
+                r=trunk.state.shape.settings.get("r"),
+            )
+            if not piece.diverged:
+                break
+            trunk.rate /= 2
+            bench.say(f"the trunk diverged at step {trunk.state.step}: on at half the rate")
+        if piece.state is None:
+            raise TrainingError(
+                f"training diverges even at learning rate {trunk.rate:.2g}. Set a lower one "
+                "with --learning-rate, or train.bf16=false."
+            )
+        trunk.state = piece.state
+        trunk.pieces.append(piece)
+        if before is not None:
+            bench.journal.forget(before.entry)
+
+
+def _decaying(rate: float, decay_from: int | None, bench: Bench) -> Any:
+    """Warm-up at the very start, then constant, then linearly to zero at the end of the run."""
+    warmup, total = bench.steps(0.02), bench.total_steps
+
+    def at(step: int) -> float:
+        value = rate * min(1.0, (step + 1) / warmup)
+        if decay_from is not None and step >= decay_from:
+            value *= (total - step) / (total - decay_from)
+        return value
+
+    return at
+
+
+def _branch(bench: Bench, name: str, phase: str, state: State, rate: float) -> tuple[Trained, Any]:
+    """A short training with decay to zero, scored at its end."""
+    length = bench.steps(BRANCH)
+    first = state.step
+    piece = bench.train(
+        name,
+        phase,
+        state,
+        first + length,
+        lambda step: rate * (1.0 - (step - first) / length),
+        r=state.shape.settings.get("r"),
+        learning_rate=rate,
+    )
+    if piece.state is None:
+        return piece, None
+    return piece, bench.score(f"{name}-score", phase, piece.state)
+
+
+def _rise(bench: Bench, trunk: Trunk, tests: list[RankTest]) -> str:
+    """Phase 2. Returns why the last test was not made, or ``""``."""
+    refused = 0
+    points = TESTS if bench.budget >= 1.25 else TESTS[:2]
+    for share in points:
+        _advance(bench, trunk, bench.steps(share))
+        r = int(trunk.state.shape.settings["r"])
+        bigger = min(r * GROWTH, bench.largest_rank())
+        if bigger <= r:
+            return f"the layers allow no more than {r}"
+        if not bench.affords(2 * bench.steps(BRANCH), 2):
+            return f"the budget of {bench.budget:g} runs allowed no further test"
+        stay, stayed = _branch(bench, f"stay-{r}-{share}", "rank", trunk.state, trunk.rate)
+        tall = bench.grow(trunk.state, bigger)
+        grow, grew = _branch(bench, f"grow-{bigger}-{share}", "rank", tall, trunk.rate)
+        if stayed is None or grew is None:
+            return "a branch diverged"
+        test = RankTest(r, bigger, trunk.state.step, gain(stayed.losses, grew.losses))
+        tests.append(test)
+        for piece, scored in ((stay, stayed), (grow, grew)):
+            assert piece.state is not None
+            if not trunk.judge(piece.state, piece.state.step, scored):
+                bench.journal.forget(piece.entry)
+        pays = test.gain.pays
+        bench.say(
+            f"r {r} against {bigger} at step {test.step}: gain {test.gain} nats: "
+            + ("grows" if pays else "stays")
+        )
+        if pays:
+            trunk.state = tall
+        else:
+            refused += 1
+            # A stop at the very first test deserves a second look: later, updates are larger.
+            if len(tests) > 1 or refused > 1:
+                return ""
+    return "still rising at the last test" if tests and tests[-1].gain.pays else ""
+
+
+def _rank_choice(trunk: Trunk, tests: list[RankTest], skipped: str) -> Choice:
+    """The chosen rank in one sentence, with the gain of going on at each rank."""
+    assert trunk.best is not None
+    r = int(trunk.best[0].shape.settings["r"])
+    evidence = {"tests": [test.to_dict() for test in tests]}
+    last = next((test for test in reversed(tests) if test.r == r), None)
+    if last is None:
+        bought = next((test for test in reversed(tests) if test.grown == r), None)
+        if bought is None:
+            return Choice(r, f"the smallest; {skipped or 'nothing was tested'}", evidence)
+        return Choice(
+            r,
+            f"going from {bought.r} to {r} gained {bought.gain} nats; {skipped or 'not tested on'}",
+            evidence,
+        )
+    if last.gain.pays:
+        reason = f"chosen on the selection set although {last.grown} gained {last.gain} nats"
+    elif last.gain.below(MARGIN):
+        reason = (
+            f"more does not help: r={last.grown} gains {last.gain} nats, "
+            f"certainly less than {MARGIN:g}"
+        )
+    else:
+        reason = (
+            f"r={last.grown} is indistinguishable on {last.gain.n:,} examples: "
+            f"gain {last.gain} nats; the smaller one is kept"
+        )
+    return Choice(r, reason, evidence)
+
+
+def _without_weak(
+    bench: Bench, trunk: Trunk, untuned: Scored, choices: dict[str, Choice]
+) -> None:
+    """Phase 3."""
+    _advance(bench, trunk, bench.steps(MODULES_AT))
+    energy = bench.energies(trunk.state, METERED_BATCHES)
+    found = modules.shares(energy)
+    evidence = modules.evidence(found)
+    every = sorted(found)
+    weakest = modules.weak(found)
+    reason = "all linear layers: each kind of module holds a good share of the update"
+    if weakest:
+        names = ", ".join(weakest)
+        held = sum(found[name] for name in weakest)
+        if not bench.affords(2 * bench.steps(BRANCH), 2):
+            reason = (
+                f"all linear layers; {names} hold {held:.1%} of the update's energy, "
+                "but the budget allowed no test without them"
+            )
+        else:
+            full, scored = _branch(bench, "modules-all", "modules", trunk.state, trunk.rate)
+            less = bench.leave_out(trunk.state, weakest)
+            part, scored_less = _branch(bench, "modules-less", "modules", less, trunk.rate)
+            if scored is None or scored_less is None:
+                reason = "all linear layers: a branch diverged"
+            else:
+                assert full.state is not None
+                assert part.state is not None
+                difference = gain(scored.losses, scored_less.losses)
+                margin = MARGIN * max(0.0, untuned.nll - scored.nll)
+                evidence |= {"without": weakest, "gain": difference.to_dict(), "margin": margin}
+                trunk.judge(full.state, full.state.step, scored)
+                if difference.not_worse(margin):
+                    trunk.state = less
+                    every = [name for name in every if name not in weakest]
+                    reason = (
+                        f"without {names}, which hold {held:.1%} of the update's energy, the "
+                        f"loss changes by {-difference.mean:+.4f} nats: not worse"
+                    )
+                else:
+                    reason = (
+                        f"all linear layers: {names} hold only {held:.1%} of the update's energy, "
+                        f"but without them the loss changes by {-difference.mean:+.4f} "
+                        f"[{-difference.high:+.4f}, {-difference.low:+.4f}] nats"
+                    )
+    choices["target_modules"] = Choice(every, reason, evidence)
+    bench.say(f"target_modules: {reason}")
+
+
+def _decay(bench: Bench, trunk: Trunk) -> None:
+    """Phase 4: the last part with falling rate; evaluations where a plain run makes them."""
+    ratio = bench.config.train.decay_ratio
+    begin = bench.total_steps - bench.steps(ratio)
+    _advance(bench, trunk, begin)
+    points = [n for n in range(begin + 1, bench.total_steps + 1) if bench.plan.evaluates(n)]
+    # The last half of the decay: before that the state is not finished.
+    points = [n for n in points if n > begin + bench.steps(ratio) // 2]
+    for point in points or [bench.total_steps]:
+        _advance(bench, trunk, point, decay_from=begin)
+        scored = bench.score(f"decay-{point}", "decay", trunk.state)
+        kept = trunk.judge(trunk.state, point, scored)
+        bench.evaluated(point, scored, kept)
+
+
+def _finish(
+    bench: Bench, trunk: Trunk, choices: dict[str, Choice], tests: list[RankTest]
+) -> Found:
+    """Phase 5, and what was found."""
+    assert trunk.best is not None
+    state, step, scored = trunk.best
+    settings = dict(state.shape.settings)
+    values: dict[str, Any] = {"train.learning_rate": trunk.rate}
+    eval_loss = float(scored.raw.mean())
+    if "adapter.lora_alpha" in bench.open:
+        share = min(1.0, SCALE_EXAMPLES / max(1, len(scored.raw)))
+        found = scale.choose(bench, state, scored, share)
+        alpha = settings["lora_alpha"] * found.factor
+        alpha = int(alpha) if float(alpha).is_integer() else float(f"{alpha:.4g}")
+        s = alpha / bench.size(int(settings["r"]))
+        if found.factor == 1.0:
+            reason = (
+                f"scaling {s:g}, as trained: no other share of the update is better by more "
+                f"than one standard error (best gain {found.gain} nats)"
+            )
+        else:
+            eval_loss -= found.gain.mean
+            reason = (
+                f"scaling {s:g}: {found.factor:.0%} of the trained update is best, "
+                f"gain {found.gain} nats"
+            )
+        choices["lora_alpha"] = Choice(
+            alpha,
+            reason,
+            {"curve": [{"factor": c, "loss": v} for c, v in found.curve.items()]},
+        )
+        settings["lora_alpha"] = alpha
+        state = replace(state, shape=state.shape.with_(lora_alpha=alpha))
+    values |= {f"adapter.{name}": value for name, value in settings.items()}
+    return Found(
+        state=state,
+        values=values,
+        choices=choices,
+        best_step=step,
+        eval_loss=eval_loss,
+        train_loss=trunk.train_loss,
+    )
+
+
+def _whole_runs(bench: Bench) -> Found:
+    """The fallback for short runs: whole runs at three learning rates, the best is kept."""
+    start = bench.start()
+    prior = bench.config.train.learning_rate
+    tried = (prior / 3, prior, prior * 3)
+    if "train.learning_rate" not in bench.open:
+        tried = (prior,)
+    decay_from = bench.total_steps - bench.steps(bench.config.train.decay_ratio)
+    outcomes: dict[float, tuple[Trained, Scored]] = {}
+    for rate in tried:
+        name = f"run-{rate:.3g}"
+        piece = bench.train(
+            name,
+            "whole runs",
+            start,
+            bench.total_steps,
+            _decaying(rate, decay_from, bench),
+            learning_rate=rate,
+        )
+        if piece.state is not None:
+            outcomes[rate] = (piece, bench.score(f"{name}-score", "whole runs", piece.state))
+    if not outcomes:
+        raise TrainingError(
+            f"every learning rate that was tried ({', '.join(f'{x:.2g}' for x in tried)}) "
+            "diverges. Look at the data with `lorafit preview`, or set one with --learning-rate."
+        )
+    best = min(outcomes, key=lambda rate: outcomes[rate][1].nll)
+    piece, scored = outcomes[best]
+    bench.adopt([piece.entry], bench.total_steps)
+    bench.evaluated(bench.total_steps, scored, True)
+    evidence = {
+        "tried": [
+            {"learning_rate": rate, "loss": outcomes[rate][1].nll if rate in outcomes else None}
+            for rate in tried
+        ]
+    }
+    few = f"{bench.total_steps} steps are too few for branches"
+    choices = {}
+    if "train.learning_rate" in bench.open:
+        reason = f"{few}: best of {len(tried)} whole runs on the selection set"
+        choices["learning_rate"] = Choice(float(f"{best:.3g}"), reason, evidence)
+    settings = dict(piece.state.shape.settings if piece.state else {})
+    for name in ("r", "lora_alpha", "target_modules"):
+        if f"adapter.{name}" in bench.open and name in settings:
+            value = settings[name]
+            value = sorted(value) if isinstance(value, set) else value
+            choices[name] = Choice(value, f"default; {few}, so it was not measured", {})
+    assert piece.state is not None
+    values = {"train.learning_rate": best} | {f"adapter.{k}": v for k, v in settings.items()}
+    return Found(
+        state=piece.state,
+        values=values,
+        choices=choices,
+        best_step=bench.total_steps,
+        eval_loss=float(scored.raw.mean()),
+        train_loss=float(piece.losses.mean()),
+    )
+
