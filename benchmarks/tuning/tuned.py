@@ -15,10 +15,12 @@ from lorafit.pipeline import Subject
 
 def run(pair: Pair, model: str, data: Any, seed: int, **settings: Any) -> dict[str, Any]:
     """Trains with everything chosen by lorafit; the choices, the cost and the figures."""
+    # U is a plain run as lorafit makes it, evaluations included; the grid's points skip them.
+    common = {name: value for name, value in pair.settings.items() if name != "eval_steps"}
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         done = lorafit.train(
-            model, data, seed=seed, progress=False, **pair.settings, **settings,
+            model, data, seed=seed, progress=False, **common, **settings,
             **{"run.dir": folder},
         )  # fmt: skip
         wall = time.perf_counter() - start
@@ -44,10 +46,14 @@ def run(pair: Pair, model: str, data: Any, seed: int, **settings: Any) -> dict[s
             for name in ("r", "lora_alpha", "learning_rate", "target_modules")
             if name in choices
         }
+    rates, rank = choices.get("learning_rate", {}), choices.get("r", {})
     return {
         "seed": seed,
         **settings,
         **chosen,
+        "reasons": {name: choices[name]["reason"] for name in chosen},
+        "tests": rank.get("evidence", {}).get("tests"),
+        "rates": rates.get("evidence"),
         "cost": choices.get("cost"),
         "wall_s": wall,
     } | figures

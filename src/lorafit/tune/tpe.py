@@ -71,9 +71,7 @@ def _study(bench: Bench, count: int) -> Any:
         from optuna.storages import JournalStorage
         from optuna.storages.journal import JournalFileBackend
     except ImportError as error:
-        raise ConfigError(
-            "strategy tpe needs Optuna: pip install 'lorafit[tpe]'."
-        ) from error
+        raise ConfigError("strategy tpe needs Optuna: pip install 'lorafit[tpe]'.") from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = None
     if bench.run is not None:
