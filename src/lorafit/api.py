@@ -119,6 +119,7 @@ def train(
     problem = pipeline.pose(data, config, model)
     start = None if run is None else run.path / pipeline.START
     subject = pipeline.prepare(problem, config, model, tokenizer, start=start)
+    wish = search.wanted(problem, subject, config, origins)
     if run is None:  # only now: wrong input leaves no folder behind
         run = Run.create(config, config.run.dir, config.run.name, origins)
         pipeline.keep_start(run, subject)
@@ -126,9 +127,9 @@ def train(
         try:
             run.write_choices(made_choices(problem, subject, config, origins))
             run.write_environment(seed=config.seed, data=pipeline.fingerprint(problem))
-            if measured := search.wanted(subject, config, origins):
+            if wish is not None:
                 found = search.search(
-                    problem, subject, config, origins, measured, run, _progress(progress)
+                    problem, subject, config, origins, wish, run, _progress(progress)
                 )
                 result, config, origins = found.result, found.config, found.origins
                 choices = made_choices(problem, subject, config, origins) | found.choices
