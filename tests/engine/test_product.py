@@ -100,7 +100,7 @@ def test_a_wrong_call_is_refused(implementation):
     weight, bias, x = parts(5, 8, 9, with_bias=False)
     packed = PanelWeight(implementation, weight, bias)
     for wrong in (x.float(), x[:, :6], x.t(), x[None]):
-        with pytest.raises(ValueError, match="x (has|is)"):
+        with pytest.raises(ValueError, match=r"x (has|is)"):
             packed(wrong)
     with pytest.raises(ValueError, match="even"):
         PanelWeight(implementation, weight[:, :7], bias)

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow.compute as pc
 import torch
 from datasets import Dataset
+from scipy import stats
 
 from lorafit.data.batches import evaluation_order
 from lorafit.data.values import column_table
@@ -119,8 +120,6 @@ def intervals(
 
 def wilson(successes: int, count: int, confidence: float) -> tuple[float, float]:
     """Returns Wilson's score interval of a proportion."""
-    from scipy import stats  # here: 25 MB that training has no use for
-
     found: Any = stats.binomtest(successes, count).proportion_ci(confidence, method="wilson")
     return float(found.low), float(found.high)
 
@@ -129,8 +128,6 @@ def mean_interval(values: np.ndarray, confidence: float) -> tuple[float, float, 
     """Returns mean, low and high of Student's t interval; one value has no spread."""
     values = values.astype(np.float64)
     mean = float(values.mean())
-    from scipy import stats  # here: 25 MB that training has no use for
-
     spread = float(stats.sem(values)) if len(values) > 1 else 0.0
     if spread == 0.0:
         return mean, mean, mean
