@@ -73,11 +73,13 @@ def show_choices(choices: Mapping[str, Any]) -> None:
 
 
 def prediction_line(text: str, prediction: Mapping[str, Any]) -> str:
-    """One line for one prediction: label, probability, text, separated by tabs.
+    """One line for one prediction: the answer, its probability, the text, separated by tabs.
 
-    Tabs and line breaks of the text become spaces, so that the columns hold.
+    The answer is the first value of what the task says. Tabs and line breaks become spaces, so
+    that the columns hold.
     """
-    cells = [str(prediction["label"])]
+    answer = next(iter(prediction.values()))
+    cells = [" ".join((_value(answer) or "(none)").split())]
     probability = prediction.get("probability")
     if probability is not None:
         cells.append(f"{probability:.3f}")

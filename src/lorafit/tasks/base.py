@@ -74,6 +74,12 @@ class Task(ABC):
 
     stratified: ClassVar[bool] = False
     """Whether splits that are set aside keep the share of each label."""
+    reading: ClassVar[Sequence[str]] = (
+        "with torch.no_grad():",
+        "    print(model(**inputs).logits)",
+    )
+    """Code for the model card: from ``model`` and ``inputs`` to an answer; ``id2label`` exists
+    where `model_kwargs` has it."""
     needs: ClassVar[str]
     """The columns, and the model, that the task is for, in a few words for messages."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -44,6 +45,10 @@ class Regression(TextTask):
     metric: ClassVar[str] = "spearman"
     greater_is_better: ClassVar[bool] = True
     loss_name: ClassVar[str] = "mse"
+    reading: ClassVar[Sequence[str]] = (
+        "with torch.no_grad():",
+        "    print(model(**inputs).logits[0].item())",
+    )
     needs: ClassVar[str] = "a text column (or two) and a column of numbers with fractions"
 
     label: str

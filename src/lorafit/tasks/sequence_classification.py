@@ -47,6 +47,11 @@ class SequenceClassification(TextTask):
     metric: ClassVar[str] = "accuracy"
     greater_is_better: ClassVar[bool] = True
     stratified: ClassVar[bool] = True
+    reading: ClassVar[Sequence[str]] = (
+        "with torch.no_grad():",
+        "    probabilities = model(**inputs).logits.softmax(dim=-1)[0]",
+        "print({id2label[i]: round(p, 3) for i, p in enumerate(probabilities.tolist())})",
+    )
     needs: ClassVar[str] = "a text column (or two) and a column of classes"
 
     label: str
