@@ -282,6 +282,7 @@ def evaluation(base: Scores, tuned: Scores, task: Task, config: Config) -> dict[
         "base": intervals(base, task, level, seed),
         "tuned": intervals(tuned, task, level, seed),
         "paired": paired(base, tuned, task, level, seed),
+        "tables": task.tables(tuned.logits, tuned.labels),
     }
 
 

@@ -19,6 +19,7 @@ from datasets import Dataset, DatasetDict
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lorafit.config import DataConfig
+from lorafit.tasks.tables import Table
 
 Metric = Callable[[np.ndarray, np.ndarray], float]
 """Logits ``(n, ...)`` and labels ``(n, ...)`` to one number."""
@@ -142,6 +143,10 @@ class Task(ABC):
     @abstractmethod
     def decode(self, logits: np.ndarray) -> list[dict[str, Any]]:
         """What `lorafit predict` says of each example: label, probability, ..."""
+
+    def tables(self, logits: np.ndarray, labels: np.ndarray) -> list[Table]:
+        """What is shown beside the metrics: one row a class, a confusion matrix, ..."""
+        return []
 
     def check(  # noqa: B027  (optional: most tasks accept every model)
         self, model: PreTrainedModel

@@ -21,6 +21,7 @@ from lorafit.errors import DataError
 from lorafit.tasks import tasks
 from lorafit.tasks.base import Fit, Metric, ModelKind
 from lorafit.tasks.labels import UNKNOWN, label_sets, listed, read_label_names
+from lorafit.tasks.tables import Table, per_class
 from lorafit.tasks.texts import TextTask
 
 log = logging.getLogger(__name__)
@@ -169,6 +170,10 @@ class MultiLabelClassification(TextTask):
             }
             for row in values
         ]
+
+    def tables(self, logits: np.ndarray, labels: np.ndarray) -> list[Table]:
+        """Each label."""
+        return [per_class(labels, _predicted(logits).astype(int), self.label_names)]
 
     def to_dict(self) -> dict[str, Any]:
         """Everything needed to rebuild the task, as JSON values."""

@@ -27,6 +27,7 @@ from lorafit.tasks.labels import (
     read_label_names,
     refuse_fractions,
 )
+from lorafit.tasks.tables import Table, confusion, confusions, per_class
 from lorafit.tasks.texts import TextTask
 
 log = logging.getLogger(__name__)
@@ -168,6 +169,13 @@ class SequenceClassification(TextTask):
             }
             for row in probabilities
         ]
+
+    def tables(self, logits: np.ndarray, labels: np.ndarray) -> list[Table]:
+        """Each class, the confusion matrix, and of a large one the most frequent mistakes."""
+        predicted, names = logits.argmax(axis=-1), self.label_names
+        found = [per_class(labels, predicted, names), confusion(labels, predicted, names)]
+        mistakes = confusions(labels, predicted, names)
+        return found + ([mistakes] if len(names) > 2 and mistakes["rows"] else [])
 
     def to_dict(self) -> dict[str, Any]:
         """Everything needed to rebuild the task, as JSON values."""
