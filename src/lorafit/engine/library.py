@@ -14,6 +14,7 @@ from typing import ClassVar
 import torch
 
 from lorafit.engine.native.build import library_path
+from lorafit.hardware import bf16_flags
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +66,7 @@ class Library:
     """The kernels of one instruction set.
 
     Attributes:
-        name: ``avx512``, ``avx2`` or ``base`` (SSE2 or NEON).
+        name: ``avx512bf16``, ``avx512``, ``avx2`` or ``base`` (SSE2 or NEON).
         calls: The C functions by name; `lorafit.engine.kernels` checks their arguments.
         shares_threads: Whether torch's thread pool was found; else one thread is used.
     """
@@ -123,6 +124,8 @@ def candidates() -> list[str]:
     """Instruction sets this CPU can run, best first."""
     capability = torch.backends.cpu.get_cpu_capability()
     names = {"AVX512": ["avx512", "avx2"], "AVX2": ["avx2"]}.get(capability, [])
+    if capability == "AVX512" and "avx512_bf16" in bf16_flags():
+        names.insert(0, "avx512bf16")
     return [*names, "base"]
 
 
