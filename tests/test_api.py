@@ -241,7 +241,12 @@ def test_a_run_killed_at_any_moment_resumes_to_the_same_weights(base: Path, tmp_
     for name, rows in tiny_text.splits(24).items():
         rows.to_csv(csv / f"{name}.csv", index=False)
     common = settings(
-        tmp_path, num_train_epochs=8, eval_steps=3, lora_dropout=0.2, early_stopping_patience=None
+        tmp_path,
+        num_train_epochs=8,
+        eval_steps=3,
+        lora_dropout=0.2,
+        early_stopping_patience=None,
+        strategy="none",
     )
     whole = lorafit.train(base, csv, **common, **{"run.name": "whole"})
     script = textwrap.dedent(

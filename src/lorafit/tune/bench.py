@@ -122,10 +122,12 @@ class Bench:
         self.subject = subject
         self.config = config
         self.open = open
-        self.budget = budget
         self.run = run
         self.progress = progress
         self.journal = Journal(run)
+        # A budget in minutes was measured: a resumed search keeps the number it began with.
+        noted = self.journal.once("budget", lambda: Entry("budget", {"runs": budget}))
+        self.budget = float(noted.facts["runs"])
         self.train_set = subject.encoded["train"]
         self.selection = subject.encoded["validation"]
         self.plan = StepPlan(self.train_set, config)
@@ -377,9 +379,7 @@ class Bench:
         )
 
     def _reshape(self, shape: Shape) -> None:
-        """Puts a fresh adapter of this shape on the model, unless it has one."""
-        if shape == self._shape:
-            return
+        """Puts a fresh adapter of this shape on the model."""
         values = self._fresh.model_dump() | dict(shape.settings)
         own: MethodConfig = type(self._fresh)(**values)
         self.adapters.delete("default")
@@ -387,7 +387,8 @@ class Bench:
         self._shape = shape
 
     def _load(self, state: State) -> RowAdamW:
-        self._reshape(state.shape)
+        if state.shape != self._shape:
+            self._reshape(state.shape)
         optimizer = self._optimizer()
         put_back(state, self.trainable(), optimizer)
         restore_generators(dict(state.generators), state.of_kind("generator"))

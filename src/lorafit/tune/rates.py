@@ -115,15 +115,15 @@ def choose(bench: Bench, start: State) -> Rate:
     survivor = min(last, key=lambda rate: last[rate])
     done = finalists[survivor] if survivor in last and not finalists[survivor].diverged else None
     reached = long if done is not None else short
-    best = _between(last, survivor, scores, bottom)
-    value = best * (reached / bench.total_steps) ** HORIZON
+    flat = _flat(tried, short // 2) and _flat(finalists, (long - short) // 2)
+    best = centre if flat else _between(last, survivor, scores, bottom)
+    value = prior if flat else best * (reached / bench.total_steps) ** HORIZON
     pieces = [tried[survivor], *([done] if done is not None else [])]
     state = pieces[-1].state
     assert state is not None
     for rate, piece in (*tried.items(), *finalists.items()):
         if piece not in pieces:
             bench.journal.forget(piece.entry)
-    flat = _flat(tried, short)
     evidence = {
         "tried": [
             {
@@ -144,7 +144,7 @@ def choose(bench: Bench, start: State) -> Rate:
     if flat:
         reason = (
             f"training is insensitive to it: {len(scores)} rates from {min(scores):.1g} to "
-            f"{max(scores):.1g} cannot be told apart after {short} steps"
+            f"{max(scores):.1g} cannot be told apart after {long} steps; the usual {prior:g} is taken"
         )
     else:
         reason = (
@@ -181,11 +181,10 @@ def _between(
     return math.exp(min(max(best, centre - reach), centre + reach))
 
 
-def _flat(tried: dict[float, Trained], steps: int) -> bool:
-    """Whether no two rates can be told apart: then none of them is a choice."""
-    half = steps // 2
-    runs = [piece.losses[half:] for piece in tried.values() if not piece.diverged]
-    if len(runs) < 3 or len(runs[0]) < 4:
+def _flat(tried: dict[float, Trained], first: int) -> bool:
+    """Whether no two rates can be told apart from a step on: then none of them is a choice."""
+    runs = [piece.losses[first:] for piece in tried.values() if not piece.diverged]
+    if len(runs) < 2 or len(runs) < len(tried) or len(runs[0]) < 4:
         return False
     best = min(runs, key=lambda losses: float(losses.mean()))
     return all(not gain(losses, best).certain for losses in runs if losses is not best)

@@ -45,6 +45,8 @@ METERED_BATCHES = 4
 SCALE_EXAMPLES = 512
 RETRIES = 3
 """How often the trunk goes back and halves the rate when it diverges."""
+LEARNED, LOST = 0.9, 0.97
+"""Shares of the first steps' loss: once below the one and then above the other is a collapse."""
 FEWEST_STEPS = 300
 """Below this branches are too short to tell anything; whole runs are compared instead."""
 
@@ -72,6 +74,14 @@ class Trunk:
             return False
         self.best = (state, step, scored)
         return True
+
+    def collapses(self, piece: Trained) -> bool:
+        """Whether a piece loses what was learned: finite, but back at the loss of the start."""
+        if not self.pieces:
+            return False
+        start = float(self.pieces[0].losses[:3].mean())
+        learned = min(float(p.losses.mean()) for p in self.pieces)
+        return learned < LEARNED * start and float(piece.losses.mean()) > LOST * start
 
     @property
     def train_loss(self) -> float:
@@ -157,15 +167,19 @@ def _advance(bench: Bench, trunk: Trunk, until: int, decay_from: int | None = No
                 learning_rate=rate(trunk.state.step),
                 r=trunk.state.shape.settings.get("r"),
             )
-            if not piece.diverged:
+            if not piece.diverged and not trunk.collapses(piece):
                 break
             trunk.rate /= 2
-            bench.say(f"the trunk diverged at step {trunk.state.step}: on at half the rate")
-        if piece.state is None:
+            bench.say(
+                f"training diverges after step {trunk.state.step}: repeated at half the rate, "
+                f"{trunk.rate:.2g}"
+            )
+        else:
             raise TrainingError(
                 f"training diverges even at learning rate {trunk.rate:.2g}. Set a lower one "
                 "with --learning-rate, or train.bf16=false."
             )
+        assert piece.state is not None
         trunk.state = piece.state
         trunk.pieces.append(piece)
         if before is not None:

@@ -56,8 +56,6 @@ class Searched:
 
 def open_settings(config: Config, origins: Mapping[str, str]) -> frozenset[str]:
     """The settings to be measured: those that nobody set and the method has."""
-    if config.tune.strategy == "none":
-        return frozenset()
     own = config.adapter.settings
     found = {
         key
@@ -78,14 +76,31 @@ def open_settings(config: Config, origins: Mapping[str, str]) -> frozenset[str]:
     return frozenset(found - {"adapter.r"} if fixed_rank else found)
 
 
-def wanted(subject: Subject, config: Config, origins: Mapping[str, str]) -> frozenset[str]:
-    """The settings to be measured in this run; empty, with the reason said: none.
+@dataclass(frozen=True)
+class Wanted:
+    """What a run is to measure.
+
+    Attributes:
+        names: Keys of the settings.
+        budget: Most that choosing and training may cost, in plain runs.
+    """
+
+    names: frozenset[str]
+    budget: float
+
+
+def wanted(
+    problem: Problem, subject: Subject, config: Config, origins: Mapping[str, str]
+) -> Wanted | None:
+    """What is to be measured in this run; ``None``, with the reason said: nothing.
 
     Raises:
-        ConfigError: There is no such strategy.
+        ConfigError: There is no such strategy, or the budget is no budget.
     """
-    if config.tune.strategy != "none":
-        strategies[config.tune.strategy]
+    if config.tune.strategy == "none":
+        return None
+    strategies[config.tune.strategy]
+    budget = budget_runs(config, problem, subject)
     names = open_settings(config, origins)
     steps = StepPlan(subject.encoded["train"], config).total_steps
     why = ""
@@ -93,11 +108,13 @@ def wanted(subject: Subject, config: Config, origins: Mapping[str, str]) -> froz
         why = f"{steps} steps are too few to measure anything"
     elif Workers().size > 1:
         why = "several processes train together, which the search does not do yet"
-    if not (names and why):
-        return names
-    fields = ", ".join(sorted(key.rpartition(".")[2] for key in names))
-    log.info("%s: %s: the defaults are taken", fields, why)
-    return frozenset()
+    if not names:
+        return None
+    if why:
+        fields = ", ".join(sorted(key.rpartition(".")[2] for key in names))
+        log.info("%s: %s: the defaults are taken", fields, why)
+        return None
+    return Wanted(names, budget)
 
 
 def budget_runs(config: Config, problem: Problem, subject: Subject) -> float:
@@ -140,7 +157,7 @@ def search(
     subject: Subject,
     config: Config,
     origins: Mapping[str, str],
-    names: frozenset[str],
+    wish: Wanted,
     run: Run | None,
     progress: Progress,
 ) -> Searched:
@@ -151,7 +168,7 @@ def search(
         subject: The model with a fresh adapter.
         config: The settings; what is open has its starting value.
         origins: Of the settings.
-        names: What is open, from `wanted`.
+        wish: What is open, from `wanted`.
         run: Where everything is noted.
         progress: What to show.
 
@@ -164,11 +181,10 @@ def search(
         KeyboardInterrupt: After Ctrl-C; the message says how to go on.
     """
     strategy = strategies[config.tune.strategy]()
-    budget = budget_runs(config, problem, subject)
     reset_peak()
     if run is not None:
         run.set_status("training")
-    bench = Bench(problem, subject, config, names, budget, run, progress)
+    bench = Bench(problem, subject, config, wish.names, wish.budget, run, progress)
     progress.start(0, bench.total_steps)
     try:
         with bench.interruptible():
@@ -189,7 +205,7 @@ def search(
         time_s=ledger.total.time_s,
         stopped=found.stopped,
     )
-    values = {key: found.values[key] for key in names if key in found.values}
+    values = {key: found.values[key] for key in wish.names if key in found.values}
     measured = {key: MEASURED for key in values}
     adapter = dict(config.adapter.settings)
     train = config.train
@@ -205,6 +221,6 @@ def search(
             "adapter": AdapterConfig(method=config.adapter.method, **adapter),
         }
     )
-    extra = {"cost": ledger.to_dict() | {"budget": budget}, **found.extra}
+    extra = {"cost": ledger.to_dict() | {"budget": bench.budget}, **found.extra}
     bench.journal.close()
     return Searched(result, chosen, dict(origins) | measured, found.choices, extra)
