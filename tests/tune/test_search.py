@@ -231,9 +231,7 @@ def test_the_search_cannot_see_the_test_split(
     assert run.eval["n"] == len(data["test"])
 
 
-def test_shuffled_labels_lead_to_the_smallest_rank_and_no_claim(
-    base: Path, tmp_path: Path
-) -> None:
+def test_shuffled_labels_lead_to_the_smallest_rank_and_no_claim(base: Path, tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     splits = {
         name: Dataset.from_dict(

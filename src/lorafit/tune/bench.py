@@ -200,6 +200,28 @@ class Bench:
 
         return self._state(self.journal.once("start", work))
 
+    def fresh(self, name: str, **settings: Any) -> State:
+        """A fresh adapter with other settings, before any step; seeded as the first one was.
+
+        Args:
+            name: Of the piece of work, unique.
+            **settings: ``r``, ``target_modules``; ``lora_alpha`` goes with r, so that the
+                scaling stays, unless the user has set it.
+        """
+        r = settings.get("r")
+        if r is not None and "adapter.lora_alpha" in self.open:
+            alpha, size = self.shape.settings["lora_alpha"], self.size(self.shape.settings["r"])
+            alpha = alpha * self.size(r) / size
+            settings["lora_alpha"] = int(alpha) if float(alpha).is_integer() else alpha
+        shape = self.shape.with_(**settings)
+
+        def work() -> Entry:
+            seed_everything(self.config.seed, self.config.deterministic)
+            self._reshape(shape)
+            return Entry(name, {}, kept=self._capture(0, shape, self._optimizer()))
+
+        return self._state(self.journal.once(name, work))
+
     def train(
         self,
         name: str,
@@ -253,7 +275,7 @@ class Bench:
             name: Of the piece of work, unique.
             phase: What the cost is booked on.
             state: What to score.
-            share: Of the selection set's first examples.
+            share: Of the selection set's examples, evenly spread.
         """
 
         def work() -> Entry:
@@ -446,7 +468,7 @@ class Bench:
         began = time.perf_counter()
         rows = self.selection
         if share < 1.0:
-            rows = rows.select(range(max(2, round(share * len(rows)))))
+            rows = rows.select(spread(len(rows), share))
         try:
             found = score(
                 self.subject.engine, self.task, rows, self.config.train.per_device_eval_batch_size
@@ -557,6 +579,13 @@ def _line(step: Step, outcome: Outcome, window: Tally) -> dict[str, Any]:
         "tokens_per_s": window.tokens_per_s,
         "peak_memory_bytes": peak_memory_bytes(),
     }
+
+
+def spread(count: int, share: float) -> list[int]:
+    """Evenly spread indices: the first ones could be of one label, for files are often sorted."""
+    wanted = max(2, round(share * count))
+    indices: list[int] = np.linspace(0, count - 1, wanted).astype(int).tolist()
+    return indices
 
 
 def block_parameters(model: torch.nn.Module) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ class Entry:
         name: Unique in the search.
         facts: JSON values: what came out, what it cost.
         arrays: Numbers per example or step.
-        kept: The state it ended in, while it is kept.
+        kept: The state it ended in, without tensors once it was let go of.
     """
 
     name: str
@@ -79,8 +79,12 @@ class Journal:
         return entry
 
     def forget(self, entry: Entry) -> None:
-        """Lets go of a state that nothing starts from any more; the facts stay."""
-        entry.kept = None
+        """Lets go of the tensors of a state that nothing starts from any more.
+
+        The rest of it stays, so that a search that runs again takes the same way.
+        """
+        if entry.kept is not None:
+            entry.kept = replace(entry.kept, tensors={})
         if self._run is not None:
             self._path(entry.name, "state.safetensors").unlink(missing_ok=True)
 
@@ -123,9 +127,10 @@ class Journal:
         try:
             entry = Entry(name, values["facts"], load_file(self._path(name, "arrays.safetensors")))
             state, path = values["state"], self._path(name, "state.safetensors")
-            if state is not None and path.is_file():
+            if state is not None:
                 shape = Shape(state["settings"])
-                entry.kept = State(state["step"], shape, load_file(path), state["generators"])
+                tensors = load_file(path) if path.is_file() else {}  # let go of
+                entry.kept = State(state["step"], shape, tensors, state["generators"])
         except (OSError, KeyError, TypeError, SafetensorError) as error:
             raise RunError(
                 f'"{self._path(name, "json")}" is damaged: {error}. Delete the folder '

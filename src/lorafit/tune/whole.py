@@ -143,8 +143,7 @@ def drop_losers(bench: Bench, outcomes: Sequence[Outcome]) -> None:
     for outcome in outcomes:
         if outcome is not best:
             for piece in outcome.pieces:
-                if piece.entry.kept is not None:
-                    bench.journal.forget(piece.entry)
+                bench.journal.forget(piece.entry)
 
 
 def found(bench: Bench, outcomes: Sequence[Outcome], how: str) -> Found:
