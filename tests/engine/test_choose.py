@@ -64,7 +64,7 @@ def test_other_device_gets_the_eager_engine():
     assert "meta" in engine.reason
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen2"])
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_llama_like_models_get_the_fast_engine(family, dtype):
     for made in (tiny.classifier(family), tiny.language_model(family)):

@@ -23,11 +23,15 @@ Q, K, V, O, GATE, UP, DOWN = (  # noqa: E741
 SUBSETS = {"qv": [Q, V], "k": [K], "o": [O], "gate": [GATE], "up": [UP], "down": [DOWN]}
 SUBSETS["all"] = [Q, K, V, O, GATE, UP, DOWN]
 LENGTHS = [5, 2, 27, 33, 11]
-CONFIGS = {"llama": hf.LlamaConfig, "mistral": hf.MistralConfig, "qwen2": hf.Qwen2Config}
+CONFIGS = {
+    **{"llama": hf.LlamaConfig, "mistral": hf.MistralConfig},
+    **{"qwen2": hf.Qwen2Config, "qwen3": hf.Qwen3Config},
+}
 
 
 def config(family: str, **kwargs: Any) -> Any:
-    extra = {"sliding_window": None} if family == "mistral" else {}
+    # Qwen3's heads are wider than its hidden size has room for.
+    extra = {"mistral": {"sliding_window": None}, "qwen3": {"head_dim": 10}}.get(family, {})
     return CONFIGS[family](
         **{"vocab_size": 101, "hidden_size": 36, "num_attention_heads": 6},
         **{"num_key_value_heads": 2, "num_hidden_layers": 3, "intermediate_size": 52},

@@ -18,7 +18,7 @@ from lorafit.hardware import bf16_flags
 
 log = logging.getLogger(__name__)
 
-ABI = 3
+ABI = 4
 
 
 class AttentionCall(ctypes.Structure):
@@ -56,6 +56,7 @@ SIGNATURES = {
     "lorafit_softmax_loss": [c_int, c_long, c_long, _P, _P, _P],
     "lorafit_rms_forward": [c_int, c_long, c_long, _P, _P, _P, c_float, _P, _P, _P],
     "lorafit_rms_backward": [c_int, c_long, c_long, _P, _P, _P, _P, _P, _P],
+    "lorafit_head_norm": [c_int, c_long, c_long, c_long, _P, c_long, _P, c_float, _P],
     "lorafit_rotary": [c_int, c_long, c_long, c_long, _P, c_long, _P, _P, c_float],
     "lorafit_swiglu": [c_int, c_int, c_long, c_long, _P, _P, _P],
 }
