@@ -5,6 +5,7 @@
 #include "lora.cpp"
 #include "loss.cpp"
 #include "norm.cpp"
+#include "product.cpp"
 
 // Raised whenever a signature changes; library.py refuses any other.
 LORAFIT_API int lorafit_abi() { return 4; }
