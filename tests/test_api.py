@@ -309,8 +309,8 @@ def test_wrong_input_is_one_clear_error_and_leaves_no_adapter(
         ({"text": ["a", "b", "c"], "label": [1, 1, 1]}, "one class"),
         ({"text": [], "label": []}, "0 rows"),
         ({"text": ["", "", ""], "label": [0, 1, 0]}, "text"),
-        ({"text": ["a", "b", "c"], "label": [0.5, 1.25, 2.0]}, "regression"),
-        ({"text": ["a", "b", "c"]}, "label"),
+        ({"text": ["a", "b", "c"], "label": [0.5, 0.5, 0.5]}, "one number only"),
+        ({"text": ["a", "b", "c"]}, "no task fits.*text \\(text\\).*bert.*classification needs"),
     ],
 )
 def test_data_that_cannot_be_learned_from_is_refused(

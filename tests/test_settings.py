@@ -162,7 +162,7 @@ def test_what_is_typed_is_text_where_text_is_wanted(text: str) -> None:
             "adapter.target_modules=5",
             "adapter.target_modules is 5 (flag --set), but it should be a list or a text.",
         ),
-        ("data.label=[a]", "data.label is ['a'] (flag --set), but it should be a text."),
+        ("data.where=[a]", "data.where is ['a'] (flag --set), but it should be a text."),
     ],
 )
 def test_a_wrong_value_is_one_line(text: str, message: str) -> None:

@@ -110,7 +110,7 @@ def train(
         run, model, data = _resumed(resume, model, data)
         config, origins = run.config, run.origins
     check_trackers(config.train.report_to)
-    problem = pipeline.pose(data, config)
+    problem = pipeline.pose(data, config, model)
     start = None if run is None else run.path / pipeline.START
     subject = pipeline.prepare(problem, config, model, tokenizer, start=start)
     if run is None:  # only now: wrong input leaves no folder behind
@@ -255,7 +255,7 @@ def preview(
         DataError: The data cannot be read, or not be trained on.
     """
     config, _ = _settings(model, data, config, None, settings)
-    problem = pipeline.pose(data, config)
+    problem = pipeline.pose(data, config, model)
     task = problem.task
     loaded = pipeline.load_base(model, tokenizer, config.model, task, config.seed)
     return describe_data(
@@ -265,7 +265,7 @@ def preview(
         loaded.tokenizer,
         loading.max_length(config.data.max_length, loaded.tokenizer, loaded.model),
         columns=Columns(
-            task.text, task.label, **{f"{k}_reason": v for k, v in task.reasons.items()}
+            task.text, task.label, task.reasons.get("text", ""), task.reasons.get("label", "")
         ),
         seed=config.seed,
     )
@@ -285,7 +285,7 @@ def plan(
         LorafitError: Whatever `train` would refuse before its first step.
     """
     data = config.data.path if data is None else data
-    problem = pipeline.pose(data, config)
+    problem = pipeline.pose(data, config, model)
     subject = pipeline.prepare(problem, config, model, tokenizer)
     return planning.estimate(problem, subject, config, dict(origins or {}))
 

@@ -33,8 +33,8 @@ def made_choices(
     values: dict[str, Any] = {"train.learning_rate": config.train.learning_rate}
     values |= {f"adapter.{name}": value for name, value in settings.items()}
     task = problem.task
-    columns = {"text": list(task.text), "label": task.label}
-    choices = {name: Choice(columns[name], reason) for name, reason in task.reasons.items()}
+    found = {"task": task.name, "text": list(task.text), "label": task.label}
+    choices = {name: Choice(found[name], reason) for name, reason in task.reasons.items()}
     sites = subject.adapters.sites["default"]
     for key, reason in REASONS.items():
         if key not in values or (key != "train.learning_rate" and config.adapter.method != "lora"):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 PositiveInt = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -44,8 +44,15 @@ class DataConfig(Stage):
     revision: str | None = None
     text: list[str] | None = None
     """Text column, or two for text pairs; ``None``: guessed, and said."""
-    label: str | None = None
-    """Label column; ``None``: guessed, and said."""
+    label: str | list[str] | None = None
+    """Label column, or several of 0 and 1 (one for each label); ``None``: guessed, and said."""
+
+    @field_validator("label")
+    @classmethod
+    def _one_label(cls, label: str | list[str] | None) -> str | list[str] | None:
+        """A list of one column is that column."""
+        return label[0] if isinstance(label, list) and len(label) == 1 else label
+
     where: str | None = None
     """Keep only rows for which this is true, e.g. ``category != 'plot'``."""
     max_length: PositiveInt | None = None
@@ -123,7 +130,7 @@ class Config(Stage):
     """Everything one run needs."""
 
     task: str | None = None
-    """Task name; ``None``: sequence classification."""
+    """Task name; ``None``: guessed from the columns and the model, and said."""
     seed: Annotated[int, Field(ge=0)] = 0
     deterministic: bool = False
     """Ask torch for bit-reproducible kernels."""

@@ -40,11 +40,13 @@ from lorafit.hardware import fast_bf16
 from lorafit.methods import method_of, methods
 from lorafit.methods.base import MethodConfig
 from lorafit.model import load
+from lorafit.model.kind import kind_of_model
 from lorafit.model.load import LoadedModel
 from lorafit.report.html import write_report
 from lorafit.run import Run
 from lorafit.tasks import tasks
 from lorafit.tasks.base import Task
+from lorafit.tasks.guess import guess_task
 from lorafit.training.loop import FitResult
 from lorafit.training.seed import seed_everything
 
@@ -92,15 +94,31 @@ class Subject:
         return self.loaded.tokenizer
 
 
-def pose(data: Any, config: Config) -> Problem:
-    """Reads the data, chooses columns and task, and carves missing splits off.
+def pose(data: Any, config: Config, model: Any = None) -> Problem:
+    """Reads the data, chooses task and columns, and carves missing splits off.
+
+    Args:
+        data: What `lorafit.data.source.load_splits` takes.
+        config: The task is guessed if it names none.
+        model: A live model; ``None``: the one ``config.model`` names, of which only the
+            config is read, and only for the guess.
 
     Raises:
         DataError: The data cannot be read, or not be trained on.
+        ModelError: There is no such model.
     """
     splits = load_splits(data, config.data)
-    task = tasks[config.task or "sequence_classification"].from_data(splits, config.data)
-    return Problem(task, carve(splits, task.label, config.data, config.seed, text=task.text))
+    if config.task is None:
+        kind = kind_of_model(model if isinstance(model, PreTrainedModel) else config.model)
+        found, why = guess_task(splits, config.data, kind)
+    else:
+        found, why = tasks[config.task], "as asked"
+    task = found.from_data(splits, config.data)
+    task.reasons = {"task": why, **task.reasons}
+    carved = carve(
+        splits, task.label, config.data, config.seed, text=task.text, stratify=task.stratified
+    )
+    return Problem(task, carved)
 
 
 def load_base(
@@ -401,7 +419,8 @@ def test_rows(data: Any, config: Config, task: Task) -> Dataset:
         DataError: The data cannot be read or lacks the task's columns.
     """
     if data is None:
-        return pose(config.data.path, config).splits["test"]
+        known = config.model_copy(update={"task": task.name})
+        return pose(config.data.path, known).splits["test"]
     splits = load_splits(data, config.data)
     return splits["test"] if "test" in splits else next(iter(splits.values()))
 

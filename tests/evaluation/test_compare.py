@@ -19,7 +19,7 @@ def better(scores, by=1.0, seed=9, noise=0.5):
 def test_a_better_model_is_better_in_every_metric():
     base = random_scores()
     found = paired(base, better(base), TASK)
-    assert list(found) == ["accuracy", "macro_f1", "nll"]
+    assert list(found) == ["accuracy", "macro_f1", "mcc", "nll"]
     assert found["accuracy"]["low"] > 0
     assert found["macro_f1"]["low"] > 0
     assert found["nll"]["high"] < 0
@@ -40,12 +40,12 @@ def test_differences_are_those_of_the_metrics():
 def test_a_model_compared_with_itself_does_not_differ():
     base = random_scores()
     found = paired(base, base, TASK)
-    for name in ("accuracy", "macro_f1", "nll"):
+    for name in ("accuracy", "macro_f1", "mcc", "nll"):
         assert (found[name]["difference"], found[name]["low"], found[name]["high"]) == (0, 0, 0)
     assert found["accuracy"]["p_value"] == 1.0
 
 
-@pytest.mark.parametrize("name", ["accuracy", "macro_f1"])
+@pytest.mark.parametrize("name", ["accuracy", "macro_f1", "mcc"])
 def test_intervals_agree_with_scipys_paired_bootstrap(name):
     base = random_scores()
     tuned = better(base, by=0.3)

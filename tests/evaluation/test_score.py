@@ -67,7 +67,7 @@ def test_logits_that_are_not_finite_are_an_error(scored):
 def test_values_are_the_metrics_of_the_task():
     scores = random_scores()
     found = intervals(scores, TASK)
-    assert list(found) == ["accuracy", "macro_f1", "nll"]
+    assert list(found) == ["accuracy", "macro_f1", "mcc", "nll"]
     for name, metric in TASK.metrics.items():
         assert found[name]["value"] == metric(scores.logits, scores.labels)
     assert found["nll"]["value"] == pytest.approx(scores.losses.mean(), rel=1e-5)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
-from sklearn.metrics import accuracy_score, f1_score
+from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
 from lorafit.config import DataConfig
 from lorafit.errors import ConfigError, DataError, ModelError
@@ -89,7 +89,7 @@ def test_one_class_only_is_refused():
 
 @pytest.mark.parametrize("asked", [None, "label"])
 def test_fractions_are_refused_with_a_word_on_regression(asked):
-    with pytest.raises(DataError, match=r"2\.5.*regression\) is not supported yet"):
+    with pytest.raises(DataError, match=r"2\.5.*set --task regression"):
         names_of(data([1.0, 2.5, 3.0]), label=asked)
     with pytest.raises(DataError, match="the test split holds fractions"):
         names_of(data([1.0, 2.0, 1.0], test=[1.5]), label=asked)
@@ -117,6 +117,7 @@ def test_labels_are_in_the_arguments_of_the_model(task):
         "num_labels": 2,
         "id2label": {0: "neg", 1: "pos"},
         "label2id": {"neg": 0, "pos": 1},
+        "problem_type": "single_label_classification",
     }
 
 
@@ -249,9 +250,10 @@ def test_metrics_agree_with_scikit_learn(task):
     random = np.random.default_rng(0)
     logits, labels = random.normal(size=(200, 4)), random.integers(3, size=200)
     predicted = logits.argmax(-1)
-    assert list(task.metrics) == ["accuracy", "macro_f1"]
+    assert list(task.metrics) == ["accuracy", "macro_f1", "mcc"]
     assert task.metrics["accuracy"](logits, labels) == accuracy_score(labels, predicted)
     assert task.metrics["macro_f1"](logits, labels) == f1_score(labels, predicted, average="macro")
+    assert task.metrics["mcc"](logits, labels) == matthews_corrcoef(labels, predicted)
 
 
 def test_decoding_names_the_label_and_its_probability(task):

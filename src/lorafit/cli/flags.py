@@ -88,10 +88,10 @@ METHODS = (
 
 FLAGS = (
     Flag("data.text", list[str], "Text column; twice for pairs. Guessed if left out.", "Data"),
-    Flag("data.label", str, "Label column. Guessed if left out.", "Data"),
+    Flag("data.label", list[str], "Label column; several of 0 and 1 if repeated.", "Data"),
     Flag("data.where", str, "Keep rows for which this holds: \"category != 'plot'\".", "Data"),
     Flag("data.max_length", int, "Longest input in tokens; longer ones are cut.", "Data"),
-    Flag("task", str, "Task. Sequence classification if left out.", "Data"),
+    Flag("task", str, "Task. Guessed from columns and model if left out.", "Data"),
     Flag("adapter.method", str, METHODS, "Adapter"),
     Flag("adapter.r", int, "Rank.", "Adapter"),
     Flag("adapter.lora_alpha", _number, "The update is scaled by lora_alpha / r.", "Adapter"),

@@ -36,17 +36,19 @@ def carve(
     seed: int,
     *,
     text: Sequence[str] | None = None,
+    stratify: bool = True,
 ) -> DatasetDict:
     """Returns train, validation and test splits without common rows.
 
     Args:
         splits: At least ``train``. Other names than train, validation, test are ignored.
-        label: Column to stratify by; ``None``: the rows are drawn without regard to it.
+        label: The label column, without which a row is dropped; ``None``: there is none.
         config: ``validation_fraction``, ``test_fraction`` (of the training rows),
             ``max_train_samples``, ``max_eval_samples``.
         seed: Decides which rows are set aside.
         text: The text columns. With them, rows without text are dropped, copies of a text
             stay together, and copies between the given splits are counted.
+        stratify: Keep the share of each label; without, rows are drawn at random.
 
     Raises:
         DataError: There is no training split, or too few rows to set any aside.
@@ -65,6 +67,8 @@ def carve(
             if rows is not None:
                 result[split] = rows
     missing = [split for split in ("test", "validation") if split not in result]
+    if not stratify:
+        label = None
     if missing:
         result.update(_set_aside(result["train"], missing, label, config, seed, text))
     if text:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset, DatasetDict, Value
 
+from lorafit.config import DataConfig
 from lorafit.data.values import class_name, column_table, column_values, is_missing
 from lorafit.errors import DataError, did_you_mean
 
@@ -71,6 +72,7 @@ def choose_columns(
     label: str | None = None,
     *,
     need_label: bool = True,
+    check: Callable[[Dataset, str], None] | None = None,
 ) -> Columns:
     """Chooses and checks the text and label columns of a classification data set.
 
@@ -79,6 +81,7 @@ def choose_columns(
         text: The text column, or two for pairs; ``None``: guess.
         label: The label column; ``None``: guess.
         need_label: Without, no label column is looked for unless one is asked for.
+        check: Refuses a label column that was asked for; ``None``: it has to hold classes.
 
     Returns:
         The columns and the reason for each; the same is logged.
@@ -93,7 +96,7 @@ def choose_columns(
         None if text is None else _asked_text(rows, [text] if isinstance(text, str) else text)
     )
     if label is not None:
-        _check_label(rows, label)
+        (check or _check_label)(rows, _find(rows, label, "label"))
     if asked_text is not None and label in asked_text:
         raise DataError(f'"{label}" is both the text and the label column.')
     chosen: tuple[tuple[str, ...], str]
@@ -104,7 +107,7 @@ def choose_columns(
         chosen = _guess_text(rows, taken)
     label_reason = ""
     if label is not None:
-        label_reason = f"as asked, {_distinct(rows, label)}"
+        label_reason = "as asked" if check else f"as asked, {_distinct(rows, label)}"
     elif need_label:
         label, label_reason = _guess_label(rows, chosen[0])
     columns = Columns(chosen[0], label, chosen[1], label_reason)
@@ -113,7 +116,7 @@ def choose_columns(
     return columns
 
 
-def _columns_of(rows: Dataset) -> str:
+def described(rows: Dataset) -> str:
     """The columns and what they hold, for messages."""
     return ", ".join(f"{name} ({kind_of(feature)})" for name, feature in rows.features.items())
 
@@ -128,12 +131,29 @@ def kind_of(feature: Any) -> str:
     return "nested" if isinstance(feature, dict) else type(feature).__name__.lower()
 
 
+def check_asked(rows: Dataset, config: DataConfig) -> None:
+    """Refuses columns that were asked for and do not exist.
+
+    Raises:
+        DataError: There is no such column.
+    """
+    for name in config.text or ():
+        _find(rows, name, "text")
+    for name in label_columns(config.label):
+        _find(rows, name, "label")
+
+
+def label_columns(label: str | Sequence[str] | None) -> tuple[str, ...]:
+    """One label column, several, or none, as a tuple."""
+    return () if label is None else (label,) if isinstance(label, str) else tuple(label)
+
+
 def _find(rows: Dataset, name: str, setting: str) -> str:
     """A column that was asked for."""
     if name in rows.features:
         return name
     raise DataError(
-        f'no column "{name}" ({setting}). There are {_columns_of(rows)}.'
+        f'no column "{name}" ({setting}). There are {described(rows)}.'
         + did_you_mean(name, rows.column_names)
     )
 
@@ -145,7 +165,7 @@ def _asked_text(rows: Dataset, names: Sequence[str]) -> tuple[str, ...]:
         kind = kind_of(rows.features[_find(rows, name, "text")])
         if kind != "text":
             raise DataError(
-                f'column "{name}" (text) holds {kind}, not text. There are {_columns_of(rows)}.'
+                f'column "{name}" (text) holds {kind}, not text. There are {described(rows)}.'
             )
     if len(set(names)) < len(names):
         raise DataError(f'text names the column "{names[0]}" twice.')
@@ -173,7 +193,7 @@ def _check_label(rows: Dataset, name: str) -> None:
     if len(set(values)) == len(values) > _MOST_CLASSES and isinstance(values[0], str):
         raise DataError(
             f'column "{name}" (label) has a different value in each of its {len(values):,} '
-            f"rows; these are no classes. There are {_columns_of(rows)}."
+            f"rows; these are no classes. There are {described(rows)}."
         )
 
 
@@ -185,7 +205,7 @@ def _can_label(feature: Any) -> bool:
     )
 
 
-def _by_name(names: Sequence[str], wanted: Sequence[str]) -> list[str]:
+def by_name(names: Sequence[str], wanted: Sequence[str]) -> list[str]:
     """The columns of which the name is one of the wanted ones, in their order."""
     lower = {name.lower().strip().replace(" ", "_"): name for name in reversed(names)}
     return [lower[name] for name in wanted if name in lower]
@@ -199,19 +219,19 @@ def _guess_text(rows: Dataset, label: str | None) -> tuple[tuple[str, ...], str]
     ]
     if not strings:
         raise DataError(
-            f"no column holds text. There are {_columns_of(rows)}"
+            f"no column holds text. There are {described(rows)}"
             + (f", and {label} is the label." if label else ".")
         )
-    first = _by_name(strings, TEXT_NAMES[:2])
+    first = by_name(strings, TEXT_NAMES[:2])
     if first:
         # A question and a sentence belong together; text and anything else do not.
         pair = next((p for p in TEXT_PAIRS if p[1] == first[0] and p[0] in strings), None)
         return (pair, "names") if pair else ((first[0],), "name")
     for pair in TEXT_PAIRS:
-        found = _by_name(strings, pair)
+        found = by_name(strings, pair)
         if len(found) == 2:
             return (found[0], found[1]), "names"
-    named = _by_name(strings, TEXT_NAMES)
+    named = by_name(strings, TEXT_NAMES)
     if len(strings) == 1:
         return (strings[0],), "name" if named else "the only column with text"
     lengths = {name: _mean_length(rows, name) for name in strings}
@@ -240,14 +260,14 @@ def _mean_length(rows: Dataset, name: str) -> float:
 def _label_by_name(rows: Dataset, text: tuple[str, ...]) -> str | None:
     """The label column if its name alone says so."""
     usable = [n for n, f in rows.features.items() if n not in text and _can_label(f)]
-    found = _by_name(usable, LABEL_NAMES) or _by_name(usable, OTHER_LABEL_NAMES)
+    found = by_name(usable, LABEL_NAMES) or by_name(usable, OTHER_LABEL_NAMES)
     return found[0] if len(found) == 1 or found[:1] == ["label"] else None
 
 
 def _guess_label(rows: Dataset, text: tuple[str, ...]) -> tuple[str, str]:
     usable = {n: f for n, f in rows.features.items() if n not in text and _can_label(f)}
     for wanted in (LABEL_NAMES, OTHER_LABEL_NAMES):
-        found = _by_name(list(usable), wanted)
+        found = by_name(list(usable), wanted)
         if len(found) == 1 or (found and wanted is LABEL_NAMES):
             _check_label(rows, found[0])
             return found[0], _distinct(rows, found[0])
@@ -258,14 +278,14 @@ def _guess_label(rows: Dataset, text: tuple[str, ...]) -> tuple[str, str]:
             name
             for name, feature in usable.items()
             if isinstance(feature, ClassLabel)
-            or (not classes_only and 2 <= _classes(rows, name) <= _most_classes(len(rows)))
+            or (not classes_only and 2 <= _classes(rows, name) <= most_classes(len(rows)))
         ]
         if len(found) == 1:
             return found[0], _distinct(rows, found[0])
         if found:
             _ambiguous(rows, found)
     raise DataError(
-        f"no column looks like a label. There are {_columns_of(rows)}. Choose one with --label."
+        f"no column looks like a label. There are {described(rows)}. Choose one with --label."
     )
 
 
@@ -277,7 +297,7 @@ def _ambiguous(rows: Dataset, found: list[str]) -> None:
     )
 
 
-def _most_classes(rows: int) -> int:
+def most_classes(rows: int) -> int:
     """How many distinct values may be classes: on average at least two rows each."""
     return min(_MOST_CLASSES, max(2, rows // 2))
 
@@ -308,7 +328,7 @@ def _check_other_splits(splits: DatasetDict, columns: Columns) -> None:
         for name in columns.text:
             if name not in rows.features:
                 raise DataError(
-                    f'the {split} split has no column "{name}". It has {_columns_of(rows)}.'
+                    f'the {split} split has no column "{name}". It has {described(rows)}.'
                     + did_you_mean(name, rows.column_names)
                 )
             if kind_of(rows.features[name]) not in ("text", "empty"):

@@ -105,8 +105,22 @@ def _macro_f1(counts: np.ndarray, labels: np.ndarray, predictions: np.ndarray) -
     return mean
 
 
+def _mcc(counts: np.ndarray, labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+    """Matthews' correlation of several classes (Gorodkin 2004); 0 where it has no value."""
+    classes = np.union1d(labels, predictions)
+    n = counts.sum(axis=1).astype(np.float64)
+    true = counts @ (labels[:, None] == classes).astype(np.float64)  # (resamples, classes)
+    said = counts @ (predictions[:, None] == classes).astype(np.float64)
+    right = counts[:, labels == predictions].sum(axis=1)
+    covariance = right * n - (true * said).sum(axis=1)
+    spread = np.sqrt((n**2 - (true**2).sum(axis=1)) * (n**2 - (said**2).sum(axis=1)))
+    mcc: np.ndarray = np.where(spread > 0, covariance / np.where(spread > 0, spread, 1.0), 0.0)
+    return mcc
+
+
 _COUNTED: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]] = {
     "accuracy": _accuracy,
     "macro_f1": _macro_f1,
+    "mcc": _mcc,
 }
 """Metrics of drawn counts ``(resamples, cells)`` and the cells' labels and predictions."""

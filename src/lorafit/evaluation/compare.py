@@ -19,7 +19,7 @@ from lorafit.tasks.base import Task
 def paired(
     base: Scores, tuned: Scores, task: Task, confidence: float = 0.95, seed: int = 0
 ) -> dict[str, dict[str, float]]:
-    """Returns tuned minus base for every metric of the task and ``nll``.
+    """Returns tuned minus base for every metric of the task and the loss.
 
     Args:
         base: Scores of one model.
@@ -56,7 +56,7 @@ def paired(
     difference = tuned.losses.astype(np.float64) - base.losses.astype(np.float64)
     random = np.random.default_rng([seed, len(task.metrics)])
     low, high = percentiles(resampled_mean(difference, random), confidence)
-    result["nll"] = {"difference": float(difference.mean()), "low": low, "high": high}
+    result[task.loss_name] = {"difference": float(difference.mean()), "low": low, "high": high}
     return result
 
 

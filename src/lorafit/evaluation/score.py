@@ -29,7 +29,7 @@ class Scores:
 
     Attributes:
         logits: ``(n, ...)``, float32.
-        labels: ``(n, ...)``, int64.
+        labels: ``(n, ...)``, int64, or float32 for numbers.
         losses: ``(n,)``, nats per example, float32.
     """
 
@@ -87,10 +87,11 @@ def score(engine: Engine, task: Task, encoded: Dataset, batch_size: int) -> Scor
 def intervals(
     scores: Scores, task: Task, confidence: float = 0.95, seed: int = 0
 ) -> dict[str, Interval]:
-    """Returns every metric of the task, and ``nll``, each with its interval.
+    """Returns every metric of the task, and the mean loss, each with its interval.
 
-    Accuracy has Wilson's interval; ``nll`` (mean loss, nats per example) Student's t; all
-    other metrics the percentile bootstrap over examples.
+    Accuracy has Wilson's interval; the mean loss (``nll``, nats per example, or what
+    ``task.loss_name`` says) Student's t; all other metrics the percentile bootstrap over
+    examples.
 
     Args:
         scores: Of labelled examples.
@@ -113,7 +114,7 @@ def intervals(
             low, high = percentiles(resampled(name, metric, sample, random)[0], confidence)
         result[name] = {"value": value, "low": low, "high": high}
     value, low, high = mean_interval(scores.losses, confidence)
-    result["nll"] = {"value": value, "low": low, "high": high}
+    result[task.loss_name] = {"value": value, "low": low, "high": high}
     return result
 
 
@@ -140,7 +141,9 @@ def check_labelled(scores: Scores) -> None:
     Raises:
         DataError: An example has no label, so that it cannot be right or wrong.
     """
-    unknown = (scores.labels.reshape(len(scores), -1) == UNKNOWN).all(axis=1)
+    labels = scores.labels.reshape(len(scores), -1)
+    missing = np.isnan(labels) if labels.dtype.kind == "f" else labels == UNKNOWN
+    unknown = missing.all(axis=1)
     if unknown.any():
         raise DataError(
             f"{unknown.sum():,} of {len(scores):,} examples have no label, so they cannot be "

@@ -66,7 +66,7 @@ class LoadedModel:
 
 
 @dataclass(frozen=True)
-class _Source:
+class Source:
     """Where transformers finds the files."""
 
     location: str
@@ -93,7 +93,7 @@ def load_model(config: ModelConfig, task: Task) -> LoadedModel:
             is not trusted, or does not fit the task. One clear line says which.
     """
     name = config.name_or_path
-    source = _find(config)
+    source = find_source(config)
     # Only options that are set: some model classes refuse arguments they do not know.
     options: dict[str, Any] = {"trust_remote_code": config.trust_remote_code}
     if config.revision is not None:
@@ -174,7 +174,7 @@ def from_live(
             raise ModelError(
                 f"a tokenizer is needed: this {type(model).__name__} does not say which is its own."
             )
-        found = _find(ModelConfig(name_or_path=name))
+        found = find_source(ModelConfig(name_or_path=name))
         tokenizer = _load_tokenizer(name, found, {})
         log.info('tokenizer: loaded from "%s"', name)
     shown = name or type(model).__name__
@@ -189,12 +189,12 @@ def from_live(
     return LoadedModel(model, tokenizer, new, source=shown, base_name=name)
 
 
-def _find(config: ModelConfig) -> _Source:
+def find_source(config: ModelConfig) -> Source:
     """Where the files are; refuses what can be refused without reading weights."""
     name = config.name_or_path
     path = paths.resolve(name, error=ModelError)
     if path is None:
-        return _Source(name, None, config.gguf_file, base_name=name)
+        return Source(name, None, config.gguf_file, base_name=name)
     portable = name.startswith(paths.PACKAGE_PREFIX)
     base_name = name if portable else str(path.absolute())
     gguf_file = config.gguf_file
@@ -210,7 +210,7 @@ def _find(config: ModelConfig) -> _Source:
     elif gguf_file is not None:
         base_name = f"{base_name.rstrip('/')}/{gguf_file}"
     check_folder(path, gguf_file, name)
-    return _Source(str(path), path, gguf_file, base_name)
+    return Source(str(path), path, gguf_file, base_name)
 
 
 def _check_kind(config: PreTrainedConfig, task: Task, name: str, *, trusted: bool) -> None:
@@ -227,7 +227,7 @@ def _check_kind(config: PreTrainedConfig, task: Task, name: str, *, trusted: boo
     )
 
 
-def _load_tokenizer(name: str, source: _Source, options: dict[str, Any]) -> PreTrainedTokenizerBase:
+def _load_tokenizer(name: str, source: Source, options: dict[str, Any]) -> PreTrainedTokenizerBase:
     with quiet(local=source.folder is not None), translated(name, options.get("revision")):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             source.location, **options

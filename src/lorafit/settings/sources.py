@@ -18,7 +18,7 @@ from lorafit.settings.keys import place, sections
 
 LISTS = frozenset(
     {"adapter.exclude_modules", "adapter.modules_to_save", "adapter.target_modules"}
-    | {"data.text", "train.report_to"}
+    | {"data.label", "data.text", "train.report_to"}
 )
 """Keys for which ``a,b`` on the command line is a list."""
 PATTERNS = frozenset({"adapter.exclude_modules", "adapter.target_modules"})

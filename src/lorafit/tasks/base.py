@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -23,6 +24,40 @@ Metric = Callable[[np.ndarray, np.ndarray], float]
 """Logits ``(n, ...)`` and labels ``(n, ...)`` to one number."""
 
 
+@dataclass(frozen=True)
+class ModelKind:
+    """What is known of a model before its weights are read.
+
+    Attributes:
+        model_type: As its ``config.json`` says: ``bert``, ``llama``, ``t5``, ...
+        generates: It is a language model that goes on with a text (GPT-2, Llama, ...).
+        encoder_decoder: It reads one text and writes another (T5, BART, ...).
+    """
+
+    model_type: str
+    generates: bool = False
+    encoder_decoder: bool = False
+
+    def __str__(self) -> str:
+        if self.encoder_decoder:
+            return f"{self.model_type}, an encoder-decoder"
+        return f"{self.model_type}, a language model" if self.generates else self.model_type
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A task's word that data and model are of its kind.
+
+    Attributes:
+        reason: Why, in a few words that name the columns.
+        certain: The columns say so by their names and what they hold; otherwise the task is
+            possible, and gives way to one that is certain.
+    """
+
+    reason: str
+    certain: bool = True
+
+
 class Task(ABC):
     """One kind of problem on one data set."""
 
@@ -34,6 +69,13 @@ class Task(ABC):
     metric: ClassVar[str]
     """The headline metric, a key of `metrics`."""
     greater_is_better: ClassVar[bool]
+    loss_name: ClassVar[str] = "nll"
+    """What the mean of `losses` is called beside the metrics."""
+
+    stratified: ClassVar[bool] = False
+    """Whether splits that are set aside keep the share of each label."""
+    needs: ClassVar[str]
+    """The columns, and the model, that the task is for, in a few words for messages."""
 
     text: tuple[str, ...]
     """The text columns."""
@@ -41,6 +83,23 @@ class Task(ABC):
     """The label column; ``None`` for a task without labels."""
     reasons: Mapping[str, str] = MappingProxyType({})
     """Why ``text`` and ``label`` are what they are, for the run's record."""
+
+    @classmethod
+    def fits(cls, rows: Dataset, config: DataConfig, model: ModelKind) -> Fit | None:
+        """Whether the task is the one that these columns and this model are for.
+
+        Asked of every task when none is set (`lorafit.tasks.guess`). A task that says nothing
+        here is taken only when it is asked for.
+
+        Args:
+            rows: The training rows.
+            config: ``text`` and ``label`` name existing columns, or are ``None``.
+            model: The kind of model.
+
+        Returns:
+            ``None``: it is not.
+        """
+        return None
 
     @classmethod
     @abstractmethod

@@ -100,8 +100,8 @@ def refuse_fractions(rows: Dataset, column: str, split: str) -> None:
         if value is not None and not np.isnan(value) and not float(value).is_integer():
             raise DataError(
                 f'column "{column}" (label) of the {split} split holds fractions such as '
-                f"{value:g}. Predicting numbers (regression) is not supported yet; for "
-                "classification put the numbers into classes first, or choose another column."
+                f"{value:g}. To predict numbers, set --task regression; for classification put "
+                "the numbers into classes first, or choose another column."
             )
 
 

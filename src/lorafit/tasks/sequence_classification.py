@@ -6,27 +6,20 @@ import logging
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-import datasets
 import numpy as np
-import pyarrow as pa
 import torch
 from datasets import Dataset, DatasetDict
 from scipy.special import softmax
-from sklearn.metrics import f1_score
-from torch import nn
+from sklearn.metrics import f1_score, matthews_corrcoef
 from torch.nn import functional as F
-from transformers import (
-    AutoModelForSequenceClassification,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoModelForSequenceClassification
 
 from lorafit.config import DataConfig
-from lorafit.data.columns import LABEL_NAMES, choose_columns
-from lorafit.data.values import texts
-from lorafit.errors import DataError, ModelError, did_you_mean
+from lorafit.data.columns import LABEL_NAMES, choose_columns, label_columns
+from lorafit.data.labelled import find_labels, has_text
+from lorafit.errors import DataError
 from lorafit.tasks import tasks
-from lorafit.tasks.base import Metric, Task
+from lorafit.tasks.base import Fit, Metric, ModelKind
 from lorafit.tasks.labels import (
     UNKNOWN,
     label_numbers,
@@ -34,18 +27,16 @@ from lorafit.tasks.labels import (
     read_label_names,
     refuse_fractions,
 )
-from lorafit.tasks.padding import ensure_pad_token
-from lorafit.tasks.tokenize import tokenize
+from lorafit.tasks.texts import TextTask
 
 log = logging.getLogger(__name__)
 
 
 @tasks.register("sequence_classification")
-class SequenceClassification(Task):
+class SequenceClassification(TextTask):
     """Single-label classification of texts or text pairs, two classes or more.
 
     Attributes:
-        text: The text column, or the two of a pair.
         label: The label column.
         label_names: The classes; a class's number is its place here.
     """
@@ -55,6 +46,8 @@ class SequenceClassification(Task):
     auto_model: ClassVar[type] = AutoModelForSequenceClassification
     metric: ClassVar[str] = "accuracy"
     greater_is_better: ClassVar[bool] = True
+    stratified: ClassVar[bool] = True
+    needs: ClassVar[str] = "a text column (or two) and a column of classes"
 
     label: str
 
@@ -64,13 +57,20 @@ class SequenceClassification(Task):
         Raises:
             DataError: There are not one or two text columns, or not two different classes.
         """
-        if not 1 <= len(text) <= 2:
-            raise DataError(f"a text column or two are needed, got {len(text)}.")
+        super().__init__(text, label)
         if len(label_names) < 2 or len(set(label_names)) < len(label_names):
             raise DataError(f"two different classes or more are needed, got {list(label_names)}.")
-        self.text = tuple(text)
-        self.label = label
         self.label_names = list(label_names)
+
+    @classmethod
+    def fits(cls, rows: Dataset, config: DataConfig, model: ModelKind) -> Fit | None:
+        """Text, and one class a row."""
+        if len(label_columns(config.label)) > 1:
+            return None
+        found = [labels for labels in find_labels(rows, config) if labels.holds == "classes"]
+        if not found or not has_text(rows, config, (found[0].column,)):
+            return None
+        return Fit(f"text, and classes in {found[0].column}", found[0].certain)
 
     @classmethod
     def from_data(cls, splits: DatasetDict, config: DataConfig) -> SequenceClassification:
@@ -89,10 +89,14 @@ class SequenceClassification(Task):
                 f"there is no train split to learn the labels from. There is {', '.join(splits)}."
             )
         # Before columns are chosen: a column that is certainly the label deserves this word.
-        certain = LABEL_NAMES if config.label is None else (config.label,)
-        for column in certain:
+        for column in label_columns(config.label) or LABEL_NAMES:
             if column in splits["train"].features:
                 refuse_fractions(splits["train"], column, "train")
+        if isinstance(config.label, list):
+            raise DataError(
+                f"one label column is needed, got {len(config.label)} ({', '.join(config.label)})."
+                " For several labels a row set --task multi_label_classification."
+            )
         columns = choose_columns(splits, config.text, config.label)
         assert columns.label is not None  # choose_columns raises when it finds none
         names = read_label_names(splits, columns.label)
@@ -107,80 +111,27 @@ class SequenceClassification(Task):
             "num_labels": len(self.label_names),
             "id2label": dict(enumerate(self.label_names)),
             "label2id": {name: index for index, name in enumerate(self.label_names)},
+            "problem_type": "single_label_classification",
         }
 
-    def encode(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Dataset:
-        """Tokenizes rows.
+    @property
+    def outputs(self) -> int:
+        """One logit a class."""
+        return len(self.label_names)
 
-        Rows without a text or without a label are dropped and counted, unless the rows have
-        no label column at all (they are to be predicted): then every row is kept, its label
-        is ``UNKNOWN`` (-100), and a row without text is an error.
+    @property
+    def named_outputs(self) -> str:
+        """The classes."""
+        return f" ({listed(self.label_names)})"
 
-        Args:
-            rows: Has the text columns; the label column may be missing.
-            tokenizer: The model's tokenizer.
-            max_length: Longest input in tokens, special tokens included.
+    def read_labels(self, rows: Dataset) -> tuple[np.ndarray, np.ndarray]:
+        """The class number of each row, ``(n,)`` int64."""
+        labels = label_numbers(rows, self.label, self.label_names)
+        return labels, labels != UNKNOWN
 
-        Returns:
-            ``input_ids`` (and ``token_type_ids`` where the model reads them) as lists,
-            unpadded; ``labels`` (int64) and ``truncated`` (bool).
-
-        Raises:
-            DataError: A column is missing, no row is left, or a label is not a known class.
-            ConfigError: ``max_length`` leaves no room for text.
-        """
-        for column in self.text:
-            if column not in rows.features:
-                raise DataError(
-                    f'no column "{column}", which is the text here. There are '
-                    f"{', '.join(rows.column_names)}.{did_you_mean(column, rows.column_names)}"
-                )
-        if len(rows) == 0:
-            raise DataError("there are 0 rows to encode.")
-        found = texts(rows, list(self.text))
-        filled = np.array([any(part.strip() for part in row) for row in found])
-        if self.label in rows.features:
-            labels = label_numbers(rows, self.label, self.label_names)
-            _say_dropped(int((labels == UNKNOWN).sum()), len(rows), "without a label")
-            _say_dropped(int((~filled & (labels != UNKNOWN)).sum()), len(rows), "without text")
-        else:
-            labels = np.full(len(rows), UNKNOWN, dtype=np.int64)
-            if not filled.all():
-                number = int(np.flatnonzero(~filled)[0]) + 1
-                raise DataError(f"text {number} of {len(rows):,} is empty; there is no answer.")
-        keep = filled & ((labels != UNKNOWN) | (self.label not in rows.features))
-        if not keep.any():
-            what = "is empty" if not filled.any() else "has no text or no label"
-            raise DataError(
-                f"every one of the {len(rows):,} rows {what} "
-                f"(columns {', '.join([*self.text, self.label])})."
-            )
-        table = tokenize(
-            [found[index] for index in np.flatnonzero(keep).tolist()], tokenizer, max_length
-        )
-        table = table.append_column("labels", pa.array(labels[keep]))
-        # From a table: `Dataset.map` would write a cache file beside the user's data.
-        return Dataset(datasets.table.InMemoryTable(table))
-
-    def collate(
-        self, examples: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase
-    ) -> dict[str, torch.Tensor]:
-        """Pads encoded examples on the tokenizer's side.
-
-        Returns:
-            ``input_ids``, ``attention_mask``, ... ``(n, longest)``, ``labels (n,)``, int64.
-        """
-        ensure_pad_token(tokenizer)
-        inputs = set(tokenizer.model_input_names)
-        features = [
-            {name: value for name, value in example.items() if name in inputs}
-            for example in examples
-        ]
-        batch = tokenizer.pad(
-            features, return_tensors="pt", return_attention_mask=True, verbose=False
-        )
-        labels = torch.tensor([example["labels"] for example in examples], dtype=torch.int64)
-        return {**batch, "labels": labels}
+    def unknown(self, count: int) -> np.ndarray:
+        """``UNKNOWN`` (-100), ``(count,)``."""
+        return np.full(count, UNKNOWN, dtype=np.int64)
 
     def losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Cross entropy of each example in nats, float32; 0 where the label is ``UNKNOWN``.
@@ -193,8 +144,11 @@ class SequenceClassification(Task):
 
     @property
     def metrics(self) -> dict[str, Metric]:
-        """Accuracy, and the F1 averaged over the classes that occur, each with equal weight."""
-        return {"accuracy": _accuracy, "macro_f1": _macro_f1}
+        """Accuracy, macro F1 (over the classes that occur), Matthews' correlation.
+
+        The micro F1 of one label a row is the accuracy.
+        """
+        return {"accuracy": _accuracy, "macro_f1": _macro_f1, "mcc": _mcc}
 
     def decode(self, logits: np.ndarray) -> list[dict[str, Any]]:
         """The most probable label of each example, its probability, and those of all labels."""
@@ -209,31 +163,6 @@ class SequenceClassification(Task):
             }
             for row in probabilities
         ]
-
-    def check(self, model: PreTrainedModel) -> None:
-        """Refuses a live model without a classification head for these labels.
-
-        Raises:
-            ModelError: It has no head, or one with another number of outputs.
-        """
-        wanted = len(self.label_names)
-        name = type(model).__name__
-        make = (
-            "Load it with AutoModelForSequenceClassification.from_pretrained(..., "
-            f"num_labels={wanted})."
-        )
-        if model.config.num_labels != wanted:
-            raise ModelError(
-                f"{name} has {model.config.num_labels} labels and the data has {wanted} "
-                f"({listed(self.label_names)}). {make}"
-            )
-        prefix = model.base_model_prefix
-        if prefix and not any(
-            isinstance(module, nn.Linear) and module.out_features == wanted
-            for path, module in model.named_modules()
-            if path.split(".")[0] != prefix
-        ):
-            raise ModelError(f"{name} has no head with {wanted} outputs. {make}")
 
     def to_dict(self) -> dict[str, Any]:
         """Everything needed to rebuild the task, as JSON values."""
@@ -251,12 +180,7 @@ class SequenceClassification(Task):
         Raises:
             DataError: Values are missing or not of a sequence-classification task.
         """
-        if values.get("name") != cls.name:
-            raise DataError(f'this is a "{values.get("name")}" task, not "{cls.name}".')
-        missing = [key for key in ("text", "label", "label_names") if key not in values]
-        if missing:
-            raise DataError(f"the stored task lacks {', '.join(missing)}.")
-        return cls(values["text"], values["label"], values["label_names"])
+        return cls(*cls.stored(values, "text", "label", "label_names"))
 
 
 def _accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
@@ -267,6 +191,9 @@ def _macro_f1(logits: np.ndarray, labels: np.ndarray) -> float:
     return float(f1_score(labels, logits.argmax(axis=-1), average="macro", zero_division=0.0))
 
 
-def _say_dropped(count: int, total: int, reason: str) -> None:
-    if count:
-        log.warning("dropped %s of %s rows %s", f"{count:,}", f"{total:,}", reason)
+def _mcc(logits: np.ndarray, labels: np.ndarray) -> float:
+    predicted = logits.argmax(axis=-1)
+    # scikit-learn warns of a single class, for which it has 0 too.
+    if len(np.union1d(labels, predicted)) < 2:
+        return 0.0
+    return float(matthews_corrcoef(labels, predicted))

@@ -1,0 +1,56 @@
+"""Which task the columns and the model are for. Each task says so itself (`Task.fits`)."""
+
+from __future__ import annotations
+
+import logging
+
+from datasets import DatasetDict
+
+from lorafit.config import DataConfig
+from lorafit.data.columns import check_asked, described
+from lorafit.errors import DataError
+from lorafit.tasks import tasks
+from lorafit.tasks.base import Fit, ModelKind, Task
+
+log = logging.getLogger(__name__)
+
+
+def guess_task(splits: DatasetDict, config: DataConfig, model: ModelKind) -> tuple[type[Task], str]:
+    """Asks every task whether it fits; says which does, and why.
+
+    Args:
+        splits: The data; ``train`` is looked at, or the first split there is.
+        config: ``text`` and ``label`` count.
+        model: The kind of model.
+
+    Returns:
+        The task's class and the reason.
+
+    Raises:
+        DataError: No task fits, or more than one does; the message names them. Or a column
+            that was asked for does not exist.
+    """
+    rows = splits["train" if "train" in splits else next(iter(splits))]
+    check_asked(rows, config)
+    found = {name: fit for name in tasks if (fit := tasks[name].fits(rows, config, model))}
+    best = {name: fit for name, fit in found.items() if fit.certain} or found
+    if not best:
+        wanted = "; ".join(
+            f"{name} needs {tasks[name].needs}" for name in tasks if hasattr(tasks[name], "needs")
+        )
+        raise DataError(
+            f"no task fits. The columns are {described(rows)}, and the model is {model}. "
+            f"{wanted}. Name the columns (--text, --label), or choose with --task."
+        )
+    if len(best) > 1:
+        raise DataError(
+            f"more than one task fits the columns {described(rows)}: {_listed(best)}. "
+            f"Choose one with --task, for example --task {next(iter(best))}."
+        )
+    ((name, fit),) = best.items()
+    log.info("task: %s (%s)", name.replace("_", " "), fit.reason)
+    return tasks[name], fit.reason
+
+
+def _listed(fits: dict[str, Fit]) -> str:
+    return ", ".join(f"{name} ({fit.reason})" for name, fit in fits.items())

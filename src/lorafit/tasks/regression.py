@@ -1,0 +1,218 @@
+"""One number per text, or per pair of texts: a score, a similarity, a price."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from datasets import ClassLabel, Dataset, DatasetDict, Value
+from scipy import stats
+from sklearn.metrics import mean_squared_error, r2_score
+from transformers import AutoModelForSequenceClassification
+
+from lorafit.config import DataConfig
+from lorafit.data.columns import choose_columns, described, label_columns
+from lorafit.data.labelled import find_labels, has_text
+from lorafit.data.values import column_values
+from lorafit.errors import DataError
+from lorafit.tasks import tasks
+from lorafit.tasks.base import Fit, Metric, ModelKind
+from lorafit.tasks.texts import TextTask
+
+log = logging.getLogger(__name__)
+
+FAR = 10.0
+"""Numbers whose mean or spread is beyond this are far from what a fresh head says (near 0)."""
+
+
+@tasks.register("regression")
+class Regression(TextTask):
+    """Predicts a number; the loss is its squared error, as transformers' regression has it.
+
+    The head's output is the number itself, in the units of the data, so that the merged model
+    needs nothing of ours to be read.
+
+    Attributes:
+        label: The column of numbers.
+    """
+
+    name: ClassVar[str] = "regression"
+    task_type: ClassVar[str] = "SEQ_CLS"
+    auto_model: ClassVar[type] = AutoModelForSequenceClassification
+    metric: ClassVar[str] = "spearman"
+    greater_is_better: ClassVar[bool] = True
+    loss_name: ClassVar[str] = "mse"
+    needs: ClassVar[str] = "a text column (or two) and a column of numbers with fractions"
+
+    label: str
+
+    @classmethod
+    def fits(cls, rows: Dataset, config: DataConfig, model: ModelKind) -> Fit | None:
+        """Text, and numbers that are no classes."""
+        if len(label_columns(config.label)) > 1:
+            return None
+        found = [labels for labels in find_labels(rows, config) if labels.holds == "numbers"]
+        if not found or not has_text(rows, config, (found[0].column,)):
+            return None
+        return Fit(f"text, and numbers with fractions in {found[0].column}", found[0].certain)
+
+    @classmethod
+    def from_data(cls, splits: DatasetDict, config: DataConfig) -> Regression:
+        """Chooses the columns; what is guessed is logged.
+
+        Args:
+            splits: At least ``train``.
+            config: ``text`` and ``label``; ``None``: guess.
+
+        Raises:
+            DataError: No column holds numbers, or all of them are the same.
+        """
+        if "train" not in splits:
+            raise DataError(f"there is no train split to learn from. There is {', '.join(splits)}.")
+        rows = splits["train"]
+        label, why = _number_column(rows, config)
+        columns = choose_columns(splits, config.text, label, check=_check_numbers)
+        values = np.array(column_values(rows, label), dtype=np.float64)
+        values = values[np.isfinite(values)]
+        if len(values) == 0 or values.min() == values.max():
+            what = "none" if len(values) == 0 else f"all of them are {values[0]:g}"
+            raise DataError(
+                f'column "{label}" has one number only in the training rows: {what}. '
+                "Choose another label column (label) or keep more rows (where)."
+            )
+        log.info(
+            "numbers to predict: %g to %g, mean %.3g, standard deviation %.3g",
+            *(values.min(), values.max(), values.mean(), values.std()),
+        )
+        if max(abs(values.mean()), values.std()) > FAR:
+            log.warning(
+                'the numbers of column "%s" are far from 0 (mean %.3g, standard deviation %.3g), '
+                "where training starts; scale them to about 1 (divide by %.3g) or train longer",
+                *(label, values.mean(), values.std(), max(abs(values.mean()), values.std())),
+            )
+        task = cls(columns.text, label)
+        task.reasons = {"text": columns.text_reason, "label": why}
+        return task
+
+    def model_kwargs(self) -> dict[str, Any]:
+        """One output, named after the column."""
+        return {
+            "num_labels": 1,
+            "id2label": {0: self.label},
+            "label2id": {self.label: 0},
+            "problem_type": "regression",
+        }
+
+    @property
+    def outputs(self) -> int:
+        """The number."""
+        return 1
+
+    def read_labels(self, rows: Dataset) -> tuple[np.ndarray, np.ndarray]:
+        """The numbers, ``(n,)`` float32."""
+        _check_numbers(rows, self.label)
+        values = np.array(column_values(rows, self.label), dtype=np.float32)
+        return values, np.isfinite(values)
+
+    def unknown(self, count: int) -> np.ndarray:
+        """NaN, ``(count,)``."""
+        return np.full(count, np.nan, dtype=np.float32)
+
+    def losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Squared error of each example, float32; 0 where the number is not known.
+
+        Args:
+            logits: ``(n, 1)``, any float type.
+            labels: ``(n,)``, float32.
+        """
+        known = labels.isfinite()
+        error = logits.float().squeeze(-1) - labels.float().where(known, 0.0)
+        return (error * known) ** 2
+
+    @property
+    def metrics(self) -> dict[str, Metric]:
+        """Spearman's and Pearson's correlation, root of the mean squared error, R squared."""
+        return {"spearman": _spearman, "pearson": _pearson, "rmse": _rmse, "r2": _r2}
+
+    def decode(self, logits: np.ndarray) -> list[dict[str, Any]]:
+        """The number of each example."""
+        return [{"value": float(row[0])} for row in np.asarray(logits, dtype=np.float64)]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything needed to rebuild the task, as JSON values."""
+        return {"name": self.name, "text": list(self.text), "label": self.label}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Regression:
+        """Inverse of `to_dict`.
+
+        Raises:
+            DataError: Values are missing or not of a regression task.
+        """
+        return cls(*cls.stored(values, "text", "label"))
+
+
+def _number_column(rows: Dataset, config: DataConfig) -> tuple[str, str]:
+    """The column of numbers, and why it is."""
+    asked = label_columns(config.label)
+    if len(asked) > 1:
+        raise DataError(f"regression predicts one number; got {len(asked)} label columns.")
+    if asked:
+        return asked[0], "as asked"
+    found = find_labels(rows, config)
+    numbers = [labels.column for labels in found if labels.holds == "numbers"]
+    if not numbers:  # asked for with --task: whole numbers will do
+        numbers = [labels.column for labels in found if _is_number(rows.features[labels.column])]
+    if len(numbers) != 1:
+        which = f"{', '.join(numbers)} could all be" if numbers else "none is"
+        raise DataError(
+            f"which column holds the number to predict is not clear: {which}. There are "
+            f"{described(rows)}. Choose one with --label."
+        )
+    return numbers[0], "numbers"
+
+
+def _is_number(feature: Any) -> bool:
+    dtype = str(getattr(feature, "dtype", ""))
+    plain = isinstance(feature, Value) and not isinstance(feature, ClassLabel)
+    return plain and dtype.startswith(("int", "uint", "float"))
+
+
+def _check_numbers(rows: Dataset, name: str) -> None:
+    """Refuses a column of something else than numbers.
+
+    Raises:
+        DataError: It holds something else.
+    """
+    if not _is_number(rows.features[name]):
+        seen = next((v for v in column_values(rows, name) if v is not None), None)
+        raise DataError(
+            f'column "{name}" (label) holds no numbers (such as {seen!r}). Regression predicts '
+            "numbers; for classes set --task sequence_classification."
+        )
+
+
+def _spearman(logits: np.ndarray, labels: np.ndarray) -> float:
+    return _correlation(stats.spearmanr, logits, labels)
+
+
+def _pearson(logits: np.ndarray, labels: np.ndarray) -> float:
+    return _correlation(stats.pearsonr, logits, labels)
+
+
+def _correlation(measure: Any, logits: np.ndarray, labels: np.ndarray) -> float:
+    """A correlation, 0 where one side is constant and there is none."""
+    predicted = logits[:, 0]
+    if np.ptp(predicted) == 0 or np.ptp(labels) == 0:
+        return 0.0
+    return float(measure(predicted, labels).statistic)
+
+
+def _rmse(logits: np.ndarray, labels: np.ndarray) -> float:
+    return float(np.sqrt(mean_squared_error(labels, logits[:, 0])))
+
+
+def _r2(logits: np.ndarray, labels: np.ndarray) -> float:
+    return float(r2_score(labels, logits[:, 0])) if np.ptp(labels) else 0.0

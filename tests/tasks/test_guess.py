@@ -1,0 +1,92 @@
+import logging
+
+import pytest
+from datasets import Dataset, DatasetDict
+
+from lorafit.config import DataConfig, ModelConfig
+from lorafit.errors import DataError
+from lorafit.model.kind import kind_of_model
+from lorafit.tasks.base import ModelKind
+from lorafit.tasks.guess import guess_task
+from tests import tiny, tiny_text
+
+BERT = ModelKind("bert")
+TEXTS = [f"a film about the number {number}" for number in range(8)]
+
+
+def guess(columns, model=BERT, **config):
+    splits = DatasetDict({"train": Dataset.from_dict(columns)})
+    found, why = guess_task(splits, DataConfig(path="memory", **config), model)
+    return found.name, why
+
+
+@pytest.mark.parametrize(
+    ("columns", "task", "why"),
+    [
+        ({"text": TEXTS, "label": [0, 1] * 4}, "sequence_classification", "classes in label"),
+        ({"text": TEXTS, "stars": [1.0, 2.0] * 4}, "sequence_classification", "classes in stars"),
+        ({"text": TEXTS, "kind": ["a", "b"] * 4}, "sequence_classification", "classes in kind"),
+        ({"text": TEXTS, "label": [0.5, 1.0] * 4}, "regression", "fractions in label"),
+        ({"text": TEXTS, "score": [0.5, 1.0] * 4}, "regression", "fractions in score"),
+        (
+            {"sentence1": TEXTS, "sentence2": TEXTS, "similarity": [0.1, 0.9] * 4},
+            *("regression", "fractions in similarity"),
+        ),
+    ],
+)
+def test_the_columns_say_the_task_and_why(columns, task, why, caplog):
+    with caplog.at_level(logging.INFO, "lorafit"):
+        found, reason = guess(columns)
+    assert found == task
+    assert why in reason
+    assert f"task: {task.replace('_', ' ')} ({reason})" in caplog.text
+
+
+def test_a_label_that_was_asked_for_decides():
+    columns = {"text": TEXTS, "label": [0, 1] * 4, "price": [0.5, 2.25] * 4}
+    assert guess(columns)[0] == "sequence_classification"
+    assert guess(columns, label="price")[0] == "regression"
+
+
+def test_a_name_wins_over_what_a_column_holds():
+    columns = {"text": TEXTS, "year": [1999, 2000] * 4, "label": [0.5, 1.25] * 4}
+    assert guess(columns)[0] == "regression"
+
+
+def test_what_fits_two_tasks_is_an_error_that_names_them():
+    columns = {"text": TEXTS, "category": ["a", "b"] * 4, "rating": [0.5, 1.25] * 4}
+    with pytest.raises(
+        DataError,
+        match=r"more than one task fits.*regression \(.*rating\), sequence_classification "
+        r"\(.*category\).*Choose one with --task",
+    ):
+        guess(columns)
+
+
+def test_what_fits_no_task_is_an_error_that_says_what_each_needs():
+    with pytest.raises(DataError, match=r"no task fits.*text \(text\).*bert.*regression needs"):
+        guess({"text": TEXTS})
+
+
+@pytest.mark.parametrize("setting", [{"label": "labl"}, {"text": ["txt"]}])
+def test_a_column_that_does_not_exist_is_said_whatever_the_task(setting):
+    with pytest.raises(DataError, match=r'no column "(labl|txt)".*Did you mean "(label|text)"'):
+        guess({"text": TEXTS, "label": [0, 1] * 4}, **setting)
+
+
+@pytest.mark.parametrize(
+    ("family", "generates", "both"),
+    [
+        ("bert", False, False),
+        ("distilbert", False, False),
+        ("roberta", False, False),
+        ("gpt2", True, False),
+        ("llama", True, False),
+        ("t5", False, True),
+    ],
+)
+def test_the_kind_of_a_model_is_read_off_its_config(tmp_path, family, generates, both):
+    expected = ModelKind(family, generates, both)
+    folder = tiny_text.save_base(tmp_path / "base", family)
+    assert kind_of_model(ModelConfig(name_or_path=str(folder))) == expected
+    assert kind_of_model(tiny.classifier(family)) == expected
