@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from lorafit.adapt import Adapters
     from lorafit.api import (
         Tuned,
+        compare,
         demo,
         evaluate,
         load,
@@ -39,7 +40,18 @@ _HOMES = {
     "LorafitError": "lorafit.errors",
     "Run": "lorafit.run",
     **dict.fromkeys(
-        ("Tuned", "demo", "evaluate", "load", "merge", "plan", "predict", "preview", "train"),
+        (
+            "Tuned",
+            "compare",
+            "demo",
+            "evaluate",
+            "load",
+            "merge",
+            "plan",
+            "predict",
+            "preview",
+            "train",
+        ),
         "lorafit.api",
     ),
 }
@@ -51,6 +63,7 @@ __all__ = [
     "LorafitError",
     "Run",
     "Tuned",
+    "compare",
     "demo",
     "evaluate",
     "load",

@@ -96,6 +96,7 @@ def make_probe(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     texts: Sequence[str],
+    length: int = LONGEST,
     language_model: PreTrainedModel | None = None,
 ) -> Probe:
     """Prepares the text for a model.
@@ -104,15 +105,14 @@ def make_probe(
         model: The base model, without adapters.
         tokenizer: Its tokenizer.
         texts: General text.
+        length: Tokens read of each text.
         language_model: The same base with its language-modelling head, where it has one;
             ``None``: the model itself if it is one, else representations are compared.
     """
-    own = None if model.get_output_embeddings() is None else model
-    language_model = language_model or own
+    language_model = language_model or (model if has_language_head(model) else None)
     if getattr(model.config, "is_encoder_decoder", False):
         language_model = None
-    limit = min(LONGEST, tokenizer.model_max_length)
-    rows = [tokenizer(text, truncation=True, max_length=limit)["input_ids"] for text in texts]
+    rows = [tokenizer(text, truncation=True, max_length=length)["input_ids"] for text in texts]
     rows = sorted((row for row in rows if len(row) > 2), key=len)
     batches = [_padded(rows[i : i + BATCH], tokenizer) for i in range(0, len(rows), BATCH)]
     if language_model is None:
@@ -137,7 +137,7 @@ class BorrowedHead:
     """A language model's head on hidden states that another model computed."""
 
     def __init__(self, language_model: PreTrainedModel) -> None:
-        self.model = language_model.eval()
+        self.model = language_model
         self.prefix = language_model.base_model_prefix
 
     def __call__(self, output: Any, ids: Tensor) -> Tensor:
@@ -231,7 +231,8 @@ def _language(adapters: Adapters, probe: Probe) -> dict[str, Any]:
         chosen = target != -100
         p, q, right = base[chosen], tuned[chosen], target[chosen]
         kl += float((p.exp() * (p - q)).sum())
-        change += float(F.nll_loss(q, right, reduction="sum") - F.nll_loss(p, right, reduction="sum"))
+        losses = [F.nll_loss(x, right, reduction="sum") for x in (p, q)]
+        change += float(losses[1] - losses[0])
         tokens += len(right)
     return {
         "kind": "language",
@@ -258,7 +259,8 @@ def _pooled(model: nn.Module, batch: dict[str, Tensor]) -> list[Tensor]:
 
 
 def _hidden(output: Any) -> tuple[Tensor, ...]:
-    hidden: tuple[Tensor, ...] = getattr(output, "hidden_states", None) or output.encoder_hidden_states
+    own: tuple[Tensor, ...] | None = getattr(output, "hidden_states", None)
+    hidden: tuple[Tensor, ...] = output.encoder_hidden_states if own is None else own
     return hidden
 
 
@@ -295,6 +297,12 @@ def _mask(batches: list[dict[str, Tensor]], tokenizer: PreTrainedTokenizerBase) 
         targets.append(torch.where(hidden, ids, -100))
         batch["input_ids"] = torch.where(hidden, tokenizer.mask_token_id, ids)
     return targets
+
+
+def has_language_head(model: nn.Module) -> bool:
+    """Whether a model predicts tokens."""
+    found = getattr(model, "get_output_embeddings", lambda: None)()
+    return found is not None
 
 
 def _is_causal(model: PreTrainedModel) -> bool:

@@ -73,9 +73,7 @@ def difference(
     k = min(len(ours), len(theirs))
     values, resamples = _of_each([*ours[:k], *theirs[:k]], task, metric, seed)
     paired = values[:k] - values[k:]
-    return _estimate(
-        paired, (resamples[:k] - resamples[k:]).mean(axis=0), len(ours[0]), confidence
-    )
+    return _estimate(paired, (resamples[:k] - resamples[k:]).mean(axis=0), len(ours[0]), confidence)
 
 
 def verdict(difference: Estimate, margin: float, greater_is_better: bool = True) -> Verdict:

@@ -1,4 +1,4 @@
-r"""How redundant is an update? Its singular values :math:`\sigma_1 \ge \sigma_2 \ge \dots`
+r"""How redundant is an update? What its singular values, the largest first, say of it.
 
 - stable rank :math:`\sum \sigma_i^2 / \sigma_1^2`;
 - entropy rank :math:`\exp(-\sum p_i \ln p_i)` with :math:`p_i = \sigma_i^2 / \sum \sigma_j^2`
@@ -49,7 +49,7 @@ def describe(sigma: np.ndarray, noise: np.ndarray | None = None) -> dict[str, fl
         held = np.cumsum(p)
         for share in SHARES:
             # Rounding may leave the sum of all a little below one.
-            result[f"r{round(100 * share)}"] = float(min(np.sum(held < share) + 1, len(p)))
+            result[f"r{round(100 * share)}"] = float(min(int(np.sum(held < share)) + 1, len(p)))
     if noise is not None:
         result["above_noise"] = float((sigma > noise[0]).sum())
     return result

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import torch
 from transformers import (
@@ -38,6 +39,7 @@ def load_language_model(
             config = AutoConfig.from_pretrained(
                 source, trust_remote_code=trust_remote_code, **options
             )
+            auto: Any
             masked = type(config) in MODEL_FOR_MASKED_LM_MAPPING
             if masked and not getattr(config, "is_decoder", False):
                 auto = AutoModelForMaskedLM

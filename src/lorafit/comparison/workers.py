@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 
 import lorafit
 from lorafit import files
-from lorafit.compare.request import Request
+from lorafit.comparison.request import Request
 from lorafit.errors import RunError
 
 log = logging.getLogger(__name__)
@@ -62,15 +62,14 @@ def _run(folder: Path, method: str) -> str | None:
     own.mkdir(parents=True, exist_ok=True)
     source = str(Path(lorafit.__file__).parents[1])
     path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
-    command = [sys.executable, "-m", "lorafit.compare.arm", str(folder), method]
-    with (own / "log.txt").open("a", encoding="utf-8") as errors:
-        process = subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-            env=os.environ | {"PYTHONPATH": path},
-        )
+    command = [sys.executable, "-m", "lorafit.comparison.arm", str(folder), method]
+    environment = os.environ | {"PYTHONPATH": path}
+    with (
+        (own / "log.txt").open("a", encoding="utf-8") as errors,
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment
+        ) as process,
+    ):
         assert process.stdout is not None
         try:
             for line in process.stdout:

@@ -1,6 +1,6 @@
 """One method, measured: the search for its rate, a run a seed, and what they leave behind.
 
-``python -m lorafit.compare.arm FOLDER METHOD`` does it in a process of its own, so that the
+``python -m lorafit.comparison.arm FOLDER METHOD`` does it in a process of its own, so that the
 peak of memory is this method's and a crash is nobody else's. Every finished trial and run is a
 file; a second call goes on after the last one.
 """
@@ -22,8 +22,8 @@ import torch
 from datasets import Dataset, DatasetDict, load_from_disk
 
 from lorafit import files, paths, pipeline
-from lorafit.compare.request import Request
-from lorafit.compare.search import chosen, next_rate
+from lorafit.comparison.request import Request
+from lorafit.comparison.search import chosen, next_rate
 from lorafit.config import AdapterConfig, Config
 from lorafit.engine.eager import EagerEngine
 from lorafit.errors import DivergenceError
@@ -179,10 +179,16 @@ class Arm:
         task = self.request.task
         return Problem(tasks[task["name"]].from_dict(task), splits)
 
+    @property
+    def base(self) -> str:
+        """Where the base model is."""
+        live = self.request.base.startswith(pipeline.LIVE)
+        return str(self.folder / "base") if live else self.request.base
+
     def config(self, rate: float, seed: int, steps: int) -> Config:
         """The settings of one run."""
         config = self.request.settings
-        config.model.name_or_path = self.request.base
+        config.model.name_or_path = self.base
         config.adapter = AdapterConfig(method=self.method, **self.request.arms[self.method])
         config.seed += seed
         settings = config.train
@@ -194,9 +200,7 @@ class Arm:
         settings.report_to = []
         return config
 
-    def train(
-        self, rate: float, seed: int, steps: int, shuffled: bool = False
-    ) -> Trained:
+    def train(self, rate: float, seed: int, steps: int, shuffled: bool = False) -> Trained:
         """Trains a fresh subject; the best step's weights are in it afterwards."""
         config = self.config(rate, seed, steps)
         subject = pipeline.prepare(self.problem, config, encoded=self._encoded)
@@ -226,12 +230,14 @@ class Arm:
         """The general text as this model reads it; the same for all of the arm's models."""
         if self._probe is None:
             model, language = subject.model, None
-            if model.get_output_embeddings() is None:
-                source = str(paths.resolve(self.request.base) or self.request.base)
+            if not forgetting.has_language_head(model):
+                source = str(paths.resolve(self.base) or self.base)
                 language = load_language_model(source, self.request.settings.model.revision)
             texts = forgetting.general_text(self.folder / "general.txt")
             with subject.adapters.disabled():
-                self._probe = forgetting.make_probe(model, subject.tokenizer, texts, language)
+                self._probe = forgetting.make_probe(
+                    model, subject.tokenizer, texts, self.request.text_length, language
+                )
         return self._probe
 
     def path(self, trained: Trained, held: Scores, batch: int) -> list[dict[str, Any]]:
@@ -252,15 +258,13 @@ class Arm:
             lost = forgetting.measure(subject.adapters, self.probe(subject))
             value = float(task.metrics[task.metric](held.logits, held.labels))
             loss = float(held.losses.mean())
-            points.append(
-                {"c": c, "metric": value, "loss": loss, "forgetting": lost["forgetting"]}
-            )
+            points.append({"c": c, "metric": value, "loss": loss, "forgetting": lost["forgetting"]})
         return points
 
     def spectra(self, subject: Subject, name: str) -> None:
         """Singular values of every weight's update, as a file."""
         found = {p: spectrum.singular_values(delta) for p, delta in subject.adapters.updates()}
-        np.savez(self.own / f"{name}.npz", **found)
+        np.savez(self.own / f"{name}.npz", allow_pickle=False, **found)
 
     def save(self, subject: Subject) -> int:
         """Saves the adapter and returns the bytes of its two files."""
@@ -307,7 +311,9 @@ def main(folder: str, method: str) -> int:
         Arm(Path(folder), method, say).run()
     except Exception as error:
         logging.getLogger("lorafit").exception("the arm failed")
-        files.write_json(own / "failed.json", {"error": type(error).__name__, "message": str(error)})
+        files.write_json(
+            own / "failed.json", {"error": type(error).__name__, "message": str(error)}
+        )
         return 1
     return 0
 

@@ -7,15 +7,17 @@ quality and one cost (parameters, time, memory, forgetting).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lorafit import files
-from lorafit.compare.request import Request
-from lorafit.compare.search import at_edge
+from lorafit.comparison.request import RESULT, Request
+from lorafit.comparison.search import at_edge
+from lorafit.environment import describe
+from lorafit.errors import TrainingError
 from lorafit.evaluation.score import Scores
 from lorafit.evaluation.seeds import average, difference, verdict
 from lorafit.evaluation.spectrum import summarise
@@ -36,6 +38,48 @@ COSTS = {
 Row = dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """A finished comparison.
+
+    Attributes:
+        path: Its folder.
+        content: All of ``compare.json``.
+    """
+
+    path: Path
+    content: dict[str, Any]
+
+    @property
+    def rows(self) -> dict[str, Row]:
+        """What each method came to, by name."""
+        rows: dict[str, Row] = self.content["arms"]
+        return rows
+
+    @property
+    def recommendation(self) -> str:
+        """One sentence."""
+        sentence: str = self.content["recommendation"]["sentence"]
+        return sentence
+
+
+def conclude(
+    folder: Path, request: Request, left_out: Mapping[str, str], failed: Mapping[str, str]
+) -> Comparison:
+    """Writes ``compare.json``.
+
+    Raises:
+        TrainingError: No arm finished.
+    """
+    if len(failed) == len(request.arms):
+        reasons = "\n".join(f"{method}: {why}" for method, why in failed.items())
+        raise TrainingError(f"no arm finished; the same command tries again.\n{reasons}")
+    content = assemble(folder, request, left_out, failed)
+    content["environment"] = describe()
+    files.write_json(folder / RESULT, content)
+    return Comparison(folder, content)
+
+
 def assemble(
     folder: Path, request: Request, left_out: Mapping[str, str], failed: Mapping[str, str]
 ) -> dict[str, Any]:
@@ -54,7 +98,7 @@ def assemble(
     done = [method for method in request.arms if method not in failed]
     runs = {method: _runs(folder, method, request) for method in done}
     rows = {method: _row(folder, method, runs[method], request, task) for method in done}
-    reference = next((name for name in ("full", "lora") if name in rows), next(iter(rows), None))
+    reference = next((name for name in ("full", "lora") if name in rows), next(iter(rows)))
     result: dict[str, Any] = {
         "split": "test",
         "metric": task.metric,
@@ -66,8 +110,6 @@ def assemble(
         "failed": dict(failed),
         "arms": rows,
     }
-    if reference is None:
-        return result | {"n": 0, "fronts": {}, "recommendation": None}
     n = len(runs[reference][0])
     margin = MARGIN
     if not task.greater_is_better:
@@ -178,9 +220,7 @@ def crossing(path: Sequence[Mapping[str, float]], loss: float) -> float | None:
             return float(point["forgetting"])
         before = path[index - 1]
         share = (before["loss"] - loss) / (before["loss"] - point["loss"])
-        return float(
-            before["forgetting"] + share * (point["forgetting"] - before["forgetting"])
-        )
+        return float(before["forgetting"] + share * (point["forgetting"] - before["forgetting"]))
     return None
 
 
@@ -257,7 +297,7 @@ def recommend(
         told = f"cannot be told apart on {n:,} examples" if said == "cannot tell" else said
         sentence += f", {gap:+.3f} beside the best ({best}; {told})"
     sentence += (
-        f", training {row['trainable_parameters']:,} parameters ({100 * row['share']:.2g} % of "
+        f", training {row['trainable_parameters']:,} parameters ({100 * row['share']:.3g} % of "
         f"the model)"
     )
     others = [name for name in good if name not in (chosen, best)]

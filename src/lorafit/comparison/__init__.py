@@ -8,7 +8,7 @@ end. What an arm found is a file of its own, so an interrupted comparison goes o
     request.py     what is compared, and the folder it is kept in
     fitting.py     which methods fit the model
     search.py      which learning rate to try next
-    arm.py         one method: search, runs, measurements (``python -m lorafit.compare.arm``)
+    arm.py         one method: search, runs, measurements (``python -m lorafit.comparison.arm``)
     workers.py     runs arms in processes of their own
     outcome.py     compare.json: differences, verdicts, fronts, the recommendation
 """

@@ -19,10 +19,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import DatasetDict
+from torch import nn
 
 from lorafit import files, runname
+from lorafit.comparison.fitting import Field
+from lorafit.comparison.search import TRIALS
 from lorafit.config import Config
+from lorafit.errors import ConfigError
+from lorafit.evaluation.forgetting import LONGEST
+from lorafit.pipeline import LIVE, Problem, fingerprint
+from lorafit.training.steps import StepPlan
+
+NOISE = ("full", "lora")
+"""The arms that are also trained on shuffled labels."""
 
 REQUEST = "request.json"
 RESULT = "compare.json"
@@ -46,6 +57,7 @@ class Request:
         base: Where arms load the model from.
         data: Rows and hash of each split.
         general: Hash of the general text.
+        text_length: Tokens that are read of each of its texts.
     """
 
     config: dict[str, Any]
@@ -61,6 +73,7 @@ class Request:
     base: str
     data: dict[str, Any]
     general: str
+    text_length: int
 
     @property
     def settings(self) -> Config:
@@ -80,6 +93,63 @@ class Request:
         content = files.read_json(folder / REQUEST)
         content.pop("key")
         return cls(**content)
+
+
+def make_request(
+    problem: Problem, field: Field, config: Config, *, seeds: int, budget: float, text: list[str]
+) -> Request:
+    """Puts together what is compared.
+
+    Args:
+        problem: The task and its rows.
+        field: Who takes part.
+        config: The settings of all.
+        seeds: Runs of each method.
+        budget: What one search may cost, in full runs.
+        text: The general text.
+
+    Raises:
+        ConfigError: ``seeds`` or ``budget`` are out of range.
+    """
+    if seeds < 1 or not 0.0 < budget <= TRIALS:
+        raise ConfigError(
+            f"seeds should be 1 or more and budget above 0 and at most {TRIALS} (then every trial "
+            f"is as long as a run), got {seeds} and {budget:g}."
+        )
+    steps = StepPlan(field.train, config).total_steps
+    base = config.model.name_or_path
+    # Only where an example has one label is there a shuffled one.
+    plain = isinstance(field.train[0]["labels"], int | float)
+    return Request(
+        config=config.model_dump(mode="json"),
+        arms={name: _json(entry.settings) for name, entry in field.entries.items()},
+        rates={name: entry.learning_rate for name, entry in field.entries.items()},
+        seeds=seeds,
+        budget=budget,
+        steps=steps,
+        trial_steps=max(1, round(budget * steps / TRIALS)),
+        noise=[name for name in NOISE if name in field.entries and plain],
+        task=_json(problem.task.to_dict()),
+        parameters=field.parameters,
+        base=_weights(field.loaded.model) if base == LIVE else base,
+        data=fingerprint(problem),
+        general=hashlib.sha256("\n".join(text).encode()).hexdigest(),
+        text_length=min(LONGEST, field.shortest_limit),
+    )
+
+
+def _json(value: Any) -> Any:
+    """What reading it back from a file gives."""
+    return json.loads(json.dumps(value))
+
+
+def _weights(model: nn.Module) -> str:
+    """A live model's name: a hash of its weights."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().contiguous().cpu().view(torch.uint8).numpy())
+    return f"{LIVE} {digest.hexdigest()}"
 
 
 def find_or_make(request: Request, splits: DatasetDict, general: list[str]) -> tuple[Path, bool]:
