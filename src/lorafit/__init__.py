@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         plan,
         predict,
         preview,
+        shrink,
         train,
     )
     from lorafit.config import Config
@@ -41,16 +42,8 @@ _HOMES = {
     "Run": "lorafit.run",
     **dict.fromkeys(
         (
-            "Tuned",
-            "compare",
-            "demo",
-            "evaluate",
-            "load",
-            "merge",
-            "plan",
-            "predict",
-            "preview",
-            "train",
+            *("Tuned", "compare", "demo", "evaluate", "load", "merge", "plan", "predict"),
+            *("preview", "shrink", "train"),
         ),
         "lorafit.api",
     ),
@@ -71,6 +64,7 @@ __all__ = [
     "plan",
     "predict",
     "preview",
+    "shrink",
     "train",
 ]
 
