@@ -78,6 +78,10 @@ def test_methods_are_compared_and_shown(finished: Any, capsys: pytest.CaptureFix
     shown = capsys.readouterr().out
     assert "beside full" in shown
     assert finished.recommendation in shown
+    page = (finished.path / "compare.html").read_text(encoding="utf-8")
+    assert finished.recommendation in page
+    assert all(f"<td>{method}</td>" in page for method in finished.rows)
+    assert "http" not in page.partition("<pre>")[0].replace("http-equiv", "")
 
 
 def test_all_methods_have_the_same_number_of_steps(finished: Any) -> None:

@@ -22,6 +22,7 @@ from lorafit.evaluation.score import Scores
 from lorafit.evaluation.seeds import average, difference, verdict
 from lorafit.evaluation.spectrum import summarise
 from lorafit.methods import methods
+from lorafit.report.comparison import write_comparison
 from lorafit.tasks import tasks
 from lorafit.tasks.base import Task
 
@@ -66,7 +67,7 @@ class Comparison:
 def conclude(
     folder: Path, request: Request, left_out: Mapping[str, str], failed: Mapping[str, str]
 ) -> Comparison:
-    """Writes ``compare.json``.
+    """Writes ``compare.json`` and the page.
 
     Raises:
         TrainingError: No arm finished.
@@ -77,6 +78,7 @@ def conclude(
     content = assemble(folder, request, left_out, failed)
     content["environment"] = describe()
     files.write_json(folder / RESULT, content)
+    write_comparison(folder, content)
     return Comparison(folder, content)
 
 

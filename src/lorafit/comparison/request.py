@@ -8,7 +8,7 @@
       base/              the model, if it was a live one
       general.txt        the text on which forgetting is measured
       arms/<method>/     trials.json, seed-0.json, seed-0.npz ..., noise.json, adapter/, log.txt
-      compare.json       the result
+      compare.json       the result, and compare.html
 """
 
 from __future__ import annotations
