@@ -165,6 +165,12 @@ class PlainTask:
     def losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         return nn.functional.cross_entropy(logits, labels, reduction="none")
 
+    def count(self, rows: list[dict[str, Any]]) -> int:
+        return len(rows)
+
+    def units(self, labels: torch.Tensor) -> torch.Tensor:
+        return torch.ones(len(labels), dtype=torch.int64)
+
 
 def pad(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
     ids = [torch.tensor(row["input_ids"]) for row in rows]
@@ -180,17 +186,17 @@ def pad(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
 
 
 def gemm_peak(dtype: torch.dtype) -> float:
-    """FLOP/s of a prepacked product of a usual size, best of several."""
-    from lorafit.engine.frozen import FrozenLinear
+    """FLOP/s of a product with a laid-out weight of a usual size: the best of all we know."""
+    from lorafit.engine.product import OneDnnWeight, pack
 
-    layer = FrozenLinear([nn.Linear(768, 3072)], dtype)
-    x = torch.randn(1024, 768).to(dtype)
+    weight, x = torch.randn(3072, 768).to(dtype), torch.randn(1024, 768).to(dtype)
     best = float("inf")
-    for _ in range(30):
-        start = Clock.now()
-        for _ in range(4):
-            layer.forward(x)
-        best = min(best, (Clock.now() - start) / 4)
+    for product in (pack(weight, None), OneDnnWeight(weight, None)):
+        for _ in range(30):
+            start = Clock.now()
+            for _ in range(4):
+                product(x)
+            best = min(best, (Clock.now() - start) / 4)
     return 2 * 1024 * 768 * 3072 / best
 
 

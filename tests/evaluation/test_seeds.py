@@ -42,7 +42,7 @@ def test_a_difference_is_paired() -> None:
 def test_the_difference_of_a_method_to_itself_is_exactly_zero() -> None:
     runs = [scores_of(np.arange(50) % 2 == 0), scores_of(np.arange(50) % 3 == 0)]
     assert difference(runs, runs, task(), "accuracy") == Estimate(0.0, 0.0, 0.0)
-    assert difference(runs, runs, task(), "nll") == Estimate(0.0, 0.0, 0.0)
+    assert difference(runs, runs, task(), "loss") == Estimate(0.0, 0.0, 0.0)
 
 
 def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
@@ -78,6 +78,6 @@ def test_losses_are_compared_too() -> None:
     random = np.random.default_rng(0)
     base = scores_of(random.random(300) < 0.7)
     lower = Scores(base.logits, base.labels, base.losses - 0.1)
-    found = difference([lower], [base], task(), "nll")
+    found = difference([lower], [base], task(), "loss")
     assert found.value == pytest.approx(-0.1, abs=1e-6)
     assert isinstance(task(), SequenceClassification)

@@ -138,8 +138,8 @@ class Arm:
             "steps": trained.result.steps,
             "best_step": trained.result.best_step,
             **_cost(trained),
-            "train_loss": float(seen.losses.mean()),
-            "validation_loss": float(held.losses.mean()),
+            "train_loss": mean_loss(seen),
+            "validation_loss": mean_loss(held),
             "trainable_parameters": sum(p.numel() for p in self.trainable(subject).values()),
             "engine": subject.engine.name,
             "forgetting": forgetting.measure(subject.adapters, self.probe(subject)),
@@ -152,11 +152,13 @@ class Arm:
             EagerEngine(subject.model, task, subject.tokenizer),
             *(task, subject.encoded["test"], batch),
         )
+        units = np.ones(len(final)) if final.units is None else final.units
         np.savez(
             self.own / f"seed-{seed}.npz",
             logits=final.logits,
             labels=final.labels,
             losses=final.losses,
+            units=units,
         )
         value = float(task.metrics[task.metric](final.logits, final.labels))
         facts["metric"] = value
@@ -257,7 +259,7 @@ class Arm:
                 held = score(subject.engine, task, subject.encoded["validation"], batch)
             lost = forgetting.measure(subject.adapters, self.probe(subject))
             value = float(task.metrics[task.metric](held.logits, held.labels))
-            loss = float(held.losses.mean())
+            loss = mean_loss(held)
             points.append({"c": c, "metric": value, "loss": loss, "forgetting": lost["forgetting"]})
         return points
 
@@ -276,6 +278,12 @@ class Arm:
         files.write_json(adapter / pipeline.FACTS, facts)
         kept = ("adapter_model.safetensors", "adapter_config.json")
         return sum((adapter / file).stat().st_size for file in kept)
+
+
+def mean_loss(scores: Scores) -> float:
+    """Nats per unit: example or token."""
+    units = len(scores) if scores.units is None else scores.units.sum()
+    return float(scores.losses.sum(dtype=np.float64) / units)
 
 
 def with_shuffled_labels(rows: Dataset) -> Dataset:

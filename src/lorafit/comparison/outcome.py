@@ -132,7 +132,8 @@ def _runs(folder: Path, method: str, request: Request) -> list[Scores]:
     found = []
     for seed in range(request.seeds):
         with np.load(folder / "arms" / method / f"seed-{seed}.npz") as arrays:
-            found.append(Scores(arrays["logits"], arrays["labels"], arrays["losses"]))
+            parts = ("logits", "labels", "losses", "units")
+            found.append(Scores(*(arrays[part] for part in parts if part in arrays.files)))
     return found
 
 
@@ -160,7 +161,7 @@ def _row(folder: Path, method: str, runs: list[Scores], request: Request, task: 
         "trainable_parameters": seeds[0]["trainable_parameters"],
         "share": seeds[0]["trainable_parameters"] / request.parameters,
         "metric": asdict(average(runs, task, task.metric, level, seed)),
-        "nll": asdict(average(runs, task, "nll", level, seed)),
+        "loss": asdict(average(runs, task, "loss", level, seed)),
         "by_seed": [facts["metric"] for facts in seeds],
         "time_s": mean("time_s"),
         "cpu_s": mean("cpu_s"),
@@ -191,7 +192,7 @@ def _compare(
     found = difference(ours, theirs, task, task.metric, level, seed)
     row["difference"] = asdict(found)
     row["verdict"] = verdict(found, margin, task.greater_is_better)
-    row["nll_difference"] = asdict(difference(ours, theirs, task, "nll", level, seed))
+    row["loss_difference"] = asdict(difference(ours, theirs, task, "loss", level, seed))
 
 
 def _at_equal_quality(rows: Mapping[str, Row], task: Task) -> None:

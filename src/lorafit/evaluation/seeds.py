@@ -20,7 +20,7 @@ from typing import Literal
 import numpy as np
 from scipy import stats
 
-from lorafit.evaluation.bootstrap import Sample, resampled
+from lorafit.evaluation.bootstrap import RESAMPLES, Sample, resampled
 from lorafit.evaluation.score import Scores
 from lorafit.tasks.base import Task
 
@@ -44,7 +44,7 @@ def average(
     Args:
         runs: Of each seed, on the same examples in the same order.
         task: Has the metric.
-        metric: One of the task's, or ``nll``.
+        metric: One of the task's, or ``loss``, the mean loss of a unit.
         confidence: Level of the interval.
         seed: Of the bootstrap.
     """
@@ -66,7 +66,7 @@ def difference(
         ours: Of each seed.
         theirs: Of the same seeds in the same order, on the same examples.
         task: Has the metric.
-        metric: One of the task's, or ``nll``.
+        metric: One of the task's, or ``loss``, the mean loss of a unit.
         confidence: Level of the interval.
         seed: Of the bootstrap.
     """
@@ -100,11 +100,12 @@ def _of_each(
     """The metric of each run ``(runs,)``, and on each resample ``(runs, resamples)``."""
     random = np.random.default_rng(seed)
     sample = Sample(runs[0].labels, tuple(run.logits for run in runs))
-    if metric == "nll":
+    if metric == "loss":
         losses = np.stack([run.losses.astype(np.float64) for run in runs])
-        n, count = losses.shape[1], 2_000
-        drawn = random.multinomial(n, np.full(n, 1 / n), size=count)
-        return losses.mean(axis=1), losses @ drawn.T / n
+        n = losses.shape[1]
+        units = np.ones(n) if runs[0].units is None else runs[0].units.astype(np.float64)
+        drawn = random.multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
+        return losses.sum(axis=1) / units.sum(), losses @ drawn.T / (drawn @ units)
     function = task.metrics[metric]
     values = np.array([function(run.logits, run.labels) for run in runs])
     return values, np.stack(resampled(metric, function, sample, random))
