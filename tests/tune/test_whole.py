@@ -19,7 +19,7 @@ from tests import tiny_text
 
 SHORT: dict[str, Any] = {
     "per_device_train_batch_size": 8,
-    "num_train_epochs": 2,
+    "num_train_epochs": 3,
     "engine": "eager",
     "progress": False,
     "bf16": False,
@@ -122,7 +122,7 @@ def test_a_killed_search_goes_on_and_asks_the_same(
     def dies(self: Bench, *args: Any, **kwargs: Any) -> Any:
         nonlocal calls
         calls += 1
-        if calls > 11:  # in the second of three runs, which are evaluated eight times each
+        if calls > 15:  # in the second of three runs, which are evaluated twelve times each
             raise MemoryError("killed")
         return done(self, *args, **kwargs)
 
