@@ -34,7 +34,7 @@ class Entry:
         name: Unique in the search.
         facts: JSON values: what came out, what it cost.
         arrays: Numbers per example or step.
-        kept: The state it ended in, without tensors once it was let go of.
+        kept: The state it ended in, if any; its tensors are gone once nothing starts from it.
     """
 
     name: str
@@ -79,10 +79,7 @@ class Journal:
         return entry
 
     def forget(self, entry: Entry) -> None:
-        """Lets go of the tensors of a state that nothing starts from any more.
-
-        The rest of it stays, so that a search that runs again takes the same way.
-        """
+        """Lets go of a state that nothing starts from any more; the facts stay."""
         if entry.kept is not None:
             entry.kept = replace(entry.kept, tensors={})
         if self._run is not None:
@@ -129,7 +126,7 @@ class Journal:
             state, path = values["state"], self._path(name, "state.safetensors")
             if state is not None:
                 shape = Shape(state["settings"])
-                tensors = load_file(path) if path.is_file() else {}  # let go of
+                tensors = load_file(path) if path.is_file() else {}
                 entry.kept = State(state["step"], shape, tensors, state["generators"])
         except (OSError, KeyError, TypeError, SafetensorError) as error:
             raise RunError(
