@@ -56,7 +56,7 @@ COSTS = (
 )
 KEPT = (
     "How far the model's reading of general text moved. At equal quality: with the update scaled "
-    "back to where the validation loss is the weakest method's best."
+    "back to where the validation loss is one that half of the methods reach."
 )
 REDUNDANCY = (
     "Medians over weight matrices. Above noise: directions stronger than the strongest of a run on "
@@ -138,7 +138,7 @@ def kept(content: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
                 name,
                 f"{row['forgetting']:.4f}",
                 f"{row['forgetting_details'].get(key, float('nan')):.3f}",
-                "never as good" if equal is None else f"{equal:.4f}",
+                "not reached" if equal is None else f"{equal:.4f}",
             ]
         )
     return ["forgetting", main, other, f"{main} at equal quality"], cells
