@@ -90,14 +90,12 @@ def quality(content: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
         beside, said = "", "reference"
         if name != reference:
             beside, said = interval(row["difference"], signed=True), row["verdict"]
-            if said == "cannot tell":
-                said += f" on {count(content['n'])} examples"
         parameters = f"{row['trainable_parameters']:,}"
         share = f"{100 * row['share']:.3g} %"
         metric = interval(row["metric"])
         cells.append([row["family"], name, parameters, share, metric, beside, said])
-    metric = content["metric"].replace("_", " ")
-    header = ["family", "method", "trained", "share", f"test {metric}", f"beside {reference}", ""]
+    metric, on = content["metric"].replace("_", " "), f"on {count(content['n'])} examples"
+    header = ["family", "method", "trained", "share", f"test {metric}", f"beside {reference}", on]
     return header, cells
 
 
