@@ -22,6 +22,7 @@ import lorafit
 from lorafit.errors import ConfigError
 from lorafit.tune import search as searching
 from lorafit.tune.bench import Bench
+from lorafit.tune.rise import FIRST_RANK
 from tests import tiny_text
 
 MANY: dict[str, Any] = {
@@ -241,7 +242,7 @@ def test_shuffled_labels_lead_to_the_smallest_rank_and_no_claim(base: Path, tmp_
         for name, rows in splits().items()
     }
     run = train(base, DatasetDict(shuffled), tmp_path)
-    assert run.choices["r"].value == 1
+    assert run.choices["r"].value == FIRST_RANK
     assert "more does not help" not in run.choices["r"].reason
 
 

@@ -209,12 +209,8 @@ class Bench:
             **settings: ``r``, ``target_modules``; ``lora_alpha`` goes with r, so that the
                 scaling stays, unless the user has set it.
         """
-        r = settings.get("r")
-        if r is not None and "adapter.lora_alpha" in self.open:
-            alpha, size = self.shape.settings["lora_alpha"], self.size(self.shape.settings["r"])
-            alpha = alpha * self.size(r) / size
-            settings["lora_alpha"] = int(alpha) if float(alpha).is_integer() else alpha
-        shape = self.shape.with_(**settings)
+        own = self._of_rank(self.shape, settings["r"]) if "r" in settings else {}
+        shape = self.shape.with_(**own | settings)
 
         def work() -> Entry:
             seed_everything(self.config.seed, self.config.deterministic)

@@ -30,6 +30,10 @@ SHORT, LONG = 0.03, 0.10
 """Shares of the run after which rates are compared: all of them, then the two best."""
 FEWEST = 20
 """Steps of the shortest comparison: fewer are mostly warm-up and noise."""
+FEWEST_EXAMPLES = 320
+"""Examples of the shortest comparison: with small batches twenty steps see too few."""
+USUAL_BATCH = 32
+"""The batch that the methods' usual rates are for; Adam wants ``sqrt(batch)`` of it below."""
 EXTRA = 2
 """Rates added at an edge."""
 
@@ -62,9 +66,12 @@ def choose(bench: Bench, start: State) -> Rate:
     Raises:
         TrainingError: Every rate diverges.
     """
-    short = max(bench.steps(SHORT), FEWEST)
+    settings = bench.config.train
+    batch = settings.per_device_train_batch_size * settings.gradient_accumulation_steps
+    examples = math.ceil(FEWEST_EXAMPLES / batch)
+    short = max(bench.steps(SHORT), FEWEST, min(examples, bench.steps(LONG)))
     long = max(bench.steps(LONG), 2 * short)
-    prior = bench.config.train.learning_rate
+    prior = settings.learning_rate * math.sqrt(min(1.0, batch / USUAL_BATCH))
     centre = prior / (long / bench.total_steps) ** HORIZON
     warmup = short // 3
     tried: dict[float, Trained] = {}

@@ -169,7 +169,7 @@ def found(bench: Bench, outcomes: Sequence[Outcome], how: str) -> Found:
     bench.evaluated(step, scored, True)
     settings = dict(state.shape.settings)
     chosen = {"learning_rate": winner.point.learning_rate, **settings}
-    choices = {}
+    choices: dict[str, Choice] = {}
     for name in ("learning_rate", "r", "lora_alpha", "target_modules"):
         section = "train" if name == "learning_rate" else "adapter"
         if f"{section}.{name}" not in bench.open or name not in chosen:
