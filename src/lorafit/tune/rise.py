@@ -136,7 +136,7 @@ class Rise(Strategy):
         _decay(bench, trunk)
         assert trunk.best is not None
         if ranked:
-            choices["r"] = _rank_choice(trunk, tests, skipped)
+            choices["r"] = _rank_choice(trunk, tests, skipped, untuned)
         return _finish(bench, trunk, choices, tests)
 
 
@@ -259,11 +259,17 @@ def _rise(bench: Bench, trunk: Trunk, tests: list[RankTest]) -> str:
     return "still rising at the last test" if tests and tests[-1].gain.pays else ""
 
 
-def _rank_choice(trunk: Trunk, tests: list[RankTest], skipped: str) -> Choice:
+def _rank_choice(trunk: Trunk, tests: list[RankTest], skipped: str, untuned: Scored) -> Choice:
     """The chosen rank in one sentence, with the gain of going on at each rank."""
     assert trunk.best is not None
     r = int(trunk.best[0].shape.settings["r"])
     evidence = {"tests": [test.to_dict() for test in tests]}
+    if tests and not gain(untuned.losses, trunk.best[2].losses).low > 0:
+        return Choice(
+            r,
+            "training gained nothing on the selection set, so no rank can be told from another",
+            evidence,
+        )
     last = next((test for test in reversed(tests) if test.r == r), None)
     if last is None:
         bought = next((test for test in reversed(tests) if test.grown == r), None)
