@@ -185,8 +185,9 @@ def prepare(
     tokenizer: Any = None,
     *,
     start: Path | None = None,
+    encoded: dict[str, Dataset] | None = None,
 ) -> Subject:
-    """Loads the model, encodes the splits, adds a fresh adapter.
+    """Loads the model, encodes the splits (or takes ``encoded`` ones), adds a fresh adapter.
 
     A method that asks for it sees gradients of the first training batches before it is
     trained; ``start`` is the folder where `keep_start` put what it then chose.
@@ -205,8 +206,9 @@ def prepare(
         loaded.model,
         reserved=method.reserved_tokens(own),
     )
-    encoded = encode(problem, loaded.tokenizer, limit)
-    data_truth(encoded, loaded, problem.task, config).enforce()
+    if encoded is None:
+        encoded = encode(problem, loaded.tokenizer, limit)
+        data_truth(encoded, loaded, problem.task, config).enforce()
     seed_everything(config.seed, config.deterministic)
     adapters = Adapters(loaded.model)
     if start is not None and start.is_dir():
