@@ -211,7 +211,13 @@ def _balance(rows: Dataset, label: str | None, order: list[str]) -> dict[str, in
 
 
 def _unlabelled(rows: Dataset, label: str | None) -> int:
-    return 0 if label is None else len(rows) - len(_named_labels(rows, label))
+    """Rows without a label, or without a list of labels."""
+    if label is None:
+        return 0
+    if label not in rows.features:
+        return len(rows)
+    feature: Any = rows.features[label]
+    return sum(is_missing(value, feature) for value in column_values(rows, label))
 
 
 def lengths_of(counts: np.ndarray, max_length: int | None) -> Lengths:
