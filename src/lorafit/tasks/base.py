@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -21,8 +21,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lorafit.config import DataConfig
 from lorafit.tasks.tables import Table
 
+Supervision = Literal["example", "token", "next_token", "target"]
 Metric = Callable[[np.ndarray, np.ndarray], float]
-"""Logits ``(n, ...)`` and labels ``(n, ...)`` to one number."""
+"""What `Task.keep` returns of all examples, ``(n, ...)`` and ``(n, ...)``, to one number."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,8 @@ class Task(ABC):
     metric: ClassVar[str]
     """The headline metric, a key of `metrics`."""
     greater_is_better: ClassVar[bool]
+    supervision: ClassVar[Supervision] = "example"
+    """What is learned: an answer an example, a label a token, the next token, or another text."""
     loss_name: ClassVar[str] = "nll"
     """What the mean of `losses` is called beside the metrics."""
 
@@ -133,7 +136,27 @@ class Task(ABC):
 
     @abstractmethod
     def losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Loss of each example in nats, float32: ``(n, ...)`` to ``(n,)``."""
+        """Summed loss of each example in nats, float32: ``(n, ...)`` to ``(n,)``."""
+
+    def units(self, labels: torch.Tensor) -> torch.Tensor:
+        """How many losses each example's sum in `losses` has, ``(n,)`` int64: one, or one a token.
+
+        Args:
+            labels: As `collate` makes them.
+        """
+        return torch.ones(len(labels), dtype=torch.int64, device=labels.device)
+
+    def count(self, examples: Sequence[dict[str, Any]]) -> int:
+        """How many losses encoded examples have; the sum of `units` of their batch."""
+        return len(examples)
+
+    def keep(self, logits: torch.Tensor, labels: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """What the metrics need of a batch, ``(n, ...)`` each, of one shape for every batch.
+
+        Here the logits and the labels themselves; a task with logits of every token reduces
+        them to numbers of each example. Examples without labels are ``UNKNOWN`` in the second.
+        """
+        return logits.float().cpu().numpy(), labels.cpu().numpy()
 
     @property
     @abstractmethod
@@ -144,7 +167,7 @@ class Task(ABC):
     def decode(self, logits: np.ndarray) -> list[dict[str, Any]]:
         """What `lorafit predict` says of each example: label, probability, ..."""
 
-    def tables(self, logits: np.ndarray, labels: np.ndarray) -> list[Table]:
+    def tables(self, kept: np.ndarray, labels: np.ndarray) -> list[Table]:
         """What is shown beside the metrics: one row a class, a confusion matrix, ..."""
         return []
 

@@ -84,8 +84,8 @@ class FastEncoder:
         return self.task.collate(examples, self.tokenizer)["labels"]
 
     def units(self, examples: Sequence[dict[str, Any]]) -> int:
-        """One loss per example, as `Task.losses` returns them."""
-        return len(examples)
+        """As the task counts them: one an example, or one a labelled token."""
+        return self.task.count(examples)
 
     # --- passes --------------------------------------------------------------------------
 
@@ -104,7 +104,8 @@ class FastEncoder:
                 self._backward(
                     states.grad.contiguous(), saved, batch["packing"], bottom, lowest[bottom]
                 )
-        return StepResult(loss_sum.detach().float(), len(losses), batch["tokens"])
+        units = int(self.task.units(batch["labels"]).sum())
+        return StepResult(loss_sum.detach().float(), units, batch["tokens"])
 
     def logits(self, batch: Batch) -> Tensor:
         """Logits in evaluation mode without gradients, in the order of the examples."""
