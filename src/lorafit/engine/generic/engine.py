@@ -6,12 +6,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from lorafit.engine.allocator import keep_freed_memory
-from lorafit.engine.base import Batch, StepResult
+from lorafit.engine.base import (
+    Answers,
+    Batch,
+    StepResult,
+    answers_from_logits,
+    answers_from_tokens,
+)
 from lorafit.engine.counter import Seeds
 from lorafit.engine.generic.intercept import Interception, Parts
 from lorafit.engine.generic.lm import LanguageHead, label_count
@@ -115,3 +122,18 @@ class GenericEngine:
         result = torch.empty_like(found)
         result[batch["order"]] = found
         return result
+
+    def answers(self, batch: Batch) -> Answers:
+        """Losses and what the metrics need; of a language model from labelled positions only."""
+        with evaluating(self.model):
+            parts = [self._answers(part) for part in batch["parts"]]
+        return Answers.joined(parts, np.argsort(batch["order"]))
+
+    def _answers(self, part: dict[str, Tensor]) -> Answers:
+        labels = part["labels"]
+        if self._language is None or not self._language.chunked:
+            return answers_from_logits(self.task, self._logits(part, Seeds(0)), labels)
+        inputs = {name: value for name, value in part.items() if name != "labels"}
+        with self._faster(Seeds(0)):
+            losses, right = self._language.token_losses(inputs, labels)
+        return answers_from_tokens(self.task, losses, right, self.task.units(labels))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lorafit.engine.lm_loss import IGNORED, head_loss
+from lorafit.engine.lm_loss import IGNORED, head_loss, labelled, token_losses
 from lorafit.model.modes import evaluating
 
 
@@ -39,14 +39,25 @@ class LanguageHead:
         model: Any = self.model
         if self.chunked:
             hidden = model.base_model(**inputs).last_hidden_state
-            head = model.get_output_embeddings()
-            return head_loss(hidden, head.weight.to(self.dtype), head.bias, labels)
+            return head_loss(hidden, *self._weights(), labels)
         logits = model(**inputs).logits[:, :-1].float()
         target = labels[:, 1:]
         loss = F.cross_entropy(
             logits.flatten(0, 1), target.flatten(), reduction="sum", ignore_index=IGNORED
         )
         return loss, int((target != IGNORED).sum())
+
+    def token_losses(self, inputs: dict[str, Tensor], labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss of each label, and whether the likeliest token is it; needs `chunked`."""
+        model: Any = self.model
+        hidden = model.base_model(**inputs).last_hidden_state
+        chosen, targets = labelled(hidden, labels)
+        return token_losses(chosen, *self._weights(), targets)
+
+    def _weights(self) -> tuple[Tensor, Tensor | None]:
+        model: Any = self.model
+        head = model.get_output_embeddings()
+        return head.weight.to(self.dtype), head.bias
 
 
 def _is_plain_product(model: Any) -> bool:
