@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         plan,
         predict,
         preview,
+        shrink,
         train,
     )
     from lorafit.config import Config
@@ -39,7 +40,10 @@ _HOMES = {
     "LorafitError": "lorafit.errors",
     "Run": "lorafit.run",
     **dict.fromkeys(
-        ("Tuned", "demo", "evaluate", "load", "merge", "plan", "predict", "preview", "train"),
+        (
+            *("Tuned", "demo", "evaluate", "load", "merge", "plan", "predict", "preview"),
+            *("shrink", "train"),
+        ),
         "lorafit.api",
     ),
 }
@@ -58,6 +62,7 @@ __all__ = [
     "plan",
     "predict",
     "preview",
+    "shrink",
     "train",
 ]
 

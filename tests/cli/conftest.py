@@ -11,6 +11,7 @@ from typer.testing import CliRunner, Result
 
 import lorafit
 from lorafit.cli import app
+from lorafit.export.shrunk import Loss, RankQuality, Shrunk
 
 Cli = Callable[..., Result]
 
@@ -25,6 +26,20 @@ EVALUATION: dict[str, Any] = {
     "paired": {"accuracy": {"difference": 0.3, "low": 0.25, "high": 0.35}},
     "handoff": {"reloaded_max_abs_diff": 0.0, "merged_max_abs_diff": 2e-6},
 }
+
+SHRUNK = Shrunk(
+    path=Path("adapter-shrunk"),
+    r=4,
+    r_before=8,
+    way="weighted",
+    reason="as asked",
+    curve=[
+        RankQuality(8, 1.0, Loss(0.0, 0.0, 0.0), Loss(0.0, 0.0, 0.0)),
+        RankQuality(4, 0.9, Loss(0.2, 0.1, 0.3), Loss(0.1, 0.05, 0.15), Loss(0.0, -0.1, 0.1)),
+    ],
+    gain=0.5,
+    test={"accuracy": {"difference": -0.01, "low": -0.02, "high": 0.0}},
+)
 
 
 @pytest.fixture
@@ -62,6 +77,7 @@ class FakeApi:
             "demo": FakeRun(Path("runs/demo-001")),
             "evaluate": EVALUATION,
             "merge": Path("merged"),
+            "shrink": SHRUNK,
         }
 
     def __getattr__(self, name: str) -> Callable[..., Any]:

@@ -276,3 +276,26 @@ def test_settings_are_checked_before_anything_is_loaded(cli: Cli, api: FakeApi) 
         assert result.exit_code == 2
         assert "Did you mean" in only_line(result)
     assert api.calls == []
+
+
+def test_shrink_calls_the_api_and_shows_the_curve(cli: Cli, api: FakeApi) -> None:
+    result = cli("shrink", "a", "--r", "4", "--data", "d", "--text", "t", "--retrain-steps", "0")
+    assert result.exit_code == 0, result.stderr
+    assert api.calls == [
+        ("shrink", ("a", 4, "d", None), {"text": ["t"], "retrain_steps": 0}),
+    ]
+    lines = result.stdout.splitlines()
+    assert lines[0].split() == ["r", "energy", "plain", "SVD", "weighted", "SVD", "retrained"]
+    assert lines[2].split()[:4] == ["4", "0.900", "+0.2000", "[+0.1000,"]
+    assert "r 8 -> 4 (weighted): as asked" in lines
+    assert "test accuracy: -0.010 [-0.020, +0.000]" in lines
+    assert lines[-1] == "Adapter: adapter-shrunk"
+
+
+def test_shrink_refuses_a_rank_that_is_no_number(cli: Cli, api: FakeApi) -> None:
+    result = cli("shrink", "a", "--r", "half")
+    assert result.exit_code == 2
+    assert 'UsageError: --r is "half", but it should be a whole number or auto.' in only_line(
+        result
+    )
+    assert api.calls == []

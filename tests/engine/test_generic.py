@@ -9,6 +9,7 @@ import torch
 import transformers as hf
 from torch import nn
 
+from lorafit.engine.frozen import FrozenLinear
 from lorafit.engine.generic import intercept
 from lorafit.engine.generic.engine import GenericEngine
 from lorafit.engine.generic.split import split_by_length
@@ -197,13 +198,13 @@ def test_merged_and_disabled_adapters_are_followed():
 def test_chunked_language_model_loss_is_the_whole_one(chunk, monkeypatch):
     monkeypatch.setattr("lorafit.engine.lm_loss.CHUNK_NUMBERS", chunk)
     hidden = torch.randn(3, 11, 8, requires_grad=True)
-    weight, bias = torch.randn(37, 8), torch.randn(37)
+    head = nn.Linear(8, 37)
     labels = torch.randint(0, 37, (3, 11))
     labels[0, :4] = labels[2, 7:] = -100
-    loss, count = head_loss(hidden, weight, bias, labels)
+    loss, count = head_loss(hidden, FrozenLinear([head], torch.float32), labels)
     (loss * 0.3).backward()
     got, hidden.grad = hidden.grad.clone(), None
-    logits = (hidden @ weight.t() + bias)[:, :-1].flatten(0, 1)
+    logits = head(hidden)[:, :-1].flatten(0, 1)
     expected = nn.functional.cross_entropy(logits, labels[:, 1:].flatten(), reduction="sum")
     (expected * 0.3).backward()
     assert count == int((labels[:, 1:] != -100).sum())
@@ -213,7 +214,8 @@ def test_chunked_language_model_loss_is_the_whole_one(chunk, monkeypatch):
 
 def test_language_model_loss_without_any_label_is_zero():
     hidden = torch.randn(1, 4, 8, requires_grad=True)
-    loss, count = head_loss(hidden, torch.randn(5, 8), None, torch.full((1, 4), -100))
+    head = FrozenLinear([nn.Linear(8, 5, bias=False)], torch.float32)
+    loss, count = head_loss(hidden, head, torch.full((1, 4), -100))
     loss.backward()
     assert (float(loss.detach()), count) == (0.0, 0)
     assert (hidden.grad == 0).all()
@@ -274,7 +276,7 @@ def test_language_model_gradients_are_those_of_all_logits(family, chunked):
     tokenizer: Any = helpers.PlainTokenizer()
     fast = GenericEngine(adapted, task, tokenizer, dtype=torch.float32)
     assert fast._language is not None
-    assert fast._language.chunked == chunked
+    assert (fast._language.head is not None) == chunked
     result = fast.forward_backward(fast.collate(batch), 1.0)
     assert result.units == fast.units(batch) == int((labels[:, 1:] != -100).sum())
     assert float(result.loss_sum) == pytest.approx(float(loss.detach()), rel=1e-5)

@@ -77,3 +77,27 @@ def test_failed_build_leaves_nothing_behind(tmp_path):
     with pytest.raises(RuntimeError, match="no-such-flag"):
         build.build(tmp_path, ["-fno-such-flag"])
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("capability", "flags", "expected"),
+    [
+        ("AVX512", ["avx512_bf16"], ["avx512bf16", "avx512", "avx2", "base"]),
+        ("AVX512", [], ["avx512", "avx2", "base"]),
+        ("AVX2", ["avx512_bf16"], ["avx2", "base"]),
+        ("DEFAULT", ["bf16"], ["base"]),
+    ],
+)
+def test_best_instruction_set_of_the_cpu_comes_first(monkeypatch, capability, flags, expected):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    monkeypatch.setattr(library, "bf16_flags", lambda: flags)
+    assert library.candidates() == expected
+    assert set(expected) <= set(build.X86)
+
+
+def test_next_best_library_is_loaded_when_one_is_missing(monkeypatch):
+    best = library.candidates()[0]
+    monkeypatch.setattr(library, "candidates", lambda: ["missing", best])
+    loaded = library.library.__wrapped__()
+    assert loaded is not None
+    assert loaded.name == best

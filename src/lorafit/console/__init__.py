@@ -13,6 +13,7 @@ from lorafit.console.plan import PlanLike, show_plan
 from lorafit.console.preview import show_preview
 from lorafit.console.result import prediction_line, show_evaluation, show_result
 from lorafit.console.runs import show_runs
+from lorafit.console.shrunk import show_shrunk
 
 __all__ = [
     "PlanLike",
@@ -24,4 +25,5 @@ __all__ = [
     "show_preview",
     "show_result",
     "show_runs",
+    "show_shrunk",
 ]

@@ -9,6 +9,7 @@ and 1,000 tokens the matrix and its gradient would be 400 MB in float32.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -16,9 +17,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lorafit.engine import kernels
+from lorafit.engine.frozen import FrozenLinear, padded_rows
 
-CHUNK_NUMBERS = 1 << 23
-"""Logits alive at a time (32 MB in float32)."""
+CHUNK_NUMBERS = 1 << 24
+"""Logits alive at a time (32 MB in bfloat16). With 50,000 words the head takes 146 ms for 1,020
+labels in chunks of half the size, 140 in these, 149 in larger ones: the weight, too large for
+the cache, is read once a chunk."""
 
 IGNORED = -100
 
@@ -27,38 +31,39 @@ class HeadLoss(torch.autograd.Function):
     """Summed loss of hidden states ``(n, width)`` with labels ``(n,)``, frozen head."""
 
     @staticmethod
-    def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor
-    ) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, head: FrozenLinear, labels: Tensor) -> Tensor:
         """The sum, float32; the gradient is made on the way."""
-        rows = max(1, CHUNK_NUMBERS // len(weight))
-        dtype = weight.dtype
         total = hidden.new_zeros((), dtype=torch.float32)
         grad = torch.empty_like(hidden)
-        for start in range(0, len(hidden), rows):
-            chunk = slice(start, start + rows)
-            logits = F.linear(hidden[chunk].to(dtype), weight, bias).contiguous()
-            total += kernels.softmax_loss(logits, labels[chunk]).sum()
-            grad[chunk] = (logits @ weight).to(grad.dtype)
+        for chunk in _chunks(len(hidden), CHUNK_NUMBERS // head.widths[0], head.dtype):
+            n = len(hidden[chunk])
+            logits = _logits(hidden[chunk], head)
+            total += kernels.softmax_loss(logits[:n], labels[chunk]).sum()
+            grad[chunk] = head.backward(logits)[:n].to(grad.dtype)
         ctx.save_for_backward(grad)
         return total
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         """Scales the stored gradient."""
         (grad,) = ctx.saved_tensors
-        return grad * grads[0].to(grad.dtype), None, None, None
+        return grad * grads[0].to(grad.dtype), None, None
 
 
-def head_loss(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor
-) -> tuple[Tensor, int]:
+def _chunks(n: int, room: int, dtype: torch.dtype) -> Iterator[slice]:
+    """Even parts of about ``room``, at least one row each."""
+    if n:
+        count = -(-n // max(room, 1))
+        rows = padded_rows(-(-n // count), dtype)
+        yield from (slice(start, start + rows) for start in range(0, n, rows))
+
+
+def head_loss(hidden: Tensor, head: FrozenLinear, labels: Tensor) -> tuple[Tensor, int]:
     """Summed next-token loss over the positions that have a label.
 
     Args:
         hidden: Last hidden states ``(batch, length, width)``.
-        weight: Frozen output embedding ``(vocabulary, width)``.
-        bias: ``(vocabulary,)`` or ``None``.
+        head: The frozen output embedding.
         labels: ``(batch, length)``, as transformers has them: the label at a position is
             predicted from the position before it; -100 is none.
 
@@ -67,7 +72,7 @@ def head_loss(
     """
     chosen, targets = labelled(hidden, labels)
     loss: Tensor = HeadLoss.apply(  # type: ignore[no-untyped-call]
-        chosen, weight.detach(), None if bias is None else bias.detach(), targets
+        chosen, head, targets
     )
     return loss, len(chosen)
 
@@ -79,25 +84,27 @@ def labelled(hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def token_losses(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor
-) -> tuple[Tensor, Tensor]:
+def token_losses(hidden: Tensor, head: FrozenLinear, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Loss of each token, and whether the likeliest one is right, without gradients.
 
     Args:
         hidden: Last hidden states ``(tokens, width)``.
-        weight: Output embedding ``(vocabulary, width)``.
-        bias: ``(vocabulary,)`` or ``None``.
+        head: The output embedding.
         labels: ``(tokens,)``.
 
     Returns:
         ``(tokens,)`` in nats, float32, and ``(tokens,)`` bool.
     """
-    rows = max(1, CHUNK_NUMBERS // len(weight))
-    losses, right = [hidden.new_zeros(0, dtype=torch.float32)], [labels.new_zeros(0) == 0]
-    for start in range(0, len(hidden), rows):
-        chunk = slice(start, start + rows)
-        logits = F.linear(hidden[chunk].to(weight.dtype), weight, bias).float()
-        losses.append(F.cross_entropy(logits, labels[chunk], reduction="none"))
-        right.append(logits.argmax(dim=-1) == labels[chunk])
-    return torch.cat(losses), torch.cat(right)
+    losses = hidden.new_zeros(len(hidden), dtype=torch.float32)
+    right = torch.zeros(len(hidden), dtype=torch.bool)
+    for chunk in _chunks(len(hidden), CHUNK_NUMBERS // head.widths[0], head.dtype):
+        logits = _logits(hidden[chunk], head)[: len(labels[chunk])]
+        right[chunk] = logits.argmax(dim=-1) == labels[chunk]
+        losses[chunk] = kernels.softmax_loss(logits, labels[chunk])
+    return losses, right
+
+
+def _logits(hidden: Tensor, head: FrozenLinear) -> Tensor:
+    """``(n, width)`` to ``(n, words)``, and perhaps a few rows more (`padded_rows`)."""
+    more = padded_rows(len(hidden), head.dtype) - len(hidden)
+    return head.forward(F.pad(hidden.to(head.dtype), (0, 0, 0, more)).contiguous())

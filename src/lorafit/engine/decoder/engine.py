@@ -26,6 +26,7 @@ from lorafit.engine.batch import pack_examples
 from lorafit.engine.counter import Seeds
 from lorafit.engine.decoder.block import Block, Positions, Saved, Stream
 from lorafit.engine.decoder.layout import DecoderLayout, storage
+from lorafit.engine.frozen import FrozenLinear
 from lorafit.engine.lm_loss import IGNORED, HeadLoss, token_losses
 from lorafit.model.modes import evaluating
 from lorafit.tasks.base import Task
@@ -62,7 +63,7 @@ class FastDecoder:
         self.dtype = dtype
         self.reason = reason
         self.blocks = [Block(block, dtype) for block in layout.blocks]
-        self._head: tuple[tuple[int, int], Tensor] | None = None
+        self._head = FrozenLinear([layout.head], dtype)
 
     # --- batches -------------------------------------------------------------------------
 
@@ -75,7 +76,9 @@ class FastDecoder:
         layout = self.layout
         pad = layout.pad if layout.pad is not None else self.tokenizer.pad_token_id
         # A list may be all there is of it (several end-of-sequence tokens).
-        batch = pack_examples(examples, pad if isinstance(pad, int) else 0, layout.positions)
+        batch = pack_examples(
+            examples, pad if isinstance(pad, int) else 0, layout.positions, self.dtype
+        )
         if not layout.causal_lm:
             labels = torch.tensor([example["labels"] for example in examples])
             return {**batch, "labels": labels, "rows": self._last_rows(examples)}
@@ -120,7 +123,7 @@ class FastDecoder:
         if self.layout.causal_lm:
             hidden = self.layout.norm(states.to(storage(self.model)))
             loss_sum: Tensor = HeadLoss.apply(  # type: ignore[no-untyped-call]
-                hidden, self._head_weight(), self.layout.head.bias, batch["targets"]
+                hidden, self._head, batch["targets"]
             )
             units = len(rows)
         else:
@@ -152,21 +155,12 @@ class FastDecoder:
             stream, _, _ = self._forward(batch, Seeds(0), keep_from=len(self.blocks))
             states = stream.value().index_select(0, batch["rows"])
             hidden = self.layout.norm(states.to(storage(self.model)))
-            head: Any = self.layout.head
-            losses, right = token_losses(hidden, self._head_weight(), head.bias, batch["targets"])
+            losses, right = token_losses(hidden, self._head, batch["targets"])
         return answers_from_tokens(self.task, losses, right, self.task.units(batch["labels"]))
 
     def _logits(self, states: Tensor) -> Tensor:
         logits: Tensor = self.layout.head(self.layout.norm(states.to(storage(self.model))))
         return logits.float()
-
-    def _head_weight(self) -> Tensor:
-        """The output embedding in the type products are computed in."""
-        weight: Any = self.layout.head.weight
-        key = (weight.data_ptr(), weight._version)
-        if self._head is None or self._head[0] != key:
-            self._head = key, weight.detach().to(self.dtype)
-        return self._head[1]
 
     @torch.no_grad()
     def _forward(

@@ -75,7 +75,7 @@ class FastEncoder:
             DataError: There is no example, an empty one, or one longer than the model takes.
         """
         room = self._positions - self.layout.position_offset
-        batch = pack_examples(examples, self.tokenizer.pad_token_id or 0, room)
+        batch = pack_examples(examples, self.tokenizer.pad_token_id or 0, room, self.dtype)
         return {**batch, "labels": self._labels(examples)}
 
     def _labels(self, examples: Sequence[dict[str, Any]]) -> Tensor:

@@ -130,10 +130,11 @@ class GenericEngine:
         return Answers.joined(parts, np.argsort(batch["order"]))
 
     def _answers(self, part: dict[str, Tensor]) -> Answers:
-        labels = part["labels"]
-        if self._language is None or not self._language.chunked:
+        labels, found = part["labels"], None
+        if self._language is not None:
+            inputs = {name: value for name, value in part.items() if name != "labels"}
+            with self._faster(Seeds(0)):
+                found = self._language.token_losses(inputs, labels)
+        if found is None:
             return answers_from_logits(self.task, self._logits(part, Seeds(0)), labels)
-        inputs = {name: value for name, value in part.items() if name != "labels"}
-        with self._faster(Seeds(0)):
-            losses, right = self._language.token_losses(inputs, labels)
-        return answers_from_tokens(self.task, losses, right, self.task.units(labels))
+        return answers_from_tokens(self.task, *found, self.task.units(labels))

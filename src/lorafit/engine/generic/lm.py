@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lorafit.engine.frozen import FrozenLinear
 from lorafit.engine.lm_loss import IGNORED, head_loss, labelled, token_losses
 from lorafit.model.modes import evaluating
 
@@ -31,15 +32,18 @@ class LanguageHead:
 
     def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
         self.model = model
-        self.dtype = dtype
-        self.chunked = _is_plain_product(model)
+        whole: Any = model
+        self.head = (
+            FrozenLinear([whole.get_output_embeddings()], dtype)
+            if _is_plain_product(model)
+            else None
+        )
 
     def loss(self, inputs: dict[str, Tensor], labels: Tensor) -> tuple[Tensor, int]:
         """Summed loss in nats, and over how many labels; `Interception` is open around it."""
         model: Any = self.model
-        if self.chunked:
-            hidden = model.base_model(**inputs).last_hidden_state
-            return head_loss(hidden, *self._weights(), labels)
+        if self.head is not None:
+            return head_loss(model.base_model(**inputs).last_hidden_state, self.head, labels)
         logits = model(**inputs).logits[:, :-1].float()
         target = labels[:, 1:]
         loss = F.cross_entropy(
@@ -47,17 +51,15 @@ class LanguageHead:
         )
         return loss, int((target != IGNORED).sum())
 
-    def token_losses(self, inputs: dict[str, Tensor], labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Loss of each label, and whether the likeliest token is it; needs `chunked`."""
+    def token_losses(
+        self, inputs: dict[str, Tensor], labels: Tensor
+    ) -> tuple[Tensor, Tensor] | None:
+        """Loss of each label, and whether the likeliest token is it; ``None``: needs logits."""
+        if self.head is None:
+            return None
         model: Any = self.model
-        hidden = model.base_model(**inputs).last_hidden_state
-        chosen, targets = labelled(hidden, labels)
-        return token_losses(chosen, *self._weights(), targets)
-
-    def _weights(self) -> tuple[Tensor, Tensor | None]:
-        model: Any = self.model
-        head = model.get_output_embeddings()
-        return head.weight.to(self.dtype), head.bias
+        chosen, targets = labelled(model.base_model(**inputs).last_hidden_state, labels)
+        return token_losses(chosen, self.head, targets)
 
 
 def _is_plain_product(model: Any) -> bool:

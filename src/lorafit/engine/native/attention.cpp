@@ -36,39 +36,32 @@ namespace {
 
 constexpr long QUERIES = 32;
 
-// (rows, d) from strided storage to float32 with rows of `width`, zero-padded.
+// (rows, d) from strided storage to rows of `width`, zero-padded.
 template <class T>
-void unpack(const T* from, long stride, long rows, long d, float factor, float* to, long width) {
+void gather(const T* from, long stride, long rows, long d, T* to, long width) {
   for (long i = 0; i < rows; i++) {
-    over(d, [&](long j, auto lanes) {
-      store(to + i * width + j, load(from + i * stride + j, lanes) * factor, lanes);
-    });
-    for (long j = d; j < width; j++) to[i * width + j] = 0;
+    memcpy(to + i * width, from + i * stride, d * sizeof(T));
+    memset(to + i * width + d, 0, (width - d) * sizeof(T));
   }
 }
 
 template <class T>
-void pack(const float* from, long width, long rows, long d, float factor, T* to, long stride) {
+void scatter(const float* from, long width, long rows, long d, float factor, T* to, long stride) {
   for (long i = 0; i < rows; i++)
     over(d, [&](long j, auto lanes) {
       store(to + i * stride + j, load(from + i * width + j, lanes) * factor, lanes);
     });
 }
 
-// (rows, width) to (d, columns); columns past `rows` are zero.
-void transpose(const float* from, long rows, long width, long d, float* to, long columns) {
-  for (long j = 0; j < d; j++) {
-    for (long i = 0; i < rows; i++) to[j * columns + i] = from[i * width + j];
-    for (long i = rows; i < columns; i++) to[j * columns + i] = 0;
-  }
-}
-
 struct Shape {
   long token, length, queries, width, columns;  // width, columns: padded head_dim and length
 };
 
+// Names: X are rows of storage T, Xt the cells of X transposed, Xc cells down X's columns.
 template <class T>
 class Job {
+  using C = cell<T>;
+
  public:
   Job(const LorafitAttention& a, long sequence, long kv_head)
       : a(a), sequence(sequence), kv_head(kv_head), drop{a.seed, a.threshold, a.keep_scale} {
@@ -84,13 +77,16 @@ class Job {
     each_block([&](long head, long from, long rows, long keys) {
       scores(head, from, rows, keys);
       for (long i = 0; i < rows; i++) {
-        lse(head, from + i) = softmax(P + i * s.columns, seen(from + i));
-        clear(P + i * s.columns, seen(from + i), keys);
-        if (drop.on()) mask(head, from + i, seen(from + i), P + i * s.columns);
+        T* p = P + i * s.columns;
+        long n = seen(from + i);
+        lse(head, from + i) = softmax(S + i * s.columns, n, p);
+        clear(p, n, keys);
+        if (drop.on()) mask(head, from + i, n, p);
       }
-      matmul(rows, a.head_dim, keys, P, s.columns, 1, V, s.width, O, s.width, false);
-      pack(O, s.width, rows, a.head_dim, 1.f,
-           at<T>(a.out, a.out_stride, query_row(from), head), a.out_stride);
+      matmul(rows, a.head_dim, cells<T>(keys), as_cells(P), row_cells(s.columns), 1, Vc, s.width,
+             O, s.width, false);
+      scatter(O, s.width, rows, a.head_dim, kept_scale(),
+              at<T>(a.out, a.out_stride, query_row(from), head), a.out_stride);
     });
   }
 
@@ -100,20 +96,28 @@ class Job {
     std::fill(dV, dV + s.length * s.width, 0.f);
     each_block([&](long head, long from, long rows, long keys) {
       scores(head, from, rows, keys);
-      unpack(at<const T>(a.dout, a.out_stride, query_row(from), head), a.out_stride, rows,
-             a.head_dim, 1.f, dO, s.width);
-      matmul(rows, keys, a.head_dim, dO, s.width, 1, Vt, s.columns, G, s.columns, false);
+      gather(at<const T>(a.dout, a.out_stride, query_row(from), head), a.out_stride, rows,
+             a.head_dim, dO, s.width);
+      matmul(rows, keys, cells<T>(a.head_dim), as_cells(dO), row_cells(s.width), 1, Vt, s.columns,
+             G, s.columns, false);
       for (long i = 0; i < rows; i++) softmax_backward(head, from + i, keys, i);
-      matmul(keys, a.head_dim, rows, P, 1, s.columns, dO, s.width, dV, s.width, true);
-      matmul(keys, a.head_dim, rows, G, 1, s.columns, Q, s.width, dK, s.width, true);
-      matmul(rows, a.head_dim, keys, G, s.columns, 1, K, s.width, O, s.width, false);
-      pack(O, s.width, rows, a.head_dim, a.scale,
-           at<T>(a.dq, a.q_stride, query_row(from), head), a.q_stride);
+      long down = cells<T>(rows);
+      auto add = [&](const T* probabilities, const T* queries, float* sums) {
+        const C* left = down_columns(probabilities, rows, round_up(keys, W), s.columns, PGc);
+        const C* right = down_columns(queries, rows, s.width, s.width, QOc);
+        matmul(keys, a.head_dim, down, left, 1, s.columns, right, s.width, sums, s.width, true);
+      };
+      add(P, dO, dV);
+      add(dS, Q, dK);
+      matmul(rows, a.head_dim, cells<T>(keys), as_cells(dS), row_cells(s.columns), 1, Kc, s.width,
+             O, s.width, false);
+      scatter(O, s.width, rows, a.head_dim, a.scale,
+              at<T>(a.dq, a.q_stride, query_row(from), head), a.q_stride);
     });
-    pack(dK, s.width, s.length, a.head_dim, 1.f, at<T>(a.dk, a.kv_stride, s.token, kv_head),
-         a.kv_stride);
-    pack(dV, s.width, s.length, a.head_dim, 1.f, at<T>(a.dv, a.kv_stride, s.token, kv_head),
-         a.kv_stride);
+    scatter(dK, s.width, s.length, a.head_dim, a.scale,
+            at<T>(a.dk, a.kv_stride, s.token, kv_head), a.kv_stride);
+    scatter(dV, s.width, s.length, a.head_dim, kept_scale(),
+            at<T>(a.dv, a.kv_stride, s.token, kv_head), a.kv_stride);
   }
 
  private:
@@ -121,7 +125,10 @@ class Job {
   long sequence, kv_head;
   Dropout drop;
   Shape s;
-  float *K, *V, *Kt, *Vt, *Q, *P, *O, *G, *dO, *dK, *dV;
+  T *Q, *P, *dS, *dO;
+  C *Kt, *Vt, *PGc, *QOc;
+  const C *Kc, *Vc;
+  float *S, *G, *O, *dK, *dV;
 
   template <class U, class Base>
   U* at(Base* base, long stride, long row, long head) const {
@@ -131,27 +138,36 @@ class Job {
   float& lse(long head, long query) const { return a.lse[query_row(query) * a.heads + head]; }
   // How many keys a query sees.
   long seen(long query) const { return a.causal ? query + 1 : s.length; }
+  // Probabilities are zeroed where dropped; what is made of them is scaled.
+  float kept_scale() const { return drop.on() ? drop.keep_scale : 1.f; }
+  static long row_cells(long width) { return width / PER_CELL<T>; }
 
   void load_keys(bool back) {
-    long cells = s.length * s.width, tail = W;
-    K = scratch(0, cells + tail);
-    V = scratch(1, cells + tail);
-    Kt = scratch(2, s.width * s.columns);
-    Q = scratch(3, QUERIES * s.width);
-    P = scratch(4, QUERIES * s.columns);
-    O = scratch(5, QUERIES * s.width);
-    unpack(at<const T>(a.k, a.kv_stride, s.token, kv_head), a.kv_stride, s.length, a.head_dim, 1.f,
-           K, s.width);
-    unpack(at<const T>(a.v, a.kv_stride, s.token, kv_head), a.kv_stride, s.length, a.head_dim, 1.f,
-           V, s.width);
-    transpose(K, s.length, s.width, a.head_dim, Kt, s.columns);
+    long size = s.length * s.width, block = QUERIES * s.columns;
+    T* K = scratch<T>(0, size + W);
+    T* V = scratch<T>(1, size + W);
+    gather(at<const T>(a.k, a.kv_stride, s.token, kv_head), a.kv_stride, s.length, a.head_dim, K,
+           s.width);
+    gather(at<const T>(a.v, a.kv_stride, s.token, kv_head), a.kv_stride, s.length, a.head_dim, V,
+           s.width);
+    Kt = scratch<C>(2, s.width * s.columns);
+    transpose(as_cells(K), s.length, row_cells(s.width), cells<T>(a.head_dim), Kt, s.columns);
+    Vc = down_columns(V, s.length, s.width, s.width, scratch<C>(3, cells<T>(s.length) * s.width));
+    Q = scratch<T>(4, QUERIES * s.width);
+    S = scratch(5, block);
+    P = scratch<T>(6, block);
+    O = scratch(7, QUERIES * s.width);
     if (!back) return;
-    Vt = scratch(6, s.width * s.columns);
-    G = scratch(7, QUERIES * s.columns);
-    dO = scratch(8, QUERIES * s.width);
-    dK = scratch(9, cells);
-    dV = scratch(10, cells);
-    transpose(V, s.length, s.width, a.head_dim, Vt, s.columns);
+    Vt = scratch<C>(8, s.width * s.columns);
+    transpose(as_cells(V), s.length, row_cells(s.width), cells<T>(a.head_dim), Vt, s.columns);
+    Kc = down_columns(K, s.length, s.width, s.width, scratch<C>(9, cells<T>(s.length) * s.width));
+    G = scratch(10, block);
+    dS = scratch<T>(11, block);
+    dO = scratch<T>(12, QUERIES * s.width);
+    PGc = scratch<C>(13, block);
+    QOc = scratch<C>(14, QUERIES * s.width);
+    dK = scratch(15, size);
+    dV = scratch(16, size);
   }
 
   // body(head, first query, queries, keys that any of them sees)
@@ -166,60 +182,70 @@ class Job {
   }
 
   void scores(long head, long from, long rows, long keys) {
-    unpack(at<const T>(a.q, a.q_stride, query_row(from), head), a.q_stride, rows, a.head_dim,
-           a.scale, Q, s.width);
-    matmul(rows, keys, a.head_dim, Q, s.width, 1, Kt, s.columns, P, s.columns, false);
+    gather(at<const T>(a.q, a.q_stride, query_row(from), head), a.q_stride, rows, a.head_dim, Q,
+           s.width);
+    matmul(rows, keys, cells<T>(a.head_dim), as_cells(Q), row_cells(s.width), 1, Kt, s.columns, S,
+           s.columns, false);
   }
 
-  // Row of scores to probabilities, in place; returns log sum exp.
-  static float softmax(float* p, long n) {
-    vf top = splat(p[0]);
-    over_padded(n, [&](long j, auto lanes) { top = max(first(load(p + j), lanes, p[0]), top); });
-    float m = max(top);
+  // Row of scores to probabilities, unscaled to p; returns log sum exp.
+  float softmax(float* x, long n, T* p) const {
+    vf top = splat(x[0]);
+    over_padded(n, [&](long j, auto lanes) { top = max(first(load(x + j), lanes, x[0]), top); });
+    float m = max(top) * a.scale;
     vf total = {};
     over_padded(n, [&](long j, auto lanes) {
-      vf e = first(exp(load(p + j) - m), lanes);
-      store(p + j, e);
+      vf e = first(exp(load(x + j) * a.scale - m), lanes);
+      store(x + j, e);
       total += e;
     });
     float t = sum(total), inverse = 1.f / t;
-    over_padded(n, [&](long j, auto) { store(p + j, load(p + j) * inverse); });
+    over_padded(n, [&](long j, auto) { store(p + j, load(x + j) * inverse); });
     return m + std::log(t);
   }
 
   // Zeros from the end of a row of n, whose last vector is zero-padded, to `keys`.
-  static void clear(float* p, long n, long keys) {
-    for (long j = round_up(n, W); j < keys; j += W) store(p + j, vf{});
+  static void clear(T* p, long n, long keys) {
+    long from = round_up(n, W), to = round_up(keys, W);
+    if (from < to) memset(p + from, 0, (to - from) * sizeof(T));
   }
 
   uint32_t key(long head, long query) const {
     return drop.row_key(uint32_t(query_row(query) * a.heads + head));
   }
 
-  void mask(long head, long query, long n, float* p) const {
+  // Zeros where dropped; n is rounded up to whole vectors.
+  template <class X>
+  void mask(long head, long query, long n, X* p) const {
     over_kept(drop, key(head, query), round_up(n, W), [&](long j, auto lanes, vi kept) {
-      vf v = load(p + j, lanes) * drop.keep_scale;
-      store(p + j, kept ? v : vf{}, lanes);
+      store(p + j, kept ? load(p + j, lanes) : vf{}, lanes);
     });
   }
 
-  // Scores and dO V^T of one query to dropout(P) (in P) and dS (in G).
+  // Scores and dO V^T of one query to dropout(P) and dS / scale.
   void softmax_backward(long head, long query, long keys, long row) {
-    float *p = P + row * s.columns, *g = G + row * s.columns;
+    float *x = S + row * s.columns, *g = G + row * s.columns;
+    T *p = P + row * s.columns, *ds = dS + row * s.columns;
     long n = seen(query);
-    float shift = lse(head, query);
+    float shift = lse(head, query), kept = kept_scale();
     vf dot = {};
     if (drop.on()) mask(head, query, n, g);
     over_padded(n, [&](long j, auto lanes) {
-      vf e = first(exp(load(p + j) - shift), lanes);
-      store(p + j, e);
-      dot += e * load(g + j);
+      vf e = first(exp(load(x + j) * a.scale - shift), lanes);
+      vf v = first(load(g + j), lanes) * kept;
+      store(x + j, e);
+      store(g + j, v);
+      dot += e * v;
     });
     float total = sum(dot);
-    over_padded(n, [&](long j, auto) { store(g + j, load(p + j) * (load(g + j) - total)); });
+    over_padded(n, [&](long j, auto) {
+      vf e = load(x + j);
+      store(p + j, e);
+      store(ds + j, e * (load(g + j) - total));
+    });
     if (drop.on()) mask(head, query, n, p);
     clear(p, n, keys);
-    clear(g, n, keys);
+    clear(ds, n, keys);
   }
 };
 

@@ -26,8 +26,10 @@ FLAGS = [
     *("-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"),
 ]
 
+AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx2", "-mfma"]
 X86 = {
-    "avx512": (16, ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx2", "-mfma"]),
+    "avx512bf16": (16, [*AVX512, "-mavx512bf16"]),
+    "avx512": (16, AVX512),
     "avx2": (8, ["-mavx2", "-mfma"]),
     "base": (4, []),
 }

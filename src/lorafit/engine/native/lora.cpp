@@ -17,58 +17,90 @@ namespace {
 
 constexpr long TOKENS = 16;
 
-// rows of `from` (rows, columns), transposed or not, zero-padded to `width` columns.
-void padded(const float* from, long rows, long columns, bool transposed, float* to, long width) {
-  long out_rows = transposed ? columns : rows, out_columns = transposed ? rows : columns;
-  for (long i = 0; i < out_rows; i++) {
-    for (long j = 0; j < out_columns; j++)
-      to[i * width + j] = transposed ? from[j * columns + i] : from[i * columns + j];
-    for (long j = out_columns; j < width; j++) to[i * width + j] = 0;
+// (rows, columns) of float32 with a stride, times `factor`, to storage T, zero-padded to `width`.
+template <class T>
+void stored_rows(const float* from, long stride, long rows, long columns, float factor, T* to,
+                 long width) {
+  for (long i = 0; i < rows; i++) {
+    T* row = to + i * width;
+    over(columns, [&](long j, auto lanes) {
+      store(row + j, load(from + i * stride + j, lanes) * factor, lanes);
+    });
+    memset(row + columns, 0, (width - columns) * sizeof(T));
   }
 }
 
-// z: dropout(x) of tokens [from, to), float32, rows padded with zeros to `width`.
+// A factor of the update, (rows, columns), as the right side of `matmul`, in storage T: sums
+// run down its columns or (transposed) along its rows.
 template <class T>
-void masked_tile(const T* x, long stride, long d, long from, long to, const Dropout& drop, float* z,
+class Operand {
+ public:
+  Operand(const float* from, long rows, long columns, bool transposed, float factor = 1) {
+    long width = round_up(columns, W);
+    numbers.resize(rows * width);
+    T* to = reinterpret_cast<T*>(numbers.data());
+    stored_rows(from, columns, rows, columns, factor, to, width);
+    long depth = cells<T>(transposed ? columns : rows);
+    stride = transposed ? round_up(rows, W) : width;
+    arranged.resize(depth * stride);
+    auto* out = reinterpret_cast<cell<T>*>(arranged.data());
+    at = out;
+    if (transposed)
+      transpose(as_cells(to), rows, width / PER_CELL<T>, depth, out, stride);
+    else
+      at = down_columns(to, rows, width, width, out);
+  }
+
+  const cell<T>* at;
+  long stride;
+
+ private:
+  std::vector<float> numbers, arranged;
+};
+
+// z: x of tokens [from, to) where kept, not scaled; rows padded with zeros to `width`.
+template <class T>
+void masked_tile(const T* x, long stride, long d, long from, long to, const Dropout& drop, T* z,
                  long width) {
   for (long i = from; i < to; i++) {
     const T* xi = x + i * stride;
-    float* zi = z + (i - from) * width;
+    T* zi = z + (i - from) * width;
     if (drop.on())
       over_kept(drop, drop.row_key(uint32_t(i)), d, [&](long j, auto lanes, vi kept) {
-        vf v = load(xi + j, lanes) * drop.keep_scale;
-        store(zi + j, kept ? v : vf{}, lanes);
+        store(zi + j, kept ? load(xi + j, lanes) : vf{}, lanes);
       });
     else
-      over(d, [&](long j, auto lanes) { store(zi + j, load(xi + j, lanes), lanes); });
-    for (long j = d; j < width; j++) zi[j] = 0;
+      memcpy(zi, xi, d * sizeof(T));
+    memset(zi + d, 0, (width - d) * sizeof(T));
   }
 }
 
 template <class T>
 void down(long n, long d, long r, const T* x, long stride, const float* A, Dropout drop, float* u) {
   long width = round_up(d, W), ranks = round_up(r, W);
-  std::vector<float> At(d * ranks);
-  padded(A, r, d, true, At.data(), ranks);
-  parallel_rows(n, TOKENS, [&, At = At.data()](long from, long to) {
-    float* z = scratch(0, TOKENS * width);
+  float scale = drop.on() ? drop.keep_scale : 1;
+  Operand<T> At(A, r, d, true);
+  parallel_rows(n, TOKENS, [&](long from, long to) {
+    T* z = scratch<T>(0, TOKENS * width);
     float* sums = scratch(1, TOKENS * ranks);
     masked_tile(x, stride, d, from, to, drop, z, width);
-    matmul(to - from, r, d, z, width, 1, At, ranks, sums, ranks, false);
+    matmul(to - from, r, cells<T>(d), as_cells(z), width / PER_CELL<T>, 1, At.at, At.stride, sums,
+           ranks, false);
     for (long i = from; i < to; i++)
-      for (long k = 0; k < r; k++) u[i * r + k] = sums[(i - from) * ranks + k];
+      for (long k = 0; k < r; k++) u[i * r + k] = sums[(i - from) * ranks + k] * scale;
   });
 }
 
 template <class T>
 void up(long n, long d, long r, const float* u, const float* B, float scaling, T* y, long stride) {
-  long width = round_up(d, W);
-  std::vector<float> Bt(r * width);
-  padded(B, d, r, true, Bt.data(), width);
-  for (float& b : Bt) b *= scaling;
-  parallel_rows(n, TOKENS, [&, Bt = Bt.data()](long from, long to) {
-    float* t = scratch(0, TOKENS * width);
-    matmul(to - from, d, r, u + from * r, r, 1, Bt, width, t, width, false);
+  long width = round_up(d, W), ranks = round_up(r, W);
+  Operand<T> Bt(B, d, r, true, scaling);
+  parallel_rows(n, TOKENS, [&](long from, long to) {
+    T* left = scratch<T>(0, TOKENS * ranks);
+    float* t = scratch(1, TOKENS * width);
+    stored_rows(u + from * r, r, to - from, r, 1, left, ranks);
+    matmul(to - from, d, cells<T>(r), as_cells(left), ranks / PER_CELL<T>, 1, Bt.at, Bt.stride, t,
+           width, false);
     for (long i = from; i < to; i++) {
       T* yi = y + i * stride;
       const float* ti = t + (i - from) * width;
@@ -86,46 +118,51 @@ void backward(long n, long d_in, long d_out, long r, const T* dy, long dy_stride
               long x_stride, const float* A, const float* B, const float* u, float scaling,
               Dropout drop, float* dA, float* dB, X* dx) {
   long wide_in = round_up(d_in, W), wide_out = round_up(d_out, W), ranks = round_up(r, W);
-  std::vector<float> A_(r * wide_in), B_(d_out * ranks);
-  padded(A, r, d_in, false, A_.data(), wide_in);
-  padded(B, d_out, r, false, B_.data(), ranks);
+  float du_scale = scaling * (drop.on() ? drop.keep_scale : 1);
+  Operand<T> A_(A, r, d_in, false), B_(B, d_out, r, false);
   // One private sum per part; the parts are added in order, so results repeat exactly.
   long parts = threads(), part_rows = round_up((n + parts - 1) / parts, TOKENS);
   std::vector<float> sums_A(parts * r * wide_in), sums_B(parts * r * wide_out);
   parallel_for(parts, [&](long part) {
     float* sum_A = sums_A.data() + part * r * wide_in;
     float* sum_B = sums_B.data() + part * r * wide_out;
-    float* z = scratch(0, TOKENS * wide_in);
-    float* g = scratch(1, TOKENS * wide_out);
-    float* du = scratch(2, TOKENS * ranks);
+    T* z = scratch<T>(0, TOKENS * wide_in);
+    T* g = scratch<T>(1, TOKENS * wide_out);
+    T* inner = scratch<T>(2, TOKENS * ranks);
+    float* sums = scratch(3, TOKENS * ranks);
+    float* t = scratch(4, TOKENS * wide_in);
+    // (rows, r)^T times (rows, width), added to (r, width).
+    auto add_outer = [&](const T* left, const T* right, long rows, long width, float* to) {
+      const auto* l = down_columns(left, rows, ranks, ranks, scratch<cell<T>>(5, TOKENS * ranks));
+      const auto* x = down_columns(right, rows, width, width, scratch<cell<T>>(6, TOKENS * width));
+      matmul(r, width, cells<T>(rows), l, 1, ranks, x, width, to, width, true);
+    };
     long end = (part + 1) * part_rows < n ? (part + 1) * part_rows : n;
     for (long from = part * part_rows; from < end; from += TOKENS) {
       long to = from + TOKENS < end ? from + TOKENS : end, rows = to - from;
       masked_tile(x, x_stride, d_in, from, to, drop, z, wide_in);
-      for (long i = from; i < to; i++) {
-        float* gi = g + (i - from) * wide_out;
-        over(d_out, [&](long j, auto lanes) {
-          store(gi + j, load(dy + i * dy_stride + j, lanes) * scaling, lanes);
-        });
-        for (long j = d_out; j < wide_out; j++) gi[j] = 0;
-      }
-      matmul(rows, r, d_out, g, wide_out, 1, B_.data(), ranks, du, ranks, false);
-      matmul(r, d_out, rows, u + from * r, 1, r, g, wide_out, sum_B, wide_out, true);
-      matmul(r, d_in, rows, du, 1, ranks, z, wide_in, sum_A, wide_in, true);
+      masked_tile(dy, dy_stride, d_out, from, to, Dropout{}, g, wide_out);
+      stored_rows(u + from * r, r, rows, r, scaling, inner, ranks);
+      add_outer(inner, g, rows, wide_out, sum_B);
+      matmul(rows, r, cells<T>(d_out), as_cells(g), wide_out / PER_CELL<T>, 1, B_.at, B_.stride,
+             sums, ranks, false);
+      stored_rows(sums, ranks, rows, r, du_scale, inner, ranks);
+      add_outer(inner, z, rows, wide_in, sum_A);
       if (!dx) continue;
-      matmul(rows, d_in, r, du, ranks, 1, A_.data(), wide_in, z, wide_in, false);
+      matmul(rows, d_in, cells<T>(r), as_cells(inner), ranks / PER_CELL<T>, 1, A_.at, A_.stride, t,
+             wide_in, false);
       for (long i = from; i < to; i++) {
         X* out = dx + i * d_in;
-        const float* ti = z + (i - from) * wide_in;
+        const float* ti = t + (i - from) * wide_in;
+        auto add = [&](long j, auto lanes, vf v) {
+          store(out + j, load(out + j, lanes) + v, lanes);
+        };
         if (drop.on())
           over_kept(drop, drop.row_key(uint32_t(i)), d_in, [&](long j, auto lanes, vi kept) {
-            vf v = load(ti + j, lanes) * drop.keep_scale;
-            store(out + j, load(out + j, lanes) + (kept ? v : vf{}), lanes);
+            add(j, lanes, kept ? load(ti + j, lanes) : vf{});
           });
         else
-          over(d_in, [&](long j, auto lanes) {
-            store(out + j, load(out + j, lanes) + load(ti + j, lanes), lanes);
-          });
+          over(d_in, [&](long j, auto lanes) { add(j, lanes, load(ti + j, lanes)); });
       }
     }
   });

@@ -56,11 +56,14 @@ void parallel_rows(long rows, long chunk, const Body& body) {
 }
 
 // Scratch memory of the calling thread, kept between calls; `slot` tells buffers apart.
-inline float* scratch(int slot, size_t floats) {
-  static thread_local std::vector<float> buffers[12];
+template <class T = float>
+inline T* scratch(int slot, size_t count) {
+  static_assert(alignof(T) <= alignof(float), "the buffers are those of floats");
+  static thread_local std::vector<float> buffers[20];
   std::vector<float>& b = buffers[slot];
+  size_t floats = (count * sizeof(T) + sizeof(float) - 1) / sizeof(float);
   if (b.size() < floats) b.resize(floats);
-  return b.data();
+  return reinterpret_cast<T*>(b.data());
 }
 
 }  // namespace lorafit

@@ -1,10 +1,14 @@
 // One vector of floats, its width fixed at compile time (LORAFIT_WIDTH floats).
 //
 // GCC's and Clang's vector extensions carry the arithmetic, so the same source becomes
-// AVX-512, AVX2, SSE or NEON code; there is no intrinsic in this package.
+// AVX-512, AVX2, SSE or NEON code. The two operations they have no word for, rounding to
+// bfloat16 and the dot product of bfloat16 pairs, are intrinsics where the CPU has them.
 #pragma once
 #include <cstdint>
 #include <cstring>
+#ifdef __AVX512BF16__
+#include <immintrin.h>
+#endif
 
 namespace lorafit {
 
@@ -45,11 +49,15 @@ inline vf widen(vh h) { return bits_of<vf>(__builtin_convertvector(h, vu) << 16)
 
 // Round to nearest even, as torch does; NaN stays NaN.
 inline vh narrow(vf x) {
+#ifdef __AVX512BF16__
+  return bits_of<vh>(_mm512_cvtneps_pbh(bits_of<__m512>(x)));
+#else
   vu u = bits_of<vu>(x);
   vu rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
   vu nan = splat(uint32_t{0x7fc0});
   vu kept = (x == x) ? rounded : nan;
   return __builtin_convertvector(kept, vh);
+#endif
 }
 
 inline vf load(const float* p, Full = {}) {
@@ -74,6 +82,11 @@ inline vf load(const bf16* p, int lanes) {
 }
 
 inline vf load(const float* p, Padded) { return load(p); }
+inline vu load(const uint32_t* p) {
+  vu v;
+  memcpy(&v, p, sizeof v);
+  return v;
+}
 
 inline void store(float* p, vf v, Full = {}) { memcpy(p, &v, sizeof v); }
 inline void store(bf16* p, vf v, Full = {}) {

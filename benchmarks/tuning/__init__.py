@@ -1,0 +1,1 @@
+"""Whether the tuner chooses what an exhaustive grid would, and what it costs."""

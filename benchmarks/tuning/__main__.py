@@ -1,0 +1,60 @@
+"""Runs the exhaustive grid of a pair, every point a full training run.
+
+    python -m benchmarks.tuning grid --pair reviews [--data FOLDER] [--seeds 0 1 2] [--out DIR]
+
+``FOLDER`` has train/validation/test files; without it the pairs are built from packages.
+Each run appends one line to ``DIR/grid-PAIR.jsonl`` when it ends; what is there is not run
+again, so an interrupted grid is gone on with by the same command.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=["grid"])
+    parser.add_argument("--pair", required=True)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    grid(options)
+
+
+def grid(options: argparse.Namespace) -> None:
+    from benchmarks.tuning import trial
+    from benchmarks.tuning.pairs import PAIRS
+
+    pair, file = PAIRS[options.pair], options.out / f"grid-{options.pair}.jsonl"
+    options.out.mkdir(parents=True, exist_ok=True)
+    done = [identity(line) for line in read(file)]
+    data = pair.data(options.data)
+    for seed in options.seeds:
+        for point in pair.grid():
+            if {"seed": seed, **point} in done:
+                continue
+            line = {"seed": seed, **point} | trial.run(pair, data, options.data, seed, point)
+            with file.open("a") as out:
+                out.write(json.dumps(line) + "\n")
+            print(json.dumps(line), flush=True)
+
+
+def read(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def identity(line: dict[str, Any]) -> dict[str, Any]:
+    """What was asked for, without what was found."""
+    asked = ("seed", "r", "lora_alpha", "learning_rate", "modules")
+    return {name: line[name] for name in asked}
+
+
+if __name__ == "__main__":
+    main()

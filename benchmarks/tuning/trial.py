@@ -1,0 +1,87 @@
+"""One full training run through lorafit's own parts, and what is measured of it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.special import logsumexp
+
+from benchmarks.tuning.pairs import Pair
+from lorafit import pipeline
+from lorafit.errors import DivergenceError
+from lorafit.evaluation.score import Scores, score
+from lorafit.pipeline import Problem
+from lorafit.training.loop import fit
+from lorafit.training.progress import QuietProgress
+from lorafit.training.steps import lengths
+
+
+def run(pair: Pair, data: Any, folder: Path | None, seed: int, point: dict[str, Any]) -> Any:
+    """Trains one point of the grid; the figures of the test split are for the record only.
+
+    Returns:
+        JSON values: the selection set's and the test set's figures and the cost.
+    """
+    settings = {k: v for k, v in point.items() if k != "modules"}
+    settings["target_modules"] = pair.modules[point["modules"]]
+    config = pair.config(seed, folder, **settings)
+    problem = pipeline.pose(data, config)
+    subject = pipeline.prepare(problem, config)
+    train, validation = subject.encoded["train"], subject.encoded["validation"]
+    tokens = sum(lengths(train)) * config.train.num_train_epochs
+    start = time.perf_counter()
+    facts = {"engine": subject.engine.name, "tokens": tokens}
+    try:
+        fit(
+            subject.engine,
+            subject.model,
+            problem.task,
+            train,
+            validation,
+            config,
+            trainable=subject.adapters.trainable(),
+            progress=QuietProgress(),
+        )
+        facts["time_s"] = round(time.perf_counter() - start, 2)
+        return facts | measured(subject, problem, config.train.per_device_eval_batch_size)
+    except DivergenceError:
+        return facts | {"time_s": round(time.perf_counter() - start, 2), "diverged": True}
+
+
+def measured(subject: pipeline.Subject, problem: Problem, batch: int) -> dict[str, Any]:
+    """Selection and test figures, by the training engine; the temperature is the selection's."""
+    scores = {
+        name: score(subject.engine, problem.task, subject.encoded[name], batch)
+        for name in ("validation", "test")
+    }
+    factor = sharpness(scores["validation"])
+    metric = problem.task.metrics[problem.task.metric]
+    result: dict[str, Any] = {"sharpness": factor}
+    for name, found in (("selection", scores["validation"]), ("test", scores["test"])):
+        scaled = scaled_losses(found, factor)
+        result[name] = {
+            "n": len(found),
+            "nll": float(found.losses.mean()),
+            "scaled_nll": float(scaled.mean()),
+            "scaled_nll_se": float(scaled.std(ddof=1) / np.sqrt(len(scaled))),
+            problem.task.metric: metric(found.logits, found.labels),
+        }
+    return result
+
+
+def scaled_losses(scores: Scores, factor: float) -> np.ndarray:
+    """Losses ``(n,)`` of classes when the logits ``(n, classes)`` are multiplied by a factor."""
+    logits = scores.logits.astype(np.float64) * factor
+    return logsumexp(logits, axis=1) - logits[np.arange(len(logits)), scores.labels]
+
+
+def sharpness(scores: Scores) -> float:
+    """The factor (one over the temperature) that makes the mean loss smallest."""
+    found = minimize_scalar(
+        lambda log: scaled_losses(scores, np.exp(log)).mean(), bounds=(-4, 2), method="bounded"
+    )
+    return float(np.exp(found.x))
