@@ -122,6 +122,17 @@ class TrainConfig(Stage):
     report_to: list[Literal["tensorboard", "trackio", "wandb", "mlflow"]] = []
 
 
+class GenerateConfig(Stage):
+    """What models that write text write, for samples and for prediction; never sampled."""
+
+    max_new_tokens: PositiveInt = 64
+    """Longest answer in tokens."""
+    num_beams: PositiveInt = 1
+    """1: the likeliest token at each step; more: beam search."""
+    examples: Annotated[int, Field(ge=0)] = 32
+    """Test examples that the base and the tuned model answer for the metrics of whole texts."""
+
+
 class RunConfig(Stage):
     """Where the results go."""
 
@@ -144,4 +155,5 @@ class Config(Stage):
     data: DataConfig
     adapter: AdapterConfig = AdapterConfig()
     train: TrainConfig = TrainConfig()
+    generate: GenerateConfig = GenerateConfig()
     run: RunConfig = RunConfig()

@@ -16,7 +16,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from datasets import Dataset, DatasetDict
@@ -34,8 +33,8 @@ from lorafit.engine.choose import choose_engine
 from lorafit.engine.eager import EagerEngine
 from lorafit.errors import ConfigError
 from lorafit.evaluation.compare import paired
-from lorafit.evaluation.handoff import TOLERANCE, check_handoff
-from lorafit.evaluation.score import Scores, all_logits, intervals, score
+from lorafit.evaluation.handoff import TOLERANCE, check_handoff, sampled_logits
+from lorafit.evaluation.score import Scores, intervals, score
 from lorafit.export import peft as peft_format
 from lorafit.export.card import Card
 from lorafit.export.card import write as write_card
@@ -353,9 +352,7 @@ def verify_handoff(
 
     def logits(loaded: LoadedModel) -> Any:
         engine = EagerEngine(loaded.model, task, loaded.tokenizer)
-        found = all_logits(engine, task, rows, batch)
-        # One row an example, or one a token where each has logits.
-        return np.stack(found) if found[0].ndim == 1 else np.concatenate(found)
+        return sampled_logits(engine, task, rows, batch)
 
     trained = logits(subject.loaded)
     with subject.adapters.disabled():
@@ -414,6 +411,7 @@ def adapter_facts(subject: Subject, task: Task, config: Config) -> dict[str, Any
         "max_length": subject.max_length,
         "model": model,
         "seed": config.seed,
+        "generate": config.generate.model_dump(),
     }
 
 
