@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import transformers as hf
 from datasets import Dataset, DatasetDict
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
 from tests import tiny
 
@@ -38,6 +38,30 @@ def gpt2_tokenizer() -> hf.PreTrainedTokenizerBase:
     return hf.PreTrainedTokenizerFast(
         tokenizer_object=backend, unk_token="<unk>", eos_token="<|endoftext|>"
     )
+
+
+def ending_tokenizer() -> hf.PreTrainedTokenizerBase:
+    """A word tokenizer that pads, and ends each text, as T5's does."""
+    names = ["<pad>", "</s>", "<unk>"]
+    vocab = {word: index for index, word in enumerate([*names, *WORDS])}
+    backend = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    backend.decoder = decoders.WordPiece()
+    backend.post_processor = processors.TemplateProcessing(
+        single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", 1)]
+    )
+    return hf.PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+    )
+
+
+def save_language_model(folder: Path, family: str, seed: int = 0) -> Path:
+    """Saves a tiny language model with its tokenizer: a causal one, or an encoder-decoder."""
+    model = tiny.language_model(family, seed)
+    model.save_pretrained(folder)
+    ends = model.config.is_encoder_decoder
+    (ending_tokenizer() if ends else gpt2_tokenizer()).save_pretrained(folder)
+    return folder
 
 
 def save_base(

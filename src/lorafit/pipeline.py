@@ -131,9 +131,10 @@ def load_base(
 ) -> LoadedModel:
     """Loads the base model, or takes a live one; a new head is initialised under the seed."""
     seed_everything(seed, deterministic)
-    if isinstance(model, PreTrainedModel):
-        return load.from_live(model, tokenizer, task)
-    return load.load_model(config, task)
+    live = isinstance(model, PreTrainedModel)
+    loaded = load.from_live(model, tokenizer, task) if live else load.load_model(config, task)
+    task.meet(loaded.model)
+    return loaded
 
 
 def adapter_config(config: Config, loaded: LoadedModel, task: Task) -> MethodConfig:

@@ -149,7 +149,9 @@ def head_paths(model: nn.Module) -> list[str]:
     """Paths of the modules outside the base model, output embeddings included."""
     prefix = getattr(model, "base_model_prefix", "")
     if not prefix or not isinstance(getattr(model, prefix, None), nn.Module):
-        return []
+        # T5 with a language-model head has no module for the base.
+        output = getattr(model, "get_output_embeddings", lambda: None)()
+        return [name for name, module in model.named_children() if module is output]
     return [name for name, _ in model.named_children() if name != prefix]
 
 
