@@ -165,6 +165,12 @@ class PlainTask:
     def losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         return nn.functional.cross_entropy(logits, labels, reduction="none")
 
+    def count(self, rows: list[dict[str, Any]]) -> int:
+        return len(rows)
+
+    def units(self, labels: torch.Tensor) -> torch.Tensor:
+        return torch.ones(len(labels), dtype=torch.int64)
+
 
 def pad(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
     ids = [torch.tensor(row["input_ids"]) for row in rows]

@@ -29,6 +29,10 @@ def guess(columns, model=BERT, **config):
         ({"text": TEXTS, "label": [0.5, 1.0] * 4}, "regression", "fractions in label"),
         ({"text": TEXTS, "labels": [["a"], []] * 4}, "multi_label_classification", "lists"),
         (
+            {"tokens": [["a", "b"]] * 8, "ner_tags": [["O", "B-X"]] * 8},
+            *("token_classification", "lists of words in tokens, and as many tags in ner_tags"),
+        ),
+        (
             {"text": TEXTS, "rude": [0, 1] * 4, "obscene": [1, 0] * 4},
             *("multi_label_classification", "0 or 1 in rude, obscene"),
         ),

@@ -91,14 +91,14 @@ def check_handoff(
 
 
 def sampled_logits(engine: Engine, task: Task, encoded: Dataset, batch_size: int) -> np.ndarray:
-    """Logits of each example, ``(n, outputs)``: where there are logits of every token, the last's.
+    """Logits ``(n, outputs)``: of each example, of each labelled token, or of its last one.
 
-    The last token with a label has seen all others of a decoder; with logits of every token
-    and word a few examples would fill the memory.
+    The last is where the outputs are words: logits of every token and word of a few examples
+    would fill the memory, and the last token of a decoder has seen all others.
 
     Args:
         engine: Computes the logits; its batches are padded.
-        task: Says whether logits are of tokens.
+        task: Says what is labelled.
         encoded: The examples.
         batch_size: Examples at a time.
     """
@@ -109,6 +109,9 @@ def sampled_logits(engine: Engine, task: Task, encoded: Dataset, batch_size: int
         logits = engine.logits(batch).detach().float().cpu()
         if task.supervision != "example":
             known = torch.as_tensor(batch["labels"]).cpu() != UNKNOWN
+            if task.supervision == "token":
+                found.append(logits[known].numpy())
+                continue
             last = known.shape[1] - 1 - known.flip(1).long().argmax(dim=1)
             logits = logits[torch.arange(len(logits)), last]
         found.append(logits.numpy())

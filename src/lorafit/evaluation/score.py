@@ -60,8 +60,7 @@ def score(engine: Engine, task: Task, encoded: Dataset, batch_size: int) -> Scor
     """
     if len(encoded) == 0:
         raise DataError("there are 0 examples to score.")
-    tokens = column_table(encoded, ["input_ids"]).column("input_ids")
-    order = evaluation_order(pc.list_value_length(tokens).to_pylist(), batch_size)
+    order = evaluation_order(_token_counts(encoded), batch_size)
     batches = (engine.collate(encoded.__getitems__(indices)) for indices in order.batches)
     found = Answers.joined([engine.answers(batch) for batch in batches], order.inverse)
     result, finite = Scores(found.kept, found.labels, found.losses, found.units), found.finite
@@ -72,6 +71,27 @@ def score(engine: Engine, task: Task, encoded: Dataset, batch_size: int) -> Scor
             "With float16 weights, use bfloat16 or float32; otherwise the training diverged."
         )
     return result
+
+
+def all_logits(engine: Engine, task: Task, encoded: Dataset, batch_size: int) -> list[np.ndarray]:
+    """Returns the logits of every example, in the order of the data.
+
+    Logits of every token come without those of padding.
+    """
+    found: list[np.ndarray] = [np.empty(0)] * len(encoded)
+    lengths = _token_counts(encoded)
+    per_token = task.supervision in ("token", "next_token")
+    for indices in evaluation_order(lengths, batch_size).batches:
+        logits = engine.logits(engine.collate(encoded.__getitems__(indices))).float().cpu().numpy()
+        for index, row in zip(indices, logits, strict=True):
+            found[index] = row[: lengths[index]] if per_token else row
+    return found
+
+
+def _token_counts(encoded: Dataset) -> list[int]:
+    tokens = column_table(encoded, ["input_ids"]).column("input_ids")
+    counts: list[int] = pc.list_value_length(tokens).to_pylist()
+    return counts
 
 
 def intervals(

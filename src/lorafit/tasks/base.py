@@ -69,7 +69,7 @@ class Task(ABC):
     """PEFT's ``TaskType`` value, written to ``adapter_config.json``."""
     auto_model: ClassVar[type]
     """The transformers auto class that builds the model."""
-    metric: ClassVar[str]
+    metric: str
     """The headline metric, a key of `metrics`."""
     greater_is_better: ClassVar[bool]
     supervision: ClassVar[Supervision] = "example"
@@ -186,9 +186,35 @@ class Task(ABC):
     def metrics(self) -> dict[str, Metric]:
         """The metrics by name; the headline one first."""
 
+    def rows(self, texts: Sequence[Any]) -> Dataset:
+        """Makes rows without labels of what `lorafit predict` is given: texts, or pairs of them.
+
+        Raises:
+            DataError: There are more or fewer texts in one than the task reads.
+        """
+        cells = [[text] if isinstance(text, str) else list(text) for text in texts]
+        wrong = next((row for row in cells if len(row) != len(self.text)), None)
+        if wrong is not None:
+            raise DataError(
+                f"the task reads {len(self.text)} text(s) ({', '.join(self.text)}), "
+                f"got {len(wrong)}."
+            )
+        return Dataset.from_dict(dict(zip(self.text, zip(*cells, strict=True), strict=True)))
+
     @abstractmethod
-    def decode(self, logits: np.ndarray) -> list[dict[str, Any]]:
-        """What `lorafit predict` says of each example: label, probability, ..."""
+    def decode(
+        self,
+        logits: Sequence[np.ndarray] | np.ndarray,
+        encoded: Dataset | None = None,
+        rows: Dataset | None = None,
+    ) -> list[dict[str, Any]]:
+        """What `lorafit predict` says of each example; the first value is the answer.
+
+        Args:
+            logits: Of each example; logits of every token without those of padding.
+            encoded: The encoded examples, for tasks that need them.
+            rows: The rows they were made of, likewise.
+        """
 
     def tables(self, kept: np.ndarray, labels: np.ndarray) -> list[Table]:
         """What is shown beside the metrics: one row a class, a confusion matrix, ..."""

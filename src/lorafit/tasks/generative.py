@@ -111,7 +111,12 @@ class GenerativeTask(Task):
         """Perplexity (the exponential of the mean loss of a token), and right tokens."""
         return {"perplexity": _perplexity, "token_accuracy": _token_accuracy}
 
-    def decode(self, logits: np.ndarray) -> list[dict[str, Any]]:
+    def decode(
+        self,
+        logits: Sequence[np.ndarray] | np.ndarray,
+        encoded: Dataset | None = None,
+        rows: Dataset | None = None,
+    ) -> list[dict[str, Any]]:
         """Not used: what these tasks predict is generated, not read off one pass."""
         raise NotImplementedError(f"{self.name} generates")
 

@@ -42,7 +42,7 @@ class MultiLabelClassification(TextTask):
     name: ClassVar[str] = "multi_label_classification"
     task_type: ClassVar[str] = "SEQ_CLS"
     auto_model: ClassVar[type] = AutoModelForSequenceClassification
-    metric: ClassVar[str] = "micro_f1"
+    metric: str = "micro_f1"
     greater_is_better: ClassVar[bool] = True
     reading: ClassVar[Sequence[str]] = (
         "with torch.no_grad():",
@@ -153,7 +153,12 @@ class MultiLabelClassification(TextTask):
         """F1 over all decisions and averaged over labels; share of rows with all labels right."""
         return {"micro_f1": _micro_f1, "macro_f1": _macro_f1, "exact_match": _exact_match}
 
-    def decode(self, logits: np.ndarray) -> list[dict[str, Any]]:
+    def decode(
+        self,
+        logits: Sequence[np.ndarray] | np.ndarray,
+        encoded: Dataset | None = None,
+        rows: Dataset | None = None,
+    ) -> list[dict[str, Any]]:
         """The labels of each example, and the probability of each label."""
         values = np.asarray(logits, dtype=np.float64)
         return [
@@ -171,9 +176,9 @@ class MultiLabelClassification(TextTask):
             for row in values
         ]
 
-    def tables(self, logits: np.ndarray, labels: np.ndarray) -> list[Table]:
+    def tables(self, kept: np.ndarray, labels: np.ndarray) -> list[Table]:
         """Each label."""
-        return [per_class(labels, _predicted(logits).astype(int), self.label_names)]
+        return [per_class(labels, _predicted(kept).astype(int), self.label_names)]
 
     def to_dict(self) -> dict[str, Any]:
         """Everything needed to rebuild the task, as JSON values."""

@@ -45,7 +45,7 @@ class SequenceClassification(TextTask):
     name: ClassVar[str] = "sequence_classification"
     task_type: ClassVar[str] = "SEQ_CLS"
     auto_model: ClassVar[type] = AutoModelForSequenceClassification
-    metric: ClassVar[str] = "accuracy"
+    metric: str = "accuracy"
     greater_is_better: ClassVar[bool] = True
     stratified: ClassVar[bool] = True
     reading: ClassVar[Sequence[str]] = (
@@ -156,7 +156,12 @@ class SequenceClassification(TextTask):
         """
         return {"accuracy": _accuracy, "macro_f1": _macro_f1, "mcc": _mcc}
 
-    def decode(self, logits: np.ndarray) -> list[dict[str, Any]]:
+    def decode(
+        self,
+        logits: Sequence[np.ndarray] | np.ndarray,
+        encoded: Dataset | None = None,
+        rows: Dataset | None = None,
+    ) -> list[dict[str, Any]]:
         """The most probable label of each example, its probability, and those of all labels."""
         probabilities = softmax(np.asarray(logits, dtype=np.float64), axis=-1)
         return [
@@ -170,9 +175,9 @@ class SequenceClassification(TextTask):
             for row in probabilities
         ]
 
-    def tables(self, logits: np.ndarray, labels: np.ndarray) -> list[Table]:
+    def tables(self, kept: np.ndarray, labels: np.ndarray) -> list[Table]:
         """Each class, the confusion matrix, and of a large one the most frequent mistakes."""
-        predicted, names = logits.argmax(axis=-1), self.label_names
+        predicted, names = kept.argmax(axis=-1), self.label_names
         found = [per_class(labels, predicted, names), confusion(labels, predicted, names)]
         mistakes = confusions(labels, predicted, names)
         return found + ([mistakes] if len(names) > 2 and mistakes["rows"] else [])
