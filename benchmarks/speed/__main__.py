@@ -107,7 +107,7 @@ def table(results: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    from benchmarks.speed.cases import CASES
+    from benchmarks.speed.cases import CASES, stored
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("cases", nargs="*", default=[], help=", ".join(CASES))
@@ -135,7 +135,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name in arguments.cases or CASES:
             data = str(encode(name, Path(folder)))
-            job = {"case": name, "data": data, "steps": arguments.steps}
+            model = str(stored(CASES[name].model, Path(folder)))
+            job = {"case": name, "data": data, "model": model, "steps": arguments.steps}
             job |= {"engine": arguments.engine, "dtype": arguments.dtype}
             job |= {"clock": arguments.clock, "threads": arguments.threads}
             rounds = []

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import transformers as hf
@@ -26,6 +28,11 @@ class Case:
     targets: tuple[str, ...]
     length: int | None = None
 
+    @property
+    def causal(self) -> bool:
+        """Whether the case is a language model's."""
+        return self.length is not None
+
 
 BERT_QV, DISTIL_QV = ("query", "value"), ("q_lin", "v_lin")
 LLAMA_QV = ("q_proj", "v_proj")
@@ -39,19 +46,16 @@ CASES = {
     "distilbert-32": Case("distilbert", 32, DISTIL_QV),
     "deberta-8": Case("deberta", 8, ("query_proj", "value_proj")),
     "gpt2-8": Case("gpt2", 8, ("c_attn",)),
+    "t5-8": Case("t5", 8, ("q", "v")),
     "smollm2-qv": Case("smollm2", 4, LLAMA_QV, 256),
     "smollm2-all": Case("smollm2", 4, LLAMA_ALL, 256),
 }
 
 
 def build(name: str) -> hf.PreTrainedModel:
-    """The model, the same weights in every process; random unless it is MiniLM's."""
+    """A model with random weights, of a known size."""
     torch.manual_seed(0)
     sized = {"vocab_size": 30522, "pad_token_id": 0, "num_labels": 2}
-    if name == "minilm":
-        from lorafit.paths import resolve
-
-        return hf.AutoModelForSequenceClassification.from_pretrained(str(resolve(MINILM)))
     if name == "distilbert":
         return hf.DistilBertForSequenceClassification(hf.DistilBertConfig(**sized))
     if name == "deberta":
@@ -65,6 +69,11 @@ def build(name: str) -> hf.PreTrainedModel:
     if name == "gpt2":
         ends = {"bos_token_id": 1, "eos_token_id": 1}
         return hf.GPT2ForSequenceClassification(hf.GPT2Config(**sized, **ends, n_layer=6))
+    if name == "t5":
+        sizes = {"d_model": 512, "d_ff": 2048, "num_layers": 6, "num_heads": 8, "d_kv": 64}
+        # The reviews' separator ends each of them, as T5's head wants it.
+        config = hf.T5Config(**sized, **sizes, eos_token_id=102, decoder_start_token_id=0)
+        return hf.T5ForSequenceClassification(config)
     config = hf.LlamaConfig(
         **{"vocab_size": 49152, "hidden_size": 576, "num_hidden_layers": 30},
         **{"num_attention_heads": 9, "num_key_value_heads": 3, "intermediate_size": 1536},
@@ -72,6 +81,31 @@ def build(name: str) -> hf.PreTrainedModel:
         use_cache=False,
     )
     return hf.LlamaForCausalLM(config)
+
+
+def stored(name: str, folder: Path) -> Path:
+    """The folder of the model's safetensors file, which every side loads as users do."""
+    from lorafit.paths import resolve
+
+    path = folder / name
+    if path.exists():
+        return path
+    if name == "minilm":
+        found = resolve(MINILM)
+        assert found is not None
+        # A copy: pages that another program has mapped too are never given back.
+        shutil.copytree(found, path)
+    else:
+        build(name).save_pretrained(path)
+    return path
+
+
+def load(case: Case, path: str) -> hf.PreTrainedModel:
+    """Loads what `stored` gave; a head that is not in the file is the same on every side."""
+    torch.manual_seed(0)
+    auto = hf.AutoModelForCausalLM if case.causal else hf.AutoModelForSequenceClassification
+    model: hf.PreTrainedModel = auto.from_pretrained(path)
+    return model
 
 
 def block_parameters(model: torch.nn.Module) -> int:

@@ -10,20 +10,19 @@ in which kernels are compiled and pages touched, do not count.
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import time
 import warnings
 from pathlib import Path
 from typing import Any
 
-import peft
 import torch
 import transformers as hf
 from datasets import Dataset
 from torch import nn
 
-from benchmarks.speed.cases import CASES, Case, block_parameters, build
+from benchmarks.speed.cases import CASES, Case, block_parameters, load
+from lorafit.training.memory import peak_rss_bytes
 
 WARM_UP = 15
 """Steps; a third of a short run."""
@@ -52,20 +51,23 @@ class Clock:
             "tokens_per_s": sum(tokens) / sum(spans),
             "median_tokens_per_s": rates[len(rates) // 2],
             "steps": len(spans),
-            "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            "peak_memory_bytes": peak_rss_bytes(),
             "last_losses": self.losses[-10:],
         }
 
 
-def theirs(case: Case, data: Dataset, steps: int, best: bool) -> dict[str, Any]:
+def theirs(case: Case, path: str, data: Dataset, steps: int, best: bool) -> dict[str, Any]:
+    import peft  # here: the other side does not need it
+
     clock = Clock()
-    causal = case.length is not None
+    model = load(case, path)
     config = peft.LoraConfig(
-        task_type="CAUSAL_LM" if causal else "SEQ_CLS",
+        task_type="CAUSAL_LM" if case.causal else "SEQ_CLS",
         target_modules=list(case.targets),
+        modules_to_save=head_of(model, case),
         **{"r": 8, "lora_alpha": 32, "lora_dropout": 0.05},
     )
-    model = peft.get_peft_model(build(case.model), config)
+    model = peft.get_peft_model(model, config)
 
     def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         batch = pad(rows)
@@ -94,7 +96,9 @@ def theirs(case: Case, data: Dataset, steps: int, best: bool) -> dict[str, Any]:
     return clock.result()
 
 
-def ours(case: Case, data: Dataset, steps: int, setting: str, dtype: str) -> dict[str, Any]:
+def ours(
+    case: Case, path: str, data: Dataset, steps: int, setting: str, dtype: str
+) -> dict[str, Any]:
     from lorafit.adapt import Adapters
     from lorafit.config import Config
     from lorafit.engine.choose import choose_engine
@@ -106,19 +110,17 @@ def ours(case: Case, data: Dataset, steps: int, setting: str, dtype: str) -> dic
     from lorafit.training.steps import StepPlan
 
     clock = Clock()
-    causal = case.length is not None
-    model = build(case.model)
+    model = load(case, path)
     adapters = Adapters(model)
-    head = [n for n in ("pre_classifier", "classifier", "score") if hasattr(model, n)]
     adapters.add(
         LoraConfig(
             target_modules=set(case.targets),
-            modules_to_save=None if causal else head,
+            modules_to_save=head_of(model, case),
             **{"r": 8, "lora_alpha": 32, "lora_dropout": 0.05},
         )
     )
     wanted = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(dtype)
-    task: Any = PlainTask(causal)
+    task: Any = PlainTask(case.causal)
     tokenizer: Any = PlainTask
     engine = choose_engine(setting, model, task, tokenizer, dtype=wanted)  # type: ignore[arg-type]
     config = Config(
@@ -143,6 +145,12 @@ def ours(case: Case, data: Dataset, steps: int, setting: str, dtype: str) -> dic
     return {**clock.result(), "engine": engine.name, "reason": engine.reason}
 
 
+def head_of(model: nn.Module, case: Case) -> list[str] | None:
+    """The modules that both sides train whole."""
+    names = ("pre_classifier", "classifier", "score", "classification_head")
+    return None if case.causal else [name for name in names if hasattr(model, name)]
+
+
 class PlainTask:
     """What an engine calls of a task."""
 
@@ -156,6 +164,12 @@ class PlainTask:
 
     def losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         return nn.functional.cross_entropy(logits, labels, reduction="none")
+
+    def count(self, rows: list[dict[str, Any]]) -> int:
+        return len(rows)
+
+    def units(self, labels: torch.Tensor) -> torch.Tensor:
+        return torch.ones(len(labels), dtype=torch.int64)
 
 
 def pad(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
@@ -172,17 +186,17 @@ def pad(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
 
 
 def gemm_peak(dtype: torch.dtype) -> float:
-    """FLOP/s of a prepacked product of a usual size, best of several."""
-    from lorafit.engine.frozen import FrozenLinear
+    """FLOP/s of a product with a laid-out weight of a usual size: the best of all we know."""
+    from lorafit.engine.product import OneDnnWeight, pack
 
-    layer = FrozenLinear([nn.Linear(768, 3072)], dtype)
-    x = torch.randn(1024, 768).to(dtype)
+    weight, x = torch.randn(3072, 768).to(dtype), torch.randn(1024, 768).to(dtype)
     best = float("inf")
-    for _ in range(30):
-        start = Clock.now()
-        for _ in range(4):
-            layer.forward(x)
-        best = min(best, (Clock.now() - start) / 4)
+    for product in (pack(weight, None), OneDnnWeight(weight, None)):
+        for _ in range(30):
+            start = Clock.now()
+            for _ in range(4):
+                product(x)
+            best = min(best, (Clock.now() - start) / 4)
     return 2 * 1024 * 768 * 3072 / best
 
 
@@ -195,13 +209,13 @@ def main() -> None:
         Clock.now = staticmethod(time.process_time)
     data = Dataset.from_list(json.loads(Path(job["data"]).read_text()))
     if job["side"] == "ours":
-        result = ours(case, data, job["steps"], job["engine"], job["dtype"])
+        result = ours(case, job["model"], data, job["steps"], job["engine"], job["dtype"])
         dtype = torch.float32 if "float32" in result["reason"] else torch.bfloat16
-        useful = 4 * block_parameters(build(case.model)) * result["median_tokens_per_s"]
+        useful = 4 * block_parameters(load(case, job["model"])) * result["median_tokens_per_s"]
         result["gemm_peak_flops"] = gemm_peak(dtype)
         result["share_of_peak"] = useful / result["gemm_peak_flops"]
     else:
-        result = theirs(case, data, job["steps"], job["side"] == "theirs-best")
+        result = theirs(case, job["model"], data, job["steps"], best=job["side"] == "theirs-best")
     print("RESULT " + json.dumps(result))
 
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lorafit import files, pipeline, planning, shrinking
@@ -24,8 +23,8 @@ from lorafit.data.columns import Columns
 from lorafit.data.preview import Preview
 from lorafit.data.preview import preview as describe_data
 from lorafit.engine.eager import EagerEngine
-from lorafit.errors import AdapterError, ConfigError, DataError, LorafitError, RunError
-from lorafit.evaluation.score import score
+from lorafit.errors import AdapterError, ConfigError, LorafitError, RunError
+from lorafit.evaluation.score import all_logits
 from lorafit.export import merged, shrunk
 from lorafit.export import peft as peft_format
 from lorafit.export.shrunk import Shrunk
@@ -204,7 +203,7 @@ def predict(
 
     Args:
         run: What `load` takes, or what it returned (saves loading it again).
-        texts: Texts, or pairs of texts for a task on pairs.
+        texts: Texts; pairs of texts for a task on pairs; texts or lists of words for tags.
 
     Returns:
         For each text what the task says of it: label, probability, ...
@@ -213,19 +212,13 @@ def predict(
         DataError: A text is empty, or is not a text.
     """
     tuned = run if isinstance(run, Tuned) else load(run)
-    columns = tuned.task.text
-    rows = [[text] if isinstance(text, str) else list(text) for text in texts]
-    wrong = next((row for row in rows if len(row) != len(columns)), None)
-    if wrong is not None:
-        raise DataError(
-            f"the task reads {len(columns)} text(s) ({', '.join(columns)}), got {len(wrong)}."
-        )
-    if not rows:
+    if not texts:
         return []
-    table = Dataset.from_dict(dict(zip(columns, zip(*rows, strict=True), strict=True)))
-    encoded = tuned.task.encode(table, tuned.tokenizer, tuned.max_length)
+    rows = tuned.task.rows(texts)
+    encoded = tuned.task.encode(rows, tuned.tokenizer, tuned.max_length)
     engine = EagerEngine(tuned.model, tuned.task, tuned.tokenizer)
-    return tuned.task.decode(score(engine, tuned.task, encoded, PREDICT_BATCH).logits)
+    logits = all_logits(engine, tuned.task, encoded, PREDICT_BATCH)
+    return tuned.task.decode(logits, encoded, rows)
 
 
 def merge(run: str | Path | Run, out: str | Path) -> Path:

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from datasets import Dataset, DatasetDict
@@ -32,7 +33,7 @@ from lorafit.engine.eager import EagerEngine
 from lorafit.errors import ConfigError
 from lorafit.evaluation.compare import paired
 from lorafit.evaluation.handoff import TOLERANCE, check_handoff
-from lorafit.evaluation.score import Scores, intervals, score
+from lorafit.evaluation.score import Scores, all_logits, intervals, score
 from lorafit.export import peft as peft_format
 from lorafit.export.card import Card
 from lorafit.export.card import write as write_card
@@ -290,6 +291,7 @@ def evaluation(base: Scores, tuned: Scores, task: Task, config: Config) -> dict[
         "base": intervals(base, task, level, seed),
         "tuned": intervals(tuned, task, level, seed),
         "paired": paired(base, tuned, task, level, seed),
+        "tables": task.tables(tuned.logits, tuned.labels),
     }
 
 
@@ -312,7 +314,10 @@ def verify_handoff(
     batch = config.train.per_device_eval_batch_size
 
     def logits(loaded: LoadedModel) -> Any:
-        return score(EagerEngine(loaded.model, task, loaded.tokenizer), task, rows, batch).logits
+        engine = EagerEngine(loaded.model, task, loaded.tokenizer)
+        found = all_logits(engine, task, rows, batch)
+        # One row an example, or one a token where each has logits.
+        return np.stack(found) if found[0].ndim == 1 else np.concatenate(found)
 
     trained = logits(subject.loaded)
     with subject.adapters.disabled():

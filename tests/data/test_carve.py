@@ -195,7 +195,7 @@ def test_rows_without_text_or_label_are_dropped_and_said(caplog):
     )
     splits = carve(DatasetDict({"train": rows}), "label", config(), 0, text=["text"])
     assert sum(map(len, splits.values())) == 36
-    assert 'dropped 1 of 40 rows with no value in column "label"' in caplog.text
+    assert 'dropped 1 of 40 rows with no value in "label"' in caplog.text
     assert "dropped 3 of 40 rows with an empty text" in caplog.text
 
 

@@ -73,7 +73,13 @@ def adapt(base: Any, targets: list[str], seed: int = 1, **kwargs: Any) -> Any:
 
 
 class PlainTask:
-    """The two methods of a task that an engine calls."""
+    """The methods of a task that an engine calls; one loss an example."""
+
+    def count(self, examples: list[dict[str, Any]]) -> int:
+        return len(examples)
+
+    def units(self, labels: torch.Tensor) -> torch.Tensor:
+        return torch.ones(len(labels), dtype=torch.int64)
 
     def collate(self, examples: list[dict[str, Any]], tokenizer: Any) -> dict[str, torch.Tensor]:
         width = max(len(example["input_ids"]) for example in examples)

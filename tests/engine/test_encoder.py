@@ -9,7 +9,6 @@ import torch
 import transformers as hf
 
 from lorafit.engine import kernels
-from lorafit.engine.frozen import padded_rows
 from lorafit.errors import DataError
 from tests.engine import helpers
 
@@ -292,11 +291,3 @@ def test_same_seed_gives_the_same_bits():
 
     one, two = step(), step()
     assert all(torch.equal(one[name], two[name]) for name in one)
-
-
-def test_rows_are_rounded_up_a_little():
-    for rows in (*range(1, 400), 511, 512, 900, 1023, 4097):
-        padded = padded_rows(rows)
-        assert padded % 16 == 0
-        assert rows <= padded < rows + max(16, rows / 16 + 1)
-    assert len({padded_rows(rows) for rows in range(600, 1200)}) < 20

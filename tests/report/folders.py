@@ -39,6 +39,13 @@ EVALUATION: dict[str, Any] = {
         "nll": {"difference": -0.2591139, "low": -0.2860347, "high": -0.2310556},
     },
     "handoff": {"reloaded_max_abs_diff": 0.0, "merged_max_abs_diff": 1.9e-06, "n": 64},
+    "tables": [
+        {
+            "title": "Each label",
+            "columns": ["label", "precision", "recall", "f1", "examples"],
+            "rows": [["fresh", 0.8213, 0.7741, 0.797, 640], ["rotten", 0.7871, 0.8325, 0.809, 640]],
+        },
+    ],
     "training": {
         "steps": 800,
         "best_step": 560,

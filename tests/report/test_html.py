@@ -441,3 +441,9 @@ def test_a_long_run_makes_a_page_of_ordinary_size(tmp_path: Path) -> None:
     page = write_report(path)
     assert time.perf_counter() - began < 20
     assert page.stat().st_size < 500_000
+
+
+def test_tables_beside_the_metrics_keep_the_names_of_the_classes(tmp_path: Path) -> None:
+    page = render(read_folder(folders.finished(tmp_path / "run")))
+    assert "<summary>Each label</summary>" in page
+    assert "<td>fresh</td>" in page

@@ -27,6 +27,15 @@ def guess(columns, model=BERT, **config):
         ({"text": TEXTS, "stars": [1.0, 2.0] * 4}, "sequence_classification", "classes in stars"),
         ({"text": TEXTS, "kind": ["a", "b"] * 4}, "sequence_classification", "classes in kind"),
         ({"text": TEXTS, "label": [0.5, 1.0] * 4}, "regression", "fractions in label"),
+        ({"text": TEXTS, "labels": [["a"], []] * 4}, "multi_label_classification", "lists"),
+        (
+            {"tokens": [["a", "b"]] * 8, "ner_tags": [["O", "B-X"]] * 8},
+            *("token_classification", "lists of words in tokens, and as many tags in ner_tags"),
+        ),
+        (
+            {"text": TEXTS, "rude": [0, 1] * 4, "obscene": [1, 0] * 4},
+            *("multi_label_classification", "0 or 1 in rude, obscene"),
+        ),
         ({"text": TEXTS, "score": [0.5, 1.0] * 4}, "regression", "fractions in score"),
         (
             {"sentence1": TEXTS, "sentence2": TEXTS, "similarity": [0.1, 0.9] * 4},
@@ -61,6 +70,14 @@ def test_what_fits_two_tasks_is_an_error_that_names_them():
         r"\(.*category\).*Choose one with --task",
     ):
         guess(columns)
+
+
+def test_one_column_of_0_and_1_among_several_is_not_taken_alone():
+    columns = {"comment": TEXTS, "toxic": [0, 1] * 4, "obscene": [1, 0] * 4}
+    with pytest.raises(DataError, match=r"more than one task fits.*multi_label.*toxic, obscene"):
+        guess(columns)
+    assert guess(columns, label="toxic")[0] == "sequence_classification"
+    assert guess(columns, label=["toxic", "obscene"])[0] == "multi_label_classification"
 
 
 def test_what_fits_no_task_is_an_error_that_says_what_each_needs():

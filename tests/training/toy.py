@@ -28,7 +28,7 @@ class ToyTask(Task):
     name: ClassVar[str] = "toy"
     task_type: ClassVar[str] = "SEQ_CLS"
     auto_model: ClassVar[type] = BertForSequenceClassification
-    metric: ClassVar[str] = "accuracy"
+    metric: str = "accuracy"
     greater_is_better: ClassVar[bool] = True
 
     @classmethod
@@ -61,7 +61,7 @@ class ToyTask(Task):
     def metrics(self) -> dict[str, Metric]:
         return {"accuracy": lambda logits, labels: float((logits.argmax(-1) == labels).mean())}
 
-    def decode(self, logits: np.ndarray) -> list[dict[str, Any]]:
+    def decode(self, logits: Any, encoded: Any = None, rows: Any = None) -> list[dict[str, Any]]:
         raise NotImplementedError
 
     def to_dict(self) -> dict[str, Any]:

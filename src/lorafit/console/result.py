@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from lorafit.run import Run
 
 
+WIDEST = 13
+"""Columns of a table that still fit a terminal."""
+
+
 def show_result(run: Run) -> None:
     """Shows the final screen of `train`."""
     show()
@@ -49,6 +53,8 @@ def show_evaluation(result: Mapping[str, Any]) -> None:
     brackets = f" in brackets: {100 * level:g} % intervals" if level else ""
     about = f"{result.get('split', 'test')} split, {count(result['n'])} examples"
     show(f"({about}{';' if brackets else ''}{brackets})")
+    for table in result.get("tables", []):
+        show_class_table(table)
     handoff = result.get("handoff")
     if handoff:
         show()
@@ -62,6 +68,25 @@ def show_evaluation(result: Mapping[str, Any]) -> None:
         show_table(rows, indent=2)
 
 
+def show_class_table(table: Mapping[str, Any]) -> None:
+    """Shows one of the tables beside the metrics; one too wide for a terminal is named only."""
+    columns: list[str] = table["columns"]
+    show()
+    if len(columns) > WIDEST:
+        show(f"{table['title']}: {len(columns) - 1} classes, in eval.json and report.html")
+        return
+    show(f"{table['title']}:")
+    rows = [[cell(value) for value in row] for row in table["rows"]]
+    show_table(rows, columns, indent=2)
+
+
+def cell(value: Any) -> str:
+    """Fractions to three places, counts with separators."""
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    return count(value) if isinstance(value, int) else str(value)
+
+
 def show_choices(choices: Mapping[str, Any]) -> None:
     """Shows what was chosen automatically, and why."""
     if not choices:
@@ -73,11 +98,13 @@ def show_choices(choices: Mapping[str, Any]) -> None:
 
 
 def prediction_line(text: str, prediction: Mapping[str, Any]) -> str:
-    """One line for one prediction: label, probability, text, separated by tabs.
+    """One line for one prediction: the answer, its probability, the text, separated by tabs.
 
-    Tabs and line breaks of the text become spaces, so that the columns hold.
+    The answer is the first value of what the task says. Tabs and line breaks become spaces, so
+    that the columns hold.
     """
-    cells = [str(prediction["label"])]
+    answer = next(iter(prediction.values()))
+    cells = [" ".join((_value(answer) or "(none)").split())]
     probability = prediction.get("probability")
     if probability is not None:
         cells.append(f"{probability:.3f}")

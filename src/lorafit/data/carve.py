@@ -19,6 +19,7 @@ import numpy as np
 from datasets import Dataset, DatasetDict
 
 from lorafit.config import DataConfig
+from lorafit.data.columns import label_columns
 from lorafit.data.splits import SPLITS
 from lorafit.data.values import class_name, column_values, is_missing, texts
 from lorafit.errors import DataError
@@ -31,7 +32,7 @@ _SMALL_CLASS_NAMES = 5
 
 def carve(
     splits: DatasetDict,
-    label: str | None,
+    label: str | Sequence[str] | None,
     config: DataConfig,
     seed: int,
     *,
@@ -42,7 +43,8 @@ def carve(
 
     Args:
         splits: At least ``train``. Other names than train, validation, test are ignored.
-        label: The label column, without which a row is dropped; ``None``: there is none.
+        label: The label column, or several, without which a row is dropped; ``None``: there
+            is none. By several no rows are stratified.
         config: ``validation_fraction``, ``test_fraction`` (of the training rows),
             ``max_train_samples``, ``max_eval_samples``.
         seed: Decides which rows are set aside.
@@ -63,14 +65,13 @@ def carve(
     result: dict[str, Dataset] = {}
     for split in SPLITS:
         if split in splits:
-            rows = _usable(splits[split], split, label, text)
+            rows = _usable(splits[split], split, label_columns(label), text)
             if rows is not None:
                 result[split] = rows
     missing = [split for split in ("test", "validation") if split not in result]
-    if not stratify:
-        label = None
+    strata = label if stratify and isinstance(label, str) else None
     if missing:
-        result.update(_set_aside(result["train"], missing, label, config, seed, text))
+        result.update(_set_aside(result["train"], missing, strata, config, seed, text))
     if text:
         _warn_of_copies(result, text)
     limits = {
@@ -79,16 +80,16 @@ def carve(
         "test": config.max_eval_samples,
     }
     return DatasetDict(
-        {split: _sample(result[split], split, limits[split], label, seed) for split in SPLITS}
+        {split: _sample(result[split], split, limits[split], strata, seed) for split in SPLITS}
     )
 
 
 def _usable(
-    rows: Dataset, split: str, label: str | None, text: Sequence[str] | None
+    rows: Dataset, split: str, labels: Sequence[str], text: Sequence[str] | None
 ) -> Dataset | None:
     """The rows with text and label; ``None`` if a split for evaluation has no labels."""
     keep = np.ones(len(rows), dtype=bool)
-    if label is not None:
+    for label in labels:
         feature = rows.features.get(label)
         if feature is None:
             labelled = np.zeros(len(rows), dtype=bool)
@@ -103,7 +104,7 @@ def _usable(
                 *(split, f"{len(rows):,}", label),
             )
             return None
-        _say_dropped(split, int((~labelled).sum()), len(rows), f'no value in column "{label}"')
+        _say_dropped(split, int((keep & ~labelled).sum()), len(rows), f'no value in "{label}"')
         keep &= labelled
     if text:
         filled = np.array([any(part.strip() for part in row) for row in texts(rows, list(text))])

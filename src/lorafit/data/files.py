@@ -1,4 +1,4 @@
-"""One local file to one table: csv, tsv, json, jsonl, parquet and arrow.
+"""One local file to one table: csv, tsv, json, jsonl, parquet, arrow and CoNLL.
 
 The suffix says the format (``reviews.csv.bz2``), the first bytes say the compression.
 Files are read into memory and nothing is written: no cache is left behind, nothing is
@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset
 
+from lorafit.data.conll import SUFFIXES, read_conll
 from lorafit.data.delimited import read_delimited
 from lorafit.data.rows import to_dataset
 from lorafit.errors import DataError
@@ -35,7 +36,10 @@ _OPENERS: dict[str, Callable[..., Any]] = {
 }
 _BROKEN = (OSError, EOFError, lzma.LZMAError, zlib.error, pa.ArrowException)
 _COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
-_FORMATS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".arrow", ".feather")
+_FORMATS = (
+    *(".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".arrow", ".feather"),
+    *SUFFIXES,
+)
 
 
 def format_of(path: Path) -> str | None:
@@ -106,6 +110,9 @@ def _read(path: Path, kind: str, open_bytes: Callable[[], BinaryIO]) -> pa.Table
 
     if kind in (".csv", ".tsv"):
         return read_delimited(open_text, f'"{path}"', "," if kind == ".csv" else "\t")
+    if kind in SUFFIXES:
+        with open_text() as file:
+            return read_conll(file, f'"{path}"')
     if kind == ".json":
         with open_text() as file:
             return _read_json(file.read(), path)

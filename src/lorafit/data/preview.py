@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from datasets import Dataset, DatasetDict
+from datasets import Dataset, DatasetDict, List
 from transformers import PreTrainedTokenizerBase
 
 from lorafit.data.columns import Columns, kind_of
@@ -170,14 +170,17 @@ def _class_order(splits: DatasetDict, label: str | None) -> list[str]:
 
 
 def _named_labels(rows: Dataset, label: str | None) -> list[str]:
+    """The label of each row that has one; of lists of labels each label."""
     if label is None or label not in rows.features:
         return []
-    feature = rows.features[label]
-    return [
-        class_name(value, feature)
+    feature: Any = rows.features[label]
+    inner = feature.feature if isinstance(feature, List) else feature
+    values = [
+        item
         for value in column_values(rows, label)
-        if not is_missing(value, feature)
+        for item in ((value or []) if isinstance(feature, List) else [value])
     ]
+    return [class_name(value, inner) for value in values if not is_missing(value, inner)]
 
 
 def _balance(rows: Dataset, label: str | None, order: list[str]) -> dict[str, int]:

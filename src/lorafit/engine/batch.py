@@ -13,7 +13,9 @@ from lorafit.engine.packing import Packing
 from lorafit.errors import DataError
 
 
-def pack_examples(examples: Sequence[dict[str, Any]], pad: int, room: int) -> Batch:
+def pack_examples(
+    examples: Sequence[dict[str, Any]], pad: int, room: int, dtype: torch.dtype
+) -> Batch:
     """Lays the examples' tokens end to end.
 
     A last sequence of padding tokens, which nothing looks at, rounds the number of rows up
@@ -23,6 +25,7 @@ def pack_examples(examples: Sequence[dict[str, Any]], pad: int, room: int) -> Ba
         examples: With ``input_ids`` and perhaps ``token_type_ids``.
         pad: The padding token.
         room: Positions the model has.
+        dtype: What its products are computed in.
 
     Returns:
         ``input_ids``, ``positions`` (from 0 in each example), ``packing``, and how many
@@ -39,7 +42,7 @@ def pack_examples(examples: Sequence[dict[str, Any]], pad: int, room: int) -> Ba
             f"an example has {max(lengths)} tokens, the model has {room} positions; "
             f"set max_length to {room} or less"
         )
-    fill = padded_rows(sum(lengths)) - sum(lengths)
+    fill = padded_rows(sum(lengths), dtype) - sum(lengths)
     if fill > room:
         fill = 0
     packed = [*lengths, fill] if fill else lengths

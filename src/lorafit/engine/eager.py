@@ -55,8 +55,8 @@ class EagerEngine:
         return {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
 
     def units(self, examples: Sequence[dict[str, Any]]) -> int:
-        """One loss per example, as `Task.losses` returns them."""
-        return len(examples)
+        """As the task counts them: one an example, or one a labelled token."""
+        return self.task.count(examples)
 
     def _forward(self, batch: Batch) -> torch.Tensor:
         inputs = {name: value for name, value in batch.items() if name != "labels"}
@@ -70,7 +70,9 @@ class EagerEngine:
         loss_sum = losses.sum()
         (loss_sum * scale).backward()  # type: ignore[no-untyped-call]
         return StepResult(
-            loss_sum=loss_sum.detach().float(), units=len(losses), tokens=_tokens(batch)
+            loss_sum=loss_sum.detach().float(),
+            units=int(self.task.units(batch["labels"]).sum()),
+            tokens=_tokens(batch),
         )
 
     def logits(self, batch: Batch) -> torch.Tensor:

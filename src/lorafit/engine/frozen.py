@@ -2,8 +2,8 @@
 
     y = x W^T + b,    dx = dy W
 
-There is no weight gradient. W is reordered by oneDNN into the blocks its kernels read, once
-for each direction; several layers with the same input are one product (q, k, v).
+There is no weight gradient. W is laid out once for each direction (`lorafit.engine.product`);
+several layers with the same input are one product (q, k, v).
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 
+from lorafit.engine.mapped import release
+from lorafit.engine.product import Packed, multiplier, pack
 from lorafit.hardware import fast_bf16
-
-BATCH_HINT = 256
-"""Tokens that oneDNN chooses the weight's layout for; other counts compute the same."""
 
 SMALLEST_STEP = 16
 
 
-def padded_rows(rows: int) -> int:
+def padded_rows(rows: int, dtype: torch.dtype) -> int:
     """The number of rows to compute instead of ``rows``, up to 1/16 more.
 
     oneDNN compiles a kernel for each product with a new number of rows (0.5 to 2 ms and
-    0.6 MB that stay): with few different numbers there are few.
+    0.7 MB that stay): with few different numbers there are few. Our own product does not.
     """
+    if multiplier(dtype, d_in=2) is not None:
+        return rows
     step = max(SMALLEST_STEP, 1 << max(0, (rows // 16).bit_length() - 1))
     return -(-rows // step) * step
 
@@ -40,37 +40,9 @@ def compute_dtype() -> torch.dtype:
     return torch.bfloat16 if fast else torch.float32
 
 
-def _has_prepack() -> bool:
-    built: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    names = ("_reorder_linear_weight", "_linear_pointwise")
-    return built and all(hasattr(torch.ops.mkldnn, name) for name in names)
-
-
 def base_of(module: nn.Module) -> nn.Module:
     """The frozen layer inside an adapter layer, or the module itself."""
     return cast(nn.Module, getattr(module, "base_layer", module))
-
-
-class PackedWeight:
-    """One direction of the product: ``x (n, d_in)`` to ``x W^T + b``, W ``(d_out, d_in)``."""
-
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        self._prepacked = _has_prepack()
-        self._bias = bias
-        self._weight = (
-            torch.ops.mkldnn._reorder_linear_weight(weight, BATCH_HINT)
-            if self._prepacked
-            else weight
-        )
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """The product, in the weight's type."""
-        if not self._prepacked:
-            return F.linear(x, self._weight, self._bias)
-        product: Tensor = torch.ops.mkldnn._linear_pointwise(
-            x, self._weight, self._bias, "none", [], ""
-        )
-        return product
 
 
 class FrozenLinear:
@@ -91,8 +63,8 @@ class FrozenLinear:
         self._layers = [cast(nn.Linear, base_of(module)) for module in modules]
         self.dtype = dtype
         self._key: tuple[object, ...] = ()
-        self._forward: PackedWeight | None = None
-        self._backward: PackedWeight | None = None
+        self._forward: Packed | None = None
+        self._backward: Packed | None = None
 
     @property
     def widths(self) -> list[int]:
@@ -132,11 +104,13 @@ class FrozenLinear:
         """``x (n, d_in)`` to ``(n, d_out)``, both contiguous in the chosen type."""
         self._refresh()
         if self._forward is None:
-            self._forward = PackedWeight(self._stacked(), self._bias())
+            self._forward = pack(self._stacked(), self._bias())
         return self._forward(x)
 
     def backward(self, dy: Tensor) -> Tensor:
         """``dy (n, d_out)`` to the gradient of the input ``(n, d_in)``."""
         if self._backward is None:
-            self._backward = PackedWeight(self._stacked().t().contiguous(), None)
+            self._backward = pack(self._stacked().t().contiguous(), None)
+            # Both layouts are made: what was read from a file has no need to stay in memory.
+            release([layer.weight for layer in self._layers])
         return self._backward(dy)

@@ -18,7 +18,7 @@ from lorafit.hardware import bf16_flags
 
 log = logging.getLogger(__name__)
 
-ABI = 3
+ABI = 4
 
 
 class AttentionCall(ctypes.Structure):
@@ -54,6 +54,7 @@ SIGNATURES = {
     ],
     "lorafit_use_threads": [_P, _P],
     "lorafit_softmax_loss": [c_int, c_long, c_long, _P, _P, _P],
+    "lorafit_product": [c_long, c_long, c_long, _P, c_long, _P, _P, _P, c_long],
     "lorafit_rms_forward": [c_int, c_long, c_long, _P, _P, _P, c_float, _P, _P, _P],
     "lorafit_rms_backward": [c_int, c_long, c_long, _P, _P, _P, _P, _P, _P],
     "lorafit_rotary": [c_int, c_long, c_long, c_long, _P, c_long, _P, _P, c_float],
@@ -69,11 +70,13 @@ class Library:
         name: ``avx512bf16``, ``avx512``, ``avx2`` or ``base`` (SSE2 or NEON).
         calls: The C functions by name; `lorafit.engine.kernels` checks their arguments.
         shares_threads: Whether torch's thread pool was found; else one thread is used.
+        multiplies: Whether it has the bfloat16 product of `lorafit.engine.product`.
     """
 
     name: str
     calls: ctypes.CDLL
     shares_threads: bool
+    multiplies: bool
 
 
 def _openmp_runtime() -> ctypes.CDLL | None:
@@ -117,7 +120,13 @@ def load(path: Path) -> Library:
             ctypes.cast(runtime.GOMP_parallel, c_void_p),
             ctypes.cast(runtime.omp_get_max_threads, c_void_p),
         )
-    return Library(path.stem.removeprefix("kernels_"), calls, runtime is not None)
+    calls.lorafit_multiplies.restype = c_int
+    return Library(
+        path.stem.removeprefix("kernels_"),
+        calls,
+        shares_threads=runtime is not None,
+        multiplies=bool(calls.lorafit_multiplies()),
+    )
 
 
 def candidates() -> list[str]:

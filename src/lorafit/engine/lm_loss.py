@@ -35,10 +35,10 @@ class HeadLoss(torch.autograd.Function):
         """The sum, float32; the gradient is made on the way."""
         total = hidden.new_zeros((), dtype=torch.float32)
         grad = torch.empty_like(hidden)
-        for chunk in _chunks(len(hidden), CHUNK_NUMBERS // head.widths[0]):
+        for chunk in _chunks(len(hidden), CHUNK_NUMBERS // head.widths[0], head.dtype):
             states = hidden[chunk].to(head.dtype)
             n = len(states)
-            states = F.pad(states, (0, 0, 0, padded_rows(n) - n)).contiguous()
+            states = F.pad(states, (0, 0, 0, padded_rows(n, head.dtype) - n)).contiguous()
             logits = head.forward(states)
             total += kernels.softmax_loss(logits[:n], labels[chunk]).sum()
             grad[chunk] = head.backward(logits)[:n].to(grad.dtype)
@@ -52,11 +52,11 @@ class HeadLoss(torch.autograd.Function):
         return grad * grads[0].to(grad.dtype), None, None
 
 
-def _chunks(n: int, room: int) -> Iterator[slice]:
+def _chunks(n: int, room: int, dtype: torch.dtype) -> Iterator[slice]:
     """Even parts of about ``room``, at least one row each."""
     if n:
         count = -(-n // max(room, 1))
-        rows = padded_rows(-(-n // count))
+        rows = padded_rows(-(-n // count), dtype)
         yield from (slice(start, start + rows) for start in range(0, n, rows))
 
 

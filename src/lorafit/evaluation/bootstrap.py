@@ -59,16 +59,24 @@ def resampled(
     return [counted(drawn, cells[:, 0], cells[:, 1 + model]) for model in range(len(predictions))]
 
 
-def resampled_mean(values: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Returns the means of `RESAMPLES` resamples of values ``(n,)``."""
+def resampled_mean(
+    values: np.ndarray, random: np.random.Generator, units: np.ndarray | None = None
+) -> np.ndarray:
+    """Returns the means of `RESAMPLES` resamples of the examples.
+
+    Args:
+        values: Sum of each example, ``(n,)``.
+        random: Where the resamples come from.
+        units: How many values each sum has, ``(n,)``; ``None``: one.
+    """
     count = len(values)
     step = max(1, _AT_ONCE // count)
-    return np.concatenate(
-        [
-            values[random.integers(count, size=(min(step, RESAMPLES - at), count))].mean(axis=1)
-            for at in range(0, RESAMPLES, step)
-        ]
-    )
+    means = []
+    for at in range(0, RESAMPLES, step):
+        chosen = random.integers(count, size=(min(step, RESAMPLES - at), count))
+        sums = values[chosen].sum(axis=1, dtype=np.float64)
+        means.append(sums / (count if units is None else units[chosen].sum(axis=1)))
+    return np.concatenate(means)
 
 
 def percentiles(resamples: np.ndarray, confidence: float) -> tuple[float, float]:

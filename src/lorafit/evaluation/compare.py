@@ -55,8 +55,10 @@ def paired(
         )
     difference = tuned.losses.astype(np.float64) - base.losses.astype(np.float64)
     random = np.random.default_rng([seed, len(task.metrics)])
-    low, high = percentiles(resampled_mean(difference, random), confidence)
-    result[task.loss_name] = {"difference": float(difference.mean()), "low": low, "high": high}
+    units = base.units
+    low, high = percentiles(resampled_mean(difference, random, units), confidence)
+    mean = float(difference.sum() / (len(base) if units is None else units.sum()))
+    result[task.loss_name] = {"difference": mean, "low": low, "high": high}
     return result
 
 

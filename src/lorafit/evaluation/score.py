@@ -15,7 +15,7 @@ from lorafit.data.batches import evaluation_order
 from lorafit.data.values import column_table
 from lorafit.engine.base import Engine
 from lorafit.errors import DataError, DivergenceError
-from lorafit.evaluation.bootstrap import Sample, percentiles, resampled
+from lorafit.evaluation.bootstrap import Sample, percentiles, resampled, resampled_mean
 from lorafit.tasks.base import Task
 from lorafit.tasks.labels import UNKNOWN
 
@@ -28,14 +28,16 @@ class Scores:
     """A model's answers, in the order of the data.
 
     Attributes:
-        logits: ``(n, ...)``, float32.
-        labels: ``(n, ...)``, int64, or float32 for numbers.
-        losses: ``(n,)``, nats per example, float32.
+        logits: ``(n, ...)``: the logits, or what `Task.keep` makes of them.
+        labels: ``(n, ...)``: the labels, likewise.
+        losses: ``(n,)``, summed over each example's units, float32.
+        units: ``(n,)``, how many losses each sum has, int64; ``None``: one each.
     """
 
     logits: np.ndarray
     labels: np.ndarray
     losses: np.ndarray
+    units: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.losses)
@@ -59,22 +61,17 @@ def score(engine: Engine, task: Task, encoded: Dataset, batch_size: int) -> Scor
     """
     if len(encoded) == 0:
         raise DataError("there are 0 examples to score.")
-    tokens = column_table(encoded, ["input_ids"]).column("input_ids")
-    order = evaluation_order(pc.list_value_length(tokens).to_pylist(), batch_size)
-    logits, labels, losses = [], [], []
+    order = evaluation_order(_token_counts(encoded), batch_size)
+    parts: list[tuple[np.ndarray, ...]] = []
     for indices in order.batches:
         batch = engine.collate(encoded.__getitems__(indices))
-        batch_logits = engine.logits(batch).detach().float()
-        batch_labels = torch.as_tensor(batch["labels"], device=batch_logits.device)
-        losses.append(task.losses(batch_logits, batch_labels).detach().float().cpu().numpy())
-        logits.append(batch_logits.cpu().numpy())
-        labels.append(batch_labels.cpu().numpy())
-    result = Scores(
-        np.concatenate(logits)[order.inverse],
-        np.concatenate(labels)[order.inverse],
-        np.concatenate(losses)[order.inverse],
-    )
-    finite = np.isfinite(result.logits.reshape(len(result), -1)).all(axis=1)
+        logits = engine.logits(batch).detach().float()
+        labels = torch.as_tensor(batch["labels"], device=logits.device)
+        sums = task.losses(logits, labels).detach().float().cpu().numpy()
+        finite = logits.reshape(len(indices), -1).isfinite().all(dim=1).cpu().numpy()
+        parts.append((*task.keep(logits, labels), sums, task.units(labels).cpu().numpy(), finite))
+    *found, finite = (np.concatenate(part)[order.inverse] for part in zip(*parts, strict=True))
+    result = Scores(*found)
     if not finite.all():
         raise DivergenceError(
             f"the model gives logits that are not finite for {(~finite).sum():,} of "
@@ -82,6 +79,27 @@ def score(engine: Engine, task: Task, encoded: Dataset, batch_size: int) -> Scor
             "With float16 weights, use bfloat16 or float32; otherwise the training diverged."
         )
     return result
+
+
+def all_logits(engine: Engine, task: Task, encoded: Dataset, batch_size: int) -> list[np.ndarray]:
+    """Returns the logits of every example, in the order of the data.
+
+    Logits of every token come without those of padding.
+    """
+    found: list[np.ndarray] = [np.empty(0)] * len(encoded)
+    lengths = _token_counts(encoded)
+    per_token = task.supervision in ("token", "next_token")
+    for indices in evaluation_order(lengths, batch_size).batches:
+        logits = engine.logits(engine.collate(encoded.__getitems__(indices))).float().cpu().numpy()
+        for index, row in zip(indices, logits, strict=True):
+            found[index] = row[: lengths[index]] if per_token else row
+    return found
+
+
+def _token_counts(encoded: Dataset) -> list[int]:
+    tokens = column_table(encoded, ["input_ids"]).column("input_ids")
+    counts: list[int] = pc.list_value_length(tokens).to_pylist()
+    return counts
 
 
 def intervals(
@@ -113,9 +131,19 @@ def intervals(
             sample = Sample(scores.labels, (scores.logits,))
             low, high = percentiles(resampled(name, metric, sample, random)[0], confidence)
         result[name] = {"value": value, "low": low, "high": high}
-    value, low, high = mean_interval(scores.losses, confidence)
+    value, low, high = loss_interval(scores, confidence, seed)
     result[task.loss_name] = {"value": value, "low": low, "high": high}
     return result
+
+
+def loss_interval(scores: Scores, confidence: float, seed: int) -> tuple[float, float, float]:
+    """Returns the mean loss of a unit, and its interval: Student's t, or over tokens bootstrap."""
+    units = scores.units
+    if units is None or (units == 1).all():
+        return mean_interval(scores.losses, confidence)
+    random = np.random.default_rng([seed, -1 % 2**32])
+    low, high = percentiles(resampled_mean(scores.losses, random, units), confidence)
+    return float(scores.losses.sum(dtype=np.float64) / units.sum()), low, high
 
 
 def wilson(successes: int, count: int, confidence: float) -> tuple[float, float]:

@@ -29,8 +29,23 @@ FOLDER = "path/to/this/folder"
 
 _PIPELINE = {"SEQ_CLS": "text-classification", "TOKEN_CLS": "token-classification"}
 """PEFT's task type to the Hub's pipeline tag."""
-_HUB_METRICS = {"accuracy": "accuracy", "macro_f1": "f1"}
+_HUB_METRICS = {
+    "accuracy": "accuracy",
+    "macro_f1": "f1",
+    "micro_f1": "f1",
+    "mcc": "matthews_correlation",
+    "spearman": "spearmanr",
+    "pearson": "pearsonr",
+    "mse": "mse",
+}
 """Our metric to the Hub's."""
+_METRIC_NAMES = {
+    "nll": "NLL (nats per example)",
+    "mcc": "Matthews correlation",
+    "mse": "mean squared error",
+    "rmse": "root mean squared error",
+    "r2": "R²",
+}
 
 
 @dataclass(frozen=True)
@@ -130,7 +145,7 @@ def metadata(card: Card) -> ModelCardData:
         datasets=[card.data_hub_id] if card.data_hub_id else None,
         library_name="peft" if _in_peft(card) else "lorafit",
         license=card.license,
-        metrics=[_HUB_METRICS[name] for name in tuned if name in _HUB_METRICS] or None,
+        metrics=list(dict.fromkeys(_HUB_METRICS[n] for n in tuned if n in _HUB_METRICS)) or None,
         model_name=_title(card) if results else None,
         eval_results=results or None,
         pipeline_tag=kind,
@@ -141,16 +156,18 @@ def metadata(card: Card) -> ModelCardData:
 def peft_snippet(card: Card, adapter: str = FOLDER) -> str:
     """Returns code that loads and uses the adapter with peft and transformers alone.
 
-    It defines ``model``, ``tokenizer`` and ``probabilities``.
+    It defines ``model``, ``tokenizer`` and what the task reads (`Task.reading`).
     """
     auto = card.task.auto_model.__name__
-    labels: list[str] = card.task.to_dict().get("label_names", [])
+    labels: dict[int, str] = card.task.model_kwargs().get("id2label", {})
     base, options = _base(card)
     in_package = (card.base_name or "").startswith(PACKAGE_PREFIX)
     imports = ["from importlib.resources import files", ""] if in_package else []
-    named = ", ".join(f"{index}: {_quoted(name)}" for index, name in enumerate(labels))
-    numbered = ", ".join(f"{_quoted(name)}: {index}" for index, name in enumerate(labels))
-    arguments = [base, *options, "id2label=id2label", f"label2id={{{numbered}}}"]
+    named = ", ".join(f"{index}: {_quoted(name)}" for index, name in labels.items())
+    numbered = ", ".join(f"{_quoted(name)}: {index}" for index, name in labels.items())
+    arguments = [base, *options]
+    if labels:
+        arguments += ["id2label=id2label", f"label2id={{{numbered}}}"]
     dtype = card.config.model.dtype
     if dtype != "auto":
         arguments.append(f"dtype={_quoted(dtype)}")
@@ -165,7 +182,7 @@ def peft_snippet(card: Card, adapter: str = FOLDER) -> str:
             f"from transformers import {auto}, AutoTokenizer",
             "",
             f"adapter = {_quoted(adapter)}",
-            f"id2label = {{{named}}}",
+            *([f"id2label = {{{named}}}"] if labels else []),
             f"base = {auto}.from_pretrained(\n{joined})",
             "tokenizer = AutoTokenizer.from_pretrained(adapter)",
             "base.config.pad_token_id = tokenizer.pad_token_id",
@@ -173,9 +190,7 @@ def peft_snippet(card: Card, adapter: str = FOLDER) -> str:
             "",
             f"inputs = tokenizer({_example(card)}, truncation=True, "
             f'max_length={card.max_length}, return_tensors="pt")',
-            "with torch.no_grad():",
-            "    probabilities = model(**inputs).logits.softmax(dim=-1)[0]",
-            "print({id2label[i]: round(p, 3) for i, p in enumerate(probabilities.tolist())})",
+            *card.task.reading,
         ]
     )
 
@@ -265,7 +280,7 @@ def _results(evaluation: Mapping[str, Any]) -> list[list[str]]:
     paired: Mapping[str, Any] = evaluation.get("paired", {})
     return [
         [
-            "NLL (nats per example)" if name == "nll" else name.replace("_", " "),
+            _METRIC_NAMES.get(name, name.replace("_", " ")),
             _interval(base.get(name), "value"),
             _interval(tuned[name], "value"),
             _interval(paired.get(name), "difference", sign="+"),

@@ -64,6 +64,7 @@ def _content(run: RunFolder) -> dict[str, Any]:
         "headline": result.headline(run.evaluation),
         "rows": result.metric_rows(run.evaluation),
         "confidence": result.level(run.evaluation),
+        "tables": result.tables(run.evaluation),
         "handoffs": result.handoffs(run.evaluation),
         "handoff_n": mapping(run.evaluation.get("handoff")).get("n"),
         "choices": {

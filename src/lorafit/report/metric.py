@@ -28,6 +28,8 @@ _TITLES = {
 _NOTES = {
     "accuracy": "share of examples labelled correctly",
     "macro_f1": "mean over the labels of F1, which balances misses and false alarms; 1 is perfect",
+    "micro_f1": "F1 over all decisions at once, which frequent labels rule; 1 is perfect",
+    "exact_match": "share of examples of which everything is right",
     "mcc": "agreement with the labels beyond chance: 0 is guessing, 1 is perfect",
     "spearman": "whether the order is right: 0 is guessing, 1 is perfect",
     "pearson": "whether the numbers lie on a line with the true ones; 1 is perfect",

@@ -70,6 +70,20 @@ def metric_rows(evaluation: Json) -> list[MetricRow]:
     return [_row(name, base.get(name), tuned.get(name), paired.get(name)) for name in names]
 
 
+def tables(evaluation: Json) -> list[Json]:
+    """The tables beside the metrics that are whole: title, columns, and rows of cells."""
+    found = evaluation.get("tables")
+    whole = [mapping(table) for table in found] if isinstance(found, list) else []
+    return [
+        table
+        for table in whole
+        if isinstance(table.get("title"), str)
+        and isinstance(table.get("columns"), list)
+        and isinstance(table.get("rows"), list)
+        and all(isinstance(row, list) for row in table["rows"])
+    ]
+
+
 def headline(evaluation: Json) -> Headline | None:
     """The headline metric, ``None`` as long as the tuned model was not measured."""
     rows = metric_rows(evaluation)

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -19,9 +19,12 @@ from datasets import Dataset, DatasetDict
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lorafit.config import DataConfig
+from lorafit.errors import DataError
+from lorafit.tasks.tables import Table
 
+Supervision = Literal["example", "token", "next_token", "target"]
 Metric = Callable[[np.ndarray, np.ndarray], float]
-"""Logits ``(n, ...)`` and labels ``(n, ...)`` to one number."""
+"""What `Task.keep` returns of all examples, ``(n, ...)`` and ``(n, ...)``, to one number."""
 
 
 @dataclass(frozen=True)
@@ -66,14 +69,22 @@ class Task(ABC):
     """PEFT's ``TaskType`` value, written to ``adapter_config.json``."""
     auto_model: ClassVar[type]
     """The transformers auto class that builds the model."""
-    metric: ClassVar[str]
+    metric: str
     """The headline metric, a key of `metrics`."""
     greater_is_better: ClassVar[bool]
+    supervision: ClassVar[Supervision] = "example"
+    """What is learned: an answer an example, a label a token, the next token, or another text."""
     loss_name: ClassVar[str] = "nll"
     """What the mean of `losses` is called beside the metrics."""
 
     stratified: ClassVar[bool] = False
     """Whether splits that are set aside keep the share of each label."""
+    reading: ClassVar[Sequence[str]] = (
+        "with torch.no_grad():",
+        "    print(model(**inputs).logits)",
+    )
+    """Code for the model card: from ``model`` and ``inputs`` to an answer; ``id2label`` exists
+    where `model_kwargs` has it."""
     needs: ClassVar[str]
     """The columns, and the model, that the task is for, in a few words for messages."""
 
@@ -126,16 +137,66 @@ class Task(ABC):
 
     @abstractmethod
     def losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Loss of each example in nats, float32: ``(n, ...)`` to ``(n,)``."""
+        """Summed loss of each example in nats, float32: ``(n, ...)`` to ``(n,)``."""
+
+    def units(self, labels: torch.Tensor) -> torch.Tensor:
+        """How many losses each example's sum in `losses` has, ``(n,)`` int64: one, or one a token.
+
+        Args:
+            labels: As `collate` makes them.
+        """
+        return torch.ones(len(labels), dtype=torch.int64, device=labels.device)
+
+    def count(self, examples: Sequence[dict[str, Any]]) -> int:
+        """How many losses encoded examples have; the sum of `units` of their batch."""
+        return len(examples)
+
+    def keep(self, logits: torch.Tensor, labels: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """What the metrics need of a batch, ``(n, ...)`` each, of one shape for every batch.
+
+        Here the logits and the labels themselves; a task with logits of every token reduces
+        them to numbers of each example. Examples without labels are ``UNKNOWN`` in the second.
+        """
+        return logits.float().cpu().numpy(), labels.cpu().numpy()
 
     @property
     @abstractmethod
     def metrics(self) -> dict[str, Metric]:
         """The metrics by name; the headline one first."""
 
+    def rows(self, texts: Sequence[Any]) -> Dataset:
+        """Makes rows without labels of what `lorafit predict` is given: texts, or pairs of them.
+
+        Raises:
+            DataError: There are more or fewer texts in one than the task reads.
+        """
+        cells = [[text] if isinstance(text, str) else list(text) for text in texts]
+        wrong = next((row for row in cells if len(row) != len(self.text)), None)
+        if wrong is not None:
+            raise DataError(
+                f"the task reads {len(self.text)} text(s) ({', '.join(self.text)}), "
+                f"got {len(wrong)}."
+            )
+        return Dataset.from_dict(dict(zip(self.text, zip(*cells, strict=True), strict=True)))
+
     @abstractmethod
-    def decode(self, logits: np.ndarray) -> list[dict[str, Any]]:
-        """What `lorafit predict` says of each example: label, probability, ..."""
+    def decode(
+        self,
+        logits: Sequence[np.ndarray] | np.ndarray,
+        encoded: Dataset | None = None,
+        rows: Dataset | None = None,
+    ) -> list[dict[str, Any]]:
+        """What `lorafit predict` says of each example; the first value is the answer.
+
+        Args:
+            logits: Of each example; logits of every token without those of padding.
+            encoded: The encoded examples, for tasks that need them.
+            rows: The rows they were made of, likewise.
+        """
+
+    def tables(self, kept: np.ndarray, labels: np.ndarray) -> list[Table]:
+        """What is shown beside the metrics: one row a class, a confusion matrix, ..."""
+        return []
 
     def check(  # noqa: B027  (optional: most tasks accept every model)
         self, model: PreTrainedModel
@@ -154,3 +215,17 @@ class Task(ABC):
     @abstractmethod
     def from_dict(cls, values: dict[str, Any]) -> Task:
         """Inverse of `to_dict`."""
+
+    @classmethod
+    def stored(cls, values: dict[str, Any], *keys: str) -> list[Any]:
+        """The values of a stored task.
+
+        Raises:
+            DataError: One is missing, or they are of another task.
+        """
+        if values.get("name") != cls.name:
+            raise DataError(f'this is a "{values.get("name")}" task, not "{cls.name}".')
+        missing = [key for key in keys if key not in values]
+        if missing:
+            raise DataError(f"the stored task lacks {', '.join(missing)}.")
+        return [values[key] for key in keys]

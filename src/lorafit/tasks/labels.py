@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
-from datasets import ClassLabel, Dataset, DatasetDict
+from datasets import ClassLabel, Dataset, DatasetDict, List
 
 from lorafit.data.values import class_name, column_values, is_missing
 from lorafit.errors import DataError, did_you_mean
@@ -37,7 +38,8 @@ def read_label_names(splits: DatasetDict, column: str) -> list[str]:
     """
     counts = {split: _count(rows, column, split) for split, rows in splits.items()}
     train = counts["train"]
-    feature = splits["train"].features[column]
+    feature: Any = splits["train"].features[column]
+    feature = feature.feature if isinstance(feature, List) else feature
     if isinstance(feature, ClassLabel):
         names = [name for name in feature.names if name in train]
         unused = [name for name in feature.names if name not in train]
@@ -88,6 +90,44 @@ def label_numbers(rows: Dataset, column: str, names: Sequence[str]) -> np.ndarra
     return numbers
 
 
+def label_sets(rows: Dataset, column: str, names: Sequence[str]) -> np.ndarray:
+    """Returns 1 for each label that a row's list has, ``(n, labels)`` int64.
+
+    A row without a list is `UNKNOWN` throughout; an empty list is a row without labels.
+
+    Raises:
+        DataError: A label is none of ``names``.
+    """
+    number = {name: index for index, name in enumerate(names)}
+    result = np.zeros((len(rows), len(names)), dtype=np.int64)
+    unseen: Counter[str] = Counter()
+    for index, found in enumerate(_names_of_rows(rows, column)):
+        if found is None:
+            result[index] = UNKNOWN
+            continue
+        for name in found:
+            if name in number:
+                result[index, number[name]] = 1
+            else:
+                unseen[name] += 1
+    if unseen:
+        raise DataError(_unseen(column, list(unseen), sum(unseen.values()), None, names))
+    return result
+
+
+def _names_of_rows(rows: Dataset, column: str) -> Iterator[list[str] | None]:
+    """The class names of each row, of one class or of a list of them; ``None``: no label."""
+    feature = rows.features[column]
+    inner = feature.feature if isinstance(feature, List) else feature
+    for value in column_values(rows, column):
+        if not isinstance(feature, List):
+            yield None if is_missing(value, inner) else [class_name(value, inner)]
+        elif value is None:
+            yield None
+        else:
+            yield [class_name(item, inner) for item in value if not is_missing(item, inner)]
+
+
 def refuse_fractions(rows: Dataset, column: str, split: str) -> None:
     """Refuses labels such as 0.5, which are no classes.
 
@@ -115,13 +155,8 @@ def _count(rows: Dataset, column: str, split: str) -> Counter[str]:
     """Rows per class name; a split without the column (hidden labels) has none."""
     if column not in rows.features:
         return Counter()
-    feature = rows.features[column]
     refuse_fractions(rows, column, split)
-    return Counter(
-        class_name(value, feature)
-        for value in column_values(rows, column)
-        if not is_missing(value, feature)
-    )
+    return Counter(name for found in _names_of_rows(rows, column) for name in found or ())
 
 
 def _is_number(name: str) -> bool:

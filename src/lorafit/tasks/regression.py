@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -41,9 +42,13 @@ class Regression(TextTask):
     name: ClassVar[str] = "regression"
     task_type: ClassVar[str] = "SEQ_CLS"
     auto_model: ClassVar[type] = AutoModelForSequenceClassification
-    metric: ClassVar[str] = "spearman"
+    metric: str = "spearman"
     greater_is_better: ClassVar[bool] = True
     loss_name: ClassVar[str] = "mse"
+    reading: ClassVar[Sequence[str]] = (
+        "with torch.no_grad():",
+        "    print(model(**inputs).logits[0].item())",
+    )
     needs: ClassVar[str] = "a text column (or two) and a column of numbers with fractions"
 
     label: str
@@ -136,7 +141,12 @@ class Regression(TextTask):
         """Spearman's and Pearson's correlation, root of the mean squared error, R squared."""
         return {"spearman": _spearman, "pearson": _pearson, "rmse": _rmse, "r2": _r2}
 
-    def decode(self, logits: np.ndarray) -> list[dict[str, Any]]:
+    def decode(
+        self,
+        logits: Sequence[np.ndarray] | np.ndarray,
+        encoded: Dataset | None = None,
+        rows: Dataset | None = None,
+    ) -> list[dict[str, Any]]:
         """The number of each example."""
         return [{"value": float(row[0])} for row in np.asarray(logits, dtype=np.float64)]
 

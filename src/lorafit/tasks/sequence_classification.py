@@ -27,6 +27,7 @@ from lorafit.tasks.labels import (
     read_label_names,
     refuse_fractions,
 )
+from lorafit.tasks.tables import Table, confusion, confusions, per_class
 from lorafit.tasks.texts import TextTask
 
 log = logging.getLogger(__name__)
@@ -44,9 +45,14 @@ class SequenceClassification(TextTask):
     name: ClassVar[str] = "sequence_classification"
     task_type: ClassVar[str] = "SEQ_CLS"
     auto_model: ClassVar[type] = AutoModelForSequenceClassification
-    metric: ClassVar[str] = "accuracy"
+    metric: str = "accuracy"
     greater_is_better: ClassVar[bool] = True
     stratified: ClassVar[bool] = True
+    reading: ClassVar[Sequence[str]] = (
+        "with torch.no_grad():",
+        "    probabilities = model(**inputs).logits.softmax(dim=-1)[0]",
+        "print({id2label[i]: round(p, 3) for i, p in enumerate(probabilities.tolist())})",
+    )
     needs: ClassVar[str] = "a text column (or two) and a column of classes"
 
     label: str
@@ -150,7 +156,12 @@ class SequenceClassification(TextTask):
         """
         return {"accuracy": _accuracy, "macro_f1": _macro_f1, "mcc": _mcc}
 
-    def decode(self, logits: np.ndarray) -> list[dict[str, Any]]:
+    def decode(
+        self,
+        logits: Sequence[np.ndarray] | np.ndarray,
+        encoded: Dataset | None = None,
+        rows: Dataset | None = None,
+    ) -> list[dict[str, Any]]:
         """The most probable label of each example, its probability, and those of all labels."""
         probabilities = softmax(np.asarray(logits, dtype=np.float64), axis=-1)
         return [
@@ -163,6 +174,13 @@ class SequenceClassification(TextTask):
             }
             for row in probabilities
         ]
+
+    def tables(self, kept: np.ndarray, labels: np.ndarray) -> list[Table]:
+        """Each class, the confusion matrix, and of a large one the most frequent mistakes."""
+        predicted, names = kept.argmax(axis=-1), self.label_names
+        found = [per_class(labels, predicted, names), confusion(labels, predicted, names)]
+        mistakes = confusions(labels, predicted, names)
+        return found + ([mistakes] if len(names) > 2 and mistakes["rows"] else [])
 
     def to_dict(self) -> dict[str, Any]:
         """Everything needed to rebuild the task, as JSON values."""

@@ -167,20 +167,6 @@ class TextTask(Task):
         """The outputs' names in brackets, for messages."""
         return ""
 
-    @classmethod
-    def stored(cls, values: dict[str, Any], *keys: str) -> list[Any]:
-        """The values of a stored task.
-
-        Raises:
-            DataError: One is missing, or they are of another task.
-        """
-        if values.get("name") != cls.name:
-            raise DataError(f'this is a "{values.get("name")}" task, not "{cls.name}".')
-        missing = [key for key in keys if key not in values]
-        if missing:
-            raise DataError(f"the stored task lacks {', '.join(missing)}.")
-        return [values[key] for key in keys]
-
 
 def _say_dropped(count: int, total: int, reason: str) -> None:
     if count:

@@ -33,18 +33,22 @@ def evaluate(engine: Engine, task: Task, encoded: Dataset, batch_size: int) -> d
         batch_size: Examples per batch.
 
     Returns:
-        ``eval_loss`` in nats per example, and ``eval_<name>`` for each metric.
+        ``eval_loss`` in nats per unit (example or token), and ``eval_<name>`` for each metric.
     """
-    losses, logits, labels = [], [], []
+    total, units = 0.0, 0
+    kept: list[np.ndarray] = []
+    labels: list[np.ndarray] = []
     for indices in evaluation_order(lengths(encoded), batch_size).batches:
         batch = engine.collate(fetch(encoded, indices))
         batch_logits = engine.logits(batch).float()
         batch_labels = torch.as_tensor(batch["labels"], device=batch_logits.device)
-        losses.append(task.losses(batch_logits, batch_labels).double().cpu())
-        logits.append(batch_logits.cpu().numpy())
-        labels.append(batch_labels.cpu().numpy())
-    all_logits, all_labels = np.concatenate(logits), np.concatenate(labels)
+        total += float(task.losses(batch_logits, batch_labels).double().sum())
+        units += int(task.units(batch_labels).sum())
+        of_batch = task.keep(batch_logits, batch_labels)
+        kept.append(of_batch[0])
+        labels.append(of_batch[1])
+    all_kept, all_labels = np.concatenate(kept), np.concatenate(labels)
     return {
-        "eval_loss": float(torch.cat(losses).mean()),
-        **{f"eval_{name}": metric(all_logits, all_labels) for name, metric in task.metrics.items()},
+        "eval_loss": total / max(units, 1),
+        **{f"eval_{name}": metric(all_kept, all_labels) for name, metric in task.metrics.items()},
     }

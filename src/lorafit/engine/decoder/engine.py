@@ -70,7 +70,9 @@ class FastDecoder:
         layout = self.layout
         pad = layout.pad if layout.pad is not None else self.tokenizer.pad_token_id
         # A list may be all there is of it (several end-of-sequence tokens).
-        batch = pack_examples(examples, pad if isinstance(pad, int) else 0, layout.positions)
+        batch = pack_examples(
+            examples, pad if isinstance(pad, int) else 0, layout.positions, self.dtype
+        )
         if not layout.causal_lm:
             labels = torch.tensor([example["labels"] for example in examples])
             return {**batch, "labels": labels, "rows": self._last_rows(examples)}

@@ -169,6 +169,8 @@ class Block:
             context = nothing
         if not applied["down"]:
             activated = nothing
+        if not applied["up"]:
+            x1 = nothing
         saved = Saved(
             *(self.heads, x, x_query, q, kv, lse, context, (xhat1, rstd1), x1, hidden, activated),
             *((xhat2, rstd2), (drop, drop1, drop2), applied),

@@ -75,7 +75,7 @@ class FastEncoder:
             DataError: There is no example, an empty one, or one longer than the model takes.
         """
         room = self._positions - self.layout.position_offset
-        batch = pack_examples(examples, self.tokenizer.pad_token_id or 0, room)
+        batch = pack_examples(examples, self.tokenizer.pad_token_id or 0, room, self.dtype)
         return {**batch, "labels": self._labels(examples)}
 
     def _labels(self, examples: Sequence[dict[str, Any]]) -> Tensor:
@@ -84,8 +84,8 @@ class FastEncoder:
         return self.task.collate(examples, self.tokenizer)["labels"]
 
     def units(self, examples: Sequence[dict[str, Any]]) -> int:
-        """One loss per example, as `Task.losses` returns them."""
-        return len(examples)
+        """As the task counts them: one an example, or one a labelled token."""
+        return self.task.count(examples)
 
     # --- passes --------------------------------------------------------------------------
 
@@ -104,7 +104,8 @@ class FastEncoder:
                 self._backward(
                     states.grad.contiguous(), saved, batch["packing"], bottom, lowest[bottom]
                 )
-        return StepResult(loss_sum.detach().float(), len(losses), batch["tokens"])
+        units = int(self.task.units(batch["labels"]).sum())
+        return StepResult(loss_sum.detach().float(), units, batch["tokens"])
 
     def logits(self, batch: Batch) -> Tensor:
         """Logits in evaluation mode without gradients, in the order of the examples."""

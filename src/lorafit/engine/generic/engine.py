@@ -64,10 +64,10 @@ class GenericEngine:
         return {"parts": parts, "order": order, "labels": whole["labels"]}
 
     def units(self, examples: Sequence[dict[str, Any]]) -> int:
-        """Label tokens of a language model; otherwise one loss per example."""
+        """Label tokens of a language model; otherwise as the task counts."""
         if self._language is not None:
             return sum(label_count(example["labels"]) for example in examples)
-        return len(examples)
+        return self.task.count(examples)
 
     @contextmanager
     def _faster(self, seeds: Seeds) -> Iterator[None]:
@@ -85,7 +85,7 @@ class GenericEngine:
     def _loss(self, part: dict[str, Tensor], seeds: Seeds) -> tuple[Tensor, int]:
         if self._language is None:
             losses = self.task.losses(self._logits(part, seeds), part["labels"])
-            return losses.sum(), len(losses)
+            return losses.sum(), int(self.task.units(part["labels"]).sum())
         inputs = {name: value for name, value in part.items() if name != "labels"}
         with self._faster(seeds):
             return self._language.loss(inputs, part["labels"])

@@ -1,0 +1,290 @@
+"""Any number of labels per text, or per pair of texts: a list of labels, or 0/1 columns."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from datasets import Dataset, DatasetDict
+from scipy.special import expit
+from torch.nn import functional as F
+from transformers import AutoModelForSequenceClassification
+
+from lorafit.config import DataConfig
+from lorafit.data.columns import LABEL_NAMES, choose_columns, described, label_columns
+from lorafit.data.labelled import binary_columns, find_labels, has_text, holds
+from lorafit.data.values import class_name, column_values, is_missing
+from lorafit.errors import DataError
+from lorafit.tasks import tasks
+from lorafit.tasks.base import Fit, Metric, ModelKind
+from lorafit.tasks.labels import UNKNOWN, label_sets, listed, read_label_names
+from lorafit.tasks.tables import Table, per_class
+from lorafit.tasks.texts import TextTask
+
+log = logging.getLogger(__name__)
+
+THRESHOLD = 0.0
+"""Logit from which on a label is predicted: probability one half."""
+
+
+@tasks.register("multi_label_classification")
+class MultiLabelClassification(TextTask):
+    """Each label is a yes or no of its own; the loss is the mean of their cross entropies.
+
+    Attributes:
+        label: The column with lists of labels, or the columns of 0 and 1, one for each label.
+        label_names: The labels; a label's output is its place here.
+    """
+
+    name: ClassVar[str] = "multi_label_classification"
+    task_type: ClassVar[str] = "SEQ_CLS"
+    auto_model: ClassVar[type] = AutoModelForSequenceClassification
+    metric: str = "micro_f1"
+    greater_is_better: ClassVar[bool] = True
+    reading: ClassVar[Sequence[str]] = (
+        "with torch.no_grad():",
+        "    probabilities = model(**inputs).logits.sigmoid()[0]",
+        "print({id2label[i]: round(p, 3) for i, p in enumerate(probabilities.tolist())})",
+    )
+    needs: ClassVar[str] = "a text column (or two) and a column of lists of labels, or 0/1 columns"
+
+    def __init__(
+        self, text: Sequence[str], label: str | Sequence[str], label_names: Sequence[str]
+    ) -> None:
+        """Binds the task to columns and labels.
+
+        Raises:
+            DataError: There are not one or two text columns, or not two different labels.
+        """
+        super().__init__(text, label)
+        if len(label_names) < 2 or len(set(label_names)) < len(label_names):
+            raise DataError(f"two different labels or more are needed, got {list(label_names)}.")
+        self.label_names = list(label_names)
+
+    @classmethod
+    def fits(cls, rows: Dataset, config: DataConfig, model: ModelKind) -> Fit | None:
+        """Text, and lists of labels or several columns of 0 and 1."""
+        sets = [labels for labels in find_labels(rows, config) if labels.holds == "sets"]
+        if sets and has_text(rows, config, (sets[0].column,)):
+            return Fit(f"text, and lists of labels in {sets[0].column}", sets[0].certain)
+        named = set(LABEL_NAMES) & {name.lower() for name in rows.column_names}
+        columns = binary_columns(rows, config)
+        if len(columns) < 2 or (named and config.label is None) or not has_text(rows, config):
+            return None
+        return Fit(f"text, and 0 or 1 in {listed(columns)}")
+
+    @classmethod
+    def from_data(cls, splits: DatasetDict, config: DataConfig) -> MultiLabelClassification:
+        """Reads columns and labels off the data; what is guessed is logged.
+
+        Args:
+            splits: At least ``train``.
+            config: ``text`` and ``label``; ``None``: guess.
+
+        Raises:
+            DataError: There are no labels, or one occurs in another split and never in train.
+        """
+        if "train" not in splits:
+            raise DataError(
+                f"there is no train split to learn the labels from. There is {', '.join(splits)}."
+            )
+        label, why = _label(splits["train"], config)
+        columns = choose_columns(_without(splits, label), config.text, need_label=False)
+        if isinstance(label, str):
+            names = read_label_names(splits, label)
+        else:
+            names = list(label)
+            _check_columns(splits["train"], names)
+        log.info("%s labels, any number a row: %s", len(names), listed(names))
+        task = cls(columns.text, label, names)
+        task.reasons = {"text": columns.text_reason, "label": why}
+        return task
+
+    def model_kwargs(self) -> dict[str, Any]:
+        """The number and the names of the labels."""
+        return {
+            "num_labels": len(self.label_names),
+            "id2label": dict(enumerate(self.label_names)),
+            "label2id": {name: index for index, name in enumerate(self.label_names)},
+            "problem_type": "multi_label_classification",
+        }
+
+    @property
+    def outputs(self) -> int:
+        """One logit a label."""
+        return len(self.label_names)
+
+    @property
+    def named_outputs(self) -> str:
+        """The labels."""
+        return f" ({listed(self.label_names)})"
+
+    def read_labels(self, rows: Dataset) -> tuple[np.ndarray, np.ndarray]:
+        """1 for each label a row has, ``(n, labels)`` int64; a row without a list is unknown."""
+        if isinstance(self.label, str):
+            labels = label_sets(rows, self.label, self.label_names)
+        else:
+            labels = np.stack([_binary(rows, column) for column in self.label], axis=1)
+            labels[(labels == UNKNOWN).any(axis=1)] = UNKNOWN
+        return labels, (labels != UNKNOWN).all(axis=1)
+
+    def unknown(self, count: int) -> np.ndarray:
+        """``UNKNOWN`` (-100), ``(count, labels)``."""
+        return np.full((count, len(self.label_names)), UNKNOWN, dtype=np.int64)
+
+    def losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Mean binary cross entropy over the labels of each example, in nats, float32.
+
+        Args:
+            logits: ``(n, labels)``, any float type.
+            labels: ``(n, labels)``, 0, 1 or ``UNKNOWN``, which has no loss.
+        """
+        known = labels != UNKNOWN
+        losses = F.binary_cross_entropy_with_logits(
+            logits.float(), labels.where(known, 0).float(), reduction="none"
+        )
+        return (losses * known).mean(dim=-1)
+
+    @property
+    def metrics(self) -> dict[str, Metric]:
+        """F1 over all decisions and averaged over labels; share of rows with all labels right."""
+        return {"micro_f1": _micro_f1, "macro_f1": _macro_f1, "exact_match": _exact_match}
+
+    def decode(
+        self,
+        logits: Sequence[np.ndarray] | np.ndarray,
+        encoded: Dataset | None = None,
+        rows: Dataset | None = None,
+    ) -> list[dict[str, Any]]:
+        """The labels of each example, and the probability of each label."""
+        values = np.asarray(logits, dtype=np.float64)
+        return [
+            {
+                "labels": [
+                    name
+                    for name, value in zip(self.label_names, row, strict=True)
+                    if value > THRESHOLD
+                ],
+                "probabilities": {
+                    name: float(expit(value))
+                    for name, value in zip(self.label_names, row, strict=True)
+                },
+            }
+            for row in values
+        ]
+
+    def tables(self, kept: np.ndarray, labels: np.ndarray) -> list[Table]:
+        """Each label."""
+        return [per_class(labels, _predicted(kept).astype(int), self.label_names)]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything needed to rebuild the task, as JSON values."""
+        return {
+            "name": self.name,
+            "text": list(self.text),
+            "label": self.label,
+            "label_names": list(self.label_names),
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> MultiLabelClassification:
+        """Inverse of `to_dict`.
+
+        Raises:
+            DataError: Values are missing or not of a multi-label task.
+        """
+        return cls(*cls.stored(values, "text", "label", "label_names"))
+
+
+def _label(rows: Dataset, config: DataConfig) -> tuple[str | list[str], str]:
+    """The label column or columns, and why."""
+    asked = label_columns(config.label)
+    if len(asked) > 1:
+        return list(asked), "as asked"
+    if asked and holds(rows, asked[0]) == "sets":
+        return asked[0], "as asked"
+    if asked:
+        raise DataError(
+            f'column "{asked[0]}" (label) holds no lists of labels. Give a column of lists, or '
+            "several columns of 0 and 1 (--label a --label b)."
+        )
+    sets = [labels.column for labels in find_labels(rows, config) if labels.holds == "sets"]
+    if len(sets) == 1:
+        return sets[0], "lists of labels"
+    columns = binary_columns(rows, config)
+    if not sets and len(columns) > 1:
+        return list(columns), "columns of 0 and 1"
+    found = f"{', '.join(sets)} could all be" if sets else "none is"
+    raise DataError(
+        f"which column holds the lists of labels is not clear: {found}. There are "
+        f"{described(rows)}. Choose with --label."
+    )
+
+
+def _without(splits: DatasetDict, label: str | Sequence[str]) -> DatasetDict:
+    """The splits less the labels: what is left may be text."""
+    columns = label_columns(label)
+    return DatasetDict(
+        {
+            split: rows.remove_columns([name for name in columns if name in rows.features])
+            for split, rows in splits.items()
+        }
+    )
+
+
+def _check_columns(rows: Dataset, columns: Sequence[str]) -> None:
+    """Refuses columns of something else than 0 and 1, and labels that no row has.
+
+    Raises:
+        DataError: There is such a column.
+    """
+    never = [column for column in columns if not (_binary(rows, column) == 1).any()]
+    if never:
+        raise DataError(
+            f"no training row has a 1 in {listed(never)}, so it cannot be learned. Leave it out "
+            "of the label columns, or add training rows that have it."
+        )
+
+
+def _binary(rows: Dataset, column: str) -> np.ndarray:
+    """A column of 0 and 1, ``(n,)`` int64; ``UNKNOWN`` where there is nothing."""
+    feature = rows.features[column]
+    numbers = np.full(len(rows), UNKNOWN, dtype=np.int64)
+    for index, value in enumerate(column_values(rows, column)):
+        if is_missing(value, feature):
+            continue
+        if isinstance(value, str) or value not in (0, 1):
+            raise DataError(
+                f'column "{column}" (label) holds {class_name(value, feature)!r} in row '
+                f"{index + 1}; several label columns have to hold 0 and 1 only."
+            )
+        numbers[index] = int(value)
+    return numbers
+
+
+def _predicted(logits: np.ndarray) -> np.ndarray:
+    return logits > THRESHOLD
+
+
+def _counts(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of each label: how often it was rightly predicted; how often it is true plus predicted."""
+    said, true = _predicted(logits), labels == 1
+    return (said & true).sum(axis=0), said.sum(axis=0) + true.sum(axis=0)
+
+
+def _micro_f1(logits: np.ndarray, labels: np.ndarray) -> float:
+    """As scikit-learn's, without its checks: called thousands of times by the bootstrap."""
+    both, either = _counts(logits, labels)
+    return float(2 * both.sum() / max(either.sum(), 1))
+
+
+def _macro_f1(logits: np.ndarray, labels: np.ndarray) -> float:
+    both, either = _counts(logits, labels)
+    return float((2 * both / np.maximum(either, 1)).mean())
+
+
+def _exact_match(logits: np.ndarray, labels: np.ndarray) -> float:
+    return float((_predicted(logits) == (labels == 1)).all(axis=1).mean())

@@ -1,0 +1,442 @@
+"""One tag per word: named entities and other spans, or parts of speech.
+
+The first token of a word carries its tag; the others, and special tokens, have no loss.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import torch
+from datasets import Dataset, DatasetDict
+from scipy.special import softmax
+from torch.nn import functional as F
+from transformers import AutoModelForTokenClassification, PreTrainedModel, PreTrainedTokenizerBase
+
+from lorafit.config import DataConfig
+from lorafit.data.tagged import find_tagged, tag_names, tagged_rows
+from lorafit.data.values import column_values
+from lorafit.errors import DataError, ModelError, did_you_mean
+from lorafit.tasks import tasks
+from lorafit.tasks.align import align
+from lorafit.tasks.base import Fit, Metric, ModelKind, Supervision, Task
+from lorafit.tasks.labels import UNKNOWN, listed
+from lorafit.tasks.padding import ensure_pad_token
+from lorafit.tasks.spans import OUTSIDE, check_iob1, scheme_of, spans, split_tag
+from lorafit.tasks.tables import Table
+
+log = logging.getLogger(__name__)
+
+_WORD = re.compile(r"\w+|[^\w\s]")
+
+
+@tasks.register("token_classification")
+class TokenClassification(Task):
+    """Tags words; spans are scored whole, as seqeval and the CoNLL tasks do.
+
+    Attributes:
+        text: The column with lists of words.
+        label: The column with lists of tags, one a word.
+        label_names: The tags; a tag's number is its place here.
+    """
+
+    name: ClassVar[str] = "token_classification"
+    task_type: ClassVar[str] = "TOKEN_CLS"
+    auto_model: ClassVar[type] = AutoModelForTokenClassification
+    metric: str = "f1"
+    greater_is_better: ClassVar[bool] = True
+    supervision: ClassVar[Supervision] = "token"
+    reading: ClassVar[Sequence[str]] = (
+        "with torch.no_grad():",
+        "    tags = model(**inputs).logits.argmax(dim=-1)[0]",
+        "tokens = tokenizer.convert_ids_to_tokens(inputs.input_ids[0])",
+        "print([(token, id2label[tag]) for token, tag in zip(tokens, tags.tolist())])",
+    )
+    needs: ClassVar[str] = "a column of lists of words and one of lists of tags, one a word"
+
+    label: str
+
+    def __init__(self, text: Sequence[str], label: str, label_names: Sequence[str]) -> None:
+        """Binds the task to columns and tags.
+
+        Raises:
+            DataError: There is not one column of words, or not two different tags.
+        """
+        if len(text) != 1:
+            raise DataError(f"one column of words is needed, got {len(text)}.")
+        if len(label_names) < 2 or len(set(label_names)) < len(label_names):
+            raise DataError(f"two different tags or more are needed, got {list(label_names)}.")
+        self.text = tuple(text)
+        self.label = label
+        self.label_names = list(label_names)
+        self.scheme = scheme_of(self.label_names)
+        if self.scheme is None:
+            self.metric = "accuracy"
+        self.kinds = self._kinds()
+
+    def _kinds(self) -> list[str]:
+        """What is counted: the types of spans, or the single tags."""
+        if self.scheme is None:
+            return self.label_names
+        return sorted({split_tag(tag)[1] for tag in self.label_names if tag != OUTSIDE})
+
+    @classmethod
+    def fits(cls, rows: Dataset, config: DataConfig, model: ModelKind) -> Fit | None:
+        """Lists of words, and lists of tags as long."""
+        found = find_tagged(rows, config)
+        if not found:
+            return None
+        words, tags = found[0]
+        return Fit(f"lists of words in {words}, and as many tags in {tags}")
+
+    @classmethod
+    def from_data(cls, splits: DatasetDict, config: DataConfig) -> TokenClassification:
+        """Reads columns and tags off the data; what is guessed is logged.
+
+        Args:
+            splits: At least ``train``.
+            config: ``text`` and ``label``; ``None``: guess.
+
+        Raises:
+            DataError: There are no such columns, a row has more words than tags, or another
+                split has a tag that train lacks.
+        """
+        if "train" not in splits:
+            raise DataError(
+                f"there is no train split to learn the tags from. There is {', '.join(splits)}."
+            )
+        found = find_tagged(splits["train"], config)
+        if not found:
+            raise DataError(
+                "no column holds lists of words with lists of as many tags beside it. Name them: "
+                "--text tokens --label ner_tags."
+            )
+        words, tags = found[0]
+        why = "as asked" if config.label else "name" if len(found) > 1 else "lists of tags"
+        others = [other for _, other in found[1:]]
+        log.info(
+            "word column: %s; tag column: %s%s",
+            *(words, tags, f" (there is also {', '.join(others)}: --label)" if others else ""),
+        )
+        names = tag_names(splits, words, tags)
+        task = cls([words], tags, names)
+        task.reasons = {"text": "as asked" if config.text else "lists of words", "label": why}
+        task._say_scheme(splits["train"])
+        return task
+
+    def _say_scheme(self, train: Dataset) -> None:
+        if self.scheme is None:
+            log.info("%s tags: %s", len(self.label_names), listed(self.label_names))
+            if all(name.isdigit() for name in self.label_names):
+                log.warning(
+                    'the tags in "%s" are numbers without names, so that spans cannot be scored; '
+                    "give tags such as B-PER, or a ClassLabel feature with names",
+                    self.label,
+                )
+            return
+        scheme = self.scheme
+        if scheme == "IOB":
+            rows = tagged_rows(train, self.text[0], self.label)
+            scheme = "IOB1" if check_iob1([tags for _, tags in rows if tags]) else "IOB2"
+        kinds = listed(self.kinds)
+        log.info("%s tags in the %s scheme; spans: %s", len(self.label_names), scheme, kinds)
+
+    def model_kwargs(self) -> dict[str, Any]:
+        """The number and the names of the tags."""
+        return {
+            "num_labels": len(self.label_names),
+            "id2label": dict(enumerate(self.label_names)),
+            "label2id": {name: index for index, name in enumerate(self.label_names)},
+        }
+
+    def encode(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Dataset:
+        """Tokenizes sentences and gives the first token of each word its tag.
+
+        Rows without words or without tags are dropped and counted, unless the rows have no
+        column of tags at all (they are to be predicted).
+
+        Returns:
+            ``input_ids``, ``labels`` (-100: no loss), ``words`` (the word that a token begins,
+            or -1) as lists, unpadded, and ``truncated`` (bool).
+
+        Raises:
+            DataError: A column is missing, no row is left, or a tag is not known.
+            ModelError: The tokenizer cannot be aligned with words.
+        """
+        (column,) = self.text
+        if column not in rows.features:
+            raise DataError(
+                f'no column "{column}", which holds the words here. There are '
+                f"{', '.join(rows.column_names)}.{did_you_mean(column, rows.column_names)}"
+            )
+        labelled = self.label in rows.features
+        found = tagged_rows(rows, column, self.label if labelled else None)
+        kept = [(words, tags) for words, tags in found if words and (tags is not None)]
+        if len(kept) < len(found):
+            log.warning(
+                "dropped %s of %s rows without words or without tags",
+                *(f"{len(found) - len(kept):,}", f"{len(found):,}"),
+            )
+        if not kept:
+            raise DataError(f"every one of the {len(found):,} rows is without words or tags.")
+        numbers = {name: index for index, name in enumerate(self.label_names)}
+        unseen = {tag for _, tags in kept for tag in tags if tag not in numbers} if labelled else ()
+        if unseen:
+            raise DataError(
+                f'tag {listed(sorted(unseen))} of column "{self.label}" never occurs in train. '
+                f"The tags are {listed(self.label_names)}."
+            )
+        aligned = align([words for words, _ in kept], tokenizer, max_length)
+        labels = [
+            [numbers[tags[word]] if labelled and word >= 0 else UNKNOWN for word in one.words]
+            for one, (_, tags) in zip(aligned, kept, strict=True)
+        ]
+        self._say_lost(aligned, kept, max_length)
+        integers = pa.list_(pa.int32())
+        table = pa.table(
+            {
+                "input_ids": pa.array([one.input_ids for one in aligned], integers),
+                "labels": pa.array(labels, integers),
+                "words": pa.array([one.words for one in aligned], integers),
+                "truncated": pa.array([one.truncated for one in aligned]),
+            }
+        )
+        return Dataset(datasets.table.InMemoryTable(table))
+
+    @staticmethod
+    def _say_lost(
+        aligned: Sequence[Any], kept: Sequence[tuple[list[str], Any]], max_length: int
+    ) -> None:
+        """Words that the model does not see, because they are cut off or have no token."""
+        cut = [
+            (len(words) - sum(word >= 0 for word in one.words), len(words))
+            for one, (words, _) in zip(aligned, kept, strict=True)
+            if one.truncated
+        ]
+        if cut:
+            log.warning(
+                "%s of %s sentences are longer than %s tokens: their last %s words are cut off, "
+                "and are neither learned nor scored",
+                *(f"{len(cut):,}", f"{len(kept):,}", max_length, f"{sum(n for n, _ in cut):,}"),
+            )
+        lost = sum(
+            len(words) - sum(word >= 0 for word in one.words)
+            for one, (words, _) in zip(aligned, kept, strict=True)
+            if not one.truncated
+        )
+        if lost:
+            log.warning("%s words have no token of their own and are left out", f"{lost:,}")
+
+    def collate(
+        self, examples: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase
+    ) -> dict[str, torch.Tensor]:
+        """Pads encoded examples at the end.
+
+        Returns:
+            ``input_ids``, ``attention_mask`` and ``labels``, ``(n, longest)``, int64.
+        """
+        ensure_pad_token(tokenizer)
+        batch = tokenizer.pad(
+            [{"input_ids": example["input_ids"]} for example in examples],
+            padding_side="right",
+            return_tensors="pt",
+            return_attention_mask=True,
+            verbose=False,
+        )
+        labels = [torch.tensor(example["labels"], dtype=torch.int64) for example in examples]
+        padded = torch.nn.utils.rnn.pad_sequence(labels, batch_first=True, padding_value=UNKNOWN)
+        return {**batch, "labels": padded}
+
+    def losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Summed cross entropy over the tagged words of each example, in nats, float32.
+
+        Args:
+            logits: ``(n, tokens, tags)``, any float type.
+            labels: ``(n, tokens)``, int64.
+        """
+        losses = F.cross_entropy(
+            logits.float().transpose(1, 2), labels, reduction="none", ignore_index=UNKNOWN
+        )
+        return losses.sum(dim=1)
+
+    def units(self, labels: torch.Tensor) -> torch.Tensor:
+        """The tagged words of each example."""
+        return (labels != UNKNOWN).sum(dim=1)
+
+    def count(self, examples: Sequence[dict[str, Any]]) -> int:
+        """All tagged words."""
+        return sum(label != UNKNOWN for example in examples for label in example["labels"])
+
+    def keep(self, logits: torch.Tensor, labels: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Counts of each example.
+
+        Returns:
+            ``(n, 1 + 3 * kinds)`` int64: words tagged right, and of each kind of span how many
+            are right, predicted and true; and ``(n,)`` the words, ``UNKNOWN`` where none is
+            tagged.
+        """
+        known = labels != UNKNOWN
+        said, true = logits.argmax(dim=-1).cpu().numpy(), labels.cpu().numpy()
+        mask, place = known.cpu().numpy(), {kind: i for i, kind in enumerate(self.kinds)}
+        counts = np.zeros((len(true), 1 + 3 * len(self.kinds)), dtype=np.int64)
+        for row in range(len(true)):
+            predicted, wanted = said[row][mask[row]], true[row][mask[row]]
+            counts[row, 0] = (predicted == wanted).sum()
+            found, right = self._spans(predicted), self._spans(wanted)
+            for column, some in enumerate((found & right, found, right)):
+                for kind, *_ in some:
+                    counts[row, 1 + 3 * place[kind] + column] += 1
+        words = mask.sum(axis=1)
+        return counts, np.where(words == 0, UNKNOWN, words)
+
+    def _spans(self, tags: np.ndarray) -> set[tuple[str, int, int]]:
+        names = [self.label_names[tag] for tag in tags]
+        if self.scheme is None:
+            return {(name, index, index) for index, name in enumerate(names)}
+        return set(spans(names))
+
+    @property
+    def metrics(self) -> dict[str, Metric]:
+        """Spans: F1, precision and recall over all of them, accuracy of words.
+
+        Single tags (parts of speech): accuracy, and F1 averaged over the tags.
+        """
+        if self.scheme is None:
+            return {"accuracy": _accuracy, "macro_f1": _macro_f1}
+        return {"f1": _f1, "precision": _precision, "recall": _recall, "word_accuracy": _accuracy}
+
+    def tables(self, kept: np.ndarray, labels: np.ndarray) -> list[Table]:
+        """Precision, recall and F1 of each kind of span, or of each tag."""
+        rows = []
+        for kind, (right, said, true) in zip(self.kinds, _by_kind(kept), strict=True):
+            precision, recall, f1 = right / max(said, 1), right / max(true, 1), 0.0
+            if right:
+                f1 = 2 * right / (said + true)
+            rows.append([kind, float(precision), float(recall), float(f1), int(true)])
+        what = "tag" if self.scheme is None else "span"
+        columns = [what, "precision", "recall", "f1", f"{what}s"]
+        return [{"title": f"Each {what}", "columns": columns, "rows": rows}]
+
+    def rows(self, texts: Sequence[Any]) -> Dataset:
+        """Texts to predict, as lists of words: given so, or split at spaces and punctuation."""
+        found = [_WORD.findall(text) if isinstance(text, str) else list(text) for text in texts]
+        empty = next((i for i, words in enumerate(found) if not words), None)
+        if empty is not None:
+            raise DataError(f"text {empty + 1} of {len(found):,} is empty; there is no answer.")
+        return Dataset.from_dict({self.text[0]: found})
+
+    def decode(
+        self,
+        logits: Sequence[np.ndarray] | np.ndarray,
+        encoded: Dataset | None = None,
+        rows: Dataset | None = None,
+    ) -> list[dict[str, Any]]:
+        """The spans of each example, and the tag of each word (``None``: it was cut off)."""
+        if encoded is None or rows is None:
+            raise DataError("token classification needs the rows beside the logits.")
+        result = []
+        for values, starts, words in zip(
+            logits, encoded["words"], column_values(rows, self.text[0]), strict=True
+        ):
+            tags: list[str | None] = [None] * len(words)
+            sure = [1.0] * len(words)
+            for position, word in enumerate(starts):
+                if word >= 0:
+                    chances = softmax(np.asarray(values[position], dtype=np.float64))
+                    tags[word] = self.label_names[int(chances.argmax())]
+                    sure[word] = float(chances.max())
+            result.append(self._answer(words, tags, sure))
+        return result
+
+    def _answer(
+        self, words: list[str], tags: list[str | None], sure: list[float]
+    ) -> dict[str, Any]:
+        if self.scheme is None:
+            said = " ".join(f"{word}/{tag}" for word, tag in zip(words, tags, strict=True))
+            return {"label": said, "words": words, "tags": tags}
+        found = [
+            {
+                "type": kind,
+                "text": " ".join(words[first : last + 1]),
+                "first_word": first,
+                "last_word": last,
+                "probability": min(sure[first : last + 1]),
+            }
+            for kind, first, last in spans([tag or OUTSIDE for tag in tags])
+        ]
+        said = ", ".join(f"{span['text']} ({span['type']})" for span in found)
+        return {"label": said, "spans": found, "words": words, "tags": tags}
+
+    def check(self, model: PreTrainedModel) -> None:
+        """Refuses a live model without a head for these tags.
+
+        Raises:
+            ModelError: It has another number of outputs.
+        """
+        wanted = len(self.label_names)
+        if model.config.num_labels != wanted:
+            raise ModelError(
+                f"{type(model).__name__} has {model.config.num_labels} labels and the data has "
+                f"{wanted} ({listed(self.label_names)}). Load it with "
+                f"AutoModelForTokenClassification.from_pretrained(..., num_labels={wanted})."
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything needed to rebuild the task, as JSON values."""
+        return {
+            "name": self.name,
+            "text": list(self.text),
+            "label": self.label,
+            "label_names": list(self.label_names),
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> TokenClassification:
+        """Inverse of `to_dict`.
+
+        Raises:
+            DataError: Values are missing or not of a token-classification task.
+        """
+        return cls(*cls.stored(values, "text", "label", "label_names"))
+
+
+def _by_kind(kept: np.ndarray) -> np.ndarray:
+    """Right, predicted and true spans of each kind, ``(kinds, 3)``."""
+    totals: np.ndarray = kept[:, 1:].sum(axis=0).reshape(-1, 3)
+    return totals
+
+
+def _totals(kept: np.ndarray) -> tuple[int, int, int]:
+    right, said, true = _by_kind(kept).sum(axis=0)
+    return int(right), int(said), int(true)
+
+
+def _f1(kept: np.ndarray, labels: np.ndarray) -> float:
+    right, said, true = _totals(kept)
+    return 2 * right / max(said + true, 1)
+
+
+def _precision(kept: np.ndarray, labels: np.ndarray) -> float:
+    right, said, _ = _totals(kept)
+    return right / max(said, 1)
+
+
+def _recall(kept: np.ndarray, labels: np.ndarray) -> float:
+    right, _, true = _totals(kept)
+    return right / max(true, 1)
+
+
+def _macro_f1(kept: np.ndarray, labels: np.ndarray) -> float:
+    right, said, true = _by_kind(kept).T
+    occurs = said + true > 0
+    return float((2 * right[occurs] / (said + true)[occurs]).mean())
+
+
+def _accuracy(kept: np.ndarray, labels: np.ndarray) -> float:
+    return float(kept[:, 0].sum() / np.maximum(labels, 0).sum())
