@@ -42,6 +42,7 @@ from lorafit.methods.base import MethodConfig
 from lorafit.model import load
 from lorafit.model.kind import kind_of_model
 from lorafit.model.load import LoadedModel
+from lorafit.model.sites import loose_weights
 from lorafit.report.html import write_report
 from lorafit.run import Run
 from lorafit.tasks import tasks
@@ -208,6 +209,7 @@ def prepare(
     adapters = Adapters(loaded.model)
     if start is not None and start.is_dir():
         own = peft_format.read_config(start)
+    loose = loose_weights(loaded.model)
     sites = adapters.add(own)
     if start is not None and start.is_dir():
         peft_format.update(adapters, peft_format.read_tensors(start))
@@ -223,6 +225,12 @@ def prepare(
         f"{total:,}",
         100 * trainable / total,
     )
+    if sites and loose:
+        log.info(
+            "not adapted: %s (%.0f %% of all parameters); they are no layers of their own",
+            ", ".join(loose),
+            100 * sum(loose.values()) / total,
+        )
     engine = make_engine(loaded.model, loaded.tokenizer, problem.task, config)
     return Subject(loaded, adapters, engine, encoded, limit)
 
