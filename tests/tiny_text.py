@@ -55,15 +55,6 @@ def ending_tokenizer() -> hf.PreTrainedTokenizerBase:
     )
 
 
-def save_language_model(folder: Path, family: str, seed: int = 0) -> Path:
-    """Saves a tiny language model with its tokenizer: a causal one, or an encoder-decoder."""
-    model = tiny.language_model(family, seed)
-    model.save_pretrained(folder)
-    ends = model.config.is_encoder_decoder
-    (ending_tokenizer() if ends else gpt2_tokenizer()).save_pretrained(folder)
-    return folder
-
-
 def save_base(
     folder: Path, family: str = "bert", seed: int = 0, tokenizer: bool = True, **config: Any
 ) -> Path:
@@ -77,9 +68,11 @@ def save_base(
 
 
 def save_language_model(folder: Path, family: str = "llama", seed: int = 0) -> Path:
-    """Saves a tiny language model with a tokenizer that has, like GPT-2's, no padding token."""
-    tiny.language_model(family, seed).save_pretrained(folder)
-    gpt2_tokenizer().save_pretrained(folder)
+    """Saves a tiny language model with a tokenizer like GPT-2's, an encoder-decoder's like T5's."""
+    model = tiny.language_model(family, seed)
+    model.save_pretrained(folder)
+    ends = model.config.is_encoder_decoder
+    (ending_tokenizer() if ends else gpt2_tokenizer()).save_pretrained(folder)
     return folder
 
 

@@ -31,7 +31,9 @@ from lorafit.engine.choose import choose_engine
 from lorafit.engine.eager import EagerEngine
 from lorafit.errors import ConfigError
 from lorafit.evaluation.compare import paired
+from lorafit.evaluation.generation import generate
 from lorafit.evaluation.handoff import TOLERANCE, check_handoff, sampled_logits
+from lorafit.evaluation.samples import choose_questions, compare_answers
 from lorafit.evaluation.score import Scores, intervals, score
 from lorafit.export import peft as peft_format
 from lorafit.export.card import Card
@@ -47,6 +49,7 @@ from lorafit.report.html import write_report
 from lorafit.run import Run
 from lorafit.tasks import tasks
 from lorafit.tasks.base import Task
+from lorafit.tasks.generative import GenerativeTask
 from lorafit.tasks.guess import guess_task
 from lorafit.training.loop import FitResult
 from lorafit.training.seed import seed_everything
@@ -295,6 +298,41 @@ def evaluation(base: Scores, tuned: Scores, task: Task, config: Config) -> dict[
     }
 
 
+def measure_texts(
+    outcome: dict[str, Any],
+    adapters: Adapters,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Dataset,
+    task: Task,
+    max_length: int,
+    config: Config,
+) -> None:
+    """Lets base and tuned model answer some prompts, if the task writes text.
+
+    Adds the metrics of whole texts to those in ``outcome``, and samples as ``generation``.
+    """
+    settings = config.generate
+    if not isinstance(task, GenerativeTask) or not settings.examples:
+        return
+    questions = choose_questions(task.prompts(rows, tokenizer, max_length), settings.examples)
+    model, prompts = adapters.model, [question.prompt for question in questions]
+    assert isinstance(model, PreTrainedModel)
+    batch = config.train.per_device_eval_batch_size
+    with adapters.disabled():
+        base = generate(model, tokenizer, prompts, settings, batch)
+    tuned = generate(model, tokenizer, prompts, settings, batch)
+    found = compare_answers(questions, base, tuned, config.run.confidence, config.seed)
+    for part in ("base", "tuned", "paired"):
+        outcome[part] |= found[part]
+    outcome["generation"] = {
+        "n": len(questions),
+        "max_new_tokens": settings.max_new_tokens,
+        "num_beams": settings.num_beams,
+        "metrics": list(found["tuned"]),
+        "samples": found["samples"],
+    }
+
+
 def verify_handoff(
     adapter: Path, subject: Subject, problem: Problem, config: Config, live: bool
 ) -> dict[str, float]:
@@ -393,6 +431,15 @@ def finish(
     batch = config.train.per_device_eval_batch_size
     base, tuned = measure(adapters, subject.tokenizer, subject.encoded["test"], task, batch)
     outcome = evaluation(base, tuned, task, config)
+    measure_texts(
+        outcome,
+        adapters,
+        subject.tokenizer,
+        problem.splits["test"],
+        task,
+        subject.max_length,
+        config,
+    )
     trainable = sum(p.numel() for p in adapters.trainable().values())
     total = sum(p.numel() for p in subject.model.parameters())
     outcome["handoff"] = verify_handoff(adapter, subject, problem, config, live)

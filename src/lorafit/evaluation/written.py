@@ -92,10 +92,11 @@ def _mean(sums: np.ndarray) -> float:
 
 def _bleu(sums: np.ndarray) -> float:
     """Corpus BLEU from 0 to 100."""
-    orders = (len(sums) - 2) // 2
     counts = [round(value) for value in sums]
-    correct, total = counts[:orders], counts[orders : 2 * orders]
-    return float(BLEU.compute_bleu(correct, total, *counts[-2:], smooth_method="exp").score)
+    *ngrams, written, right = counts
+    correct, total = ngrams[: len(ngrams) // 2], ngrams[len(ngrams) // 2 :]
+    found = BLEU.compute_bleu(correct, total, written, right, smooth_method="exp")
+    return float(found.score)
 
 
 _METRICS: dict[str, Callable[[np.ndarray], float]] = {
