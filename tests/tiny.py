@@ -126,10 +126,10 @@ def classifier(family: str, seed: int = 0, num_labels: int = 3) -> hf.PreTrained
 
 
 def language_model(family: str, seed: int = 0) -> hf.PreTrainedModel:
-    """A tiny causal (or, for T5, sequence-to-sequence) language model in evaluation mode."""
+    """A tiny causal (T5, BART: sequence-to-sequence) language model in evaluation mode."""
     torch.manual_seed(seed)
     config = _CONFIGS[family](pad_token_id=0)
-    auto = hf.AutoModelForSeq2SeqLM if family == "t5" else hf.AutoModelForCausalLM
+    auto = hf.AutoModelForSeq2SeqLM if config.is_encoder_decoder else hf.AutoModelForCausalLM
     return _build(auto, config)
 
 

