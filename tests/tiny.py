@@ -85,7 +85,7 @@ _CONFIGS: dict[str, Callable[..., Any]] = {
         **_MARKS,
         **kw,
     ),
-    "qwen3": lambda **kw: hf.Qwen3Config(**_decoder(), head_dim=8, **kw),
+    "qwen3": lambda **kw: hf.Qwen3Config(**_decoder(), head_dim=12, **kw),
     "gemma3": lambda **kw: hf.Gemma3TextConfig(
         **_decoder(), head_dim=8, query_pre_attn_scalar=8, sliding_window=4, **_MARKS, **kw
     ),
@@ -109,7 +109,7 @@ _CONFIGS: dict[str, Callable[..., Any]] = {
     ),
 }
 
-FAMILIES = ["bert", "distilbert", "gpt2", "llama", "qwen2", "roberta", "t5"]
+FAMILIES = ["bert", "distilbert", "gpt2", "llama", "qwen2", "qwen3", "roberta", "t5"]
 """One of each kind, for what has to be tried on several."""
 CLASSIFIERS = FAMILIES
 """Every family here has a sequence-classification head."""

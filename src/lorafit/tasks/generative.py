@@ -46,7 +46,7 @@ class GenerativeTask(Task):
     in ``labels``. Losses are sums over the learned tokens of an example.
     """
 
-    metric: ClassVar[str] = "perplexity"
+    metric = "perplexity"
     greater_is_better: ClassVar[bool] = False
     shift: ClassVar[int]
     """Positions between the logits that predict a label and the label."""
