@@ -18,7 +18,7 @@ from lorafit.hardware import bf16_flags
 
 log = logging.getLogger(__name__)
 
-ABI = 4
+ABI = 5
 
 
 class AttentionCall(ctypes.Structure):
