@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +26,7 @@ from lorafit.config import Config, GenerateConfig, ModelConfig
 from lorafit.data.columns import Columns
 from lorafit.data.preview import Preview
 from lorafit.data.preview import preview as describe_data
+from lorafit.data.token_preview import of_tokens
 from lorafit.engine.eager import EagerEngine
 from lorafit.errors import AdapterError, ConfigError, LorafitError, RunError
 from lorafit.evaluation import forgetting
@@ -48,6 +49,9 @@ from lorafit.training.progress import Progress, make_progress
 from lorafit.training.trackers import check_trackers
 
 log = logging.getLogger(__name__)
+
+WITHOUT_LIMIT = 1_000_000
+"""Tokens; longer than any example."""
 
 PREDICT_BATCH = 64
 """Texts that `predict` computes at once."""
@@ -395,17 +399,26 @@ def preview(
     problem = pipeline.pose(data, config, model)
     task = problem.task
     loaded = pipeline.load_base(model, tokenizer, config.model, task, config.seed)
-    return describe_data(
+    limit = loading.max_length(config.data.max_length, loaded.tokenizer, loaded.model)
+    encoded = pipeline.encode(problem, loaded.tokenizer, limit)
+    shown = describe_data(
         problem.splits,
         task.text,
         task.label if task.supervision == "example" else None,
         loaded.tokenizer,
-        loading.max_length(config.data.max_length, loaded.tokenizer, loaded.model),
+        limit,
         columns=Columns(
             task.text, task.label, task.reasons.get("text", ""), task.reasons.get("label", "")
         ),
         seed=config.seed,
     )
+    if task.supervision != "example":
+        with pipeline.saying_less("lorafit"):
+            whole = pipeline.encode(problem, loaded.tokenizer, WITHOUT_LIMIT)
+        shown = of_tokens(shown, encoded, whole, loaded.tokenizer, limit, seed=config.seed)
+    truth = pipeline.data_truth(encoded, loaded, task, config)
+    labels = {name: split.labels for name, split in truth.splits.items()}
+    return replace(shown, task=task.name, truth=truth, labels=labels)
 
 
 def plan(

@@ -57,6 +57,12 @@ class DataConfig(Stage):
     """Keep only rows for which this is true, e.g. ``category != 'plot'``."""
     max_length: PositiveInt | None = None
     """Longest input in tokens; ``None``: the model's own limit, at most 512."""
+    max_truncated: Annotated[float, Field(ge=0.0, le=1.0)] = 0.05
+    """Share of training examples whose answer may be cut off at ``max_length``."""
+    dedupe: bool = False
+    """Leave out training rows whose text stands in train before, in validation or in test."""
+    skip_bad_rows: bool = False
+    """Leave out rows of a file that cannot be read, and count them, instead of stopping."""
     validation_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1
     """Share of the training rows carved off when the data has no validation split."""
     test_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1
