@@ -7,9 +7,8 @@ of computed, so it comes to the same decisions in the same order, and goes on wh
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from lorafit.run import Run
 from lorafit.tune.state import Shape, State
 
 FOLDER = "tune"
-"""In the run folder; removed when the search is over."""
+"""In the run folder; removed when the run is done."""
 
 
 @dataclass
@@ -34,7 +33,7 @@ class Entry:
         name: Unique in the search.
         facts: JSON values: what came out, what it cost.
         arrays: Numbers per example or step.
-        kept: The state it ended in, while it is kept.
+        kept: The state it ended in, if any; its tensors are gone once nothing starts from it.
     """
 
     name: str
@@ -80,14 +79,10 @@ class Journal:
 
     def forget(self, entry: Entry) -> None:
         """Lets go of a state that nothing starts from any more; the facts stay."""
-        entry.kept = None
+        if entry.kept is not None:
+            entry.kept = replace(entry.kept, tensors={})
         if self._run is not None:
             self._path(entry.name, "state.safetensors").unlink(missing_ok=True)
-
-    def close(self) -> None:
-        """The search is over: its states are of no more use."""
-        if self._run is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
 
     def _path(self, name: str, ending: str) -> Path:
         return self._folder / f"{name}.{ending}"
@@ -123,9 +118,10 @@ class Journal:
         try:
             entry = Entry(name, values["facts"], load_file(self._path(name, "arrays.safetensors")))
             state, path = values["state"], self._path(name, "state.safetensors")
-            if state is not None and path.is_file():
+            if state is not None:
                 shape = Shape(state["settings"])
-                entry.kept = State(state["step"], shape, load_file(path), state["generators"])
+                tensors = load_file(path) if path.is_file() else {}
+                entry.kept = State(state["step"], shape, tensors, state["generators"])
         except (OSError, KeyError, TypeError, SafetensorError) as error:
             raise RunError(
                 f'"{self._path(name, "json")}" is damaged: {error}. Delete the folder '
