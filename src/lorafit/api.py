@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -352,7 +352,9 @@ def plan(
     data = config.data.path if data is None else data
     problem = pipeline.pose(data, config, model)
     subject = pipeline.prepare(problem, config, model, tokenizer)
-    return planning.estimate(problem, subject, config, dict(origins or {}))
+    wish = search.wanted(problem, subject, config, origins or {})
+    found = planning.estimate(problem, subject, config, dict(origins or {}))
+    return found if wish is None else replace(found, measured=wish.names)
 
 
 def demo(
