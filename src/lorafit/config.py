@@ -117,8 +117,7 @@ class TrainConfig(Stage):
 
 
 class TuneConfig(Stage):
-    """How settings that nobody set are chosen: ``learning_rate``, ``r``, ``lora_alpha``,
-    ``target_modules``."""
+    """How ``learning_rate``, ``r``, ``lora_alpha`` and ``target_modules`` are chosen."""
 
     strategy: str = "rise"
     """A strategy of ``tune/``; ``none``: nothing is measured, the defaults are taken."""

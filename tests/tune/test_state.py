@@ -23,7 +23,11 @@ def factors(r: int, seed: int, zero: bool = False) -> dict[str, Parameter]:
 
 
 def train(
-    parameters: dict[str, Parameter], optimizer: RowAdamW, scaling: float, steps: int, first: int = 0
+    parameters: dict[str, Parameter],
+    optimizer: RowAdamW,
+    scaling: float,
+    steps: int,
+    first: int = 0,
 ) -> None:
     for step in range(first, first + steps):
         generator = torch.Generator().manual_seed(100 + step)

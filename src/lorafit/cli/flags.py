@@ -111,7 +111,12 @@ FLAGS = (
     Flag("task", str, "Task. Guessed from columns and model if left out.", "Data"),
     Flag("adapter.method", str, METHODS, "Adapter"),
     Flag("adapter.r", _whole, "Rank. Measured if left out.", "Adapter"),
-    Flag("adapter.lora_alpha", _number, "The update is scaled by lora_alpha / r. Measured.", "Adapter"),
+    Flag(
+        "adapter.lora_alpha",
+        _number,
+        "The update is scaled by lora_alpha / r. Measured.",
+        "Adapter",
+    ),
     Flag("adapter.lora_dropout", float, "Dropout on the adapter's input.", "Adapter"),
     Flag(
         "adapter.target_modules",

@@ -20,9 +20,10 @@ import torch
 from lorafit.adapt import Adapters
 from lorafit.config import Config
 from lorafit.engine.eager import EagerEngine
-from lorafit.errors import DivergenceError
+from lorafit.errors import DivergenceError, TrainingError
 from lorafit.evaluation.score import Scores, score
 from lorafit.methods.base import MethodConfig
+from lorafit.methods.lora import LoraLayer
 from lorafit.pipeline import Problem, Subject
 from lorafit.run import Run
 from lorafit.training.adamw import RowAdamW
@@ -33,8 +34,8 @@ from lorafit.training.optim import parameter_groups
 from lorafit.training.parallel import Workers
 from lorafit.training.progress import Progress, Update
 from lorafit.training.schedule import make_schedule
-from lorafit.training.state import Tally
 from lorafit.training.seed import seed_everything
+from lorafit.training.state import Tally
 from lorafit.training.stepper import Outcome, Stepper
 from lorafit.training.steps import Step, StepPlan, lengths
 from lorafit.training.validate import fetch
@@ -142,7 +143,7 @@ class Bench:
         own = subject.adapters.configs["default"]
         self.shape = Shape(
             {
-                name: getattr(own, name)
+                name: sorted(value) if isinstance(value := getattr(own, name), set) else value
                 for name in ("r", "lora_alpha", "target_modules")
                 if hasattr(own, name)
             }
@@ -207,8 +208,6 @@ class Bench:
         state: State,
         until: int,
         rate: Rate,
-        *,
-        trunk: bool = False,
         **about: Any,
     ) -> Trained:
         """Trains from a state.
@@ -219,8 +218,6 @@ class Bench:
             state: Where to begin; it stays as it is.
             until: Step to end after.
             rate: Learning rate of each step.
-            trunk: Whether this is part of the lineage that is delivered: its steps go to the
-                metrics.
             **about: What to note of it in ``trials.jsonl``.
         """
 
@@ -230,9 +227,6 @@ class Bench:
         entry = self.journal.once(name, work)
         cost = Cost(**entry.facts["cost"])
         self.ledger.add(phase, cost)
-        if trunk:
-            self.trunk_step = until
-            self._append_metrics(entry)
         losses = entry.arrays["losses"].numpy()
         self._note(
             name,
@@ -279,29 +273,41 @@ class Bench:
 
         ``lora_alpha`` grows with r, so that the scaling stays, unless the user has set it.
         """
-        settings = dict(state.shape.settings)
+
+        def work() -> Entry:
+            settings = self._of_rank(state.shape, r)
+            scale = self._scaling(state.shape.settings) / self._scaling(settings)
+            shape = Shape(settings)
+            torch.manual_seed(self.config.seed * 1_000_003 + state.step * 1_009 + r)
+            self._reshape(shape)
+            fresh = {n: p.detach().clone() for n, p in self.trainable().items()}
+            return Entry("", {}, kept=grown(state, fresh, shape, scale))
+
+        return self._state(self.journal.once(f"rank-{r}-{state.step}", work))
+
+    def _of_rank(self, shape: Shape, r: int) -> dict[str, Any]:
+        """Settings with another rank at the same scaling, or with the user's ``lora_alpha``."""
+        settings = dict(shape.settings)
         if "adapter.lora_alpha" in self.open:
-            settings["lora_alpha"] = settings["lora_alpha"] * self.size(r) / self.size(
-                settings["r"]
-            )
-        settings["r"] = r
-        old = self._scaling(state.shape.settings)
-        shape = Shape(settings)
-        torch.manual_seed(self.config.seed * 1_000_003 + state.step * 1_009 + r)
-        self._reshape(shape)
-        fresh = {n: p.detach().clone() for n, p in self.trainable().items()}
-        return grown(state, fresh, shape, old / self._scaling(settings))
+            factor = self.size(r) / self.size(settings["r"])
+            settings["lora_alpha"] = settings["lora_alpha"] * factor
+        return settings | {"r": r}
 
     def leave_out(self, state: State, names: Sequence[str]) -> State:
         """The state without the adapters on the layers of these names; costs nothing."""
-        sites = [s for s in self.adapters.sites["default"] if s.name not in names]
-        kept = {site.path for site in sites}
-        gone = {
-            name
-            for name in state.of_kind("weight")
-            if rank_dimension(name) is not None and not any(name.startswith(f"{p}.") for p in kept)
-        }
-        return without(state, gone, state.shape.with_(target_modules=sorted(kept)))
+
+        def work() -> Entry:
+            sites = [s for s in self.adapters.sites["default"] if s.name not in names]
+            kept = sorted(site.path for site in sites)
+            gone = {
+                name
+                for name in state.of_kind("weight")
+                if rank_dimension(name) is not None
+                and not any(name.startswith(f"{path}.") for path in kept)
+            }
+            return Entry("", {}, kept=without(state, gone, state.shape.with_(target_modules=kept)))
+
+        return self._state(self.journal.once(f"without-{'-'.join(names)}", work))
 
     def energies(self, state: State, batches: int) -> dict[str, float]:
         """The energy of each site's update over a few training batches; see `modules`."""
@@ -328,12 +334,7 @@ class Bench:
 
     def begin_with(self, r: int) -> None:
         """Takes another rank than the configured one to start with, at the same scaling."""
-        settings = dict(self.shape.settings)
-        if "adapter.lora_alpha" in self.open:
-            settings["lora_alpha"] = settings["lora_alpha"] * self.size(r) / self.size(
-                settings["r"]
-            )
-        self.shape = Shape(settings | {"r": r})
+        self.shape = Shape(self._of_rank(self.shape, r))
         seed_everything(self.config.seed, self.config.deterministic)
         self._reshape(self.shape)
 
@@ -342,7 +343,7 @@ class Bench:
         return min(min(s.d_in, s.d_out) for s in self.adapters.sites["default"])
 
     def adopt(self, entries: Sequence[Entry], step: int) -> None:
-        """Makes pieces of work part of the trunk after the fact."""
+        """Makes pieces of work part of the lineage that is delivered: they go to the metrics."""
         for entry in entries:
             self._append_metrics(entry)
         self.trunk_step = step
@@ -435,6 +436,11 @@ class Bench:
         except DivergenceError as error:
             log.info("%s", str(error).partition(".")[0])
             diverged = True
+        except TrainingError:
+            # From a fresh adapter: a parameter that never trains. Later: a model that died.
+            if state.step == 0:
+                raise
+            diverged = True
         finally:
             self.subject.model.train(False)
         cost = {"trained": tokens, "time_s": time.perf_counter() - began}
@@ -485,7 +491,7 @@ class Bench:
     @contextlib.contextmanager
     def scaled(self, factor: float) -> Iterator[None]:
         """Inside, the update of the adapter is multiplied by a factor."""
-        layers = [layer for layer in self.adapters.layers() if hasattr(layer, "scale_layer")]
+        layers = [layer for layer in self.adapters.layers() if isinstance(layer, LoraLayer)]
         for layer in layers:
             layer.scale_layer(factor)
         try:

@@ -28,7 +28,7 @@ FACTOR = 3.0
 """Between neighbouring rates."""
 SHORT, LONG = 0.03, 0.10
 """Shares of the run after which rates are compared: all of them, then the two best."""
-FEWEST = 12
+FEWEST = 20
 """Steps of the shortest comparison: fewer are mostly warm-up and noise."""
 EXTRA = 2
 """Rates added at an edge."""
@@ -82,13 +82,12 @@ def choose(bench: Bench, start: State) -> Rate:
         if not scores:
             try_(min(tried) / FACTOR**2)
             continue
-        best = min(scores, key=lambda rate: scores[rate])
-        if best == min(tried):
-            try_(best / FACTOR)
-        elif best == max(tried):
-            try_(best * FACTOR)
-        else:
+        edge = min(scores, key=lambda rate: scores[rate])
+        inner = [rate for rate in scores if edge in (min(scores), max(scores)) and rate != edge]
+        # Only an edge that is really better is followed: among equals the prior is kept.
+        if not all(_better(tried[edge], tried[rate], short // 2) for rate in inner) or not inner:
             break
+        try_(edge / FACTOR if edge == min(scores) else edge * FACTOR)
     scores = _scores(tried, short)
     if not scores:
         rates = ", ".join(f"{rate:.2g}" for rate in sorted(tried))
@@ -99,6 +98,9 @@ def choose(bench: Bench, start: State) -> Rate:
     curve = sorted(scores)
     bottom = vertex(np.log(curve), np.array([scores[rate] for rate in curve]))
     ranked = sorted(scores, key=lambda rate: scores[rate])
+    if centre in ranked[2:] and not _better(tried[ranked[0]], tried[centre], short // 2):
+        ranked.remove(centre)
+        ranked.insert(1, centre)
     finalists: dict[float, Trained] = {}
     for rate in ranked[:2]:
         state = tried[rate].state
@@ -121,7 +123,7 @@ def choose(bench: Bench, start: State) -> Rate:
     pieces = [tried[survivor], *([done] if done is not None else [])]
     state = pieces[-1].state
     assert state is not None
-    for rate, piece in (*tried.items(), *finalists.items()):
+    for piece in (*tried.values(), *finalists.values()):
         if piece not in pieces:
             bench.journal.forget(piece.entry)
     evidence = {
@@ -144,7 +146,7 @@ def choose(bench: Bench, start: State) -> Rate:
     if flat:
         reason = (
             f"training is insensitive to it: {len(scores)} rates from {min(scores):.1g} to "
-            f"{max(scores):.1g} cannot be told apart after {long} steps; the usual {prior:g} is taken"
+            f"{max(scores):.1g} cannot be told apart after {long} steps; {prior:g} is usual"
         )
     else:
         reason = (
@@ -179,6 +181,11 @@ def _between(
     reach = math.log(FACTOR) / 2
     centre = math.log(survivor)
     return math.exp(min(max(best, centre - reach), centre + reach))
+
+
+def _better(one: Trained, other: Trained, first: int) -> bool:
+    """Whether the losses of one are lower by more than a standard error, from a step on."""
+    return other.diverged or gain(other.losses[first:], one.losses[first:]).pays
 
 
 def _flat(tried: dict[float, Trained], first: int) -> bool:

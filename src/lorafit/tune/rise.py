@@ -45,7 +45,7 @@ METERED_BATCHES = 4
 SCALE_EXAMPLES = 512
 RETRIES = 3
 """How often the trunk goes back and halves the rate when it diverges."""
-LEARNED, LOST = 0.9, 0.97
+LEARNED, LOST = 0.85, 1.0
 """Shares of the first steps' loss: once below the one and then above the other is a collapse."""
 FEWEST_STEPS = 300
 """Below this branches are too short to tell anything; whole runs are compared instead."""
@@ -60,7 +60,6 @@ class Trunk:
         rate: Learning rate.
         pieces: Its pieces of work so far.
         best: The best scored state, its step and its scores.
-        frozen_entry: Journal entry of ``state``, to be let go of once the next is there.
     """
 
     state: State
@@ -155,7 +154,8 @@ def _advance(bench: Bench, trunk: Trunk, until: int, decay_from: int | None = No
     while trunk.state.step < until:
         chunk = min(until, trunk.state.step + bench.steps(CHUNK))
         before = trunk.pieces[-1] if trunk.pieces else None
-        for attempt in range(RETRIES + 1):
+        attempts = RETRIES if "train.learning_rate" in bench.open else 0
+        for attempt in range(attempts + 1):
             rate = _decaying(trunk.rate, decay_from, bench)
             piece = bench.train(
                 f"trunk-{chunk}-{attempt}",
@@ -163,25 +163,27 @@ def _advance(bench: Bench, trunk: Trunk, until: int, decay_from: int | None = No
                 trunk.state,
                 chunk,
                 rate,
-                trunk=True,
                 learning_rate=rate(trunk.state.step),
                 r=trunk.state.shape.settings.get("r"),
             )
-            if not piece.diverged and not trunk.collapses(piece):
+            last = attempt == attempts
+            if not piece.diverged and (last or not trunk.collapses(piece)):
                 break
+            if last:
+                raise TrainingError(
+                    f"training diverges at learning rate {trunk.rate:.2g}. Set a lower one "
+                    "with --learning-rate, or train.bf16=false."
+                )
             trunk.rate /= 2
+            bench.journal.forget(piece.entry)
             bench.say(
                 f"training diverges after step {trunk.state.step}: repeated at half the rate, "
                 f"{trunk.rate:.2g}"
             )
-        else:
-            raise TrainingError(
-                f"training diverges even at learning rate {trunk.rate:.2g}. Set a lower one "
-                "with --learning-rate, or train.bf16=false."
-            )
         assert piece.state is not None
         trunk.state = piece.state
         trunk.pieces.append(piece)
+        bench.adopt([piece.entry], chunk)
         # The best state so far may be the one the run ends with.
         if before is not None and (trunk.best is None or trunk.best[0] is not before.state):
             bench.journal.forget(before.entry)
@@ -286,9 +288,7 @@ def _rank_choice(trunk: Trunk, tests: list[RankTest], skipped: str) -> Choice:
     return Choice(r, reason, evidence)
 
 
-def _without_weak(
-    bench: Bench, trunk: Trunk, untuned: Scored, choices: dict[str, Choice]
-) -> None:
+def _without_weak(bench: Bench, trunk: Trunk, untuned: Scored, choices: dict[str, Choice]) -> None:
     """Phase 3."""
     _advance(bench, trunk, bench.steps(MODULES_AT))
     energy = bench.energies(trunk.state, METERED_BATCHES)
@@ -350,14 +350,16 @@ def _decay(bench: Bench, trunk: Trunk) -> None:
         bench.evaluated(point, scored, kept)
 
 
-def _finish(
-    bench: Bench, trunk: Trunk, choices: dict[str, Choice], tests: list[RankTest]
-) -> Found:
+def _finish(bench: Bench, trunk: Trunk, choices: dict[str, Choice], tests: list[RankTest]) -> Found:
     """Phase 5, and what was found."""
     assert trunk.best is not None
     state, step, scored = trunk.best
     settings = dict(state.shape.settings)
     values: dict[str, Any] = {"train.learning_rate": trunk.rate}
+    chosen = choices.get("learning_rate")
+    if chosen is not None and chosen.value != trunk.rate:
+        reason = f"{chosen.value:g} was measured, but training diverged with it later: halved"
+        choices["learning_rate"] = Choice(trunk.rate, reason, chosen.evidence)
     eval_loss = float(scored.raw.mean())
     if "adapter.lora_alpha" in bench.open:
         share = min(1.0, SCALE_EXAMPLES / max(1, len(scored.raw)))
@@ -398,7 +400,7 @@ def _whole_runs(bench: Bench) -> Found:
     """The fallback for short runs: whole runs at three learning rates, the best is kept."""
     start = bench.start()
     prior = bench.config.train.learning_rate
-    tried = (prior / 3, prior, prior * 3)
+    tried: tuple[float, ...] = (prior / 3, prior, prior * 3)
     if "train.learning_rate" not in bench.open:
         tried = (prior,)
     decay_from = bench.total_steps - bench.steps(bench.config.train.decay_ratio)
@@ -451,4 +453,3 @@ def _whole_runs(bench: Bench) -> Found:
         eval_loss=float(scored.raw.mean()),
         train_loss=float(piece.losses.mean()),
     )
-

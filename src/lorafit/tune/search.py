@@ -208,7 +208,7 @@ def search(
         stopped=found.stopped,
     )
     values = {key: found.values[key] for key in wish.names if key in found.values}
-    measured = {key: MEASURED for key in values}
+    measured = dict.fromkeys(values, MEASURED)
     adapter = dict(config.adapter.settings)
     train = config.train
     for key, value in values.items():

@@ -117,9 +117,7 @@ def without(state: State, names: set[str], shape: Shape) -> State:
     return replace(state, shape=shape, tensors=kept)
 
 
-def capture(
-    trainable: Mapping[str, Parameter], optimizer: RowAdamW
-) -> dict[str, Tensor]:
+def capture(trainable: Mapping[str, Parameter], optimizer: RowAdamW) -> dict[str, Tensor]:
     """Copies of the weights and of what the optimizer knows of them."""
     tensors = {f"weight/{name}": p.detach().clone() for name, p in trainable.items()}
     for name, parameter in trainable.items():
