@@ -22,7 +22,7 @@ from pydantic_core import PydanticUndefined
 import lorafit
 from lorafit.cli import app
 from lorafit.config import AdapterConfig, Config
-from lorafit.methods import methods
+from lorafit.methods import method_of, methods
 from lorafit.settings.keys import method_config, method_fields, recommended, sections, top_level
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -220,6 +220,8 @@ def methods_page() -> str:
         text = _preset(name) if preset else _doc(sys.modules[methods[name].__module__])
         text = re.sub(r"^\.\. math:: (.*(?:\n   +.*)*)", r"```math\n\1\n```", text, flags=re.M)
         parts.append(f"\n## {name}\n\n{text}")
+    bridge = sys.modules[method_of.__module__ + ".peft_bridge"]
+    parts.append(f"\n## peft:NAME\n\n{_doc(bridge)}")
     return "\n".join(parts) + "\n"
 
 

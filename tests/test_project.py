@@ -69,8 +69,8 @@ def imported(folder: str) -> set[str]:
 @pytest.mark.parametrize(("folder", "groups"), [("src", ()), ("tests", ("test",))])
 def test_every_imported_package_is_declared(folder: str, groups: tuple[str, ...]) -> None:
     declared = set(requirements(*groups))
-    if folder == "src":  # the trackers are imported only when asked for
-        declared |= set(requirements("trackers"))
+    if folder == "src":  # the trackers and peft are imported only when asked for
+        declared |= set(requirements("trackers", "peft"))
     homes = packages_distributions()
     missing = [
         name

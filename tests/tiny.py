@@ -69,6 +69,17 @@ _CONFIGS: dict[str, Callable[..., Any]] = {
         max_position_embeddings=40,
         **kw,
     ),
+    "qwen3": lambda **kw: hf.Qwen3Config(
+        vocab_size=VOCAB,
+        hidden_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=12,
+        intermediate_size=40,
+        max_position_embeddings=40,
+        **kw,
+    ),
     "t5": lambda **kw: hf.T5Config(
         vocab_size=VOCAB,
         d_model=32,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from lorafit.adapt import Adapters
     from lorafit.api import (
         Tuned,
+        compare,
         demo,
         evaluate,
         load,
@@ -41,8 +42,8 @@ _HOMES = {
     "Run": "lorafit.run",
     **dict.fromkeys(
         (
-            *("Tuned", "demo", "evaluate", "load", "merge", "plan", "predict", "preview"),
-            *("shrink", "train"),
+            *("Tuned", "compare", "demo", "evaluate", "load", "merge", "plan", "predict"),
+            *("preview", "shrink", "train"),
         ),
         "lorafit.api",
     ),
@@ -55,6 +56,7 @@ __all__ = [
     "LorafitError",
     "Run",
     "Tuned",
+    "compare",
     "demo",
     "evaluate",
     "load",

@@ -410,6 +410,27 @@ class Adapters:
             if parameter.requires_grad
         }
 
+    @torch.no_grad()
+    def updates(self, name: str = "default") -> Iterator[tuple[str, torch.Tensor]]:
+        """How one adapter changes the weight matrices of layers, one by one.
+
+        Embeddings and modules trained whole are left out, and methods that change no weight.
+
+        Yields:
+            The path of the layer and the change, float32, in the weight's orientation.
+        """
+        self._check_known([name])
+        matrices = {site.path for site in self._all_sites if site.kind != "embedding"}
+        for site in self.sites[name]:
+            layer = self.model.get_submodule(site.path)
+            assert isinstance(layer, AdapterLayer)
+            if site.path in matrices and not layer.unmergeable:
+                yield site.path, layer.delta_weight(name)
+        for plain, parameter in self._replaced.of(name).items():
+            path, _, key = plain.rpartition(".")
+            if key == "weight" and path in matrices:
+                yield path, parameter.float() - self._replaced.original(plain).float()
+
     def state_dict(self, name: str = "default") -> dict[str, torch.Tensor]:
         """One adapter's tensors under PEFT's names, less the ``base_model.model.`` prefix.
 

@@ -18,12 +18,17 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lorafit import files, pipeline, planning, shrinking
 from lorafit.adapt import Adapters
 from lorafit.choices import made_choices
+from lorafit.comparison import fitting
+from lorafit.comparison.outcome import Comparison, conclude
+from lorafit.comparison.request import find_or_make, make_request
+from lorafit.comparison.workers import run_arms
 from lorafit.config import Config, ModelConfig
 from lorafit.data.columns import Columns
 from lorafit.data.preview import Preview
 from lorafit.data.preview import preview as describe_data
 from lorafit.engine.eager import EagerEngine
 from lorafit.errors import AdapterError, ConfigError, LorafitError, RunError
+from lorafit.evaluation import forgetting
 from lorafit.evaluation.score import all_logits
 from lorafit.export import merged, shrunk
 from lorafit.export import peft as peft_format
@@ -211,6 +216,75 @@ def evaluate(run: str | Path | Run, data: Any = None) -> dict[str, Any]:
     batch = config.train.per_device_eval_batch_size
     base, after = pipeline.measure(tuned.adapters, tuned.tokenizer, encoded, tuned.task, batch)
     return pipeline.evaluation(base, after, tuned.task, config)
+
+
+def compare(
+    model: str | Path | PreTrainedModel | None = None,
+    data: Any = None,
+    *,
+    methods: Sequence[str] | str = "all",
+    seeds: int = 3,
+    budget: float = 1.0,
+    general_text: str | Path | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    config: Config | None = None,
+    origins: Mapping[str, str] | None = None,
+    **settings: Any,
+) -> Comparison:
+    """Trains a model with several methods on an equal footing and sets them side by side.
+
+    Each method gets a learning rate of its own by the same small search, the same data in
+    the same order, the same schedule and the same number of runs. The same call goes on with
+    a comparison that was interrupted.
+
+    Args:
+        model: As for `train`.
+        data: As for `train`.
+        methods: Names of methods, or ``all``: those that fit the model.
+        seeds: Runs of each method.
+        budget: What the search for one method's rate may cost, in full runs.
+        general_text: A file, one text a line, on which forgetting is measured; ``None``: the
+            sentences that come with lorafit.
+        tokenizer: The tokenizer of a live model.
+        config: Complete settings; keyword settings go on top.
+        origins: Where the values of ``config`` came from.
+        **settings: Any setting by its name; those of an adapter hold for the methods that
+            have them.
+
+    Returns:
+        The comparison: ``rows``, ``recommendation``, and all of ``compare.json``.
+
+    Raises:
+        ConfigError: There is no such method, or one does not fit the model; nothing was
+            trained.
+        DataError: The data or the general text cannot be read.
+        TrainingError: No arm finished.
+    """
+    pipeline.check_live(model, tokenizer)
+    config, origins = _settings(model, data, config, origins, settings)
+    names, leave_out = fitting.names_of(methods)
+    _check_left_to_compare(origins)
+    text = forgetting.general_text(general_text)
+    data = config.data.path if data is None else data
+    problem = pipeline.pose(data, config, model)
+    field = fitting.enter(problem, config, origins, names, leave_out, model, tokenizer)
+    request = make_request(problem, field, config, seeds=seeds, budget=budget, text=text)
+    folder, known = find_or_make(request, problem.splits, text)
+    log.info("%s %s", "going on with" if known else "comparing in", folder)
+    if _is_live(model) and not known:
+        field.loaded.model.save_pretrained(folder / "base")
+        field.loaded.tokenizer.save_pretrained(folder / "base")
+    return conclude(folder, request, field.left_out, run_arms(folder, request))
+
+
+def _check_left_to_compare(origins: Mapping[str, str]) -> None:
+    """Refuses settings that every arm finds for itself."""
+    for key, instead in (
+        ("train.learning_rate", "a rate is found for each method"),
+        ("adapter.method", "name methods with --methods"),
+    ):
+        if origins.get(key, "default") != "default":
+            raise ConfigError(f"compare takes no {key} ({origins[key]}): {instead}.")
 
 
 def predict(

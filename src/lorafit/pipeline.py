@@ -180,8 +180,9 @@ def prepare(
     tokenizer: Any = None,
     *,
     start: Path | None = None,
+    encoded: dict[str, Dataset] | None = None,
 ) -> Subject:
-    """Loads the model, encodes the splits, adds a fresh adapter.
+    """Loads the model, encodes the splits (or takes ``encoded`` ones), adds a fresh adapter.
 
     A method that asks for it sees gradients of the first training batches before it is
     trained; ``start`` is the folder where `keep_start` put what it then chose.
@@ -200,7 +201,7 @@ def prepare(
         loaded.model,
         reserved=method.reserved_tokens(own),
     )
-    encoded = {
+    encoded = encoded or {
         name: problem.task.encode(rows, loaded.tokenizer, limit)
         for name, rows in problem.splits.items()
     }

@@ -30,6 +30,8 @@ class Registry(Generic[T]):
         self.kind = kind
         self.package = package
         self._items: dict[str, T] = {}
+        self._providers: dict[str, Callable[[str], T]] = {}
+        self._provided: dict[str, T] = {}
         self._scanned = False
 
     def register(self, name: str) -> Callable[[T], T]:
@@ -44,6 +46,15 @@ class Registry(Generic[T]):
                 raise ConfigError(f'two {self.kind}s are called "{name}"; give one another name')
             self._items[name] = item
             return item
+
+        return decorate
+
+    def provide(self, prefix: str) -> Callable[[Callable[[str], T]], Callable[[str], T]]:
+        """Decorates a function that makes the plug-ins called ``PREFIX:NAME`` from NAME."""
+
+        def decorate(provider: Callable[[str], T]) -> Callable[[str], T]:
+            self._providers[prefix] = provider
+            return provider
 
         return decorate
 
@@ -64,6 +75,11 @@ class Registry(Generic[T]):
             ConfigError: There is none of this name; the message lists those there are.
         """
         self._scan()
+        prefix, colon, rest = name.partition(":")
+        if colon and prefix in self._providers:
+            if name not in self._provided:
+                self._provided[name] = self._providers[prefix](rest)
+            return self._provided[name]
         if name not in self._items:
             known = ", ".join(sorted(self._items))
             close = did_you_mean(name, self._items)

@@ -7,6 +7,9 @@ import pytest
 import torch
 
 from lorafit.engine import choose
+from lorafit.engine.decoder.layout import find_layout as decoder_layout
+from lorafit.engine.encoder.support import find_layout as encoder_layout
+from lorafit.engine.support import Unsupported
 from lorafit.errors import ConfigError
 from tests import tiny
 from tests.engine import helpers
@@ -54,17 +57,31 @@ def test_model_that_computes_something_else_is_noticed(dtype):
     assert "differ" in engine.reason
 
 
-def test_other_device_gets_the_eager_engine():
+@pytest.mark.parametrize("device", ["cuda", "mps", "meta"])
+@pytest.mark.parametrize("family", ["roberta", "llama"])
+def test_other_device_gets_the_eager_engine(family, device, monkeypatch):
     class Elsewhere:
-        device = torch.device("meta")
+        device: torch.device
 
-    adapted = helpers.adapt(helpers.model("bert"), ["query"])
+    Elsewhere.device = torch.device(device)
+    adapted, moved = tiny.classifier(family).requires_grad_(False), []
+    monkeypatch.setattr(adapted, "to", lambda where: moved.append(where) or adapted)
     engine = chosen("auto", adapted, accelerator=Elsewhere())
     assert engine.name == "eager"
-    assert "meta" in engine.reason
+    assert f"there is {device}" in engine.reason
+    assert moved == [torch.device(device)]
+    with pytest.raises(ConfigError, match=f"there is {device}.*eager"):
+        chosen("fast", adapted, accelerator=Elsewhere())
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen2"])
+def test_model_on_another_device_is_not_for_the_fast_engine():
+    for find in (encoder_layout, decoder_layout):
+        family = "roberta" if find is encoder_layout else "llama"
+        with pytest.raises(Unsupported, match="it is on meta"):
+            find(tiny.classifier(family).requires_grad_(False).to("meta"))
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_llama_like_models_get_the_fast_engine(family, dtype):
     for made in (tiny.classifier(family), tiny.language_model(family)):

@@ -23,11 +23,15 @@ Q, K, V, O, GATE, UP, DOWN = (  # noqa: E741
 SUBSETS = {"qv": [Q, V], "k": [K], "o": [O], "gate": [GATE], "up": [UP], "down": [DOWN]}
 SUBSETS["all"] = [Q, K, V, O, GATE, UP, DOWN]
 LENGTHS = [5, 2, 27, 33, 11]
-CONFIGS = {"llama": hf.LlamaConfig, "mistral": hf.MistralConfig, "qwen2": hf.Qwen2Config}
+CONFIGS = {
+    **{"llama": hf.LlamaConfig, "mistral": hf.MistralConfig},
+    **{"qwen2": hf.Qwen2Config, "qwen3": hf.Qwen3Config},
+}
 
 
 def config(family: str, **kwargs: Any) -> Any:
-    extra = {"sliding_window": None} if family == "mistral" else {}
+    # Qwen3's heads are wider than its hidden size has room for.
+    extra = {"mistral": {"sliding_window": None}, "qwen3": {"head_dim": 10}}.get(family, {})
     return CONFIGS[family](
         **{"vocab_size": 101, "hidden_size": 36, "num_attention_heads": 6},
         **{"num_key_value_heads": 2, "num_hidden_layers": 3, "intermediate_size": 52},
@@ -117,7 +121,7 @@ def test_gradients_on_the_twins_and_every_instruction_set(implementation):
     compare(adapt(model("llama", True), SUBSETS["all"], True), examples(LENGTHS, True), True, 3e-6)
 
 
-@pytest.mark.parametrize("lengths", [[2], [60], [2] * 9, [58] + [2] * 20])
+@pytest.mark.parametrize("lengths", [[2], [60], [2] * 9, [58] + [2] * 20, [1, 30, 1]])
 def test_extreme_lengths(lengths):
     adapted = adapt(model("llama", True), SUBSETS["all"], True)
     compare(adapted, examples(lengths, True), True, tolerance=4e-6)
@@ -212,6 +216,33 @@ def test_batch_without_a_label_is_no_work():
     result = fast.forward_backward(fast.collate(rows), 1.0)
     assert (float(result.loss_sum), result.units, fast.units(rows)) == (0.0, 0, 0)
     assert all(float(grad.norm()) == 0 for grad in helpers.gradients(adapted).values())
+
+
+def test_rank_above_the_width_of_the_layer():
+    compare(adapt(model("llama", True), [Q, DOWN], True, r=70), examples([9, 17], True), True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_neighbours_in_the_batch_change_nothing(dtype):
+    adapted = adapt(model("qwen3", True), SUBSETS["all"], True).eval()
+    fast = engine(adapted, dtype)
+    rows = examples([13, 1, 40], True)
+    together = fast.logits(fast.collate(rows))
+    for i, row in enumerate(rows):
+        others = examples([33, 7], True, seed=9)
+        n = len(row["input_ids"])
+        moved = fast.logits(fast.collate([others[0], row, others[1]]))[1, :n]
+        torch.testing.assert_close(moved, together[i, :n], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_nan_in_a_weight_is_a_nan_in_the_loss(dtype):
+    made = model("llama", True)
+    made.model.layers[1].mlp.up_proj.weight.data[3, 5] = float("nan")
+    adapted = adapt(made, SUBSETS["all"], True).train()
+    fast = engine(adapted, dtype)
+    result = fast.forward_backward(fast.collate(examples([5, 20], True)), 1.0)
+    assert result.loss_sum.isnan()
 
 
 def test_example_longer_than_the_model_is_refused():

@@ -26,6 +26,19 @@ def rms(rows: int, width: int, branch: bool, dtype: torch.dtype, fault: float) -
     return [(s * fault, s64.detach()), (out, out64.detach()), (grad, r64.grad), (dy, r64.grad)]
 
 
+def head_norm(rows: int, heads: int, width: int, dtype: torch.dtype, fault: float) -> Pairs:
+    x, dy = (wide_view(rows, heads * width, dtype) for _ in range(2))
+    gamma = torch.randn(heads, width)
+    x64 = leaf(x)
+    split = x64.view(rows, heads, width)
+    y64 = split * (split.square().mean(-1, keepdim=True) + 1e-5).rsqrt() * gamma.double()
+    y64.backward(dy.double().view_as(y64))
+    before = x.contiguous()
+    kernels.head_norm(x, gamma * fault, 1e-5)
+    kernels.head_norm_backward(dy, before, gamma * fault, 1e-5)
+    return [(x, y64.detach().flatten(1)), (dy, x64.grad)]
+
+
 def rotary(rows: int, heads: int, half: int, dtype: torch.dtype, fault: float) -> Pairs:
     x, dy = (wide_view(rows, heads * 2 * half, dtype) for _ in range(2))
     angle = torch.randn(rows, half)
@@ -56,6 +69,8 @@ CASES = {
     "rms": (rms, (9, 77, True)),
     "rms-without-branch": (rms, (5, 64, False)),
     "rms-one": (rms, (1, 3, True)),
+    "head-norm": (head_norm, (9, 5, 24)),
+    "head-norm-odd": (head_norm, (3, 2, 37)),
     "rotary": (rotary, (7, 5, 16)),
     "rotary-odd-half": (rotary, (3, 2, 5)),
     "swiglu": (swiglu, (11, 53)),
@@ -86,6 +101,9 @@ X, ONE = torch.randn(4, 8), torch.ones(8)
         lambda: kernels.rms_forward(X, X, ONE[:7], 1e-5, X.dtype),
         lambda: kernels.rms_backward(X.clone(), X, X, ONE, ONE[:3]),
         lambda: kernels.rms_backward(X.clone(), X[:3], X, ONE, ONE[:4]),
+        lambda: kernels.head_norm(X.clone(), torch.ones(3, 3), 1e-5),
+        lambda: kernels.head_norm(X.clone().t(), torch.ones(2, 2), 1e-5),
+        lambda: kernels.head_norm_backward(X.clone(), X[:3], torch.ones(2, 4), 1e-5),
         lambda: kernels.rotate(X.clone(), torch.ones(4, 3), torch.ones(4, 3)),
         lambda: kernels.rotate(X.clone(), torch.ones(3, 4), torch.ones(3, 4)),
         lambda: kernels.swiglu(X[:, :7].contiguous()),

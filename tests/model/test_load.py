@@ -23,6 +23,7 @@ HEADS = {
     "gpt2": ["score"],
     "llama": ["score"],
     "qwen2": ["score"],
+    "qwen3": ["score"],
     "roberta": ["classifier"],
     "t5": ["classification_head"],
 }

@@ -7,10 +7,34 @@ nothing heavy at the top, so that ``lorafit --help`` answers at once.
 
 from __future__ import annotations
 
-from lorafit.cli import demo, doctor, evaluate, merge, plan, predict, preview, runs, shrink, train
+from lorafit.cli import (
+    compare,
+    demo,
+    doctor,
+    evaluate,
+    merge,
+    plan,
+    predict,
+    preview,
+    runs,
+    shrink,
+    train,
+)
 from lorafit.cli.app import app, main
 
-for command in (train, demo, preview, plan, evaluate, predict, merge, shrink, runs, doctor):
+for command in (
+    train,
+    compare,
+    demo,
+    preview,
+    plan,
+    evaluate,
+    predict,
+    merge,
+    shrink,
+    runs,
+    doctor,
+):
     command.register(app)
 
 __all__ = ["app", "main"]

@@ -7,6 +7,7 @@ for terminals; elsewhere the same text comes plain and is never cut.
 
 from __future__ import annotations
 
+from lorafit.console.comparison import show_comparison
 from lorafit.console.findings import show_findings
 from lorafit.console.output import saying
 from lorafit.console.plan import PlanLike, show_plan
@@ -19,6 +20,7 @@ __all__ = [
     "PlanLike",
     "prediction_line",
     "saying",
+    "show_comparison",
     "show_evaluation",
     "show_findings",
     "show_plan",

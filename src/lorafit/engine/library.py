@@ -18,7 +18,7 @@ from lorafit.hardware import bf16_flags
 
 log = logging.getLogger(__name__)
 
-ABI = 4
+ABI = 5
 
 
 class AttentionCall(ctypes.Structure):
@@ -57,6 +57,7 @@ SIGNATURES = {
     "lorafit_product": [c_long, c_long, c_long, _P, c_long, _P, _P, _P, c_long],
     "lorafit_rms_forward": [c_int, c_long, c_long, _P, _P, _P, c_float, _P, _P, _P],
     "lorafit_rms_backward": [c_int, c_long, c_long, _P, _P, _P, _P, _P, _P],
+    "lorafit_head_norm": [c_int, c_long, c_long, c_long, _P, c_long, _P, c_float, _P],
     "lorafit_rotary": [c_int, c_long, c_long, c_long, _P, c_long, _P, _P, c_float],
     "lorafit_swiglu": [c_int, c_int, c_long, c_long, _P, _P, _P],
 }

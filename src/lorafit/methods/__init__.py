@@ -15,4 +15,6 @@ def method_of(peft_type: str) -> str | None:
             continue
         if methods[name].config_class.model_fields["peft_type"].default == peft_type:
             return name
-    return None
+    from lorafit.methods.peft_bridge import name_of  # registers itself in `methods`
+
+    return name_of(peft_type)

@@ -52,6 +52,10 @@ class Replacements:
         """An adapter's copies by the plain name of the original."""
         return self._copies.get(adapter, {})
 
+    def original(self, name: str) -> nn.Parameter:
+        """What an adapter's copy stands for."""
+        return self._originals[name]
+
     def place(self, adapters: Sequence[str]) -> None:
         """Puts these adapters' copies into the model, and originals everywhere else."""
         for name, parameter in self._wanted(adapters).items():

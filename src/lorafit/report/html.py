@@ -48,7 +48,7 @@ def write_report(run_folder: Path) -> Path:
 
 def render(run: RunFolder) -> str:
     """The page as text."""
-    return _templates().get_template("report.html.j2").render(_content(run))
+    return templates().get_template("report.html.j2").render(_content(run))
 
 
 def _content(run: RunFolder) -> dict[str, Any]:
@@ -122,7 +122,8 @@ def _adapter_facts(run: RunFolder) -> dict[str, Any]:
 
 
 @cache
-def _templates() -> Environment:
+def templates() -> Environment:
+    """The pages' templates, with what all of them use."""
     loader = PackageLoader("lorafit.report", "templates")
     environment = Environment(
         loader=loader,

@@ -110,7 +110,10 @@ def fit(
         stack.enter_context(_status(main_run))
         schedule = make_schedule(optimizer, make_factor(settings, plan.total_steps), state.step)
         trackers = stack.enter_context(Trackers(config, run, enabled=workers.main))
-        stepper = Stepper(engine, train, trainable, optimizer, schedule, settings, workers)
+        stepper = Stepper(
+            *(engine, train, trainable, optimizer, schedule, settings, workers),
+            fresh=state.step == 0,
+        )
         reporter = Reporter(state, plan, main_run, trackers, show)
         stack.enter_context(_train_mode(model))
         signals = stack.enter_context(Interruptible(enabled=run is not None))

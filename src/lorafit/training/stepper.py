@@ -52,6 +52,7 @@ class Stepper:
         schedule: Moved on after each step.
         settings: Clipping and the peak rate.
         workers: The processes that share each step.
+        fresh: Whether this is the beginning: the first steps are checked for gradients.
     """
 
     def __init__(
@@ -63,6 +64,8 @@ class Stepper:
         schedule: LRScheduler,
         settings: TrainConfig,
         workers: Workers,
+        *,
+        fresh: bool = True,
     ) -> None:
         self._engine = engine
         self._train = train
@@ -71,7 +74,8 @@ class Stepper:
         self._schedule = schedule
         self._settings = settings
         self._workers = workers
-        self._check = GradientCheck(trainable)
+        # Later a gradient may well be zero: of an example that is learned to the last bit.
+        self._check = GradientCheck(trainable) if fresh else None
 
     def take(self, step: Step) -> Outcome:
         """Takes one step.
@@ -96,7 +100,8 @@ class Stepper:
         *losses, grad_norm = torch.stack([*(r.loss_sum.to(norm) for r in results), norm]).tolist()
         peak = self._settings.learning_rate
         check_finite(losses, grad_norm, step.batches, step.number, learning_rate, peak)
-        self._check()
+        if self._check is not None:
+            self._check()
 
         self._optimizer.step()
         self._schedule.step()

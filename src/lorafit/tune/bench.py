@@ -20,7 +20,7 @@ import torch
 from lorafit.adapt import Adapters
 from lorafit.config import Config
 from lorafit.engine.eager import EagerEngine
-from lorafit.errors import DivergenceError, TrainingError
+from lorafit.errors import DivergenceError
 from lorafit.evaluation.score import Scores, score
 from lorafit.methods.base import MethodConfig
 from lorafit.methods.lora import LoraLayer
@@ -416,6 +416,7 @@ class Bench:
             schedule,
             self.config.train,
             self._workers,
+            fresh=state.step == 0,
         )
         losses: list[float] = []
         lines: list[dict[str, Any]] = []
@@ -439,11 +440,6 @@ class Bench:
                     raise KeyboardInterrupt(self._how_to_resume())
         except DivergenceError as error:
             log.info("%s", str(error).partition(".")[0])
-            diverged = True
-        except TrainingError:
-            # From a fresh adapter: a parameter that never trains. Later: a model that died.
-            if state.step == 0:
-                raise
             diverged = True
         finally:
             self.subject.model.train(False)

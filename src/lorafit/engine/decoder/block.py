@@ -1,7 +1,9 @@
 """One decoder block, forward and backward.
 
-    n = rms(x),   q, k, v = n W_qkv rotated,   s = x + attention(q, k, v) W_o
+    n = rms(x),   q, k, v = n W_qkv,   s = x + attention(rotated q, k, v) W_o
     m = rms(s),   y = s + (silu(m W_gate) * m W_up) W_down
+
+Qwen3 normalizes each head of q and k before the rotation.
 
 The residual stream ``x``, ``s`` and its gradient are float32; everything else is in the
 storage type. The sum after a half is formed by the normalization that follows it, so a
@@ -20,6 +22,8 @@ from lorafit.engine import kernels
 from lorafit.engine.adapted import Applied, Projection, add_gradients
 from lorafit.engine.counter import Drop, Seeds
 from lorafit.engine.decoder.kernels import (
+    head_norm,
+    head_norm_backward,
     rms_backward,
     rms_forward,
     rotate,
@@ -61,6 +65,7 @@ class Saved:
     x: Tensor
     rstd1: Tensor
     n: Tensor
+    unnormed: Tensor | None
     qkv: Tensor
     lse: Tensor
     context: Tensor
@@ -80,6 +85,25 @@ class Norm:
         layer: Any = norm
         self.gamma = layer.weight.detach().float().contiguous()
         self.eps = float(layer.variance_epsilon)
+
+
+class HeadNorms:
+    """The frozen RMS normalizations of query heads and key heads, as one."""
+
+    def __init__(self, query: nn.Module, key: nn.Module, heads: Heads) -> None:
+        norms = (Norm(query), heads.heads), (Norm(key), heads.kv_heads)
+        self.gamma = torch.cat([norm.gamma.repeat(count, 1) for norm, count in norms])
+        self.eps = norms[0][0].eps
+
+    def forward(self, qk: Tensor, keep: bool) -> Tensor | None:
+        """In place; with ``keep`` returns what it was."""
+        before = qk.clone(memory_format=torch.contiguous_format) if keep else None
+        head_norm(qk, self.gamma, self.eps)
+        return before
+
+    def backward(self, dqk: Tensor, before: Tensor) -> None:
+        """In place."""
+        head_norm_backward(dqk, before, self.gamma, self.eps)
 
 
 class Block:
@@ -102,6 +126,7 @@ class Block:
         self.heads = Heads(
             layout.heads, layout.kv_heads, layout.head_dim, layout.scale, causal=True
         )
+        self.head_norms = HeadNorms(*layout.head_norms, self.heads) if layout.head_norms else None
 
     def lowest_trained(self) -> int | None:
         """Index into `STAGES` of the first projection that trains; ``None``: none does."""
@@ -125,7 +150,10 @@ class Block:
             stream.branch, stream.x, self.norm1.gamma, self.norm1.eps, self.dtype
         )
         qkv, applied["qkv"] = self.qkv.forward(n, seeds)
-        rotate(self._rotated(qkv), positions.cosine, positions.sine)
+        qk, unnormed = self._rotated(qkv), None
+        if self.head_norms is not None:
+            unnormed = self.head_norms.forward(qk, keep)
+        rotate(qk, positions.cosine, positions.sine)
         drop = seeds.drop(attention_p(self.layout.attention))
         context, lse = kernels.attention_forward(*self._split(qkv), packing, self.heads, drop)
         branch, applied["output"] = self.output.forward(context, seeds)
@@ -138,7 +166,9 @@ class Block:
         # An input that no update reads in backward is let go.
         parts = (("qkv", n), ("output", context), ("gate_up", m), ("down", h))
         n, context, m, h = (t if applied[name] else t.new_empty(0) for name, t in parts)
-        saved = Saved(x, rstd1, n, qkv, lse, context, s, rstd2, m, gate_up, h, drop, applied)
+        saved = Saved(
+            *(x, rstd1, n, unnormed, qkv, lse, context, s, rstd2, m, gate_up, h, drop, applied)
+        )
         return Stream(s, branch), saved
 
     def backward(
@@ -185,7 +215,10 @@ class Block:
         kernels.attention_backward(
             dc, *self._split(s.qkv), s.lse, packing, self.heads, s.drop, self._split(dqkv)
         )
-        rotate(self._rotated(dqkv), positions.cosine, positions.sine, back=True)
+        dqk = self._rotated(dqkv)
+        rotate(dqk, positions.cosine, positions.sine, back=True)
+        if self.head_norms is not None and s.unnormed is not None:
+            self.head_norms.backward(dqk, s.unnormed)
         if stop == 0:
             add_gradients(dqkv, s.n, s.applied["qkv"], None)
             return None

@@ -1,4 +1,4 @@
-"""RMS normalization, rotary positions and SwiGLU: checked calls and their PyTorch twins.
+"""RMS normalizations, rotary positions and SwiGLU: checked calls and their PyTorch twins.
 
 As in `lorafit.engine.kernels`: storage is float32 or bfloat16, statistics and the residual
 stream float32, and a call that does not fit raises `ValueError`.
@@ -79,6 +79,60 @@ def rms_backward(d: Tensor, dout: Tensor, s: Tensor, gamma: Tensor, rstd: Tensor
         *(gamma.data_ptr(), rstd.data_ptr(), dy.data_ptr()),
     )
     return dy
+
+
+def head_norm(x: Tensor, gamma: Tensor, eps: float) -> None:
+    """RMS normalization of every head by itself, in place.
+
+    Args:
+        x: ``(n, heads * head_dim)`` strided: the columns of q and k.
+        gamma: ``(heads, head_dim)`` float32.
+        eps: Added to the mean square.
+    """
+    rows, heads, width = _heads_of(x, gamma)
+    if (native := native_for(x)) is None:
+        split = x.reshape(rows, heads, width).to(gamma.dtype)
+        rstd = (split.square().mean(-1, keepdim=True) + eps).rsqrt()
+        x.copy_((split * rstd * gamma).flatten(1))
+        return
+    native.calls.lorafit_head_norm(
+        *(STORAGE[x.dtype], rows, heads, width, x.data_ptr(), x.stride(0)),
+        *(gamma.data_ptr(), eps, None),
+    )
+
+
+def head_norm_backward(grad: Tensor, x: Tensor, gamma: Tensor, eps: float) -> None:
+    """Turns the gradient of `head_norm`'s output into that of its input, in place.
+
+    Args:
+        grad: ``(n, heads * head_dim)`` strided.
+        x: The input, of the same shape and type, contiguous.
+        gamma: As in forward.
+        eps: As in forward.
+    """
+    rows, heads, width = _heads_of(grad, gamma)
+    fits("x", x, (rows, heads * width), grad)
+    if (native := native_for(grad)) is None:
+        split = x.view(rows, heads, width).to(gamma.dtype)
+        rstd = (split.square().mean(-1, keepdim=True) + eps).rsqrt()
+        xhat, g = split * rstd, grad.reshape(rows, heads, width) * gamma
+        grad.copy_(((g - xhat * (g * xhat).mean(-1, keepdim=True)) * rstd).flatten(1))
+        return
+    native.calls.lorafit_head_norm(
+        *(STORAGE[grad.dtype], rows, heads, width, grad.data_ptr(), grad.stride(0)),
+        *(gamma.data_ptr(), eps, x.data_ptr() if rows else None),
+    )
+
+
+def _heads_of(x: Tensor, gamma: Tensor) -> tuple[int, int, int]:
+    """Rows, heads and head_dim, checked."""
+    rows, columns = rows_of("x", x)
+    heads, width = rows_of("gamma", gamma)
+    fits("x", x, (rows, columns), x, strided=True)
+    fits("gamma", gamma, (heads, width), wide_of(x))
+    if heads * width != columns or not columns:
+        raise ValueError(f"{columns} columns are not {heads} heads of {width}")
+    return rows, heads, width
 
 
 def rotate(x: Tensor, cosine: Tensor, sine: Tensor, *, back: bool = False) -> None:

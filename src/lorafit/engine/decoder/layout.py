@@ -13,12 +13,9 @@ from lorafit.engine import support
 from lorafit.engine.frozen import base_of
 from lorafit.engine.support import Unsupported
 
-CAUSAL = {"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM"}
-CLASSIFIERS = {
-    "LlamaForSequenceClassification",
-    "MistralForSequenceClassification",
-    "Qwen2ForSequenceClassification",
-}
+FAMILIES = ("Llama", "Mistral", "Qwen2", "Qwen3")
+CAUSAL = {f"{family}ForCausalLM" for family in FAMILIES}
+CLASSIFIERS = {f"{family}ForSequenceClassification" for family in FAMILIES}
 ROPE = {"default", "linear", "llama3"}
 """Rotary scalings that do not depend on the length of the input."""
 
@@ -31,6 +28,7 @@ class BlockLayout:
         query, key, value, output, gate, up, down: The linear layers, adapted or not.
         attention_norm: Before the attention half.
         feed_forward_norm: Before the feed-forward half.
+        head_norms: On each query head and on each key head, before the rotation; or ``None``.
         attention: Has the dropout's probability.
         heads: Query heads.
         kv_heads: Key and value heads.
@@ -47,11 +45,16 @@ class BlockLayout:
     down: nn.Module
     attention_norm: nn.Module
     feed_forward_norm: nn.Module
+    head_norms: tuple[nn.Module, nn.Module] | None
     attention: nn.Module
     heads: int
     kv_heads: int
     head_dim: int
     scale: float
+
+    def norms(self) -> list[nn.Module]:
+        """The normalizations."""
+        return [self.attention_norm, self.feed_forward_norm, *(self.head_norms or ())]
 
     def linear(self) -> list[nn.Module]:
         """The layers that may be adapted."""
@@ -87,7 +90,7 @@ class DecoderLayout:
         """The modules whose forward pass the engine replaces."""
         yield self.embeddings
         for block in self.blocks:
-            yield from (*block.linear(), block.attention_norm, block.feed_forward_norm)
+            yield from (*block.linear(), *block.norms())
 
 
 def knows(model: nn.Module) -> bool:
@@ -126,7 +129,7 @@ def find_layout(model: nn.Module) -> DecoderLayout:
     for module in linear:
         support.check_linear(module)
     for block in layout.blocks:
-        for norm in (block.attention_norm, block.feed_forward_norm):
+        for norm in block.norms():
             if not isinstance(getattr(norm, "weight", None), nn.Parameter):
                 raise Unsupported(f"its normalization is a {type(norm).__name__}")
     support.check_parameters(model, layout.by_hand(), linear)
@@ -162,6 +165,7 @@ def _block(layer: Any, config: Any) -> BlockLayout:
         down=mlp.down_proj,
         attention_norm=layer.input_layernorm,
         feed_forward_norm=layer.post_attention_layernorm,
+        head_norms=((attention.q_norm, attention.k_norm) if hasattr(attention, "q_norm") else None),
         attention=attention,
         heads=config.num_attention_heads,
         kv_heads=config.num_key_value_heads,

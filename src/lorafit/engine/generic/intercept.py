@@ -89,6 +89,8 @@ class Interception(TorchFunctionMode):
         linear = self._parts.frozen.get(id(weight))
         if linear is None or not linear.uses(weight, bias):
             return NotImplemented
+        if bias is not None and bias.requires_grad:  # bitfit
+            return NotImplemented
         return Frozen.apply(x, linear)  # type: ignore[no-untyped-call]
 
     def addmm(self, bias: Tensor, x: Tensor, weight: Tensor, **kwargs: Any) -> Any:

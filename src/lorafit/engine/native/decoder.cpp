@@ -1,6 +1,7 @@
 // What the Llama family needs beside attention and LoRA.
 //
 //   RMS norm:  s = r + y,  out = gamma * s * rstd,  rstd = 1 / sqrt(mean(s^2) + eps)
+//   head norm: the same on each head by itself, nothing added (Qwen3's queries and keys)
 //   rotary:    (a, b) -> (a cos - b sin, b cos + a sin) on the two halves of each head
 //   SwiGLU:    h = silu(gate) * up
 #include <cmath>
@@ -60,6 +61,52 @@ void rms_backward(long rows, long H, float* d, const T* dout, const float* s, co
         store(dy + i * H + j, v, lanes);
       });
     }
+  });
+}
+
+// In place on the first `heads` heads of each row; gamma (heads, d).
+template <class T>
+void head_norm(long rows, long heads, long d, T* x, long stride, const float* gamma, float eps) {
+  parallel_rows(rows, DECODER_ROWS, [=](long from, long to) {
+    for (long i = from; i < to; i++)
+      for (long h = 0; h < heads; h++) {
+        T* xi = x + i * stride + h * d;
+        vf squares = {};
+        over(d, [&](long j, auto lanes) {
+          vf v = load(xi + j, lanes);
+          squares += v * v;
+        });
+        float scale = 1.f / std::sqrt(sum(squares) / d + eps);
+        over(d, [&](long j, auto lanes) {
+          store(xi + j, load(xi + j, lanes) * scale * load(gamma + h * d + j, lanes), lanes);
+        });
+      }
+  });
+}
+
+// The gradient of the output becomes that of the input, in place; x: the input (rows, heads, d).
+template <class T>
+void head_norm_backward(long rows, long heads, long d, T* grad, long stride, const float* gamma,
+                        float eps, const T* x) {
+  parallel_rows(rows, DECODER_ROWS, [=](long from, long to) {
+    for (long i = from; i < to; i++)
+      for (long h = 0; h < heads; h++) {
+        T* gi = grad + i * stride + h * d;
+        const T* xi = x + (i * heads + h) * d;
+        const float* w = gamma + h * d;
+        vf squares = {}, dot = {};
+        over(d, [&](long j, auto lanes) {
+          vf v = load(xi + j, lanes);
+          squares += v * v;
+          dot += v * load(gi + j, lanes) * load(w + j, lanes);
+        });
+        float scale = 1.f / std::sqrt(sum(squares) / d + eps);
+        float mean = sum(dot) / d * scale * scale;
+        over(d, [&](long j, auto lanes) {
+          vf g = load(gi + j, lanes) * load(w + j, lanes);
+          store(gi + j, (g - load(xi + j, lanes) * mean) * scale, lanes);
+        });
+      }
   });
 }
 
@@ -141,6 +188,18 @@ LORAFIT_API void lorafit_rms_backward(int dtype, long rows, long H, float* d, vo
   by_dtype(dtype, [=](auto* t) {
     using T = decltype(t);
     lorafit::rms_backward(rows, H, d, T(dout), s, gamma, rstd, T(dy));
+  });
+}
+
+// Forward without x, backward with it.
+LORAFIT_API void lorafit_head_norm(int dtype, long rows, long heads, long d, void* y, long stride,
+                                   const float* gamma, float eps, void* x) {
+  by_dtype(dtype, [=](auto* t) {
+    using T = decltype(t);
+    if (x)
+      lorafit::head_norm_backward(rows, heads, d, T(y), stride, gamma, eps, T(x));
+    else
+      lorafit::head_norm(rows, heads, d, T(y), stride, gamma, eps);
   });
 }
 

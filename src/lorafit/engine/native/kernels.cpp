@@ -8,7 +8,7 @@
 #include "product.cpp"
 
 // Raised whenever a signature changes; library.py refuses any other.
-LORAFIT_API int lorafit_abi() { return 4; }
+LORAFIT_API int lorafit_abi() { return 5; }
 
 LORAFIT_API void lorafit_use_threads(void* fork, void* max_threads) {
   lorafit::runtime().fork = reinterpret_cast<lorafit::Fork>(fork);

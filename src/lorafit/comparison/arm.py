@@ -1,0 +1,330 @@
+"""One method, measured: the search for its rate, a run a seed, and what they leave behind.
+
+``python -m lorafit.comparison.arm FOLDER METHOD`` does it in a process of its own, so that the
+peak of memory is this method's and a crash is nobody else's. Every finished trial and run is a
+file; a second call goes on after the last one.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset, DatasetDict, load_from_disk
+
+from lorafit import files, paths, pipeline
+from lorafit.comparison.request import Request
+from lorafit.comparison.search import chosen, next_rate
+from lorafit.config import AdapterConfig, Config
+from lorafit.engine.eager import EagerEngine
+from lorafit.errors import DivergenceError
+from lorafit.evaluation import forgetting, spectrum
+from lorafit.evaluation.score import Scores, score
+from lorafit.export import peft as peft_format
+from lorafit.model.language import load_language_model
+from lorafit.model.sites import head_paths
+from lorafit.pipeline import Problem, Subject
+from lorafit.tasks import tasks
+from lorafit.training.loop import FitResult, fit
+from lorafit.training.progress import QuietProgress
+
+SCALES = (0.25, 0.5, 0.75)
+"""Parts of the update at which forgetting and quality are measured too."""
+
+SAMPLE = 500
+"""Training examples on which the fit is measured."""
+
+Say = Callable[[str], None]
+
+
+@dataclass
+class Trained:
+    """A subject after training, and what it was before.
+
+    Attributes:
+        subject: The trained model.
+        result: What training came to.
+        start: The trainable parameters before.
+        cpu_s: Processor time of the training, all threads.
+    """
+
+    subject: Subject
+    result: FitResult
+    start: dict[str, torch.Tensor]
+    cpu_s: float
+
+
+class Arm:
+    """One method in one comparison's folder.
+
+    Args:
+        folder: The comparison's folder.
+        method: The arm's name.
+        say: Takes a line for every trial and run.
+    """
+
+    def __init__(self, folder: Path, method: str, say: Say) -> None:
+        self.folder, self.method, self.say = folder, method, say
+        self.request = Request.read(folder)
+        self.own = folder / "arms" / method
+        self.own.mkdir(parents=True, exist_ok=True)
+        self._probe: forgetting.Probe | None = None
+        self._encoded: dict[str, Dataset] | None = None
+
+    # What is to be done ----------------------------------------------------------------
+
+    def run(self) -> None:
+        """Does what is left to do."""
+        rate = self.search()
+        for seed in range(self.request.seeds):
+            if not (self.own / f"seed-{seed}.json").is_file():
+                self.measure(seed, rate)
+        if self.method in self.request.noise and not (self.own / "noise.npz").is_file():
+            self.noise(rate)
+
+    def search(self) -> float:
+        """The rate with the lowest validation loss over a few short runs.
+
+        Raises:
+            DivergenceError: All of them diverged.
+        """
+        file = self.own / "trials.json"
+        trials: list[dict[str, Any]] = files.read_json(file) if file.is_file() else []
+
+        def tried() -> dict[float, float]:
+            losses = ((t["learning_rate"], t["validation_loss"]) for t in trials)
+            return {rate: math.inf if loss is None else loss for rate, loss in losses}
+
+        while (rate := next_rate(tried(), self.request.rates[self.method])) is not None:
+            trial: dict[str, Any] = {"learning_rate": rate, "steps": self.request.trial_steps}
+            try:
+                trained = self.train(rate, 0, self.request.trial_steps)
+                trial["validation_loss"] = trained.result.best_eval_loss
+                trial |= _cost(trained)
+                said = f"validation loss {trial['validation_loss']:.4f}"
+            except DivergenceError as error:
+                trial |= {"validation_loss": None, "diverged": str(error)}
+                said = "diverged"
+            trials.append(trial)
+            files.write_json(file, trials)
+            self.say(f"learning rate {rate:.2g}: {said} ({len(trials)})")
+        if all(math.isinf(loss) for loss in tried().values()):
+            raise DivergenceError(
+                f"training diverged at every rate tried ({', '.join(f'{r:.2g}' for r in tried())})."
+            )
+        return chosen(tried())
+
+    def measure(self, seed: int, rate: float) -> None:
+        """Trains once and measures everything; the only place that reads the test split."""
+        trained = self.train(rate, seed, self.request.steps)
+        subject, task = trained.subject, self.problem.task
+        batch = self.request.settings.train.per_device_eval_batch_size
+        train = subject.encoded["train"]
+        sample = train.select(range(min(SAMPLE, len(train))))
+        seen = score(subject.engine, task, sample, batch)
+        held = score(subject.engine, task, subject.encoded["validation"], batch)
+        facts: dict[str, Any] = {
+            "seed": seed,
+            "learning_rate": rate,
+            "steps": trained.result.steps,
+            "best_step": trained.result.best_step,
+            **_cost(trained),
+            "train_loss": mean_loss(seen),
+            "validation_loss": mean_loss(held),
+            "trainable_parameters": sum(p.numel() for p in self.trainable(subject).values()),
+            "engine": subject.engine.name,
+            "forgetting": forgetting.measure(subject.adapters, self.probe(subject)),
+        }
+        if seed == 0:
+            facts["saved_bytes"] = self.save(subject)
+            facts["path"] = self.path(trained, held, batch)
+            self.spectra(subject, "update")
+        final = score(
+            EagerEngine(subject.model, task, subject.tokenizer),
+            *(task, subject.encoded["test"], batch),
+        )
+        units = np.ones(len(final)) if final.units is None else final.units
+        np.savez(
+            self.own / f"seed-{seed}.npz",
+            logits=final.logits,
+            labels=final.labels,
+            losses=final.losses,
+            units=units,
+        )
+        value = float(task.metrics[task.metric](final.logits, final.labels))
+        facts["metric"] = value
+        files.write_json(self.own / f"seed-{seed}.json", facts)
+        self.say(f"seed {seed}: test {task.metric.replace('_', ' ')} {value:.3f}")
+
+    def noise(self, rate: float) -> None:
+        """The same run on shuffled labels: what an update looks like that learned nothing."""
+        trained = self.train(rate, 0, self.request.steps, shuffled=True)
+        self.spectra(trained.subject, "noise")
+        self.say("shuffled labels")
+
+    # Pieces ----------------------------------------------------------------------------
+
+    @cached_property
+    def problem(self) -> Problem:
+        """The task and the rows, as every arm reads them."""
+        splits = load_from_disk(str(self.folder / "data"))
+        assert isinstance(splits, DatasetDict)
+        task = self.request.task
+        return Problem(tasks[task["name"]].from_dict(task), splits)
+
+    @property
+    def base(self) -> str:
+        """Where the base model is."""
+        live = self.request.base.startswith(pipeline.LIVE)
+        return str(self.folder / "base") if live else self.request.base
+
+    def config(self, rate: float, seed: int, steps: int) -> Config:
+        """The settings of one run."""
+        config = self.request.settings
+        config.model.name_or_path = self.base
+        config.adapter = AdapterConfig(method=self.method, **self.request.arms[self.method])
+        config.seed += seed
+        settings = config.train
+        settings.learning_rate, settings.max_steps = rate, steps
+        # A trial is judged by its end; runs are evaluated as often as asked, else four times.
+        short = steps == self.request.trial_steps != self.request.steps
+        settings.eval_steps = steps if short else settings.eval_steps or math.ceil(steps / 4)
+        settings.early_stopping_patience = None
+        settings.report_to = []
+        return config
+
+    def train(self, rate: float, seed: int, steps: int, shuffled: bool = False) -> Trained:
+        """Trains a fresh subject; the best step's weights are in it afterwards."""
+        config = self.config(rate, seed, steps)
+        subject = pipeline.prepare(self.problem, config, encoded=self._encoded)
+        self._encoded = subject.encoded
+        trainable, train = subject.adapters.trainable(), subject.encoded["train"]
+        start = {name: p.detach().clone() for name, p in trainable.items()}
+        cpu = time.process_time()
+        result = fit(
+            subject.engine,
+            subject.model,
+            self.problem.task,
+            with_shuffled_labels(train) if shuffled else train,
+            subject.encoded["validation"],
+            config,
+            trainable=trainable,
+            progress=QuietProgress(),
+        )
+        return Trained(subject, result, start, time.process_time() - cpu)
+
+    def trainable(self, subject: Subject) -> dict[str, torch.nn.Parameter]:
+        """What the method trains, less the new head, which all methods train."""
+        heads = tuple(f"{path}." for path in head_paths(subject.model))
+        found = subject.adapters.trainable()
+        return {n: p for n, p in found.items() if not n.startswith(heads)} or found
+
+    def probe(self, subject: Subject) -> forgetting.Probe:
+        """The general text as this model reads it; the same for all of the arm's models."""
+        if self._probe is None:
+            model, language = subject.model, None
+            if not forgetting.has_language_head(model):
+                source = str(paths.resolve(self.base) or self.base)
+                language = load_language_model(source, self.request.settings.model.revision)
+            texts = forgetting.general_text(self.folder / "general.txt")
+            with subject.adapters.disabled():
+                self._probe = forgetting.make_probe(
+                    model, subject.tokenizer, texts, self.request.text_length, language
+                )
+        return self._probe
+
+    def path(self, trained: Trained, held: Scores, batch: int) -> list[dict[str, Any]]:
+        """Quality and forgetting with parts of the update.
+
+        Parameters are moved back toward where they started; a new head stays as trained.
+        """
+        subject, task = trained.subject, self.problem.task
+        own = self.trainable(subject)
+        end = {name: p.detach().clone() for name, p in own.items()}
+        points = []
+        for c in (*SCALES, 1.0):
+            with torch.no_grad():
+                for name, p in own.items():
+                    p.copy_(trained.start[name].lerp(end[name], c))
+            if c < 1.0:
+                held = score(subject.engine, task, subject.encoded["validation"], batch)
+            lost = forgetting.measure(subject.adapters, self.probe(subject))
+            value = float(task.metrics[task.metric](held.logits, held.labels))
+            loss = mean_loss(held)
+            points.append({"c": c, "metric": value, "loss": loss, "forgetting": lost["forgetting"]})
+        return points
+
+    def spectra(self, subject: Subject, name: str) -> None:
+        """Singular values of every weight's update, as a file."""
+        found = {p: spectrum.singular_values(delta) for p, delta in subject.adapters.updates()}
+        np.savez(self.own / f"{name}.npz", allow_pickle=False, **found)
+
+    def save(self, subject: Subject) -> int:
+        """Saves the adapter and returns the bytes of its two files."""
+        adapter = self.own / "adapter"
+        peft_format.save(subject.adapters, adapter)
+        subject.tokenizer.save_pretrained(adapter)
+        config = self.config(1.0, 0, self.request.steps)
+        facts = pipeline.adapter_facts(subject, self.problem.task, config)
+        files.write_json(adapter / pipeline.FACTS, facts)
+        kept = ("adapter_model.safetensors", "adapter_config.json")
+        return sum((adapter / file).stat().st_size for file in kept)
+
+
+def mean_loss(scores: Scores) -> float:
+    """Nats per unit: example or token."""
+    units = len(scores) if scores.units is None else scores.units.sum()
+    return float(scores.losses.sum(dtype=np.float64) / units)
+
+
+def with_shuffled_labels(rows: Dataset) -> Dataset:
+    """The same examples, each with the label of another."""
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0)).tolist()
+    labels = [rows["labels"][index] for index in order]
+    features = rows.features["labels"]
+    return rows.remove_columns("labels").add_column("labels", labels, feature=features)
+
+
+def _cost(trained: Trained) -> dict[str, Any]:
+    result = trained.result
+    return {
+        "time_s": result.time_s,
+        "cpu_s": trained.cpu_s,
+        "tokens_per_s": result.tokens_per_s,
+        "peak_memory_bytes": result.peak_memory_bytes,
+    }
+
+
+def main(folder: str, method: str) -> int:
+    """Runs one arm; lines go to standard output, everything else to standard error."""
+    logging.basicConfig(stream=sys.stderr, format="%(message)s")
+    logging.getLogger("lorafit").setLevel(logging.INFO)
+
+    def say(line: str) -> None:
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+
+    own = Path(folder) / "arms" / method
+    (own / "failed.json").unlink(missing_ok=True)
+    try:
+        Arm(Path(folder), method, say).run()
+    except Exception as error:
+        logging.getLogger("lorafit").exception("the arm failed")
+        files.write_json(
+            own / "failed.json", {"error": type(error).__name__, "message": str(error)}
+        )
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,153 @@
+"""Which methods fit the model: tried on it before anything is trained."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from datasets import Dataset
+
+from lorafit import pipeline
+from lorafit.adapt import Adapters
+from lorafit.config import AdapterConfig, Config
+from lorafit.errors import AdapterError, ConfigError
+from lorafit.methods import methods
+from lorafit.model.load import LoadedModel, max_length
+from lorafit.pipeline import Problem
+from lorafit.settings import from_keywords, resolve
+from lorafit.settings.keys import method_fields
+from lorafit.tasks.base import Task
+
+log = logging.getLogger(__name__)
+
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One method that takes part.
+
+    Attributes:
+        settings: Of its adapter, complete.
+        learning_rate: Where its search starts.
+        reserved_tokens: Positions of the model that the method takes itself.
+    """
+
+    settings: dict[str, Any]
+    learning_rate: float
+    reserved_tokens: int
+
+
+@dataclass(frozen=True)
+class Field:
+    """Who takes part.
+
+    Attributes:
+        entries: By method.
+        left_out: Why other methods do not fit.
+        loaded: The base model, as it came.
+        parameters: How many it has.
+        train: The encoded training examples.
+        shortest_limit: Tokens of an input that every method takes.
+    """
+
+    entries: dict[str, Entry]
+    left_out: dict[str, str]
+    loaded: LoadedModel
+    parameters: int
+    train: Dataset
+    shortest_limit: int
+
+
+def names_of(asked: Sequence[str] | str) -> tuple[list[str], bool]:
+    """The methods asked for, and whether those that do not fit are left out.
+
+    Args:
+        asked: Names, or ``all``.
+
+    Raises:
+        ConfigError: There is no such method, or none is named.
+    """
+    given = asked.split(",") if isinstance(asked, str) else list(asked)
+    names = list(dict.fromkeys(name.strip() for name in given if name.strip()))
+    if names == [ALL]:
+        return list(methods), True
+    if not names:
+        raise ConfigError("which methods? Name some, or all.")
+    for name in names:
+        methods[name]
+    return names, False
+
+
+def enter(
+    problem: Problem,
+    config: Config,
+    origins: Mapping[str, str],
+    names: Sequence[str],
+    leave_out: bool,
+    model: Any = None,
+    tokenizer: Any = None,
+) -> Field:
+    """Tries each method on the model.
+
+    Args:
+        problem: What is to be learned.
+        config: The settings of all; of the adapter's, those that a method has are its own.
+        origins: Where they came from.
+        names: Of the methods.
+        leave_out: Whether those that do not fit are left out, or an error.
+        model: A live model.
+        tokenizer: Its tokenizer.
+
+    Raises:
+        ConfigError: A method does not fit, or none does; the message has them all.
+    """
+    task = problem.task
+    loaded = pipeline.load_base(model, tokenizer, config.model, task, config.seed)
+    length = max_length(config.data.max_length, loaded.tokenizer, loaded.model)
+    given = {
+        key.removeprefix("adapter."): value
+        for key, value in ((k, config.adapter.settings.get(k[8:])) for k in origins)
+        if key.startswith("adapter.") and origins[key] != "default" and key != "adapter.method"
+    }
+    entries: dict[str, Entry] = {}
+    refused: dict[str, str] = {}
+    for name in names:
+        own = {f"adapter.{k}": v for k, v in given.items() if k in method_fields(name)}
+        minimal = {"model.name_or_path": "m", "data.path": "d", "adapter.method": name}
+        resolved = resolve(from_keywords(minimal | own, name)).config
+        chosen = AdapterConfig(method=name, **resolved.adapter.settings)
+        reason = _misfit(loaded, task, config.model_copy(update={"adapter": chosen}))
+        if reason:
+            refused[name] = reason
+        else:
+            own_config = pipeline.adapter_config(
+                config.model_copy(update={"adapter": chosen}), loaded, task
+            )
+            taken = methods[name]().reserved_tokens(own_config)
+            entries[name] = Entry(resolved.adapter.settings, resolved.train.learning_rate, taken)
+    if refused and (not leave_out or not entries):
+        reasons = "\n".join(f"{name}: {reason}" for name, reason in refused.items())
+        raise ConfigError(
+            f"{len(refused)} of {len(names)} methods do not fit this model.\n{reasons}"
+        )
+    for name, reason in refused.items():
+        log.info("left out: %s: %s", name, reason)
+    parameters = sum(p.numel() for p in loaded.model.parameters())
+    train = task.encode(problem.splits["train"], loaded.tokenizer, length)
+    reserved = max(entry.reserved_tokens for entry in entries.values())
+    limit = max_length(None, loaded.tokenizer, loaded.model, reserved=reserved)
+    return Field(entries, refused, loaded, parameters, train, limit)
+
+
+def _misfit(loaded: LoadedModel, task: Task, config: Config) -> str:
+    """Why a method does not fit; empty: it does. The model is left as it is."""
+    adapters = Adapters(loaded.model)
+    try:
+        adapters.add(pipeline.adapter_config(config, loaded, task))
+    except (ConfigError, AdapterError) as error:
+        return str(error)
+    adapters.unload()
+    return ""

@@ -1,0 +1,186 @@
+"""What is compared, and the folder in which it is kept.
+
+::
+
+    runs/<name>/
+      request.json       settings, methods, seeds, budget, the task; what an arm reads
+      data/              the three splits, as every arm reads them
+      base/              the model, if it was a live one
+      general.txt        the text on which forgetting is measured
+      arms/<method>/     trials.json, seed-0.json, seed-0.npz ..., noise.json, adapter/, log.txt
+      compare.json       the result, and compare.html
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import DatasetDict
+from torch import nn
+
+from lorafit import files, runname
+from lorafit.comparison.fitting import Field
+from lorafit.comparison.search import TRIALS
+from lorafit.config import Config
+from lorafit.errors import ConfigError
+from lorafit.evaluation.forgetting import LONGEST
+from lorafit.pipeline import LIVE, Problem, fingerprint
+from lorafit.training.steps import StepPlan
+
+NOISE = ("full", "lora")
+"""The arms that are also trained on shuffled labels."""
+
+REQUEST = "request.json"
+RESULT = "compare.json"
+
+
+@dataclass(frozen=True)
+class Request:
+    """Everything that decides the result.
+
+    Attributes:
+        config: The settings of the runs, as JSON; method and learning rate are each arm's own.
+        arms: The settings of each arm's adapter, by method.
+        rates: Where each arm's search starts.
+        seeds: How many runs each arm has.
+        budget: What the search of an arm may cost, in full runs.
+        steps: Optimizer steps of a full run.
+        trial_steps: Those of one trial of the search.
+        noise: The arms that are also trained on shuffled labels.
+        task: The task, as JSON.
+        parameters: Those of the base.
+        base: Where arms load the model from.
+        data: Rows and hash of each split.
+        general: Hash of the general text.
+        text_length: Tokens that are read of each of its texts.
+    """
+
+    config: dict[str, Any]
+    arms: dict[str, dict[str, Any]]
+    rates: dict[str, float]
+    seeds: int
+    budget: float
+    steps: int
+    trial_steps: int
+    noise: list[str]
+    task: dict[str, Any]
+    parameters: int
+    base: str
+    data: dict[str, Any]
+    general: str
+    text_length: int
+
+    @property
+    def settings(self) -> Config:
+        """The settings, checked."""
+        return Config.model_validate(self.config)
+
+    @property
+    def key(self) -> str:
+        """The same for the same comparison, wherever it is kept."""
+        content = asdict(self)
+        content["config"] = {k: v for k, v in content["config"].items() if k != "run"}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    @classmethod
+    def read(cls, folder: Path) -> Request:
+        """Reads the request of a comparison's folder."""
+        content = files.read_json(folder / REQUEST)
+        content.pop("key")
+        return cls(**content)
+
+
+def make_request(
+    problem: Problem, field: Field, config: Config, *, seeds: int, budget: float, text: list[str]
+) -> Request:
+    """Puts together what is compared.
+
+    Args:
+        problem: The task and its rows.
+        field: Who takes part.
+        config: The settings of all.
+        seeds: Runs of each method.
+        budget: What one search may cost, in full runs.
+        text: The general text.
+
+    Raises:
+        ConfigError: ``seeds`` or ``budget`` are out of range.
+    """
+    if seeds < 1 or not 0.0 < budget <= TRIALS:
+        raise ConfigError(
+            f"seeds should be 1 or more and budget above 0 and at most {TRIALS} (then every trial "
+            f"is as long as a run), got {seeds} and {budget:g}."
+        )
+    steps = StepPlan(field.train, config).total_steps
+    base = config.model.name_or_path
+    # Only where an example has one label is there a shuffled one.
+    plain = isinstance(field.train[0]["labels"], int | float)
+    return Request(
+        config=config.model_dump(mode="json"),
+        arms={name: _json(entry.settings) for name, entry in field.entries.items()},
+        rates={name: entry.learning_rate for name, entry in field.entries.items()},
+        seeds=seeds,
+        budget=budget,
+        steps=steps,
+        trial_steps=max(1, round(budget * steps / TRIALS)),
+        noise=[name for name in NOISE if name in field.entries and plain],
+        task=_json(problem.task.to_dict()),
+        parameters=field.parameters,
+        base=_weights(field.loaded.model) if base == LIVE else base,
+        data=fingerprint(problem),
+        general=hashlib.sha256("\n".join(text).encode()).hexdigest(),
+        text_length=min(LONGEST, field.shortest_limit),
+    )
+
+
+def _json(value: Any) -> Any:
+    """What reading it back from a file gives."""
+    return json.loads(json.dumps(value))
+
+
+def _weights(model: nn.Module) -> str:
+    """A live model's name: a hash of its weights."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().contiguous().cpu().view(torch.uint8).numpy())
+    return f"{LIVE} {digest.hexdigest()}"
+
+
+def find_or_make(request: Request, splits: DatasetDict, general: list[str]) -> tuple[Path, bool]:
+    """The folder of a comparison: a new one, or the one in which it was begun.
+
+    Args:
+        request: What is compared.
+        splits: The data.
+        general: The general text.
+
+    Returns:
+        The folder, and whether it was there already.
+
+    Raises:
+        RunError: It cannot be written, or a folder of the name asked for holds something else.
+    """
+    config = request.settings
+    parent, name = Path(config.run.dir), config.run.name
+    for known in sorted(parent.glob(f"*/{REQUEST}"), reverse=True):
+        if files.read_json(known).get("key") == request.key and name in (None, known.parent.name):
+            return known.parent, True
+    with files.writing(parent, "the comparison"):
+        parent.mkdir(parents=True, exist_ok=True)
+        if name is None:
+            usual = runname.automatic(config.model.name_or_path, config.data.path)
+            folder = runname.make_numbered(parent, f"{usual}-compare")
+        else:
+            runname.check(name)
+            folder = parent / name
+            folder.mkdir()
+        splits.save_to_disk(str(folder / "data"))
+        (folder / "general.txt").write_text("\n".join(general) + "\n", encoding="utf-8")
+    files.write_json(folder / REQUEST, asdict(request) | {"key": request.key})
+    return folder, False

@@ -1,0 +1,92 @@
+"""Runs the arms, one after the other, each in a process of its own."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from lorafit import files
+from lorafit.comparison.request import Request
+from lorafit.errors import RunError
+
+log = logging.getLogger(__name__)
+
+
+def is_done(folder: Path, request: Request, method: str) -> bool:
+    """Whether an arm has everything it was asked for."""
+    own = folder / "arms" / method
+    wanted = [f"seed-{seed}.json" for seed in range(request.seeds)]
+    wanted += ["noise.npz"] if method in request.noise else []
+    return all((own / name).is_file() for name in wanted)
+
+
+def run_arms(folder: Path, request: Request) -> dict[str, str]:
+    """Runs every arm that is not done.
+
+    Returns:
+        Why arms failed, by method; they do not end the others.
+
+    Raises:
+        RunError: Another process works in this folder.
+        KeyboardInterrupt: After Ctrl-C; the message says how to go on.
+    """
+    failed: dict[str, str] = {}
+    lock = FileLock(folder / ".lock", timeout=0)
+    try:
+        with lock:
+            for number, method in enumerate(request.arms, start=1):
+                if is_done(folder, request, method):
+                    log.info("[%d/%d] %s: done before", number, len(request.arms), method)
+                    continue
+                log.info("[%d/%d] %s", number, len(request.arms), method)
+                problem = _run(folder, method)
+                if problem is not None:
+                    failed[method] = problem
+                    log.warning("%s failed: %s", method, problem)
+    except Timeout as error:
+        raise RunError(f'another process is comparing in "{folder}". Wait for it.') from error
+    return failed
+
+
+def _run(folder: Path, method: str) -> str | None:
+    """Runs one arm; returns why it failed."""
+    own = folder / "arms" / method
+    own.mkdir(parents=True, exist_ok=True)
+    source = str(Path(files.__file__).parents[1])
+    path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
+    command = [sys.executable, "-m", "lorafit.comparison.arm", str(folder), method]
+    environment = os.environ | {"PYTHONPATH": path}
+    with (
+        (own / "log.txt").open("a", encoding="utf-8") as errors,
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment
+        ) as process,
+    ):
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                log.info("  %s: %s", method, line.rstrip())
+            code = process.wait()
+        except KeyboardInterrupt:
+            process.terminate()
+            process.wait()
+            raise KeyboardInterrupt(
+                "stopped. The same command goes on after the last finished run."
+            ) from None
+    if code == 0:
+        return None
+    if (own / "failed.json").is_file():
+        failed: dict[str, Any] = files.read_json(own / "failed.json")
+        return f"{failed['error']}: {failed['message']}"
+    if code < 0:
+        name = signal.Signals(-code).name
+        why = " (out of memory?)" if name == "SIGKILL" else ""
+        return f"its process was ended by {name}{why}"
+    return f"its process ended with {code}; see {own / 'log.txt'}"

@@ -1,0 +1,124 @@
+r"""Metrics averaged over seeds, and their differences, with both kinds of uncertainty.
+
+Another sample of examples would give another number, and so would another seed. The two
+variances add up:
+
+.. math:: SE^2 = SE_{examples}^2 + s_{seeds}^2 / k
+
+The first is a bootstrap over examples of the mean over seeds (all models see the same
+resamples), the second the spread of the ``k`` seeds' values; of a difference it is the spread
+of the paired differences, seed by seed. Intervals are Student's t with Satterthwaite's degrees
+of freedom. With one seed the second part is unknown and left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy import stats
+
+from lorafit.evaluation.bootstrap import RESAMPLES, Sample, resampled
+from lorafit.evaluation.score import Scores
+from lorafit.tasks.base import Task
+
+Verdict = Literal["better", "not worse", "worse", "cannot tell"]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def average(
+    runs: Sequence[Scores], task: Task, metric: str, confidence: float = 0.95, seed: int = 0
+) -> Estimate:
+    """The metric's mean over seeds.
+
+    Args:
+        runs: Of each seed, on the same examples in the same order.
+        task: Has the metric.
+        metric: One of the task's, or ``loss``, the mean loss of a unit.
+        confidence: Level of the interval.
+        seed: Of the bootstrap.
+    """
+    values, resamples = _of_each(list(runs), task, metric, seed)
+    return _estimate(values, resamples.mean(axis=0), len(runs[0]), confidence)
+
+
+def difference(
+    ours: Sequence[Scores],
+    theirs: Sequence[Scores],
+    task: Task,
+    metric: str,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Estimate:
+    """The metric's mean over seeds of one method minus that of another.
+
+    Args:
+        ours: Of each seed.
+        theirs: Of the same seeds in the same order, on the same examples.
+        task: Has the metric.
+        metric: One of the task's, or ``loss``, the mean loss of a unit.
+        confidence: Level of the interval.
+        seed: Of the bootstrap.
+    """
+    k = min(len(ours), len(theirs))
+    values, resamples = _of_each([*ours[:k], *theirs[:k]], task, metric, seed)
+    paired = values[:k] - values[k:]
+    return _estimate(paired, (resamples[:k] - resamples[k:]).mean(axis=0), len(ours[0]), confidence)
+
+
+def verdict(difference: Estimate, margin: float, greater_is_better: bool = True) -> Verdict:
+    """What an interval of a difference says.
+
+    Args:
+        difference: New minus reference.
+        margin: A loss of quality up to this does not matter ("not worse").
+        greater_is_better: Of the metric.
+    """
+    low, high = difference.low, difference.high
+    if not greater_is_better:
+        low, high = -high, -low
+    if low > 0:
+        return "better"
+    if high < 0:
+        return "worse"
+    return "not worse" if low > -margin else "cannot tell"
+
+
+def _of_each(
+    runs: list[Scores], task: Task, metric: str, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The metric of each run ``(runs,)``, and on each resample ``(runs, resamples)``."""
+    random = np.random.default_rng(seed)
+    sample = Sample(runs[0].labels, tuple(run.logits for run in runs))
+    if metric == "loss":
+        losses = np.stack([run.losses.astype(np.float64) for run in runs])
+        n = losses.shape[1]
+        units = np.ones(n) if runs[0].units is None else runs[0].units.astype(np.float64)
+        drawn = random.multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
+        return losses.sum(axis=1) / units.sum(), losses @ drawn.T / (drawn @ units)
+    function = task.metrics[metric]
+    values = np.array([function(run.logits, run.labels) for run in runs])
+    return values, np.stack(resampled(metric, function, sample, random))
+
+
+def _estimate(values: np.ndarray, resamples: np.ndarray, n: int, confidence: float) -> Estimate:
+    examples = float(resamples.var(ddof=1))
+    k = len(values)
+    seeds = float(values.var(ddof=1)) / k if k > 1 else 0.0
+    variance = examples + seeds
+    value = float(values.mean())
+    if variance == 0.0:
+        return Estimate(value, value, value)
+    weight = examples**2 / max(n - 1, 1) + (seeds**2 / (k - 1) if k > 1 else 0.0)
+    half = float(stats.t.ppf(0.5 + confidence / 2, variance**2 / weight)) * variance**0.5
+    return Estimate(value, value - half, value + half)
