@@ -63,7 +63,7 @@ def test_methods_are_compared_and_shown(finished: Any, capsys: pytest.CaptureFix
         assert row["peak_memory_bytes"] > 1e8
         assert row["saved_bytes"] > 0
         assert row["forgetting"] >= 0
-        assert [point["c"] for point in row["path"]] == [0.25, 0.5, 0.75, 1.0]
+        assert [point["c"] for point in row["path"]] == [0.0, 0.25, 0.5, 0.75, 1.0]
     assert lora["verdict"] in ("better", "not worse", "worse", "cannot tell")
     assert full["trainable_parameters"] > lora["trainable_parameters"] > 0
     assert full["saved_bytes"] > lora["saved_bytes"]

@@ -37,7 +37,7 @@ from lorafit.tasks import tasks
 from lorafit.training.loop import FitResult, fit
 from lorafit.training.progress import QuietProgress
 
-SCALES = (0.25, 0.5, 0.75)
+SCALES = (0.0, 0.25, 0.5, 0.75)
 """Parts of the update at which forgetting and quality are measured too."""
 
 SAMPLE = 500

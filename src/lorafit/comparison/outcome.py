@@ -196,11 +196,13 @@ def _compare(
 
 
 def _at_equal_quality(rows: Mapping[str, Row], task: Task) -> None:
-    """Forgetting where each method is as good as the weakest: less update, less forgetting.
+    """Forgetting where methods are equally good: less update, less forgetting.
 
-    The weakest is the one whose best validation loss over the parts of its update is highest.
+    The level is the median of the best validation losses over the parts of each update; at
+    least half of the methods reach it.
     """
-    common = max(min(p["loss"] for p in row["path"]) for row in rows.values())
+    best = sorted(min(p["loss"] for p in row["path"]) for row in rows.values())
+    common = best[len(best) // 2]
     for row in rows.values():
         row["forgetting_at_equal_quality"] = crossing(row["path"], common)
         row["equal_quality_loss"] = common
@@ -306,4 +308,12 @@ def recommend(
     others = [name for name in good if name not in (chosen, best)]
     if others:
         sentence += f". As good within {margin:.2g}: {', '.join(others)}"
+    untold = [name for name, (_, said) in reasons.items() if said != "worse" and name not in good]
+    if untold:
+        cheap = min(untold, key=lambda name: rows[name]["trainable_parameters"])
+        sentence += (
+            f". The smallest that {n:,} examples cannot tell from {best}: {cheap} "
+            f"({rows[cheap]['metric']['value']:.3f}, {rows[cheap]['trainable_parameters']:,} "
+            "parameters)"
+        )
     return {"method": chosen, "best": best, "sentence": sentence + "."}

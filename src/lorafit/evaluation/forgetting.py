@@ -187,7 +187,8 @@ def compare_layers(base: list[np.ndarray], tuned: list[np.ndarray]) -> dict[str,
         base: For each layer ``(texts, width)``.
         tuned: The same texts, read by the other model.
     """
-    distances = [1.0 - linear_cka(x, y) for x, y in zip(base, tuned, strict=True)]
+    # Rounding may leave the CKA of a layer with itself a little above one.
+    distances = [max(0.0, 1.0 - linear_cka(x, y)) for x, y in zip(base, tuned, strict=True)]
     return {
         "kind": "representation",
         "forgetting": float(np.mean(distances)),

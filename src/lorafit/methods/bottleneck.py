@@ -60,7 +60,7 @@ class Bottleneck(Method):
 
     family: ClassVar[Family] = "additive"
     config_class = BottleneckConfig
-    learning_rate = 1e-3
+    learning_rate = 3e-3
 
     def select(self, model: nn.Module, sites: Sequence[Site], config: MethodConfig) -> list[Site]:
         """The last layer of each attention and MLP, or of each MLP."""

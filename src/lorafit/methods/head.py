@@ -33,7 +33,7 @@ class Head(Method):
 
     family: ClassVar[Family] = "yardstick"
     config_class = HeadConfig
-    learning_rate = 2e-3
+    learning_rate = 3e-3
 
     def parameters(
         self, model: nn.Module, names: Sequence[str], sites: Sequence[Site], config: MethodConfig

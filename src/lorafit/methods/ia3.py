@@ -54,7 +54,7 @@ class IA3(Method):
 
     family: ClassVar[Family] = "additive"
     config_class = IA3Config
-    learning_rate = 5e-3
+    learning_rate = 1e-2
 
     def select(self, model: nn.Module, sites: Sequence[Site], config: MethodConfig) -> list[Site]:
         """Resolves the patterns, or reads keys, values and MLP outputs off the structure."""

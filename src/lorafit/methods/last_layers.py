@@ -40,7 +40,7 @@ class LastLayers(Method):
 
     family: ClassVar[Family] = "selective"
     config_class = LastLayersConfig
-    learning_rate = 1e-4
+    learning_rate = 3e-4
 
     def parameters(
         self, model: nn.Module, names: Sequence[str], sites: Sequence[Site], config: MethodConfig

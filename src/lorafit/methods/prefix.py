@@ -81,7 +81,7 @@ class Prefix(Method):
     family: ClassVar[Family] = "additive"
     config_class = PrefixConfig
     recommended: ClassVar[dict[str, Any]] = {"init_weights": "vocab"}
-    learning_rate = 1e-2
+    learning_rate = 3e-3
     starts_at_base = False
 
     def select(self, model: nn.Module, sites: Sequence[Site], config: MethodConfig) -> list[Site]:

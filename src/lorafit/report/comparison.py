@@ -56,7 +56,7 @@ COSTS = (
 )
 KEPT = (
     "How far the model's reading of general text moved. At equal quality: with the update scaled "
-    "back to where the validation loss is the weakest method's best."
+    "back to where the validation loss is one that half of the methods reach."
 )
 REDUNDANCY = (
     "Medians over weight matrices. Above noise: directions stronger than the strongest of a run on "
@@ -90,14 +90,12 @@ def quality(content: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
         beside, said = "", "reference"
         if name != reference:
             beside, said = interval(row["difference"], signed=True), row["verdict"]
-            if said == "cannot tell":
-                said += f" on {count(content['n'])} examples"
         parameters = f"{row['trainable_parameters']:,}"
         share = f"{100 * row['share']:.3g} %"
         metric = interval(row["metric"])
         cells.append([row["family"], name, parameters, share, metric, beside, said])
-    metric = content["metric"].replace("_", " ")
-    header = ["family", "method", "trained", "share", f"test {metric}", f"beside {reference}", ""]
+    metric, on = content["metric"].replace("_", " "), f"on {count(content['n'])} examples"
+    header = ["family", "method", "trained", "share", f"test {metric}", f"beside {reference}", on]
     return header, cells
 
 
@@ -138,7 +136,7 @@ def kept(content: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
                 name,
                 f"{row['forgetting']:.4f}",
                 f"{row['forgetting_details'].get(key, float('nan')):.3f}",
-                "never as good" if equal is None else f"{equal:.4f}",
+                "not reached" if equal is None else f"{equal:.4f}",
             ]
         )
     return ["forgetting", main, other, f"{main} at equal quality"], cells
