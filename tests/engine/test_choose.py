@@ -109,3 +109,11 @@ def test_choice_leaves_no_trace():
     assert torch.equal(torch.get_rng_state(), state)
     assert all(module.training for module in adapted.modules())
     assert all(parameter.grad is None for parameter in adapted.parameters())
+
+
+def test_encoder_decoders_are_compared_too():
+    made = tiny.classifier("t5").requires_grad_(False)
+    block = made.transformer.encoder.block[0].layer[0].SelfAttention.o
+    original = block.forward
+    block.forward = lambda x: original(x) if torch.is_autocast_enabled("cpu") else original(x) * 3
+    assert chosen("auto", made, dtype=torch.bfloat16).name == "eager"

@@ -21,6 +21,20 @@ def test_kernels_run_on_torchs_threads():
         torch.set_num_threads(before)
 
 
+def test_torchs_runtime_is_chosen_among_several(tmp_path):
+    """scikit-learn brings a libgomp of its own, here before torch and by a symbolic link."""
+    link = tmp_path / "packages"
+    link.symlink_to(Path(torch.__file__).parents[1].resolve())
+    code = (
+        "import sklearn.metrics, torch\n"
+        "from lorafit.engine.library import library\n"
+        "torch.set_num_threads(3)\n"
+        "assert library().calls.lorafit_threads() == 3\n"
+    )
+    paths = f"{link}:{Path(build.HERE).parents[2]}"
+    subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": paths})
+
+
 def test_no_second_openmp_runtime_is_loaded():
     code = (
         "import re, torch\n"

@@ -13,6 +13,18 @@ from lorafit.engine.packing import Packing
 from lorafit.errors import DataError
 
 
+def check_examples(examples: Sequence[dict[str, Any]]) -> list[int]:
+    """The lengths of a batch's examples, in tokens.
+
+    Raises:
+        DataError: There is no example, or an empty one.
+    """
+    lengths = [len(example["input_ids"]) for example in examples]
+    if not lengths or min(lengths) < 1:
+        raise DataError(f"a batch of {len(lengths)} examples has an empty one, or none")
+    return lengths
+
+
 def pack_examples(
     examples: Sequence[dict[str, Any]], pad: int, room: int, dtype: torch.dtype
 ) -> Batch:
@@ -34,9 +46,7 @@ def pack_examples(
     Raises:
         DataError: There is no example, an empty one, or one longer than the model takes.
     """
-    lengths = [len(example["input_ids"]) for example in examples]
-    if not lengths or min(lengths) < 1:
-        raise DataError(f"a batch of {len(lengths)} examples has an empty one, or none")
+    lengths = check_examples(examples)
     if max(lengths) > room:
         raise DataError(
             f"an example has {max(lengths)} tokens, the model has {room} positions; "

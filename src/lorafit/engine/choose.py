@@ -133,6 +133,10 @@ def _probe(model: Any, per_token: bool) -> list[dict[str, Any]]:
     vocabulary = model.get_input_embeddings().weight.shape[0]
     low = vocabulary // 2  # special tokens have the low numbers
     ids = [torch.randint(low, vocabulary, (n,), generator=generator).tolist() for n in _PROBE]
+    end = getattr(model.config, "eos_token_id", None)
+    if getattr(model.config, "is_encoder_decoder", False) and isinstance(end, int):
+        # The heads of T5 and BART look at the end of the sequence.
+        ids = [[*row[:-1], end] for row in ids]
     return [{"input_ids": row, "labels": [0] * len(row) if per_token else 0} for row in ids]
 
 
@@ -160,7 +164,7 @@ def _check_agreement(model: Any, engine: Engine, batch: Batch, dtype: torch.dtyp
         with evaluating(model):
             expected = model(**inputs).logits.float()
     except _MODEL_ERRORS as failure:
-        # Some heads want special tokens (T5: the end of sequence), which random ones are not.
+        # Some heads want special tokens, which random ones are not.
         log.debug("engines not compared: the model refused random tokens: %s", failure)
         return
     finally:

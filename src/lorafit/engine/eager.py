@@ -11,6 +11,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from lorafit.engine.base import Batch, StepResult
+from lorafit.engine.batch import check_examples
 from lorafit.model.modes import evaluating
 from lorafit.tasks.base import Task
 
@@ -50,7 +51,12 @@ class EagerEngine:
         self.reason = reason
 
     def collate(self, examples: Sequence[dict[str, Any]]) -> Batch:
-        """Pads examples into the model's arguments and ``labels``, on the device."""
+        """Pads examples into the model's arguments and ``labels``, on the device.
+
+        Raises:
+            DataError: There is no example, or an empty one.
+        """
+        check_examples(examples)
         batch = self.task.collate(examples, self.tokenizer)
         return {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
 

@@ -62,14 +62,11 @@ class FrozenLinear:
         self._modules = list(modules)
         self._layers = [cast(nn.Linear, base_of(module)) for module in modules]
         self.dtype = dtype
+        self.widths = [len(self._weight(layer)) for layer in self._layers]
+        """Columns of each layer in the output."""
         self._key: tuple[object, ...] = ()
         self._forward: Packed | None = None
         self._backward: Packed | None = None
-
-    @property
-    def widths(self) -> list[int]:
-        """Columns of each layer in the output."""
-        return [len(self._weight(layer)) for layer in self._layers]
 
     def uses(self, weight: Tensor, bias: Tensor | None) -> bool:
         """Whether this is the product with exactly these tensors."""

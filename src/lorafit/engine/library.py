@@ -82,7 +82,7 @@ class Library:
 
 def _openmp_runtime() -> ctypes.CDLL | None:
     """The OpenMP runtime torch computes with; never another copy of it."""
-    folder = Path(torch.__file__).parent
+    folder = Path(torch.__file__).resolve().parent  # the maps below have no symbolic links
     loaded: list[str] = []
     try:
         maps = Path("/proc/self/maps").read_text()

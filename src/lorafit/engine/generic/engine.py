@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lorafit.engine.allocator import keep_freed_memory
 from lorafit.engine.base import Batch, StepResult
+from lorafit.engine.batch import check_examples
 from lorafit.engine.counter import Seeds
 from lorafit.engine.generic.intercept import Interception, Parts
 from lorafit.engine.generic.lm import LanguageHead, label_count
@@ -53,9 +54,13 @@ class GenericEngine:
         self._language = LanguageHead(model, dtype) if causal_lm else None
 
     def collate(self, examples: Sequence[dict[str, Any]]) -> Batch:
-        """Pads the examples in groups of like length."""
+        """Pads the examples in groups of like length.
+
+        Raises:
+            DataError: There is no example, or an empty one.
+        """
+        groups = split_by_length(check_examples(examples))
         whole = self.task.collate(examples, self.tokenizer)
-        groups = split_by_length([len(example["input_ids"]) for example in examples])
         if len(groups) == 1:
             return {"parts": [whole], "order": range(len(examples)), "labels": whole["labels"]}
         chosen = [[examples[i] for i in group] for group in groups]

@@ -1,0 +1,111 @@
+"""The finished grids and the tuner's runs as one summary and one table.
+
+    python -m benchmarks.tuning.report [--results DIR]
+
+Writes ``summary.json`` and ``results.md`` into the folder of the results.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.tuning.__main__ import RESULTS, read
+from benchmarks.tuning.table import best, compared, regret, searched
+
+UNTUNED = {"reviews": math.log(2), "news": math.log(20), "planted-4": 1.0, "planted-16": 1.0}
+"""Test loss before training: classes are equally frequent and the head is fresh."""
+METRICS = {"reviews": "accuracy", "news": "accuracy", "planted-4": "fidelity"}
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    """What every searcher loses against the grid, by pair."""
+    result: dict[str, Any] = {}
+    for file in sorted(folder.glob("grid-*.jsonl")):
+        pair = file.stem.removeprefix("grid-")
+        lines, metric = read(file), METRICS.get(pair, "accuracy")
+        complete = [line for line in lines if line["seed"] == 0]
+        found = compared(complete, UNTUNED[pair], metric)
+        found["grids"] = grids(lines)
+        rise = read(folder / f"rise-{pair}.jsonl")
+        found["rise"] = [against(run, lines, UNTUNED[pair], metric) for run in rise]
+        result[pair] = found
+    return result
+
+
+def grids(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The grid's choice for each seed."""
+    chosen = []
+    for seed in sorted({line["seed"] for line in lines}):
+        points = searched([line for line in lines if line["seed"] == seed])
+        point = best(points)
+        kept = ("seed", "r", "lora_alpha", "learning_rate", "modules", "selection", "test")
+        chosen.append({name: point[name] for name in kept} | {"runs": len(points)})
+    return chosen
+
+
+def against(
+    run: dict[str, Any], lines: list[dict[str, Any]], untuned: float, metric: str
+) -> dict[str, Any]:
+    """One run of the tuner against the grid's choice for the same seed and selection set."""
+    point = best(searched([line for line in lines if line["seed"] == run["seed"]]))
+    cost = run["cost"]
+    return {
+        "seed": run["seed"],
+        **{name: run[name] for name in ("r", "lora_alpha", "learning_rate") if name in run},
+        "regret": regret(run, point, untuned, metric),
+        "test": run["test"],
+        "runs": cost["runs"],
+        "runs_by_the_clock": cost["runs_by_the_clock"],
+    }
+
+
+def markdown(found: dict[str, Any]) -> str:
+    """The table of the documentation: mean regret in points of the metric and in nats."""
+    rows = [
+        "| pair | searcher | runs | regret, points | regret, nats | share of the gain |",
+        "|---|---|---|---|---|---|",
+    ]
+    for pair, one in found.items():
+        metric = METRICS.get(pair, "accuracy")
+        for seed in one["rise"]:
+            lost = seed["regret"]
+            rows.append(
+                f"| {pair} | rise, seed {seed['seed']}: r = {seed['r']} | {seed['runs']:.2f} "
+                f"| {lost[metric]:+.1f} | {lost['nll']:+.3f} | {lost['nll_share']:+.1f} % |"
+            )
+        if len(one["rise"]) > 1:
+            lost = {
+                name: float(np.mean([seed["regret"][name] for seed in one["rise"]]))
+                for name in (metric, "nll", "nll_share")
+            }
+            runs = float(np.mean([seed["runs"] for seed in one["rise"]]))
+            rows.append(
+                f"| {pair} | rise, mean | {runs:.2f} | {lost[metric]:+.1f} "
+                f"| {lost['nll']:+.3f} | {lost['nll_share']:+.1f} % |"
+            )
+        for name, lost in one["searchers"].items():
+            rows.append(
+                f"| {pair} | {name} | {lost['runs']:g} | {lost[metric]:+.1f} "
+                f"| {lost['nll']:+.3f} | {lost['nll_share']:+.1f} % |"
+            )
+    return "\n".join(rows) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    found = summary(options.results)
+    (options.results / "summary.json").write_text(json.dumps(found, indent=1) + "\n")
+    (options.results / "results.md").write_text(markdown(found))
+    print(markdown(found))
+
+
+if __name__ == "__main__":
+    main()
