@@ -250,7 +250,7 @@ class Bench:
             name: Of the piece of work, unique.
             phase: What the cost is booked on.
             state: What to score.
-            share: Of the selection set's first examples.
+            share: Of the selection set's examples, evenly spread.
         """
 
         def work() -> Entry:
@@ -452,7 +452,7 @@ class Bench:
         began = time.perf_counter()
         rows = self.selection
         if share < 1.0:
-            rows = rows.select(range(max(2, round(share * len(rows)))))
+            rows = rows.select(spread(len(rows), share))
         try:
             found = score(
                 self.subject.engine, self.task, rows, self.config.train.per_device_eval_batch_size
@@ -571,6 +571,13 @@ def _line(step: Step, outcome: Outcome, window: Tally) -> dict[str, Any]:
         "tokens_per_s": window.tokens_per_s,
         "peak_memory_bytes": peak_memory_bytes(),
     }
+
+
+def spread(count: int, share: float) -> list[int]:
+    """Evenly spread indices: the first ones could be of one label, for files are often sorted."""
+    wanted = max(2, round(share * count))
+    indices: list[int] = np.linspace(0, count - 1, wanted).astype(int).tolist()
+    return indices
 
 
 def block_parameters(model: torch.nn.Module) -> int:

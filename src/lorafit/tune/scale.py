@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lorafit.tune.bench import Bench, Scored
+from lorafit.tune.bench import Bench, Scored, spread
 from lorafit.tune.decide import Gain, gain, vertex
 from lorafit.tune.state import State
 
@@ -35,7 +35,7 @@ class Scale:
 
 
 def choose(bench: Bench, state: State, whole: Scored, share: float) -> Scale:
-    """Searches the factor on the first examples of the selection set.
+    """Searches the factor on evenly spread examples of the selection set.
 
     Args:
         bench: Scores.
@@ -52,7 +52,7 @@ def choose(bench: Bench, state: State, whole: Scored, share: float) -> Scale:
 
     for factor in FACTORS:
         try_(factor)
-    one = whole.raw[: len(tried[FACTORS[0]])]
+    one = whole.raw[spread(len(whole.raw), share)]
     means = {1.0: float(one.mean())} | {c: float(v.mean()) for c, v in tried.items()}
     bottom = vertex(np.array(sorted(means)), np.array([means[c] for c in sorted(means)]))
     best = min(tried, key=lambda c: means[c])
