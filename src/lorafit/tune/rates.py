@@ -30,11 +30,6 @@ SHORT, LONG = 0.03, 0.10
 """Shares of the run after which rates are compared: all of them, then the two best."""
 FEWEST = 20
 """Steps of the shortest comparison: fewer are mostly warm-up and noise."""
-EXAMPLES, AT_MOST = 640, 0.06
-"""With small batches the shortest comparison sees this many examples, if they are not more
-than this share of the run: 120 examples told nothing (docs/log.md)."""
-BATCH = 32
-"""Examples a step that the methods' rates were made for."""
 EXTRA = 2
 """Rates added at an edge."""
 
@@ -56,21 +51,6 @@ class Rate:
     choice: Choice
 
 
-def usual(bench: Bench) -> float:
-    """The rate to begin around: the method's, made for batches of `BATCH`.
-
-    With a smaller batch the gradient is noisier and Adam's best rate lower, by the square root
-    (Malladi et al. 2022, arXiv 2205.10287). Larger batches keep the rate: they diverge sooner.
-    """
-    return bench.config.train.learning_rate * min(1.0, math.sqrt(batch_size(bench) / BATCH))
-
-
-def batch_size(bench: Bench) -> int:
-    """Examples a step."""
-    train = bench.config.train
-    return train.per_device_train_batch_size * train.gradient_accumulation_steps
-
-
 def warmed(rate: float, warmup: int, start: int = 0) -> Any:
     """A constant rate after a linear warm-up of some steps."""
     return lambda step: rate * min(1.0, (step - start + 1) / max(warmup, 1))
@@ -82,10 +62,9 @@ def choose(bench: Bench, start: State) -> Rate:
     Raises:
         TrainingError: Every rate diverges.
     """
-    enough = min(math.ceil(EXAMPLES / batch_size(bench)), bench.steps(AT_MOST))
-    short = max(bench.steps(SHORT), FEWEST, enough)
+    short = max(bench.steps(SHORT), FEWEST)
     long = max(bench.steps(LONG), 2 * short)
-    prior = usual(bench)
+    prior = bench.config.train.learning_rate
     centre = prior / (long / bench.total_steps) ** HORIZON
     warmup = short // 3
     tried: dict[float, Trained] = {}

@@ -399,10 +399,10 @@ def _finish(bench: Bench, trunk: Trunk, choices: dict[str, Choice], tests: list[
 def _whole_runs(bench: Bench) -> Found:
     """The fallback for short runs: whole runs at three learning rates, the best is kept."""
     start = bench.start()
-    prior = rates.usual(bench)
+    prior = bench.config.train.learning_rate
     tried: tuple[float, ...] = (prior / 3, prior, prior * 3)
     if "train.learning_rate" not in bench.open:
-        tried = (bench.config.train.learning_rate,)
+        tried = (prior,)
     decay_from = bench.total_steps - bench.steps(bench.config.train.decay_ratio)
     outcomes: dict[float, tuple[Trained, Scored]] = {}
     for rate in tried:
