@@ -52,6 +52,13 @@ def save_base(
     return folder
 
 
+def save_language_model(folder: Path, family: str = "llama", seed: int = 0) -> Path:
+    """Saves a tiny language model with a tokenizer that has, like GPT-2's, no padding token."""
+    tiny.language_model(family, seed).save_pretrained(folder)
+    gpt2_tokenizer().save_pretrained(folder)
+    return folder
+
+
 def save_classifier(folder: Path, labels: list[str], family: str = "bert", seed: int = 0) -> Path:
     """Saves a tiny fine-tuned classifier."""
     torch.manual_seed(seed)
@@ -80,6 +87,20 @@ def rows(count: int = 12, seed: int = 0, names: tuple[str, str] = ("neg", "pos")
         texts.append(" ".join(words))
         labels.append(names[good])
     return Dataset.from_dict({"text": texts, "label": labels})
+
+
+def prompts(count: int = 12, seed: int = 0) -> Dataset:
+    """Prompts of an adjective, with a completion that says it again."""
+    generator = torch.Generator().manual_seed(seed)
+    words = [
+        WORDS[i] for i in torch.randint(len(WORDS) - len(OTHER), (count,), generator=generator)
+    ]
+    return Dataset.from_dict(
+        {
+            "prompt": [f"the film is {word}" for word in words],
+            "completion": [f"a {word} story with a plot" for word in words],
+        }
+    )
 
 
 def splits(count: int = 12, seed: int = 0) -> DatasetDict:

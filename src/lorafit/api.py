@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,13 +22,15 @@ from lorafit.comparison import fitting
 from lorafit.comparison.outcome import Comparison, conclude
 from lorafit.comparison.request import find_or_make, make_request
 from lorafit.comparison.workers import run_arms
-from lorafit.config import Config, ModelConfig
+from lorafit.config import Config, GenerateConfig, ModelConfig
 from lorafit.data.columns import Columns
 from lorafit.data.preview import Preview
 from lorafit.data.preview import preview as describe_data
+from lorafit.data.token_preview import of_tokens
 from lorafit.engine.eager import EagerEngine
 from lorafit.errors import AdapterError, ConfigError, LorafitError, RunError
 from lorafit.evaluation import forgetting
+from lorafit.evaluation.generation import generate
 from lorafit.evaluation.score import all_logits
 from lorafit.export import merged, shrunk
 from lorafit.export import peft as peft_format
@@ -41,6 +43,7 @@ from lorafit.run import Run
 from lorafit.settings import from_config, from_keywords, resolve
 from lorafit.tasks import tasks
 from lorafit.tasks.base import Task
+from lorafit.tasks.generative import GenerativeTask
 from lorafit.training.loop import fit
 from lorafit.training.progress import Progress, make_progress
 from lorafit.training.trackers import check_trackers
@@ -48,8 +51,13 @@ from lorafit.tune import search
 
 log = logging.getLogger(__name__)
 
+WITHOUT_LIMIT = 1_000_000
+"""Tokens; longer than any example."""
+
 PREDICT_BATCH = 64
 """Texts that `predict` computes at once."""
+GENERATE_BATCH = 16
+"""Texts that `predict` writes at once."""
 
 RETRAIN_STEPS = 50
 RETRAIN_RATE = 5e-4
@@ -74,6 +82,8 @@ class Tuned:
     adapters: Adapters
     task: Task
     max_length: int
+    generate: GenerateConfig = field(default_factory=GenerateConfig)
+    """How a model that writes text writes."""
 
 
 def train(
@@ -193,7 +203,8 @@ def load(
         loaded = pipeline.load_base(model, tokenizer, base, task, facts["seed"])
     adapters = peft_format.load(loaded.model, adapter)
     loaded.model.train(False)
-    return Tuned(loaded.model, loaded.tokenizer, adapters, task, facts["max_length"])
+    generating = GenerateConfig(**facts.get("generate", {}))
+    return Tuned(loaded.model, loaded.tokenizer, adapters, task, facts["max_length"], generating)
 
 
 def evaluate(run: str | Path | Run, data: Any = None) -> dict[str, Any]:
@@ -306,6 +317,10 @@ def predict(
     if not texts:
         return []
     rows = tuned.task.rows(texts)
+    if isinstance(tuned.task, GenerativeTask):
+        prompts = tuned.task.prompts(rows, tuned.tokenizer, tuned.max_length)
+        answers = generate(tuned.model, tuned.tokenizer, prompts, tuned.generate, GENERATE_BATCH)
+        return [{"generated": answer} for answer in answers]
     encoded = tuned.task.encode(rows, tuned.tokenizer, tuned.max_length)
     engine = EagerEngine(tuned.model, tuned.task, tuned.tokenizer)
     logits = all_logits(engine, tuned.task, encoded, PREDICT_BATCH)
@@ -397,17 +412,26 @@ def preview(
     problem = pipeline.pose(data, config, model)
     task = problem.task
     loaded = pipeline.load_base(model, tokenizer, config.model, task, config.seed)
-    return describe_data(
+    limit = loading.max_length(config.data.max_length, loaded.tokenizer, loaded.model)
+    encoded = pipeline.encode(problem, loaded.tokenizer, limit)
+    shown = describe_data(
         problem.splits,
         task.text,
-        task.label,
+        task.label if task.supervision == "example" else None,
         loaded.tokenizer,
-        loading.max_length(config.data.max_length, loaded.tokenizer, loaded.model),
+        limit,
         columns=Columns(
             task.text, task.label, task.reasons.get("text", ""), task.reasons.get("label", "")
         ),
         seed=config.seed,
     )
+    if task.supervision != "example":
+        with pipeline.saying_less("lorafit"):
+            whole = pipeline.encode(problem, loaded.tokenizer, WITHOUT_LIMIT)
+        shown = of_tokens(shown, encoded, whole, loaded.tokenizer, limit, seed=config.seed)
+    truth = pipeline.data_truth(encoded, loaded, task, config)
+    labels = {name: split.labels for name, split in truth.splits.items()}
+    return replace(shown, task=task.name, truth=truth, labels=labels)
 
 
 def plan(

@@ -57,6 +57,12 @@ class DataConfig(Stage):
     """Keep only rows for which this is true, e.g. ``category != 'plot'``."""
     max_length: PositiveInt | None = None
     """Longest input in tokens; ``None``: the model's own limit, at most 512."""
+    max_truncated: Annotated[float, Field(ge=0.0, le=1.0)] = 0.05
+    """Share of training examples whose answer may be cut off at ``max_length``."""
+    dedupe: bool = False
+    """Leave out training rows whose text stands in train before, in validation or in test."""
+    skip_bad_rows: bool = False
+    """Leave out rows of a file that cannot be read, and count them, instead of stopping."""
     validation_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1
     """Share of the training rows carved off when the data has no validation split."""
     test_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1
@@ -126,6 +132,17 @@ class TuneConfig(Stage):
     time (``20min``)."""
 
 
+class GenerateConfig(Stage):
+    """What models that write text write, for samples and for prediction; never sampled."""
+
+    max_new_tokens: PositiveInt = 64
+    """Longest answer in tokens."""
+    num_beams: PositiveInt = 1
+    """1: the likeliest token at each step; more: beam search."""
+    examples: Annotated[int, Field(ge=0)] = 32
+    """Test examples that the base and the tuned model answer for the metrics of whole texts."""
+
+
 class RunConfig(Stage):
     """Where the results go."""
 
@@ -149,4 +166,5 @@ class Config(Stage):
     adapter: AdapterConfig = AdapterConfig()
     train: TrainConfig = TrainConfig()
     tune: TuneConfig = TuneConfig()
+    generate: GenerateConfig = GenerateConfig()
     run: RunConfig = RunConfig()

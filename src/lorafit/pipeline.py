@@ -9,13 +9,13 @@ import gc
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from datasets import Dataset, DatasetDict
@@ -27,13 +27,14 @@ from lorafit.config import Config, ModelConfig
 from lorafit.data.batches import BatchOrder
 from lorafit.data.carve import carve
 from lorafit.data.source import load_splits
+from lorafit.data.truth import Truth, inspect
 from lorafit.engine.base import Engine
 from lorafit.engine.choose import choose_engine
 from lorafit.engine.eager import EagerEngine
 from lorafit.errors import ConfigError
 from lorafit.evaluation.compare import paired
-from lorafit.evaluation.handoff import TOLERANCE, check_handoff
-from lorafit.evaluation.score import Scores, all_logits, intervals, score
+from lorafit.evaluation.handoff import TOLERANCE, check_handoff, sampled_logits
+from lorafit.evaluation.score import Scores, intervals, score
 from lorafit.export import peft as peft_format
 from lorafit.export.card import Card
 from lorafit.export.card import write as write_card
@@ -61,6 +62,9 @@ FACTS = "lorafit.json"
 
 START = "start"
 """Folder of the run with the adapter as it was before training, if it looked at gradients."""
+
+CHECKED_EPOCHS = 3
+"""Epochs whose batches are looked at for one without anything to learn."""
 
 HANDOFF_EXAMPLES = 64
 """Test examples on which the saved and the merged adapter are compared with the live one."""
@@ -201,10 +205,9 @@ def prepare(
         loaded.model,
         reserved=method.reserved_tokens(own),
     )
-    encoded = encoded or {
-        name: problem.task.encode(rows, loaded.tokenizer, limit)
-        for name, rows in problem.splits.items()
-    }
+    if encoded is None:
+        encoded = encode(problem, loaded.tokenizer, limit)
+        data_truth(encoded, loaded, problem.task, config).enforce()
     seed_everything(config.seed, config.deterministic)
     adapters = Adapters(loaded.model)
     if start is not None and start.is_dir():
@@ -226,6 +229,47 @@ def prepare(
     )
     engine = make_engine(loaded.model, loaded.tokenizer, problem.task, config)
     return Subject(loaded, adapters, engine, encoded, limit)
+
+
+def encode(
+    problem: Problem, tokenizer: PreTrainedTokenizerBase, max_length: int
+) -> dict[str, Dataset]:
+    """The encoded examples of each split."""
+    return {
+        name: problem.task.encode(rows, tokenizer, max_length)
+        for name, rows in problem.splits.items()
+    }
+
+
+def data_truth(
+    encoded: dict[str, Dataset], loaded: LoadedModel, task: Task, config: Config
+) -> Truth:
+    """What the encoded examples teach, and what of it cannot be learned."""
+    size = config.train.per_device_train_batch_size
+    batches: list[list[int]] = []
+    if len(encoded["train"]):
+        lengths = [len(ids) for ids in encoded["train"]["input_ids"]]
+        order = BatchOrder(lengths, size, config.seed)
+        epochs = min(CHECKED_EPOCHS, math.ceil(config.train.num_train_epochs))
+        batches = [batch for epoch in range(epochs) for batch in order.epoch(epoch)]
+    return inspect(
+        encoded,
+        supervision=task.supervision,
+        label_names=getattr(task, "label_names", ()),
+        batches=batches,
+        unknown_token=loaded.tokenizer.unk_token_id,
+        ends=_end_tokens(loaded),
+        max_truncated=config.data.max_truncated,
+    )
+
+
+def _end_tokens(loaded: LoadedModel) -> set[int]:
+    """The tokens that end a text: the tokenizer's, and those at which generation stops."""
+    found = {loaded.tokenizer.eos_token_id}
+    settings = getattr(loaded.model, "generation_config", None)
+    stops = getattr(settings, "eos_token_id", None)
+    found |= set(stops) if isinstance(stops, list) else {stops}
+    return {token for token in found if token is not None}
 
 
 def calibrate(
@@ -308,9 +352,7 @@ def verify_handoff(
 
     def logits(loaded: LoadedModel) -> Any:
         engine = EagerEngine(loaded.model, task, loaded.tokenizer)
-        found = all_logits(engine, task, rows, batch)
-        # One row an example, or one a token where each has logits.
-        return np.stack(found) if found[0].ndim == 1 else np.concatenate(found)
+        return sampled_logits(engine, task, rows, batch)
 
     trained = logits(subject.loaded)
     with subject.adapters.disabled():
@@ -341,14 +383,15 @@ def verify_handoff(
 
 
 @contextmanager
-def saying_less() -> Iterator[None]:
-    """Keeps what is said of a freshly loaded model (its new head, ...) to warnings.
+def saying_less(name: str = load.__name__.rpartition(".")[0]) -> Iterator[None]:
+    """Keeps what a package says, of which all is said elsewhere, to errors and warnings.
 
-    True of a model to be trained, it would mislead where an adapter brings the head.
+    By default what is said of a freshly loaded model (its new head, ...): true of a model to be
+    trained, it would mislead where an adapter brings the head. Of all of lorafit errors only.
     """
-    speaker = logging.getLogger(load.__name__.rpartition(".")[0])
+    speaker = logging.getLogger(name)
     level = speaker.level
-    speaker.setLevel(logging.WARNING)
+    speaker.setLevel(logging.WARNING if "." in name else logging.ERROR)
     try:
         yield
     finally:
@@ -368,6 +411,7 @@ def adapter_facts(subject: Subject, task: Task, config: Config) -> dict[str, Any
         "max_length": subject.max_length,
         "model": model,
         "seed": config.seed,
+        "generate": config.generate.model_dump(),
     }
 
 

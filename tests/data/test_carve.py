@@ -273,3 +273,25 @@ def test_a_limit_is_met_exactly(labels, limit, seed):
 def test_data_that_cannot_be_split_says_why(data, message):
     with pytest.raises(DataError, match=message):
         carve(DatasetDict(data), "label", config(), 0, text=["text"])
+
+
+def test_copies_within_train_are_counted_and_left_out_when_asked(caplog):
+    rows = {"text": ["a", "b", "a", "c", "d", "e"], "label": [0, 1, 1, 0, 1, 0]}
+    splits = DatasetDict(
+        {
+            "train": Dataset.from_dict(rows),
+            "validation": Dataset.from_dict({"text": ["b", "v"], "label": [1, 0]}),
+            "test": Dataset.from_dict({"text": ["t", "u"], "label": [1, 0]}),
+        }
+    )
+    with caplog.at_level(logging.INFO, "lorafit"):
+        kept = carve(splits, "label", DataConfig(path="memory"), 0, text=["text"])
+    assert kept["train"]["text"][:] == rows["text"]
+    assert "1 of 6 training rows have a text that stands in train before" in caplog.text
+    assert "1 repeated training texts have another label than at first" in caplog.text
+    with caplog.at_level(logging.INFO, "lorafit"):
+        config = DataConfig(path="memory", dedupe=True)
+        deduped = carve(splits, "label", config, 0, text=["text"])
+    assert deduped["train"]["text"][:] == ["a", "c", "d", "e"]
+    assert deduped["validation"]["text"][:] == ["b", "v"]
+    assert "1 repeated, 1 that also stand in validation or test" in caplog.text

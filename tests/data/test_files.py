@@ -277,3 +277,27 @@ def test_any_bytes_are_rows_or_a_data_error(tmp_path, content, suffix):
     path = write(tmp_path / f"a{suffix}", content)
     with contextlib.suppress(DataError):
         assert len(read_file(path)) > 0
+
+
+def test_lines_that_cannot_be_read_are_left_out_and_counted_when_asked(tmp_path, caplog):
+    lines = '{"text": "a", "label": 1}\n{"text": \n[1]\n{"text": "b", "label": 0}\n'
+    for name in ("a.jsonl", "b.json"):
+        path = write(tmp_path / name, lines)
+        with pytest.raises(DataError, match=r"line 2: not JSON.*--skip-bad-rows"):
+            read_file(path)
+        assert read_file(path, skip_bad_rows=True)["text"][:] == ["a", "b"]
+    assert "skipped 2 lines that cannot be read; first: " in caplog.text
+
+
+def test_delimited_lines_that_do_not_fit_are_left_out_when_asked(tmp_path, caplog):
+    path = write(tmp_path / "a.csv", 'text,label\na,1\nb\n"c"d,2\n"e, f",3\n')
+    with pytest.raises(DataError, match=r"line 3 has 1 field.*--skip-bad-rows"):
+        read_file(path)
+    assert read_file(path, skip_bad_rows=True).to_dict() == {"text": ["a", "e, f"], "label": [1, 3]}
+    assert "skipped 2 lines that do not fit; first: line 3 has 1 field" in caplog.text
+
+
+def test_a_quote_that_never_closes_cannot_be_skipped(tmp_path):
+    path = write(tmp_path / "a.csv", 'text,label\na\n"b,2\nc,3\n')
+    with pytest.raises(DataError, match=r"line 3: a quote is opened and never closed.*Mend it"):
+        read_file(path, skip_bad_rows=True)

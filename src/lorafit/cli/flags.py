@@ -107,6 +107,8 @@ FLAGS = (
     Flag("data.text", list[str], "Text column; twice for pairs. Guessed if left out.", "Data"),
     Flag("data.label", list[str], "Label column; several of 0 and 1 if repeated.", "Data"),
     Flag("data.where", str, "Keep rows for which this holds: \"category != 'plot'\".", "Data"),
+    Flag("data.dedupe", bool, "Leave out training rows whose text is there twice.", "Data"),
+    Flag("data.skip_bad_rows", bool, "Leave out rows that cannot be read.", "Data"),
     Flag("data.max_length", int, "Longest input in tokens; longer ones are cut.", "Data"),
     Flag("task", str, "Task. Guessed from columns and model if left out.", "Data"),
     Flag("adapter.method", str, METHODS, "Adapter"),

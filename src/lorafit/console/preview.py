@@ -10,10 +10,12 @@ from lorafit.console.output import out, show, show_table
 from lorafit.units import count
 
 if TYPE_CHECKING:
-    from lorafit.data.preview import Example, Lengths, Preview
+    from lorafit.data.preview import Example, Lengths, Preview, TokenExample
 
 BAR = 40
 """Longest bar of the histogram, in characters."""
+MOST_LABELS = 30
+"""Labels that are listed, the most frequent first."""
 SHOWN = 300
 """Longest part of an example that is shown, in characters."""
 
@@ -28,12 +30,56 @@ def show_preview(preview: Preview) -> None:
     show("examples, as the model will read them", style="bold")
     for example in preview.examples:
         _example(example)
+    if preview.token_examples:
+        legend = Text("    ").join(Text(f"[{state}]", style) for state, style in STATES.items())
+        out().print(Text("  ") + legend)
+    for tokens in preview.token_examples:
+        _token_example(tokens)
+    _verdict(preview)
+
+
+STATES = {"trained": "green", "masked": "dim", "cut": "yellow", "padding": "blue"}
+"""What becomes of tokens, and their colours."""
+
+
+def _token_example(example: TokenExample) -> None:
+    """One example; without colours the state stands before each piece."""
+    plain = not out().is_terminal
+    show(
+        f"  {example.split} row {example.row}: {count(example.tokens)} tokens, "
+        f"{count(example.trained)} trained"
+    )
+    line = Text("    ")
+    for text, state in example.pieces:
+        line.append(f"[{state}] " if plain else "").append(_short(text), STATES[state]).append(" ")
+    if example.padding:
+        line.append(f"[{count(example.padding)} padding]", STATES["padding"])
+    out().print(line)
+
+
+def _verdict(preview: Preview) -> None:
+    """What stops training, or is worth knowing."""
+    truth = preview.truth
+    if truth is None:
+        return
+    show()
+    for warning in truth.warnings:
+        out().print(Text("warning: ", style="yellow") + Text(warning))
+    for problem in truth.problems:
+        out().print(Text("training would stop: ", style="red") + Text(problem))
+    if not truth.problems:
+        show("Nothing stops training on these data.", style="green")
 
 
 def _columns(preview: Preview) -> None:
     roles = dict.fromkeys(preview.text, f"text ({preview.text_reason})")
-    if preview.label is not None:
-        roles[preview.label] = f"label ({preview.label_reason})"
+    labels = preview.label if isinstance(preview.label, list) else [preview.label]
+    for label in labels:
+        if label is not None:
+            roles[label] = f"label ({preview.label_reason})"
+    if preview.task:
+        show(f"task: {preview.task.replace('_', ' ')}")
+        show()
     show("columns", style="bold")
     show_table(
         [(name, kind, roles.get(name, "")) for name, kind in preview.columns.items()],
@@ -68,13 +114,16 @@ def _labels(preview: Preview) -> None:
     show("labels", style="bold")
     totals = {split: max(1, sum(preview.labels[split].values())) for split in splits}
     rows = []
-    for name in preview.labels[splits[0]]:
+    for name in list(preview.labels[splits[0]])[:MOST_LABELS]:
         cells = [name]
         for split in splits:
-            n = preview.labels[split][name]
+            n = preview.labels[split].get(name, 0)
             cells.append(f"{count(n)} ({100 * n / totals[split]:.1f} %)")
         rows.append(cells)
     show_table(rows, ["label", *splits], indent=2)
+    more = len(preview.labels[splits[0]]) - MOST_LABELS
+    if more > 0:
+        show(f"  and {count(more)} more")
 
 
 def _lengths(preview: Preview) -> None:

@@ -73,6 +73,7 @@ def carve(
     if missing:
         result.update(_set_aside(result["train"], missing, strata, config, seed, text))
     if text:
+        result["train"] = _without_copies(result, text, label, config.dedupe)
         _warn_of_copies(result, text)
     limits = {
         "train": config.max_train_samples,
@@ -271,6 +272,62 @@ def _proportional(counts: dict[Hashable, int], size: int) -> dict[Hashable, int]
     return quotas
 
 
+def _without_copies(
+    splits: dict[str, Dataset],
+    text: Sequence[str],
+    label: str | Sequence[str] | None,
+    dedupe: bool,
+) -> Dataset:
+    """The training rows; copies are counted, and with ``dedupe`` left out.
+
+    Copies of held-out texts are left out of train, so that the others stay comparable.
+    """
+    train = splits["train"]
+    rows = texts(train, list(text))
+    held_out = {row for name in SPLITS[1:] for row in texts(splits[name], list(text))}
+    first: dict[tuple[str, ...], int] = {}
+    for index, row in enumerate(rows):
+        first.setdefault(row, index)
+    repeated = [index for index, row in enumerate(rows) if first[row] != index]
+    leaked = [index for index, row in enumerate(rows) if first[row] == index and row in held_out]
+    _say_contradictions(train, rows, repeated, first, label)
+    if not repeated and not (dedupe and leaked):
+        return train
+    if not dedupe:
+        log.info(
+            "%s of %s training rows have a text that stands in train before (--dedupe leaves "
+            "them out)",
+            *(f"{len(repeated):,}", f"{len(rows):,}"),
+        )
+        return train
+    gone = {*repeated, *leaked}
+    if len(gone) == len(rows):
+        raise DataError("every training text also stands in validation or test: none is left.")
+    log.info(
+        "left out of %s training rows: %s repeated, %s that also stand in validation or test",
+        *(f"{len(rows):,}", f"{len(repeated):,}", f"{len(leaked):,}"),
+    )
+    return train.select([index for index in range(len(rows)) if index not in gone])
+
+
+def _say_contradictions(
+    train: Dataset,
+    rows: Sequence[tuple[str, ...]],
+    repeated: Sequence[int],
+    first: dict[tuple[str, ...], int],
+    label: str | Sequence[str] | None,
+) -> None:
+    """Counts repeated texts that have another label than at first."""
+    columns = [column_values(train, name) for name in label_columns(label)]
+    if not columns:
+        return
+    other = sum(
+        any(values[index] != values[first[rows[index]]] for values in columns) for index in repeated
+    )
+    if other:
+        log.warning("%s repeated training texts have another label than at first", f"{other:,}")
+
+
 def _warn_of_copies(splits: dict[str, Dataset], text: Sequence[str]) -> None:
     """Counts rows of validation and test whose text stands in train (or in validation)."""
     seen: set[tuple[str, ...]] = set()
@@ -280,7 +337,7 @@ def _warn_of_copies(splits: dict[str, Dataset], text: Sequence[str]) -> None:
         if copies:
             log.warning(
                 "%s of %s %s rows have a text that also stands in an earlier split; scores on "
-                "them are too good. Remove them from one of the splits.",
+                "them are too good. Leave them out of train with --dedupe.",
                 *(f"{copies:,}", f"{len(rows):,}", split),
             )
         seen.update(rows)

@@ -32,7 +32,9 @@ class _Malformed(Exception):
     """A line does not fit; the message carries the line number."""
 
 
-def read_delimited(open_text: Callable[[], TextIO], name: str, delimiter: str) -> pa.Table:
+def read_delimited(
+    open_text: Callable[[], TextIO], name: str, delimiter: str, skip_bad_rows: bool = False
+) -> pa.Table:
     """Reads a delimited file with a header line.
 
     Args:
@@ -40,6 +42,7 @@ def read_delimited(open_text: Callable[[], TextIO], name: str, delimiter: str) -
         name: What to call the file in messages.
         delimiter: What the suffix promises; another one is used, and said, if the header
             line has none of these but has the other.
+        skip_bad_rows: Leave out lines that do not fit, and count them.
 
     Raises:
         DataError: The file is empty, has duplicate column names, or a line does not fit.
@@ -64,9 +67,21 @@ def read_delimited(open_text: Callable[[], TextIO], name: str, delimiter: str) -
             if note:
                 log.info("%s: %s", name, note)
             return table
+    if skip_bad_rows:
+        bad: list[str] = []
+        try:
+            with open_text() as file, _any_field_size():
+                table = _parse(csv.reader(file, delimiter=delimiter, strict=True), name, bad)
+        except _Malformed as error:
+            raise DataError(
+                f"{name}: {error}, so that the lines after it cannot be told apart. Mend it."
+            ) from error
+        log.warning("%s: skipped %s lines that do not fit; first: %s", name, len(bad), bad[0])
+        return table
     raise DataError(
         f"{name}: {first}. Fields are separated by {_DELIMITERS[delimiter]}; a field that "
-        'contains one, a line break or a quote has to stand in double quotes ("").'
+        'contains one, a line break or a quote has to stand in double quotes (""). '
+        "Mend the line, or leave such lines out with --skip-bad-rows."
     ) from first
 
 
@@ -92,9 +107,15 @@ def _any_field_size() -> Iterator[None]:
         csv.field_size_limit(limit)
 
 
-def _parse(reader: Any, name: str) -> pa.Table:
-    """All rows of a csv reader as a table of inferred types."""
-    rows = _rows(reader)
+def _parse(reader: Any, name: str, bad: list[str] | None = None) -> pa.Table:
+    """All rows of a csv reader as a table of inferred types.
+
+    Args:
+        reader: Of ``csv``, strict.
+        name: What to call the file in messages.
+        bad: Takes what is wrong with lines that do not fit, which are then left out.
+    """
+    rows = _rows(reader, bad)
     names = _names(next(rows), name)
     chunks: list[list[pa.Array]] = [[] for _ in names]
     pending: list[list[str]] = []
@@ -106,9 +127,11 @@ def _parse(reader: Any, name: str) -> pa.Table:
 
     for row in rows:
         if len(row) != len(names):
-            raise _Malformed(
-                f"line {reader.line_num} has {_count(len(row))}, the header has {len(names)}"
-            )
+            what = f"line {reader.line_num} has {_count(len(row))}, the header has {len(names)}"
+            if bad is None:
+                raise _Malformed(what)
+            bad.append(what)
+            continue
         pending.append(row)
         if len(pending) == _ROWS_A_CHUNK:
             flush()
@@ -118,20 +141,27 @@ def _parse(reader: Any, name: str) -> pa.Table:
     return pa.table(columns, names=names)
 
 
-def _rows(reader: Any) -> Iterator[list[str]]:
-    """The rows that are not blank; a csv error becomes one with a line number."""
+def _rows(reader: Any, bad: list[str] | None) -> Iterator[list[str]]:
+    """The rows that are not blank; a csv error becomes one with a line number, or is noted."""
     start = 1
-    try:
-        for row in reader:
-            if row:
-                if reader.dialect.delimiter == "\t" and any("\n" in f and "\t" in f for f in row):
-                    # A quote that only opens has run on to a later one.
-                    raise _Malformed(f"line {start} opens a quote that a later line closes")
-                yield row
-            start = reader.line_num + 1
-    except csv.Error as error:
-        what = str(error).replace("unexpected end of data", "a quote is opened and never closed")
-        raise _Malformed(f"line {start}: {what}") from error
+    while True:
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            if "unexpected end of data" in str(error):  # what follows the quote is lost
+                raise _Malformed(f"line {start}: a quote is opened and never closed") from error
+            if bad is None:
+                raise _Malformed(f"line {start}: {error}") from error
+            bad.append(f"line {start}: {error}")
+            row = []
+        if row is None:
+            return
+        if row:
+            if reader.dialect.delimiter == "\t" and any("\n" in f and "\t" in f for f in row):
+                # A quote that only opens has run on to a later one.
+                raise _Malformed(f"line {start} opens a quote that a later line closes")
+            yield row
+        start = reader.line_num + 1
 
 
 def _count(fields: int) -> str:

@@ -11,6 +11,7 @@ import bz2
 import gzip
 import io
 import json
+import logging
 import lzma
 import zlib
 from collections.abc import Callable, Iterator
@@ -26,6 +27,8 @@ from lorafit.data.conll import SUFFIXES, read_conll
 from lorafit.data.delimited import read_delimited
 from lorafit.data.rows import to_dataset
 from lorafit.errors import DataError
+
+log = logging.getLogger(__name__)
 
 _MAGIC = {b"\x1f\x8b": "gz", b"BZh": "bz2", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zst"}
 _OPENERS: dict[str, Callable[..., Any]] = {
@@ -58,8 +61,12 @@ def plain_name(path: Path) -> str:
     return name.name
 
 
-def read_file(path: Path) -> Dataset:
+def read_file(path: Path, skip_bad_rows: bool = False) -> Dataset:
     """Reads a data file.
+
+    Args:
+        path: The file.
+        skip_bad_rows: Leave out lines that cannot be read, and count them.
 
     Raises:
         DataError: The format is not known, or the content is not what the suffix promises;
@@ -85,7 +92,7 @@ def read_file(path: Path) -> Dataset:
         return cast(BinaryIO, opener(str(path)))
 
     try:
-        table = _read(path, kind, open_bytes)
+        table = _read(path, kind, open_bytes, skip_bad_rows)
     except UnicodeDecodeError as error:
         raise DataError(_not_utf8(path, open_bytes, error)) from error
     except _BROKEN as error:
@@ -96,7 +103,9 @@ def read_file(path: Path) -> Dataset:
     return to_dataset(table, f'"{path}"')
 
 
-def _read(path: Path, kind: str, open_bytes: Callable[[], BinaryIO]) -> pa.Table | list[Any]:
+def _read(
+    path: Path, kind: str, open_bytes: Callable[[], BinaryIO], skip_bad_rows: bool
+) -> pa.Table | list[Any]:
     """A table, or the rows of a JSON file."""
     if kind == ".parquet":
         return pq.read_table(io.BytesIO(_all(open_bytes)))
@@ -109,15 +118,16 @@ def _read(path: Path, kind: str, open_bytes: Callable[[], BinaryIO]) -> pa.Table
         return io.TextIOWrapper(io.BufferedReader(raw), "utf-8-sig", newline="")
 
     if kind in (".csv", ".tsv"):
-        return read_delimited(open_text, f'"{path}"', "," if kind == ".csv" else "\t")
+        delimiter = "," if kind == ".csv" else "\t"
+        return read_delimited(open_text, f'"{path}"', delimiter, skip_bad_rows)
     if kind in SUFFIXES:
         with open_text() as file:
-            return read_conll(file, f'"{path}"')
+            return read_conll(file, f'"{path}"', skip_bad_rows)
     if kind == ".json":
         with open_text() as file:
-            return _read_json(file.read(), path)
+            return _read_json(file.read(), path, skip_bad_rows)
     with open_text() as file:
-        return list(_json_lines(file, path))
+        return list(_json_lines(file, path, skip_bad_rows))
 
 
 def _all(open_bytes: Callable[[], BinaryIO]) -> bytes:
@@ -145,30 +155,48 @@ def _read_arrow(source: pa.BufferReader) -> pa.Table:
         return pa.ipc.open_stream(source).read_all()
 
 
-def _json_lines(lines: Iterator[str] | TextIO, path: Path) -> Iterator[dict[str, Any]]:
+def _json_lines(
+    lines: Iterator[str] | TextIO, path: Path, skip_bad_rows: bool = False
+) -> Iterator[dict[str, Any]]:
     """The rows of a JSON lines file; blank lines are skipped."""
+    bad: list[str] = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            where = str(error)
-            if isinstance(error, json.JSONDecodeError):
-                where = f"column {error.colno}: {error.msg}"
-            raise DataError(
-                f'"{path}", line {number}: not JSON ({where}): {_excerpt(line)}. Each line has '
-                "to be one object with the columns as keys."
-            ) from error
-        if not isinstance(row, dict):
-            raise DataError(
-                f'"{path}", line {number}: {_excerpt(line)} is no object. Each line has to be '
-                'one object with the columns as keys, such as {"text": "...", "label": 1}.'
-            )
+            row = _json_row(line, f'"{path}", line {number}')
+        except DataError as error:
+            if not skip_bad_rows:
+                raise
+            bad.append(str(error))
+            continue
         yield row
+    if bad:
+        log.warning("skipped %s lines that cannot be read; first: %s", f"{len(bad):,}", bad[0])
 
 
-def _read_json(text: str, path: Path) -> Any:
+def _json_row(line: str, place: str) -> dict[str, Any]:
+    """One line of a JSON lines file."""
+    skip = "Mend the line, or leave such lines out with --skip-bad-rows."
+    try:
+        row = json.loads(line)
+    except (json.JSONDecodeError, RecursionError) as error:
+        where = str(error)
+        if isinstance(error, json.JSONDecodeError):
+            where = f"column {error.colno}: {error.msg}"
+        raise DataError(
+            f"{place}: not JSON ({where}): {_excerpt(line)}. Each line has to be one object with "
+            f"the columns as keys. {skip}"
+        ) from error
+    if not isinstance(row, dict):
+        raise DataError(
+            f"{place}: {_excerpt(line)} is no object. Each line has to be one object with the "
+            f'columns as keys, such as {{"text": "...", "label": 1}}. {skip}'
+        )
+    return row
+
+
+def _read_json(text: str, path: Path, skip_bad_rows: bool = False) -> Any:
     """A JSON file: a list of rows, a dict of columns, one of these under a key, or lines."""
     if not text.strip():
         raise DataError(f'"{path}" is empty.')
@@ -177,7 +205,7 @@ def _read_json(text: str, path: Path) -> Any:
     except (json.JSONDecodeError, RecursionError) as error:
         first = text.lstrip().split("\n", 1)[0]
         if _is_object(first):  # JSON lines under a .json name are common
-            return list(_json_lines(io.StringIO(text), path))
+            return list(_json_lines(io.StringIO(text), path, skip_bad_rows))
         where = str(error)
         if isinstance(error, json.JSONDecodeError):
             where = f"line {error.lineno}: {error.msg}"

@@ -23,8 +23,12 @@ log = logging.getLogger(__name__)
 _SAVED = ("dataset_dict.json", "state.json")
 
 
-def read_folder(folder: Path) -> dict[str, Dataset]:
+def read_folder(folder: Path, skip_bad_rows: bool = False) -> dict[str, Dataset]:
     """Reads the splits of a folder.
+
+    Args:
+        folder: The folder.
+        skip_bad_rows: Leave out lines that cannot be read, and count them.
 
     Raises:
         DataError: There is no data file, or it is not clear which file is which split.
@@ -55,7 +59,9 @@ def read_folder(folder: Path) -> dict[str, Dataset]:
         chosen = {"train": next(iter(files))}
     for line in said:
         log.info("%s", line)
-    return {split: _concatenate(files[name], folder) for split, name in chosen.items()}
+    return {
+        split: _concatenate(files[name], folder, skip_bad_rows) for split, name in chosen.items()
+    }
 
 
 def _hidden(path: Path) -> bool:
@@ -100,13 +106,13 @@ def _is_shard(path: Path) -> bool:
     return _without_shard(name) != name or split_of(path.parent.name) is not None
 
 
-def _concatenate(files: list[Path], folder: Path) -> Dataset:
+def _concatenate(files: list[Path], folder: Path, skip_bad_rows: bool) -> Dataset:
     """One data set of all shards of a split."""
     if len(files) == 1:
-        return read_file(files[0])
+        return read_file(files[0], skip_bad_rows)
     log.info("%d files of %s are read as one split: %s ...", len(files), folder, files[0].name)
     try:
-        return datasets.concatenate_datasets([read_file(file) for file in files])
+        return datasets.concatenate_datasets([read_file(file, skip_bad_rows) for file in files])
     except DataError:
         raise
     except Exception as error:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from datasets import Dataset, DatasetDict, List
 from transformers import PreTrainedTokenizerBase
 
 from lorafit.data.columns import Columns, kind_of
+from lorafit.data.truth import Truth
 from lorafit.data.values import class_name, column_values, is_missing, texts
 
 PERCENTILES = (5, 25, 50, 75, 90, 95, 99, 100)
@@ -57,6 +58,20 @@ class Example:
 
 
 @dataclass(frozen=True)
+class TokenExample:
+    """One example whose tokens have labels, as the model will see it."""
+
+    split: str
+    row: int
+    pieces: list[tuple[str, str]]
+    """Text and what becomes of it: ``trained``, ``masked`` (read, not learned), ``cut``."""
+    tokens: int
+    trained: int
+    padding: int
+    """Padding tokens, if the examples shown were one batch."""
+
+
+@dataclass(frozen=True)
 class Preview:
     """Everything `lorafit preview` shows."""
 
@@ -64,7 +79,7 @@ class Preview:
     """Name to what it holds."""
     text: tuple[str, ...]
     text_reason: str
-    label: str | None
+    label: str | list[str] | None
     label_reason: str
     rows: dict[str, int]
     labels: dict[str, dict[str, int]]
@@ -78,6 +93,11 @@ class Preview:
     """Split to rows whose text also stands in an earlier split (leaks)."""
     lengths: dict[str, Lengths]
     examples: list[Example]
+    token_examples: list[TokenExample] = field(default_factory=list)
+    """Instead of ``examples``, of a task whose tokens have labels."""
+    task: str = ""
+    truth: Truth | None = None
+    """What the encoded examples teach, and why training would stop; ``None``: not encoded."""
 
     def to_dict(self) -> dict[str, Any]:
         """Returns everything as JSON values."""
@@ -87,7 +107,7 @@ class Preview:
 def preview(
     splits: DatasetDict,
     text: Sequence[str],
-    label: str | None,
+    label: str | Sequence[str] | None,
     tokenizer: PreTrainedTokenizerBase,
     max_length: int | None,
     *,
@@ -110,6 +130,8 @@ def preview(
         most_rows: Rows per split whose lengths are measured; larger splits are sampled.
     """
     text = list(text)
+    named = list(label) if label is not None and not isinstance(label, str) else label
+    label = label if isinstance(label, str) else None
     first = next(iter(splits))
     by_split = {split: texts(rows, text) for split, rows in splits.items()}
     random = np.random.default_rng([seed, 2])
@@ -125,13 +147,13 @@ def preview(
         if len(found) > most_rows:
             chosen = np.sort(random.choice(len(found), most_rows, replace=False))
             measured = [found[index] for index in chosen]
-        lengths[split] = _lengths(token_counts(measured, tokenizer), max_length)
+        lengths[split] = lengths_of(token_counts(measured, tokenizer), max_length)
     shown = np.sort(random.permutation(len(splits[first]))[:examples])
     return Preview(
         columns={name: kind_of(feature) for name, feature in splits[first].features.items()},
         text=tuple(text),
         text_reason=columns.text_reason if columns else "as asked",
-        label=label,
+        label=named,
         label_reason=columns.label_reason if columns else "as asked",
         rows={split: len(rows) for split, rows in splits.items()},
         labels={split: _balance(rows, label, order) for split, rows in splits.items()},
@@ -189,10 +211,17 @@ def _balance(rows: Dataset, label: str | None, order: list[str]) -> dict[str, in
 
 
 def _unlabelled(rows: Dataset, label: str | None) -> int:
-    return 0 if label is None else len(rows) - len(_named_labels(rows, label))
+    """Rows without a label, or without a list of labels."""
+    if label is None:
+        return 0
+    if label not in rows.features:
+        return len(rows)
+    feature: Any = rows.features[label]
+    return sum(is_missing(value, feature) for value in column_values(rows, label))
 
 
-def _lengths(counts: np.ndarray, max_length: int | None) -> Lengths:
+def lengths_of(counts: np.ndarray, max_length: int | None) -> Lengths:
+    """Sums up tokens per example, ``(n,)``, before they are cut at ``max_length``."""
     over = np.zeros_like(counts) if max_length is None else np.maximum(counts - max_length, 0)
     percentiles = np.percentile(counts, PERCENTILES, method="higher")
     return Lengths(

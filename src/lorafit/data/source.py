@@ -34,6 +34,7 @@ from huggingface_hub.utils.tqdm import (
 from lorafit.config import DataConfig
 from lorafit.data.files import read_file
 from lorafit.data.folder import read_folder
+from lorafit.data.nested import with_nested
 from lorafit.data.rows import to_dataset
 from lorafit.data.splits import SPLITS, assign, split_of
 from lorafit.data.where import filter_splits
@@ -61,6 +62,7 @@ def load_splits(data: Any, config: DataConfig) -> DatasetDict:
         for split, rows in splits.items():
             if len(rows) == 0:
                 raise DataError(f"the {split} split has 0 rows.")
+        splits = DatasetDict({s: with_nested(rows, config) for s, rows in splits.items()})
         if config.where is not None:
             splits = filter_splits(splits, config.where)
     counts = ", ".join(f"{split} {len(rows):,}" for split, rows in splits.items())
@@ -95,8 +97,10 @@ def _load(data: Any, config: DataConfig) -> dict[str, Dataset]:
     if isinstance(data, str | Path):
         path = resolve(data)
         if path is None:
-            return _named(_from_hub(str(data), config), f'"{data}"')
-        return _from_folder(path) if path.is_dir() else {"train": read_file(path)}
+            return _named(_from_hub(str(data), config), f'"{data}"', config)
+        if path.is_dir():
+            return _named(read_folder(path, config.skip_bad_rows), f'"{path}"', config)
+        return {"train": read_file(path, config.skip_bad_rows)}
     if isinstance(data, IterableDataset | IterableDatasetDict):
         raise DataError(
             f"got a streaming {type(data).__name__}. Load it without streaming=True: the rows "
@@ -105,13 +109,8 @@ def _load(data: Any, config: DataConfig) -> dict[str, Dataset]:
     if isinstance(data, Mapping) and _maps_splits(data):
         if not data:
             raise DataError("got an empty dict: no splits and no columns.")
-        return _named({str(name): value for name, value in data.items()}, "the data")
+        return _named({str(name): value for name, value in data.items()}, "the data", config)
     return {"train": to_dataset(data, f"the {type(data).__name__}")}
-
-
-def _from_folder(path: Path) -> dict[str, Dataset]:
-    """A folder, whose saved splits may carry any name."""
-    return _named(read_folder(path), f'"{path}"')
 
 
 def _maps_splits(data: Mapping[Any, Any]) -> bool:
@@ -130,7 +129,7 @@ def _is_rows(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(row, Mapping) for row in value)
 
 
-def _named(found: Mapping[str, Any], source: str) -> dict[str, Dataset]:
+def _named(found: Mapping[str, Any], source: str, config: DataConfig) -> dict[str, Dataset]:
     """Gives splits their final names; what they hold is read where that is still to do."""
     chosen, _, said = assign(found, source)
     if not chosen and len(found) == 1:
@@ -142,17 +141,17 @@ def _named(found: Mapping[str, Any], source: str) -> dict[str, Dataset]:
         )
     for line in said:
         log.info("%s", line)
-    return {split: _one(found[name], f"{split} split") for split, name in chosen.items()}
+    return {split: _one(found[name], f"{split} split", config) for split, name in chosen.items()}
 
 
-def _one(value: Any, name: str) -> Dataset:
+def _one(value: Any, name: str, config: DataConfig) -> Dataset:
     """One split of a dict: a table, or a path to one file."""
     if not isinstance(value, str | Path):
         return to_dataset(value, f"the {name}")
     path = resolve(value)
     if path is None or path.is_dir():
         raise DataError(f'the {name} is "{value}", which is not a file. Give the path of a file.')
-    return read_file(path)
+    return read_file(path, config.skip_bad_rows)
 
 
 def _from_hub(name: str, config: DataConfig) -> Mapping[str, Dataset]:

@@ -10,10 +10,13 @@ from accelerate import Accelerator
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from lorafit.engine.base import Batch, StepResult
+from lorafit.engine.base import Answers, Batch, StepResult, answers_from_logits
 from lorafit.engine.batch import check_examples
 from lorafit.model.modes import evaluating
 from lorafit.tasks.base import Task
+
+LOGITS_AT_ONCE = 1 << 27
+"""Logits of language models that are evaluated at a time (512 MB in float32)."""
 
 
 class EagerEngine:
@@ -85,6 +88,23 @@ class EagerEngine:
         """Logits in evaluation mode without gradients, in the order of the examples."""
         with evaluating(self.model):
             return self._forward(batch)
+
+    def answers(self, batch: Batch) -> Answers:
+        """Losses and what the metrics need, of as many examples at a time as fit the memory."""
+        rows = self._rows_at_once(batch["labels"])
+        slices = [slice(at, at + rows) for at in range(0, len(batch["labels"]), rows)]
+        parts = [{name: tensor[chosen] for name, tensor in batch.items()} for chosen in slices]
+        return Answers.joined(
+            [answers_from_logits(self.task, self.logits(part), part["labels"]) for part in parts]
+        )
+
+    def _rows_at_once(self, labels: torch.Tensor) -> int:
+        """Examples whose logits of every token and word are few enough."""
+        if self.task.supervision not in ("next_token", "target"):
+            return len(labels)
+        config: Any = self.model.config
+        words = int(config.get_text_config(decoder=True).vocab_size)
+        return max(1, LOGITS_AT_ONCE // (words * labels.shape[1]))
 
 
 def _tokens(batch: Batch) -> int:

@@ -36,10 +36,8 @@ class HeadLoss(torch.autograd.Function):
         total = hidden.new_zeros((), dtype=torch.float32)
         grad = torch.empty_like(hidden)
         for chunk in _chunks(len(hidden), CHUNK_NUMBERS // head.widths[0], head.dtype):
-            states = hidden[chunk].to(head.dtype)
-            n = len(states)
-            states = F.pad(states, (0, 0, 0, padded_rows(n, head.dtype) - n)).contiguous()
-            logits = head.forward(states)
+            n = len(hidden[chunk])
+            logits = _logits(hidden[chunk], head)
             total += kernels.softmax_loss(logits[:n], labels[chunk]).sum()
             grad[chunk] = head.backward(logits)[:n].to(grad.dtype)
         ctx.save_for_backward(grad)
@@ -72,9 +70,41 @@ def head_loss(hidden: Tensor, head: FrozenLinear, labels: Tensor) -> tuple[Tenso
     Returns:
         The sum in nats, and how many labels it has.
     """
-    wanted = labels[:, 1:] != IGNORED
-    chosen = hidden[:, :-1][wanted]
+    chosen, targets = labelled(hidden, labels)
     loss: Tensor = HeadLoss.apply(  # type: ignore[no-untyped-call]
-        chosen, head, labels[:, 1:][wanted]
+        chosen, head, targets
     )
     return loss, len(chosen)
+
+
+def labelled(hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The states that have a next token to predict ``(tokens, width)``, and these tokens."""
+    wanted = labels[:, 1:] != IGNORED
+    return hidden[:, :-1][wanted], labels[:, 1:][wanted]
+
+
+@torch.no_grad()
+def token_losses(hidden: Tensor, head: FrozenLinear, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Loss of each token, and whether the likeliest one is right, without gradients.
+
+    Args:
+        hidden: Last hidden states ``(tokens, width)``.
+        head: The output embedding.
+        labels: ``(tokens,)``.
+
+    Returns:
+        ``(tokens,)`` in nats, float32, and ``(tokens,)`` bool.
+    """
+    losses = hidden.new_zeros(len(hidden), dtype=torch.float32)
+    right = torch.zeros(len(hidden), dtype=torch.bool)
+    for chunk in _chunks(len(hidden), CHUNK_NUMBERS // head.widths[0], head.dtype):
+        logits = _logits(hidden[chunk], head)[: len(labels[chunk])]
+        right[chunk] = logits.argmax(dim=-1) == labels[chunk]
+        losses[chunk] = kernels.softmax_loss(logits, labels[chunk])
+    return losses, right
+
+
+def _logits(hidden: Tensor, head: FrozenLinear) -> Tensor:
+    """``(n, width)`` to ``(n, words)``, and perhaps a few rows more (`padded_rows`)."""
+    more = padded_rows(len(hidden), head.dtype) - len(hidden)
+    return head.forward(F.pad(hidden.to(head.dtype), (0, 0, 0, more)).contiguous())

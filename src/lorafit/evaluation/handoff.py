@@ -9,11 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import torch
+from datasets import Dataset
 
+from lorafit.engine.base import Engine
 from lorafit.errors import HandoffError
+from lorafit.tasks.base import Task
+from lorafit.tasks.labels import UNKNOWN
 
 Logits = np.ndarray | Callable[[], np.ndarray]
 """Logits ``(n, ...)``, or what computes them."""
+
+_TOKEN_ROWS = 4
+"""Examples at a time where there are logits of every token."""
 
 TOLERANCE = {"float32": 1e-5, "bfloat16": 5e-2, "float16": 5e-3}
 """Largest allowed difference relative to the largest logit, by the format of the frozen
@@ -80,6 +88,34 @@ def check_handoff(
             "the adapter is not active. The check of the hand-off would show nothing."
         )
     return result
+
+
+def sampled_logits(engine: Engine, task: Task, encoded: Dataset, batch_size: int) -> np.ndarray:
+    """Logits ``(n, outputs)``: of each example, of each labelled token, or of its last one.
+
+    The last is where the outputs are words: logits of every token and word of a few examples
+    would fill the memory, and the last token of a decoder has seen all others.
+
+    Args:
+        engine: Computes the logits; its batches are padded.
+        task: Says what is labelled.
+        encoded: The examples.
+        batch_size: Examples at a time.
+    """
+    found = []
+    rows = batch_size if task.supervision == "example" else min(batch_size, _TOKEN_ROWS)
+    for at in range(0, len(encoded), rows):
+        batch = engine.collate(encoded.__getitems__(range(at, min(at + rows, len(encoded)))))
+        logits = engine.logits(batch).detach().float().cpu()
+        if task.supervision != "example":
+            known = torch.as_tensor(batch["labels"]).cpu() != UNKNOWN
+            if task.supervision == "token":
+                found.append(logits[known].numpy())
+                continue
+            last = known.shape[1] - 1 - known.flip(1).long().argmax(dim=1)
+            logits = logits[torch.arange(len(logits)), last]
+        found.append(logits.numpy())
+    return np.concatenate(found)
 
 
 def max_abs_diff(one: np.ndarray, other: np.ndarray) -> float:

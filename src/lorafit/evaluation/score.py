@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
-import torch
 from datasets import Dataset
 from scipy import stats
 
 from lorafit.data.batches import evaluation_order
 from lorafit.data.values import column_table
-from lorafit.engine.base import Engine
+from lorafit.engine.base import Answers, Engine
 from lorafit.errors import DataError, DivergenceError
 from lorafit.evaluation.bootstrap import Sample, percentiles, resampled, resampled_mean
 from lorafit.tasks.base import Task
@@ -62,16 +61,9 @@ def score(engine: Engine, task: Task, encoded: Dataset, batch_size: int) -> Scor
     if len(encoded) == 0:
         raise DataError("there are 0 examples to score.")
     order = evaluation_order(_token_counts(encoded), batch_size)
-    parts: list[tuple[np.ndarray, ...]] = []
-    for indices in order.batches:
-        batch = engine.collate(encoded.__getitems__(indices))
-        logits = engine.logits(batch).detach().float()
-        labels = torch.as_tensor(batch["labels"], device=logits.device)
-        sums = task.losses(logits, labels).detach().float().cpu().numpy()
-        finite = logits.reshape(len(indices), -1).isfinite().all(dim=1).cpu().numpy()
-        parts.append((*task.keep(logits, labels), sums, task.units(labels).cpu().numpy(), finite))
-    *found, finite = (np.concatenate(part)[order.inverse] for part in zip(*parts, strict=True))
-    result = Scores(*found)
+    batches = (engine.collate(encoded.__getitems__(indices)) for indices in order.batches)
+    found = Answers.joined([engine.answers(batch) for batch in batches], order.inverse)
+    result, finite = Scores(found.kept, found.labels, found.losses, found.units), found.finite
     if not finite.all():
         raise DivergenceError(
             f"the model gives logits that are not finite for {(~finite).sum():,} of "

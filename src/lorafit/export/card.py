@@ -27,7 +27,11 @@ FILE = "README.md"
 FOLDER = "path/to/this/folder"
 """Stands for the adapter's place in the snippets."""
 
-_PIPELINE = {"SEQ_CLS": "text-classification", "TOKEN_CLS": "token-classification"}
+_PIPELINE = {
+    "SEQ_CLS": "text-classification",
+    "TOKEN_CLS": "token-classification",
+    "CAUSAL_LM": "text-generation",
+}
 """PEFT's task type to the Hub's pipeline tag."""
 _HUB_METRICS = {
     "accuracy": "accuracy",
@@ -37,10 +41,10 @@ _HUB_METRICS = {
     "spearman": "spearmanr",
     "pearson": "pearsonr",
     "mse": "mse",
+    "perplexity": "perplexity",
 }
 """Our metric to the Hub's."""
 _METRIC_NAMES = {
-    "nll": "NLL (nats per example)",
     "mcc": "Matthews correlation",
     "mse": "mean squared error",
     "rmse": "root mean squared error",
@@ -102,7 +106,7 @@ def render(card: Card) -> str:
         task=card.task.name.replace("_", " "),
         evaluation=evaluation,
         confidence=f"{100 * card.config.run.confidence:g} %",
-        results=_results(evaluation),
+        results=_results(evaluation, card.task),
         handoff=_handoff(evaluation),
         labels=values.get("label_names", []),
         facts=_facts(card),
@@ -274,19 +278,25 @@ def _in_peft(card: Card) -> bool:
     return not str(card.adapter.get("peft_type", "")).startswith("LORAFIT_")
 
 
-def _results(evaluation: Mapping[str, Any]) -> list[list[str]]:
+def _results(evaluation: Mapping[str, Any], task: Task) -> list[list[str]]:
     base: Mapping[str, Any] = evaluation.get("base", {})
     tuned: Mapping[str, Any] = evaluation.get("tuned", {})
     paired: Mapping[str, Any] = evaluation.get("paired", {})
     return [
         [
-            _METRIC_NAMES.get(name, name.replace("_", " ")),
+            _metric_name(name, task),
             _interval(base.get(name), "value"),
             _interval(tuned[name], "value"),
             _interval(paired.get(name), "difference", sign="+"),
         ]
         for name in tuned
     ]
+
+
+def _metric_name(name: str, task: Task) -> str:
+    if name == "nll":
+        return f"NLL (nats per {'example' if task.supervision == 'example' else 'token'})"
+    return _METRIC_NAMES.get(name, name.replace("_", " "))
 
 
 def _interval(found: Mapping[str, float] | None, key: str, sign: str = "") -> str:

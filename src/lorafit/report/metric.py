@@ -36,8 +36,10 @@ _NOTES = {
     "rmse": "typical error, in the units of the label; lower is better",
     "mse": "mean squared error, in squared units of the label; lower is better",
     "r2": "share of the label's variance that is explained; 1 is perfect",
-    "nll": "how surprised the model is by the true label, in nats per example; lower is better",
-    "perplexity": "lower is better",
+    "nll": "how surprised the model is by the truth, in nats per example, or per token of text; "
+    "lower is better",
+    "perplexity": "among how many equally likely tokens the model wavers; lower is better",
+    "token_accuracy": "share of tokens that the model held for the likeliest",
 }
 _SHARES = {"accuracy", "exact_match"}
 _LOWER = {"nll", "loss", "perplexity", "mse", "rmse", "mae", "brier", "ece"}

@@ -159,6 +159,28 @@ class Task(ABC):
         """
         return logits.float().cpu().numpy(), labels.cpu().numpy()
 
+    def keep_tokens(
+        self, losses: torch.Tensor, right: torch.Tensor, counts: torch.Tensor
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What `keep` returns, from labelled tokens alone; for tasks that predict tokens.
+
+        Args:
+            losses: Loss of each labelled token in the order of the examples, ``(tokens,)``.
+            right: Whether the likeliest token is the right one, ``(tokens,)``.
+            counts: Labelled tokens of each example, ``(n,)``.
+        """
+        raise NotImplementedError(f"{self.name} is not learned from tokens")
+
+    def token_sums(self, losses: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+        """Sums losses of labelled tokens by example.
+
+        Args:
+            losses: ``(tokens,)``, in the order of the examples.
+            counts: Tokens of each example, ``(n,)``.
+        """
+        owner = torch.repeat_interleave(counts)
+        return losses.new_zeros(len(counts)).index_add(0, owner, losses)
+
     @property
     @abstractmethod
     def metrics(self) -> dict[str, Metric]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 from datasets import Dataset
 
 from lorafit.data.batches import evaluation_order
-from lorafit.engine.base import Engine
+from lorafit.engine.base import Answers, Engine
 from lorafit.tasks.base import Task
 from lorafit.training.steps import lengths
 
@@ -35,20 +34,9 @@ def evaluate(engine: Engine, task: Task, encoded: Dataset, batch_size: int) -> d
     Returns:
         ``eval_loss`` in nats per unit (example or token), and ``eval_<name>`` for each metric.
     """
-    total, units = 0.0, 0
-    kept: list[np.ndarray] = []
-    labels: list[np.ndarray] = []
-    for indices in evaluation_order(lengths(encoded), batch_size).batches:
-        batch = engine.collate(fetch(encoded, indices))
-        batch_logits = engine.logits(batch).float()
-        batch_labels = torch.as_tensor(batch["labels"], device=batch_logits.device)
-        total += float(task.losses(batch_logits, batch_labels).double().sum())
-        units += int(task.units(batch_labels).sum())
-        of_batch = task.keep(batch_logits, batch_labels)
-        kept.append(of_batch[0])
-        labels.append(of_batch[1])
-    all_kept, all_labels = np.concatenate(kept), np.concatenate(labels)
-    return {
-        "eval_loss": total / max(units, 1),
-        **{f"eval_{name}": metric(all_kept, all_labels) for name, metric in task.metrics.items()},
-    }
+    order = evaluation_order(lengths(encoded), batch_size)
+    batches = (engine.collate(fetch(encoded, indices)) for indices in order.batches)
+    found = Answers.joined([engine.answers(batch) for batch in batches])
+    metrics = {name: metric(found.kept, found.labels) for name, metric in task.metrics.items()}
+    loss = float(found.losses.sum(dtype=np.float64) / max(found.units.sum(), 1))
+    return {"eval_loss": loss, **{f"eval_{name}": value for name, value in metrics.items()}}

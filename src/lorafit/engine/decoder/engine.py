@@ -15,13 +15,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
-from lorafit.engine.base import Batch, StepResult
+from lorafit.engine.base import (
+    Answers,
+    Batch,
+    StepResult,
+    answers_from_logits,
+    answers_from_tokens,
+)
 from lorafit.engine.batch import pack_examples
 from lorafit.engine.counter import Seeds
 from lorafit.engine.decoder.block import Block, Positions, Saved, Stream
 from lorafit.engine.decoder.layout import DecoderLayout, storage
 from lorafit.engine.frozen import FrozenLinear
-from lorafit.engine.lm_loss import IGNORED, HeadLoss
+from lorafit.engine.lm_loss import IGNORED, HeadLoss, token_losses
 from lorafit.model.modes import evaluating
 from lorafit.tasks.base import Task
 
@@ -140,6 +146,17 @@ class FastDecoder:
             lengths = list(batch["packing"].lengths[: batch["count"]])
             rows = torch.split(self._logits(states[: batch["tokens"]]), lengths)
             return nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
+
+    def answers(self, batch: Batch) -> Answers:
+        """Losses and what the metrics need; of a language model from labelled positions only."""
+        if not self.layout.causal_lm:
+            return answers_from_logits(self.task, self.logits(batch), batch["labels"])
+        with evaluating(self.model):
+            stream, _, _ = self._forward(batch, Seeds(0), keep_from=len(self.blocks))
+            states = stream.value().index_select(0, batch["rows"])
+            hidden = self.layout.norm(states.to(storage(self.model)))
+            losses, right = token_losses(hidden, self._head, batch["targets"])
+        return answers_from_tokens(self.task, losses, right, self.task.units(batch["labels"]))
 
     def _logits(self, states: Tensor) -> Tensor:
         logits: Tensor = self.layout.head(self.layout.norm(states.to(storage(self.model))))

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
 from lorafit.engine import kernels
-from lorafit.engine.base import Batch, StepResult
+from lorafit.engine.base import Answers, Batch, StepResult, answers_from_logits
 from lorafit.engine.batch import pack_examples
 from lorafit.engine.counter import Seeds
 from lorafit.engine.encoder.block import Block, Gradient, Saved, Stream, dropout_p
@@ -112,6 +112,10 @@ class FastEncoder:
         with evaluating(self.model):
             states, _ = self._states(batch, Seeds(0), keep_from=len(self.blocks))
             return self._logits(states, batch)
+
+    def answers(self, batch: Batch) -> Answers:
+        """Losses and what the metrics need."""
+        return answers_from_logits(self.task, self.logits(batch), batch["labels"])
 
     @torch.no_grad()
     def _states(

@@ -6,12 +6,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from lorafit.engine.allocator import keep_freed_memory
-from lorafit.engine.base import Batch, StepResult
+from lorafit.engine.base import (
+    Answers,
+    Batch,
+    StepResult,
+    answers_from_logits,
+    answers_from_tokens,
+)
 from lorafit.engine.batch import check_examples
 from lorafit.engine.counter import Seeds
 from lorafit.engine.generic.intercept import Interception, Parts
@@ -120,3 +127,19 @@ class GenericEngine:
         result = torch.empty_like(found)
         result[batch["order"]] = found
         return result
+
+    def answers(self, batch: Batch) -> Answers:
+        """Losses and what the metrics need; of a language model from labelled positions only."""
+        with evaluating(self.model):
+            parts = [self._answers(part) for part in batch["parts"]]
+        return Answers.joined(parts, np.argsort(batch["order"]))
+
+    def _answers(self, part: dict[str, Tensor]) -> Answers:
+        labels, found = part["labels"], None
+        if self._language is not None:
+            inputs = {name: value for name, value in part.items() if name != "labels"}
+            with self._faster(Seeds(0)):
+                found = self._language.token_losses(inputs, labels)
+        if found is None:
+            return answers_from_logits(self.task, self._logits(part, Seeds(0)), labels)
+        return answers_from_tokens(self.task, *found, self.task.units(labels))

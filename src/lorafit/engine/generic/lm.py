@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lorafit.engine.frozen import FrozenLinear
-from lorafit.engine.lm_loss import IGNORED, head_loss
+from lorafit.engine.lm_loss import IGNORED, head_loss, labelled, token_losses
 from lorafit.model.modes import evaluating
 
 
@@ -50,6 +50,16 @@ class LanguageHead:
             logits.flatten(0, 1), target.flatten(), reduction="sum", ignore_index=IGNORED
         )
         return loss, int((target != IGNORED).sum())
+
+    def token_losses(
+        self, inputs: dict[str, Tensor], labels: Tensor
+    ) -> tuple[Tensor, Tensor] | None:
+        """Loss of each label, and whether the likeliest token is it; ``None``: needs logits."""
+        if self.head is None:
+            return None
+        model: Any = self.model
+        chosen, targets = labelled(model.base_model(**inputs).last_hidden_state, labels)
+        return token_losses(chosen, self.head, targets)
 
 
 def _is_plain_product(model: Any) -> bool:

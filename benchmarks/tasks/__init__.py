@@ -1,0 +1,1 @@
+"""Every task on real data, through the one call that users make."""

@@ -1,0 +1,92 @@
+"""Text that a model writes, greedily or with beams."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from lorafit.config import GenerateConfig
+from lorafit.methods.base import CallLayer
+from lorafit.model.modes import evaluating
+from lorafit.tasks.generative import Prompt
+
+
+def generate(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Prompt],
+    settings: GenerateConfig,
+    batch_size: int,
+) -> list[str]:
+    """Writes an answer to each prompt, without sampling: the same model writes the same.
+
+    Args:
+        model: Adapted or not.
+        tokenizer: Its tokenizer, with a padding token.
+        prompts: Of any length; like lengths share a batch.
+        settings: Beams and the longest answer.
+        batch_size: Prompts at a time.
+
+    Returns:
+        The texts in the order of the prompts, without special tokens and outer spaces.
+    """
+    order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i].input_ids))
+    # A soft prompt stands before the whole input at each call.
+    use_cache = not any(isinstance(module, CallLayer) for module in model.modules())
+    config = _settings(model, tokenizer, settings, use_cache)
+    answers = [""] * len(prompts)
+    with evaluating(model):
+        for at in range(0, len(order), batch_size):
+            chosen = order[at : at + batch_size]
+            inputs = _left_padded([prompts[i].input_ids for i in chosen], tokenizer, model)
+            # The model's own settings (temperature, ...) stay out: they are for sampling.
+            own, model.generation_config = model.generation_config, config
+            try:
+                written: Any = model.generate(**inputs)  # type: ignore[operator]
+            finally:
+                model.generation_config = own
+            if not model.config.is_encoder_decoder:
+                written = written[:, inputs["input_ids"].shape[1] :]
+            texts = tokenizer.batch_decode(written, skip_special_tokens=True)
+            for index, text in zip(chosen, texts, strict=True):
+                answers[index] = text.strip()
+    return answers
+
+
+def _settings(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    settings: GenerateConfig,
+    use_cache: bool,
+) -> GenerationConfig:
+    own = model.generation_config
+    ends: set[Any] = set()
+    for found in (getattr(own, "eos_token_id", None), tokenizer.eos_token_id):
+        ends |= set(found if isinstance(found, list) else [found]) - {None}
+    kept = ("bos_token_id", "decoder_start_token_id", "forced_bos_token_id")
+    return GenerationConfig(  # type: ignore[no-untyped-call]
+        max_new_tokens=settings.max_new_tokens,
+        num_beams=settings.num_beams,
+        do_sample=False,
+        use_cache=use_cache,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=sorted(ends) or None,
+        **{name: value for name in kept if (value := getattr(own, name, None)) is not None},
+    )
+
+
+def _left_padded(
+    rows: Sequence[list[int]], tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel
+) -> dict[str, torch.Tensor]:
+    """Prompts end where the answer begins."""
+    width = max(map(len, rows))
+    fill: Any = tokenizer.pad_token_id
+    ids = [[fill] * (width - len(row)) + list(row) for row in rows]
+    mask = [[0] * (width - len(row)) + [1] * len(row) for row in rows]
+    return {
+        "input_ids": torch.tensor(ids, device=model.device),
+        "attention_mask": torch.tensor(mask, device=model.device),
+    }

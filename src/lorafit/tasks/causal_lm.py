@@ -1,0 +1,257 @@
+"""Language models that go on with a text: plain text, or prompts with their completions."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from datasets import Dataset, DatasetDict
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
+
+from lorafit.config import DataConfig
+from lorafit.data.columns import check_asked, choose_columns, described
+from lorafit.data.labelled import find_labels, has_text
+from lorafit.data.prompts import PromptColumns, find_prompt
+from lorafit.data.values import texts
+from lorafit.errors import ConfigError, DataError, did_you_mean
+from lorafit.tasks import tasks
+from lorafit.tasks.base import Fit, ModelKind, Supervision
+from lorafit.tasks.generative import (
+    GenerativeTask,
+    Prompt,
+    encoded_table,
+    pad,
+    padded_inputs,
+    special_prefix,
+)
+from lorafit.tasks.labels import UNKNOWN
+
+log = logging.getLogger(__name__)
+
+SEPARATOR = "\n"
+"""Between prompt and completion where neither brings a space."""
+
+_AT_ONCE = 1_000
+
+
+@tasks.register("causal_lm")
+class CausalLM(GenerativeTask):
+    """Predicts each token from those before it.
+
+    Of plain text every token is learned. Of a prompt with its completion only the completion
+    is, and the end of the sequence after it.
+
+    Attributes:
+        text: The text column, or those of the prompt.
+        label: The completion's column; ``None``: plain text.
+        separator: What stands between prompt and completion.
+    """
+
+    name: ClassVar[str] = "causal_lm"
+    task_type: ClassVar[str] = "CAUSAL_LM"
+    auto_model: ClassVar[type] = AutoModelForCausalLM
+    supervision: ClassVar[Supervision] = "next_token"
+    shift: ClassVar[int] = 1
+    needs: ClassVar[str] = "a text column, or a prompt and a completion, and a language model"
+    reading: ClassVar[Sequence[str]] = (
+        "written = model.generate(**inputs, max_new_tokens=64, do_sample=False)[0]",
+        'new = written[inputs["input_ids"].shape[1] :]',
+        "print(tokenizer.decode(new, skip_special_tokens=True))",
+    )
+
+    label: str | None
+
+    def __init__(self, text: Sequence[str], label: str | None = None, separator: str = "") -> None:
+        """Binds the task to columns.
+
+        Raises:
+            DataError: There is no text column, or plain text in more than one.
+        """
+        if not text or (label is None and len(text) > 1):
+            raise DataError(f"one text column is needed, got {len(text)}; or name the completion.")
+        self.text = tuple(text)
+        self.label = label
+        self.separator = separator
+
+    @classmethod
+    def fits(cls, rows: Dataset, config: DataConfig, model: ModelKind) -> Fit | None:
+        """A language model, and prompts with completions, or text without labels."""
+        if not model.generates:
+            return None
+        columns = find_prompt(rows, config)
+        if columns is not None:
+            return Fit(f"a language model, and {_named(columns)}")
+        if has_text(rows, config) and not find_labels(rows, config):
+            return Fit("a language model, and text without labels", certain=False)
+        return None
+
+    @classmethod
+    def from_data(cls, splits: DatasetDict, config: DataConfig) -> CausalLM:
+        """Chooses the columns; what is guessed is logged.
+
+        Raises:
+            DataError: There is no train split, or no single clear column.
+        """
+        if "train" not in splits:
+            raise DataError(f"there is no train split to learn from. There is {', '.join(splits)}.")
+        rows = splits["train"]
+        check_asked(rows, config)
+        columns = find_prompt(rows, config)
+        if columns is None:
+            if config.label is not None:
+                raise DataError(
+                    f"no prompt for the completions in {config.label}. There are "
+                    f"{described(rows)}. Name it: --text PROMPT; or leave --label out."
+                )
+            plain = choose_columns(splits, config.text, need_label=False)
+            task = cls(plain.text)
+            task.reasons = {"text": plain.text_reason}
+            return task
+        separator = "" if _are_spaced(rows, columns) else SEPARATOR
+        log.info("%s (%s)", _named(columns), columns.reason)
+        if separator:
+            log.info("a line break is put between prompt and completion: neither brings a space")
+        task = cls(columns.prompt, columns.answer, separator)
+        task.reasons = {"text": columns.reason, "label": columns.reason}
+        return task
+
+    def encode(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Dataset:
+        """Tokenizes rows; too long prompts with completions are cut at the end.
+
+        Plain text longer than ``max_length`` is not lost: it becomes several examples.
+
+        Returns:
+            ``input_ids``, ``labels`` (-100: not learned) and ``truncated``.
+
+        Raises:
+            DataError: A column is missing, or nothing is left to learn.
+            ConfigError: ``max_length`` leaves no room.
+        """
+        self._check_columns(rows, [*self.text, *([self.label] if self.label else [])])
+        if max_length < 3:
+            raise ConfigError(f"max_length {max_length} leaves no room for text. Give more.")
+        end = _end(tokenizer)
+        if self.label is None:
+            return self._encode_text(rows, tokenizer, max_length, end)
+        prompts = _ids([self._prompt(row) for row in texts(rows, list(self.text))], tokenizer)
+        answers = _ids([row[0] for row in texts(rows, [self.label])], tokenizer)
+        start = special_prefix(tokenizer)
+        input_ids, labels, truncated = [], [], []
+        for prompt, answer in zip(prompts, answers, strict=True):
+            before, after = [*start, *prompt], [*answer, *end]
+            input_ids.append([*before, *after][:max_length])
+            labels.append([*[UNKNOWN] * len(before), *after][:max_length])
+            truncated.append(len(before) + len(after) > max_length)
+        _say_cut(sum(truncated), len(truncated), max_length)
+        return encoded_table(input_ids, labels, truncated)
+
+    def _encode_text(
+        self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int, end: list[int]
+    ) -> Dataset:
+        start = special_prefix(tokenizer)
+        pieces = []
+        for ids in _ids([row[0] for row in texts(rows, list(self.text))], tokenizer):
+            whole = [*start, *ids, *end]
+            parts = [whole[at : at + max_length] for at in range(0, len(whole), max_length)]
+            # One token alone predicts nothing.
+            pieces += [part for part in parts if len(part) > 1]
+        if len(pieces) > len(rows):
+            log.info(
+                "%s texts make %s examples of at most %s tokens",
+                *(f"{len(rows):,}", f"{len(pieces):,}", max_length),
+            )
+        return encoded_table(pieces, pieces, [False] * len(pieces))
+
+    def collate(
+        self, examples: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase
+    ) -> dict[str, torch.Tensor]:
+        """Pads on the right: ``input_ids``, ``attention_mask``, ``labels``, ``(n, longest)``."""
+        inputs = padded_inputs(examples, tokenizer)
+        return {**inputs, "labels": pad(examples, "labels", UNKNOWN)}
+
+    def prompts(
+        self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int
+    ) -> list[Prompt]:
+        """The prompt of each row; of plain text the text itself, to be gone on with."""
+        self._check_columns(rows, self.text)
+        found = texts(rows, list(self.text))
+        for number, row in enumerate(found, start=1):
+            if not any(part.strip() for part in row):
+                raise DataError(f"text {number} of {len(found):,} is empty; there is no answer.")
+        references: list[str | None] = [None] * len(found)
+        if self.label is not None and self.label in rows.features:
+            references = [row[0].strip() for row in texts(rows, [self.label])]
+        start = special_prefix(tokenizer)
+        ids = _ids([self._prompt(row) for row in found], tokenizer)
+        return [
+            Prompt("\n".join(row), [*start, *tokens][-max_length:], reference)
+            for row, tokens, reference in zip(found, ids, references, strict=True)
+        ]
+
+    def _prompt(self, row: tuple[str, ...]) -> str:
+        return "\n".join(part for part in row if part) + self.separator
+
+    def _check_columns(self, rows: Dataset, columns: Sequence[str]) -> None:
+        for column in columns:
+            if column not in rows.features:
+                raise DataError(
+                    f'no column "{column}". There are {", ".join(rows.column_names)}.'
+                    f"{did_you_mean(column, rows.column_names)}"
+                )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything needed to rebuild the task, as JSON values."""
+        return {
+            "name": self.name,
+            "text": list(self.text),
+            "label": self.label,
+            "separator": self.separator,
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> CausalLM:
+        """Inverse of `to_dict`."""
+        return cls(*cls.stored(values, "text", "label", "separator"))
+
+
+def _named(columns: PromptColumns) -> str:
+    return f"prompt: {' and '.join(columns.prompt)}, completion: {columns.answer}"
+
+
+def _are_spaced(rows: Dataset, columns: PromptColumns) -> bool:
+    """Whether every prompt ends, or every completion begins, with a space or line break."""
+    prompts = [row[-1] for row in texts(rows, list(columns.prompt))]
+    answers = [row[0] for row in texts(rows, [columns.answer])]
+    return all(text[-1:].isspace() for text in prompts) or all(
+        text[:1].isspace() for text in answers
+    )
+
+
+def _end(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The end-of-sequence token, which teaches the model to stop."""
+    if tokenizer.eos_token_id is None:
+        log.warning("the tokenizer has no end-of-sequence token: the model will not learn to stop")
+        return []
+    return [int(tokenizer.eos_token_id)]
+
+
+def _ids(found: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    """Token ids without special tokens, in pieces that do not depend on the size of the data."""
+    result: list[list[int]] = []
+    for at in range(0, len(found), _AT_ONCE):
+        encoded = tokenizer(
+            list(found[at : at + _AT_ONCE]), add_special_tokens=False, verbose=False
+        )
+        result.extend(encoded["input_ids"])
+    return result
+
+
+def _say_cut(count: int, total: int, max_length: int) -> None:
+    if count:
+        log.warning(
+            "%s of %s examples are longer than %s tokens and are cut there: their completions "
+            "lose their end",
+            *(f"{count:,}", f"{total:,}", max_length),
+        )
