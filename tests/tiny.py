@@ -11,16 +11,27 @@ from torch import nn
 
 VOCAB = 99
 
+_MARKS = {"bos_token_id": 1, "eos_token_id": 2}
+"""Where the family's own ids are beyond this vocabulary."""
+
+
+def _encoder() -> dict[str, Any]:
+    return {
+        "vocab_size": VOCAB,
+        "hidden_size": 32,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "intermediate_size": 40,
+        "max_position_embeddings": 40,
+    }
+
+
+def _decoder() -> dict[str, Any]:
+    return {**_encoder(), "num_key_value_heads": 2}
+
+
 _CONFIGS: dict[str, Callable[..., Any]] = {
-    "bert": lambda **kw: hf.BertConfig(
-        vocab_size=VOCAB,
-        hidden_size=32,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        intermediate_size=40,
-        max_position_embeddings=40,
-        **kw,
-    ),
+    "bert": lambda **kw: hf.BertConfig(**_encoder(), **kw),
     "distilbert": lambda **kw: hf.DistilBertConfig(
         vocab_size=VOCAB,
         dim=32,
@@ -30,15 +41,7 @@ _CONFIGS: dict[str, Callable[..., Any]] = {
         max_position_embeddings=40,
         **kw,
     ),
-    "roberta": lambda **kw: hf.RobertaConfig(
-        vocab_size=VOCAB,
-        hidden_size=32,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        intermediate_size=40,
-        max_position_embeddings=40,
-        **kw,
-    ),
+    "roberta": lambda **kw: hf.RobertaConfig(**_encoder(), **kw),
     "gpt2": lambda **kw: hf.GPT2Config(
         vocab_size=VOCAB,
         n_embd=32,
@@ -49,37 +52,8 @@ _CONFIGS: dict[str, Callable[..., Any]] = {
         eos_token_id=2,
         **kw,
     ),
-    "llama": lambda **kw: hf.LlamaConfig(
-        vocab_size=VOCAB,
-        hidden_size=32,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        intermediate_size=40,
-        max_position_embeddings=40,
-        **kw,
-    ),
-    "qwen2": lambda **kw: hf.Qwen2Config(
-        vocab_size=VOCAB,
-        hidden_size=32,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        intermediate_size=40,
-        max_position_embeddings=40,
-        **kw,
-    ),
-    "qwen3": lambda **kw: hf.Qwen3Config(
-        vocab_size=VOCAB,
-        hidden_size=32,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=12,
-        intermediate_size=40,
-        max_position_embeddings=40,
-        **kw,
-    ),
+    "llama": lambda **kw: hf.LlamaConfig(**_decoder(), **kw),
+    "qwen2": lambda **kw: hf.Qwen2Config(**_decoder(), **kw),
     "t5": lambda **kw: hf.T5Config(
         vocab_size=VOCAB,
         d_model=32,
@@ -91,11 +65,56 @@ _CONFIGS: dict[str, Callable[..., Any]] = {
         decoder_start_token_id=0,
         **kw,
     ),
+    "deberta-v2": lambda **kw: hf.DebertaV2Config(
+        **_encoder(),
+        relative_attention=True,
+        position_buckets=8,
+        pos_att_type=["p2c", "c2p"],
+        share_att_key=True,
+        norm_rel_ebd="layer_norm",
+        position_biased_input=False,
+        type_vocab_size=0,
+        **kw,
+    ),
+    "modernbert": lambda **kw: hf.ModernBertConfig(
+        **_encoder(),
+        local_attention=8,
+        global_attn_every_n_layers=2,
+        cls_token_id=1,
+        sep_token_id=2,
+        **_MARKS,
+        **kw,
+    ),
+    "qwen3": lambda **kw: hf.Qwen3Config(**_decoder(), head_dim=12, **kw),
+    "gemma3": lambda **kw: hf.Gemma3TextConfig(
+        **_decoder(), head_dim=8, query_pre_attn_scalar=8, sliding_window=4, **_MARKS, **kw
+    ),
+    "phi3": lambda **kw: hf.Phi3Config(**_decoder(), **_MARKS, **kw),
+    "mixtral": lambda **kw: hf.MixtralConfig(
+        **_decoder(), num_local_experts=4, num_experts_per_tok=2, **kw
+    ),
+    "bart": lambda **kw: hf.BartConfig(
+        vocab_size=VOCAB,
+        d_model=32,
+        encoder_layers=2,
+        decoder_layers=2,
+        encoder_attention_heads=4,
+        decoder_attention_heads=4,
+        encoder_ffn_dim=40,
+        decoder_ffn_dim=40,
+        max_position_embeddings=40,
+        decoder_start_token_id=2,
+        forced_eos_token_id=None,
+        **{**_MARKS, **kw},
+    ),
 }
 
-FAMILIES = sorted(_CONFIGS)
+FAMILIES = ["bert", "distilbert", "gpt2", "llama", "qwen2", "qwen3", "roberta", "t5"]
+"""One of each kind, for what has to be tried on several."""
 CLASSIFIERS = FAMILIES
 """Every family here has a sequence-classification head."""
+ARCHITECTURES = sorted(_CONFIGS)
+"""All that the promise names, for what has to hold of each."""
 
 
 def classifier(family: str, seed: int = 0, num_labels: int = 3) -> hf.PreTrainedModel:
@@ -107,10 +126,10 @@ def classifier(family: str, seed: int = 0, num_labels: int = 3) -> hf.PreTrained
 
 
 def language_model(family: str, seed: int = 0) -> hf.PreTrainedModel:
-    """A tiny causal (or, for T5, sequence-to-sequence) language model in evaluation mode."""
+    """A tiny causal (T5, BART: sequence-to-sequence) language model in evaluation mode."""
     torch.manual_seed(seed)
     config = _CONFIGS[family](pad_token_id=0)
-    auto = hf.AutoModelForSeq2SeqLM if family == "t5" else hf.AutoModelForCausalLM
+    auto = hf.AutoModelForSeq2SeqLM if config.is_encoder_decoder else hf.AutoModelForCausalLM
     return _build(auto, config)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import transformers as hf
 from datasets import Dataset, DatasetDict
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
 from tests import tiny
 
@@ -40,6 +40,21 @@ def gpt2_tokenizer() -> hf.PreTrainedTokenizerBase:
     )
 
 
+def ending_tokenizer() -> hf.PreTrainedTokenizerBase:
+    """A word tokenizer that pads, and ends each text, as T5's does."""
+    names = ["<pad>", "</s>", "<unk>"]
+    vocab = {word: index for index, word in enumerate([*names, *WORDS])}
+    backend = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    backend.decoder = decoders.WordPiece()
+    backend.post_processor = processors.TemplateProcessing(
+        single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", 1)]
+    )
+    return hf.PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+    )
+
+
 def save_base(
     folder: Path, family: str = "bert", seed: int = 0, tokenizer: bool = True, **config: Any
 ) -> Path:
@@ -53,9 +68,11 @@ def save_base(
 
 
 def save_language_model(folder: Path, family: str = "llama", seed: int = 0) -> Path:
-    """Saves a tiny language model with a tokenizer that has, like GPT-2's, no padding token."""
-    tiny.language_model(family, seed).save_pretrained(folder)
-    gpt2_tokenizer().save_pretrained(folder)
+    """Saves a tiny language model with a tokenizer like GPT-2's, an encoder-decoder's like T5's."""
+    model = tiny.language_model(family, seed)
+    model.save_pretrained(folder)
+    ends = model.config.is_encoder_decoder
+    (ending_tokenizer() if ends else gpt2_tokenizer()).save_pretrained(folder)
     return folder
 
 

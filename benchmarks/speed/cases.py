@@ -109,6 +109,13 @@ def load(case: Case, path: str) -> hf.PreTrainedModel:
 
 
 def block_parameters(model: torch.nn.Module) -> int:
-    """Parameters that every token is multiplied by: all but the embeddings."""
+    """Parameters that every token is multiplied by: all but the embeddings.
+
+    A language model's output embedding is one of them, also where the input shares it.
+    """
     tables = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Embedding)}
-    return sum(p.numel() for p in model.parameters() if id(p) not in tables)
+    count = sum(p.numel() for p in model.parameters() if id(p) not in tables)
+    head = getattr(model, "get_output_embeddings", lambda: None)()
+    if head is not None and id(head.weight) in tables:
+        count += head.weight.numel()
+    return count

@@ -226,7 +226,11 @@ def evaluate(run: str | Path | Run, data: Any = None) -> dict[str, Any]:
     encoded = tuned.task.encode(rows, tuned.tokenizer, tuned.max_length)
     batch = config.train.per_device_eval_batch_size
     base, after = pipeline.measure(tuned.adapters, tuned.tokenizer, encoded, tuned.task, batch)
-    return pipeline.evaluation(base, after, tuned.task, config)
+    outcome = pipeline.evaluation(base, after, tuned.task, config)
+    pipeline.measure_texts(
+        outcome, tuned.adapters, tuned.tokenizer, rows, tuned.task, tuned.max_length, config
+    )
+    return outcome
 
 
 def compare(

@@ -33,7 +33,9 @@ from lorafit.engine.choose import choose_engine
 from lorafit.engine.eager import EagerEngine
 from lorafit.errors import ConfigError
 from lorafit.evaluation.compare import paired
+from lorafit.evaluation.generation import generate
 from lorafit.evaluation.handoff import TOLERANCE, check_handoff, sampled_logits
+from lorafit.evaluation.samples import choose_questions, compare_answers
 from lorafit.evaluation.score import Scores, intervals, score
 from lorafit.export import peft as peft_format
 from lorafit.export.card import Card
@@ -44,10 +46,12 @@ from lorafit.methods.base import MethodConfig
 from lorafit.model import load
 from lorafit.model.kind import kind_of_model
 from lorafit.model.load import LoadedModel
+from lorafit.model.sites import loose_weights
 from lorafit.report.html import write_report
 from lorafit.run import Run
 from lorafit.tasks import tasks
 from lorafit.tasks.base import Task
+from lorafit.tasks.generative import GenerativeTask
 from lorafit.tasks.guess import guess_task
 from lorafit.training.loop import FitResult
 from lorafit.training.seed import seed_everything
@@ -136,9 +140,10 @@ def load_base(
 ) -> LoadedModel:
     """Loads the base model, or takes a live one; a new head is initialised under the seed."""
     seed_everything(seed, deterministic)
-    if isinstance(model, PreTrainedModel):
-        return load.from_live(model, tokenizer, task)
-    return load.load_model(config, task)
+    live = isinstance(model, PreTrainedModel)
+    loaded = load.from_live(model, tokenizer, task) if live else load.load_model(config, task)
+    task.meet(loaded.model)
+    return loaded
 
 
 def adapter_config(config: Config, loaded: LoadedModel, task: Task) -> MethodConfig:
@@ -212,6 +217,7 @@ def prepare(
     adapters = Adapters(loaded.model)
     if start is not None and start.is_dir():
         own = peft_format.read_config(start)
+    loose = loose_weights(loaded.model)
     sites = adapters.add(own)
     if start is not None and start.is_dir():
         peft_format.update(adapters, peft_format.read_tensors(start))
@@ -227,6 +233,12 @@ def prepare(
         f"{total:,}",
         100 * trainable / total,
     )
+    if sites and loose:
+        log.info(
+            "not adapted: %s (%.0f %% of all parameters); they are no layers of their own",
+            ", ".join(loose),
+            100 * sum(loose.values()) / total,
+        )
     engine = make_engine(loaded.model, loaded.tokenizer, problem.task, config)
     return Subject(loaded, adapters, engine, encoded, limit)
 
@@ -329,6 +341,41 @@ def evaluation(base: Scores, tuned: Scores, task: Task, config: Config) -> dict[
         "tuned": intervals(tuned, task, level, seed),
         "paired": paired(base, tuned, task, level, seed),
         "tables": task.tables(tuned.logits, tuned.labels),
+    }
+
+
+def measure_texts(
+    outcome: dict[str, Any],
+    adapters: Adapters,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Dataset,
+    task: Task,
+    max_length: int,
+    config: Config,
+) -> None:
+    """Lets base and tuned model answer some prompts, if the task writes text.
+
+    Adds the metrics of whole texts to those in ``outcome``, and samples as ``generation``.
+    """
+    settings = config.generate
+    if not isinstance(task, GenerativeTask) or not settings.examples:
+        return
+    questions = choose_questions(task.prompts(rows, tokenizer, max_length), settings.examples)
+    model, prompts = adapters.model, [question.prompt for question in questions]
+    assert isinstance(model, PreTrainedModel)
+    batch = config.train.per_device_eval_batch_size
+    with adapters.disabled():
+        base = generate(model, tokenizer, prompts, settings, batch)
+    tuned = generate(model, tokenizer, prompts, settings, batch)
+    found = compare_answers(questions, base, tuned, config.run.confidence, config.seed)
+    for part in ("base", "tuned", "paired"):
+        outcome[part] |= found[part]
+    outcome["generation"] = {
+        "n": len(questions),
+        "max_new_tokens": settings.max_new_tokens,
+        "num_beams": settings.num_beams,
+        "metrics": list(found["tuned"]),
+        "samples": found["samples"],
     }
 
 
@@ -439,6 +486,15 @@ def finish(
     batch = config.train.per_device_eval_batch_size
     base, tuned = measure(adapters, subject.tokenizer, subject.encoded["test"], task, batch)
     outcome = evaluation(base, tuned, task, config)
+    measure_texts(
+        outcome,
+        adapters,
+        subject.tokenizer,
+        problem.splits["test"],
+        task,
+        subject.max_length,
+        config,
+    )
     trainable = sum(p.numel() for p in adapters.trainable().values())
     total = sum(p.numel() for p in subject.model.parameters())
     outcome["handoff"] = verify_handoff(adapter, subject, problem, config, live)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 WIDEST = 13
 """Columns of a table that still fit a terminal."""
+SAMPLES = 2
+"""Answers shown; all that were kept are in eval.json and report.html."""
 
 
 def show_result(run: Run) -> None:
@@ -58,6 +60,7 @@ def show_evaluation(result: Mapping[str, Any]) -> None:
     show(f"({about}{';' if brackets else ''}{brackets})")
     for table in result.get("tables", []):
         show_class_table(table)
+    show_samples(result.get("generation", {}))
     handoff = result.get("handoff")
     if handoff:
         show()
@@ -67,6 +70,27 @@ def show_evaluation(result: Mapping[str, Any]) -> None:
             [name.removesuffix("_max_abs_diff"), f"{value:.1e}"]
             for name, value in handoff.items()
             if name.endswith("_max_abs_diff")
+        ]
+        show_table(rows, indent=2)
+
+
+def show_samples(generation: Mapping[str, Any]) -> None:
+    """Shows what base and tuned model wrote, and how."""
+    if not generation:
+        return
+    beams = generation["num_beams"]
+    how = "greedy" if beams == 1 else f"{beams} beams"
+    metrics = ", ".join(name.replace("_", " ") for name in generation["metrics"])
+    show(
+        f"({f'{metrics}: ' if metrics else ''}answers to {count(generation['n'])} prompts, {how}, "
+        f"at most {count(generation['max_new_tokens'])} new tokens)"
+    )
+    for sample in generation["samples"][:SAMPLES]:
+        show()
+        rows = [
+            (name, " ".join(sample[name].split()))
+            for name in ("prompt", "reference", "base", "tuned")
+            if sample[name] is not None
         ]
         show_table(rows, indent=2)
 

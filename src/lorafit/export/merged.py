@@ -40,7 +40,7 @@ def save(
         path: A folder that does not exist yet or is empty.
         tokenizer: Saved along, so that the folder can be used alone.
         inputs: Keyword arguments of the model on which live and saved are compared;
-            ``None``: a few made-up tokens.
+            ``None``: a sentence as the tokenizer encodes it, or a few made-up tokens.
 
     Returns:
         The largest absolute difference between the live model's and the reloaded
@@ -57,7 +57,7 @@ def save(
         raise AdapterError(
             f"only transformers models can be saved as a folder, this is a {type(model).__name__}."
         )
-    inputs = model.dummy_inputs if inputs is None else inputs
+    inputs = sample_inputs(model, tokenizer) if inputs is None else inputs
     inputs = {key: value.to(model.device) for key, value in inputs.items()}
     expected = outputs(model, inputs)
     plain = copy.deepcopy(adapters).unload(merge=True)
@@ -73,6 +73,20 @@ def save(
         difference = compare(expected, outputs(reloaded, inputs), model.dtype)
         log.info("read back and compared: the largest difference is %.2g", difference)
     return difference
+
+
+def sample_inputs(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None
+) -> dict[str, torch.Tensor]:
+    """Keyword arguments on which any model of transformers computes something."""
+    if tokenizer is None:
+        return dict(model.dummy_inputs)
+    # Not made-up tokens: T5's classifier refuses what does not end as its texts end.
+    encoded = tokenizer("The quick brown fox jumps over the lazy dog.", return_tensors="pt")
+    inputs = {name: encoded[name] for name in ("input_ids", "attention_mask")}
+    if model.config.is_encoder_decoder and model.can_generate():
+        inputs["decoder_input_ids"] = inputs["input_ids"]
+    return inputs
 
 
 def check_free(path: Path) -> None:

@@ -81,6 +81,27 @@ def find_sites(model: nn.Module) -> list[Site]:
     return sites
 
 
+def loose_weights(model: nn.Module) -> dict[str, int]:
+    """Weight matrices inside the blocks that are no layer, so that no adapter goes on them.
+
+    In transformers 5 these are the experts of a mixture and what chooses among them.
+
+    Returns:
+        Numbers in all parameters of one name, by that name (``experts.gate_up_proj``), in
+        module order.
+    """
+    blocks = tuple(f"{path}." for path, _ in find_blocks(model))
+    found: dict[str, int] = {}
+    for path, module in model.named_modules():
+        if not path.startswith(blocks) or _shape(module) is not None:
+            continue
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.ndim > 1:
+                short = f"{path.rpartition('.')[2]}.{name}"
+                found[short] = found.get(short, 0) + parameter.numel()
+    return found
+
+
 def _shape(module: nn.Module) -> tuple[Kind, int, int] | None:
     """Kind, input width and output width of an adaptable layer."""
     if isinstance(module, nn.Linear):
@@ -149,7 +170,9 @@ def head_paths(model: nn.Module) -> list[str]:
     """Paths of the modules outside the base model, output embeddings included."""
     prefix = getattr(model, "base_model_prefix", "")
     if not prefix or not isinstance(getattr(model, prefix, None), nn.Module):
-        return []
+        # T5 with a language-model head has no module for the base.
+        output = getattr(model, "get_output_embeddings", lambda: None)()
+        return [name for name, module in model.named_children() if module is output]
     return [name for name, _ in model.named_children() if name != prefix]
 
 

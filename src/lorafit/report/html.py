@@ -65,6 +65,8 @@ def _content(run: RunFolder) -> dict[str, Any]:
         "rows": result.metric_rows(run.evaluation),
         "confidence": result.level(run.evaluation),
         "tables": result.tables(run.evaluation),
+        "generation": mapping(run.evaluation.get("generation")),
+        "samples": result.samples(run.evaluation),
         "handoffs": result.handoffs(run.evaluation),
         "handoff_n": mapping(run.evaluation.get("handoff")).get("n"),
         "choices": {

@@ -23,6 +23,8 @@ _TITLES = {
     "mse": "Mean squared error",
     "r2": "R²",
     "nll": "Negative log-likelihood",
+    "rouge_l": "ROUGE-L",
+    "bleu": "BLEU",
     "eval_loss": "Validation loss",
 }
 _NOTES = {
@@ -39,6 +41,8 @@ _NOTES = {
     "nll": "how surprised the model is by the truth, in nats per example, or per token of text; "
     "lower is better",
     "perplexity": "among how many equally likely tokens the model wavers; lower is better",
+    "rouge_l": "longest run of words in common with the right answer, as F measure; 1 is perfect",
+    "bleu": "word sequences in common with the right answer (sacreBLEU, 0 to 100)",
     "token_accuracy": "share of tokens that the model held for the likeliest",
 }
 _SHARES = {"accuracy", "exact_match"}

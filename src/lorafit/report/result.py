@@ -84,6 +84,13 @@ def tables(evaluation: Json) -> list[Json]:
     ]
 
 
+def samples(evaluation: Json) -> list[Json]:
+    """What the models wrote, as far as it is whole: prompt, reference, both answers."""
+    found = mapping(evaluation.get("generation")).get("samples")
+    whole = [mapping(sample) for sample in found] if isinstance(found, list) else []
+    return [sample for sample in whole if {"prompt", "reference", "base", "tuned"} <= set(sample)]
+
+
 def headline(evaluation: Json) -> Headline | None:
     """The headline metric, ``None`` as long as the tuned model was not measured."""
     rows = metric_rows(evaluation)

@@ -229,6 +229,13 @@ class Task(ABC):
             ModelError: For example another number of labels.
         """
 
+    def meet(self, model: PreTrainedModel) -> None:  # noqa: B027  (optional, as `check`)
+        """Notes what the task has to know of the model that is used, before `collate`.
+
+        Raises:
+            ModelError: The model does not have it.
+        """
+
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:
         """Everything needed to rebuild the task, as JSON values."""

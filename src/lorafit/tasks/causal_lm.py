@@ -1,4 +1,4 @@
-"""Language models that go on with a text: plain text, or prompts with their completions."""
+"""Language models that go on with a text: plain text, prompts with completions, or chats."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from lorafit.data.values import texts
 from lorafit.errors import ConfigError, DataError, did_you_mean
 from lorafit.tasks import tasks
 from lorafit.tasks.base import Fit, ModelKind, Supervision
+from lorafit.tasks.chat import chat_prompt, encode_chat, find_messages, plain
 from lorafit.tasks.generative import (
     GenerativeTask,
     Prompt,
@@ -41,12 +42,13 @@ class CausalLM(GenerativeTask):
     """Predicts each token from those before it.
 
     Of plain text every token is learned. Of a prompt with its completion only the completion
-    is, and the end of the sequence after it.
+    is, and the end of the sequence after it. Of a conversation what the assistant says is.
 
     Attributes:
         text: The text column, or those of the prompt.
         label: The completion's column; ``None``: plain text.
         separator: What stands between prompt and completion.
+        chat: The text column holds conversations.
     """
 
     name: ClassVar[str] = "causal_lm"
@@ -63,7 +65,13 @@ class CausalLM(GenerativeTask):
 
     label: str | None
 
-    def __init__(self, text: Sequence[str], label: str | None = None, separator: str = "") -> None:
+    def __init__(
+        self,
+        text: Sequence[str],
+        label: str | None = None,
+        separator: str = "",
+        chat: bool = False,
+    ) -> None:
         """Binds the task to columns.
 
         Raises:
@@ -74,12 +82,16 @@ class CausalLM(GenerativeTask):
         self.text = tuple(text)
         self.label = label
         self.separator = separator
+        self.chat = chat
 
     @classmethod
     def fits(cls, rows: Dataset, config: DataConfig, model: ModelKind) -> Fit | None:
         """A language model, and prompts with completions, or text without labels."""
         if not model.generates:
             return None
+        messages = find_messages(rows, config)
+        if messages is not None:
+            return Fit(f"a language model, and conversations in {messages}")
         columns = find_prompt(rows, config)
         if columns is not None:
             return Fit(f"a language model, and {_named(columns)}")
@@ -98,6 +110,13 @@ class CausalLM(GenerativeTask):
             raise DataError(f"there is no train split to learn from. There is {', '.join(splits)}.")
         rows = splits["train"]
         check_asked(rows, config)
+        messages = find_messages(rows, config)
+        if messages is not None:
+            task = cls([messages], chat=True)
+            task.reasons = {"text": "lists of roles and contents"}
+            if any(m["role"] == "tool" for row in rows[messages] for m in row):
+                log.info("messages of tools are left out")
+            return task
         columns = find_prompt(rows, config)
         if columns is None:
             if config.label is not None:
@@ -132,6 +151,8 @@ class CausalLM(GenerativeTask):
         self._check_columns(rows, [*self.text, *([self.label] if self.label else [])])
         if max_length < 3:
             raise ConfigError(f"max_length {max_length} leaves no room for text. Give more.")
+        if self.chat:
+            return self._encode_chats(rows, tokenizer, max_length)
         end = _end(tokenizer)
         if self.label is None:
             return self._encode_text(rows, tokenizer, max_length, end)
@@ -146,6 +167,27 @@ class CausalLM(GenerativeTask):
             truncated.append(len(before) + len(after) > max_length)
         _say_cut(sum(truncated), len(truncated), max_length)
         return encoded_table(input_ids, labels, truncated)
+
+    def _encode_chats(
+        self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int
+    ) -> Dataset:
+        found = [
+            encode_chat(plain(messages, number), tokenizer, number)
+            for number, messages in enumerate(rows[self.text[0]], start=1)
+        ]
+        truncated = [len(ids) > max_length for ids, _ in found]
+        _say_cut(sum(truncated), len(truncated), max_length)
+        input_ids, labels = (
+            [part[:max_length] for part in parts] for parts in zip(*found, strict=True)
+        )
+        return encoded_table(input_ids, labels, truncated)
+
+    def rows(self, texts: Sequence[Any]) -> Dataset:
+        """Texts, or conversations; a text alone is what the user says."""
+        if not self.chat:
+            return super().rows(texts)
+        asked = [[{"role": "user", "content": t}] if isinstance(t, str) else t for t in texts]
+        return Dataset.from_dict({self.text[0]: asked})
 
     def _encode_text(
         self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int, end: list[int]
@@ -176,6 +218,13 @@ class CausalLM(GenerativeTask):
     ) -> list[Prompt]:
         """The prompt of each row; of plain text the text itself, to be gone on with."""
         self._check_columns(rows, self.text)
+        if self.chat:
+            chats = [plain(row, i) for i, row in enumerate(rows[self.text[0]], start=1)]
+            asked = [(chat, *chat_prompt(chat, tokenizer)) for chat in chats]
+            return [
+                Prompt(chat[-1 if answer is None else -2]["content"], ids[-max_length:], answer)
+                for chat, ids, answer in asked
+            ]
         found = texts(rows, list(self.text))
         for number, row in enumerate(found, start=1):
             if not any(part.strip() for part in row):
@@ -208,12 +257,13 @@ class CausalLM(GenerativeTask):
             "text": list(self.text),
             "label": self.label,
             "separator": self.separator,
+            "chat": self.chat,
         }
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> CausalLM:
         """Inverse of `to_dict`."""
-        return cls(*cls.stored(values, "text", "label", "separator"))
+        return cls(*cls.stored(values, "text", "label", "separator", "chat"))
 
 
 def _named(columns: PromptColumns) -> str:

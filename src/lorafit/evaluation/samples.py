@@ -1,0 +1,89 @@
+"""Which prompts of a split a model is to answer, and what its answers are worth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lorafit.evaluation import written
+from lorafit.tasks.generative import Prompt
+
+SAMPLES = 5
+"""Answers that are kept to be read."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """A prompt with all answers that the data has to it.
+
+    Attributes:
+        prompt: What the model is asked.
+        references: The right answers; none for plain text.
+    """
+
+    prompt: Prompt
+    references: tuple[str, ...]
+
+
+def choose_questions(prompts: Sequence[Prompt], count: int) -> list[Question]:
+    """Returns different prompts, evenly spaced in the data.
+
+    A prompt that stands there several times, each time with another answer, is asked once:
+    each of these answers is right.
+
+    Args:
+        prompts: Of a split.
+        count: Questions at most.
+    """
+    found: dict[tuple[int, ...], list[Prompt]] = {}
+    for prompt in prompts:
+        found.setdefault(tuple(prompt.input_ids), []).append(prompt)
+    different = list(found.values())
+    places = np.linspace(0, len(different) - 1, min(count, len(different))).round().astype(int)
+    return [
+        Question(same[0], tuple(one.reference for one in same if one.reference is not None))
+        for same in (different[place] for place in places)
+    ]
+
+
+def compare_answers(
+    questions: Sequence[Question],
+    base: Sequence[str],
+    tuned: Sequence[str],
+    confidence: float,
+    seed: int,
+) -> dict[str, Any]:
+    """Returns metrics of both models' answers, their paired differences, and samples.
+
+    Args:
+        questions: What both were asked.
+        base: The answers of one.
+        tuned: The answers of the other.
+        confidence: Level of the intervals.
+        seed: Of the resampling.
+
+    Returns:
+        ``base``, ``tuned`` and ``paired`` by metric (empty where there are no references), and
+        ``samples``.
+    """
+    result: dict[str, Any] = {"base": {}, "tuned": {}, "paired": {}}
+    if all(question.references for question in questions):
+        references = [question.references for question in questions]
+        before, after = (written.measured(answers, references) for answers in (base, tuned))
+        result["base"] = written.intervals(before, confidence, seed)
+        result["tuned"] = written.intervals(after, confidence, seed)
+        result["paired"] = written.paired(before, after, confidence, seed)
+    places = np.linspace(0, len(questions) - 1, min(SAMPLES, len(questions))).round().astype(int)
+    result["samples"] = [
+        {
+            "prompt": questions[place].prompt.text,
+            "reference": next(iter(questions[place].references), None),
+            "base": base[place],
+            "tuned": tuned[place],
+        }
+        for place in places
+    ]
+    return result

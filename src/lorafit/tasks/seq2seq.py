@@ -1,0 +1,199 @@
+"""Encoder-decoders that read one text and write another (T5, BART, ...)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from datasets import Dataset, DatasetDict
+from transformers import AutoModelForSeq2SeqLM, PreTrainedModel, PreTrainedTokenizerBase
+
+from lorafit.config import DataConfig
+from lorafit.data.columns import check_asked
+from lorafit.data.labelled import find_labels
+from lorafit.data.prompts import choose_prompt, find_prompt
+from lorafit.data.values import texts
+from lorafit.errors import ConfigError, DataError, ModelError, did_you_mean
+from lorafit.tasks import tasks
+from lorafit.tasks.base import Fit, ModelKind, Supervision
+from lorafit.tasks.generative import GenerativeTask, Prompt, encoded_table, pad, padded_inputs
+from lorafit.tasks.labels import UNKNOWN
+
+log = logging.getLogger(__name__)
+
+
+@tasks.register("seq2seq")
+class Seq2Seq(GenerativeTask):
+    """Learns the target text, token by token, from the source text.
+
+    Attributes:
+        text: The columns of the source; several are joined with line breaks.
+        label: The target's column.
+    """
+
+    name: ClassVar[str] = "seq2seq"
+    task_type: ClassVar[str] = "SEQ_2_SEQ_LM"
+    auto_model: ClassVar[type] = AutoModelForSeq2SeqLM
+    supervision: ClassVar[Supervision] = "target"
+    shift: ClassVar[int] = 0
+    needs: ClassVar[str] = "a source and a target text, and an encoder-decoder"
+    reading: ClassVar[Sequence[str]] = (
+        "written = model.generate(**inputs, max_new_tokens=64, do_sample=False)[0]",
+        "print(tokenizer.decode(written, skip_special_tokens=True))",
+    )
+
+    label: str
+
+    def __init__(self, text: Sequence[str], label: str) -> None:
+        """Binds the task to columns.
+
+        Raises:
+            DataError: There is no source column.
+        """
+        if not text:
+            raise DataError("a source column is needed, got none.")
+        self.text = tuple(text)
+        self.label = label
+        self._start: int | None = None
+
+    @classmethod
+    def fits(cls, rows: Dataset, config: DataConfig, model: ModelKind) -> Fit | None:
+        """An encoder-decoder, and pairs of texts."""
+        columns = find_prompt(rows, config)
+        if not model.encoder_decoder or columns is None:
+            return None
+        certain = [labels.column for labels in find_labels(rows, config) if labels.certain]
+        if columns.answer in certain:
+            return None
+        return Fit(
+            f"an encoder-decoder, and source: {' and '.join(columns.prompt)}, "
+            f"target: {columns.answer}"
+        )
+
+    @classmethod
+    def from_data(cls, splits: DatasetDict, config: DataConfig) -> Seq2Seq:
+        """Chooses the columns; what is guessed is logged.
+
+        Raises:
+            DataError: There is no train split, or no pair of text columns.
+        """
+        if "train" not in splits:
+            raise DataError(f"there is no train split to learn from. There is {', '.join(splits)}.")
+        check_asked(splits["train"], config)
+        columns = choose_prompt(splits["train"], config)
+        log.info(
+            "source: %s, target: %s (%s)",
+            *(" and ".join(columns.prompt), columns.answer, columns.reason),
+        )
+        task = cls(columns.prompt, columns.answer)
+        task.reasons = {"text": columns.reason, "label": columns.reason}
+        return task
+
+    def meet(self, model: PreTrainedModel) -> None:
+        """Notes the token with which the model's decoder begins.
+
+        Raises:
+            ModelError: It does not say.
+        """
+        start = model.config.decoder_start_token_id
+        if start is None:
+            raise ModelError(
+                f"the config of {type(model).__name__} has no decoder_start_token_id, with which "
+                "the decoder begins. Set it: for T5 the padding token, for BART the "
+                "end-of-sequence token, for multilingual models that of the language."
+            )
+        self._start = int(start)
+
+    def encode(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Dataset:
+        """Tokenizes rows; sources and targets are cut to ``max_length`` tokens each.
+
+        A target that is cut has no end of sequence: where it was cut is no place to stop.
+
+        Returns:
+            ``input_ids``, ``labels`` and ``truncated``.
+
+        Raises:
+            DataError: A column is missing, or no target has a token.
+            ConfigError: ``max_length`` leaves no room.
+        """
+        self._check_columns(rows, [*self.text, self.label])
+        if max_length < 3:
+            raise ConfigError(f"max_length {max_length} leaves no room for text. Give more.")
+        sources = _joined(rows, self.text)
+        targets = [row[0] for row in texts(rows, [self.label])]
+        if not sources:
+            return encoded_table([], [], [])
+        whole = tokenizer(sources, verbose=False)["input_ids"]
+        cut = tokenizer(sources, truncation=True, max_length=max_length)["input_ids"]
+        labels = tokenizer(text_target=targets, verbose=False)["input_ids"]
+        end = tokenizer.eos_token_id
+        # T5's and BART's tokenizers end a text themselves, others do not.
+        labels = [ids if end is None or ids[-1:] == [end] else [*ids, end] for ids in labels]
+        long = [len(a) > len(b) for a, b in zip(whole, cut, strict=True)]
+        longer = [len(ids) > max_length for ids in labels]
+        for count, which in ((sum(long), "sources"), (sum(longer), "targets")):
+            if count:
+                log.warning(
+                    "%s of %s %s are longer than %s tokens and are cut there",
+                    *(f"{count:,}", f"{len(sources):,}", which, max_length),
+                )
+        truncated = [a or b for a, b in zip(long, longer, strict=True)]
+        return encoded_table(cut, [ids[:max_length] for ids in labels], truncated)
+
+    def collate(
+        self, examples: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase
+    ) -> dict[str, torch.Tensor]:
+        """Pads both texts on the right.
+
+        Returns:
+            ``input_ids`` and ``attention_mask`` ``(n, longest source)``; ``labels`` and
+            ``decoder_input_ids``, the labels one later behind the decoder's first token,
+            ``(n, longest target)``.
+        """
+        assert self._start is not None, "meet() comes before collate()"
+        inputs = padded_inputs(examples, tokenizer)
+        labels = pad(examples, "labels", UNKNOWN)
+        first = torch.full((len(labels), 1), self._start)
+        decoder = torch.cat([first, labels[:, :-1]], dim=1)
+        fill = tokenizer.pad_token_id
+        assert isinstance(fill, int)
+        decoder = decoder.masked_fill(decoder == UNKNOWN, fill)
+        return {**inputs, "decoder_input_ids": decoder, "labels": labels}
+
+    def prompts(
+        self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int
+    ) -> list[Prompt]:
+        """The source of each row, and its target where there is one."""
+        self._check_columns(rows, self.text)
+        sources = _joined(rows, self.text)
+        empty = next((n for n, text in enumerate(sources, start=1) if not text.strip()), None)
+        if empty is not None:
+            raise DataError(f"text {empty} of {len(sources):,} is empty; there is no answer.")
+        references: list[str | None] = [None] * len(sources)
+        if self.label in rows.features:
+            references = [row[0].strip() for row in texts(rows, [self.label])]
+        ids = tokenizer(sources, truncation=True, max_length=max_length)["input_ids"]
+        return [Prompt(*found) for found in zip(sources, ids, references, strict=True)]
+
+    def _check_columns(self, rows: Dataset, columns: Sequence[str]) -> None:
+        for column in columns:
+            if column not in rows.features:
+                raise DataError(
+                    f'no column "{column}". There are {", ".join(rows.column_names)}.'
+                    f"{did_you_mean(column, rows.column_names)}"
+                )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything needed to rebuild the task, as JSON values."""
+        return {"name": self.name, "text": list(self.text), "label": self.label}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Seq2Seq:
+        """Inverse of `to_dict`."""
+        return cls(*cls.stored(values, "text", "label"))
+
+
+def _joined(rows: Dataset, columns: Sequence[str]) -> list[str]:
+    return ["\n".join(part for part in row if part) for row in texts(rows, list(columns))]

@@ -1,0 +1,66 @@
+"""Every architecture through the whole pipeline, for every task it has a head for.
+
+What `lorafit.train` proves of each run (the saved adapter, and the merged one, compute what
+the trained model computes) is taken at its word here and checked from outside once more:
+with transformers alone.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers as hf
+from datasets import DatasetDict
+
+import lorafit
+from tests import tiny, tiny_text
+
+QUICK: dict[str, Any] = {
+    "num_train_epochs": 2,
+    "per_device_train_batch_size": 8,
+    "learning_rate": 1e-2,
+    "progress": False,
+    "bf16": False,
+}
+CLOSING = {"eos_token_id": tiny_text.SPECIALS.index("[SEP]")}
+"""T5 and BART read the state of the token that ends the text."""
+SETTINGS: dict[str, dict[str, Any]] = {"t5": CLOSING, "bart": CLOSING}
+TEXTS = ["a lovely film", "the plot is dull and it is very very slow"]
+
+
+@pytest.fixture(scope="module")
+def data() -> DatasetDict:
+    return tiny_text.splits(24)
+
+
+@torch.no_grad()
+def logits(model: hf.PreTrainedModel, tokenizer: Any) -> torch.Tensor:
+    return model(**tokenizer(TEXTS, padding=True, return_tensors="pt")).logits
+
+
+@pytest.mark.parametrize("family", tiny.ARCHITECTURES)
+def test_a_classifier_is_trained_saved_read_back_and_merged(
+    family: str, data: DatasetDict, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    base = tiny_text.save_base(tmp_path / "base", family, **SETTINGS.get(family, {}))
+    caplog.set_level(logging.INFO)
+    run = lorafit.train(base, data, **QUICK, **{"run.dir": str(tmp_path / "runs")})
+    handoff = run.eval["handoff"]
+    assert handoff["reloaded_max_abs_diff"] == 0
+    assert handoff["merged_max_abs_diff"] < 1e-5
+    said = [line for line in caplog.messages if "not adapted" in line]
+    assert [("experts.gate_up_proj" in line) for line in said] == [True] * (family == "mixtral")
+
+    tuned = lorafit.load(run)
+    expected = logits(tuned.model, tuned.tokenizer)
+    with tuned.adapters.disabled():
+        untuned = logits(tuned.model, tuned.tokenizer)
+    assert (expected - untuned).abs().max() > 1e-3
+    lorafit.merge(run, tmp_path / "plain")
+    plain = hf.AutoModelForSequenceClassification.from_pretrained(tmp_path / "plain").eval()
+    tokenizer = hf.AutoTokenizer.from_pretrained(tmp_path / "plain")
+    torch.testing.assert_close(logits(plain, tokenizer), expected, rtol=1e-5, atol=1e-5)
