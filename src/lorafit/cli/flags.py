@@ -141,7 +141,7 @@ FLAGS = (
     Flag(
         "tune.strategy",
         str,
-        "How what is left out is measured: rise, grid, tpe, or none (take the defaults).",
+        "How what is left out is measured: rise, or none (take the defaults).",
         "Choosing",
     ),
     Flag(
