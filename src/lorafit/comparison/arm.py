@@ -22,7 +22,7 @@ import torch
 from datasets import Dataset, DatasetDict, load_from_disk
 
 from lorafit import files, paths, pipeline
-from lorafit.comparison.request import Request
+from lorafit.comparison.request import Request, arm_folder
 from lorafit.comparison.search import chosen, next_rate
 from lorafit.config import AdapterConfig, Config
 from lorafit.engine.eager import EagerEngine
@@ -75,7 +75,7 @@ class Arm:
     def __init__(self, folder: Path, method: str, say: Say) -> None:
         self.folder, self.method, self.say = folder, method, say
         self.request = Request.read(folder)
-        self.own = folder / "arms" / method
+        self.own = arm_folder(folder, method)
         self.own.mkdir(parents=True, exist_ok=True)
         self._probe: forgetting.Probe | None = None
         self._encoded: dict[str, Dataset] | None = None
@@ -313,7 +313,7 @@ def main(folder: str, method: str) -> int:
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
 
-    own = Path(folder) / "arms" / method
+    own = arm_folder(Path(folder), method)
     (own / "failed.json").unlink(missing_ok=True)
     try:
         Arm(Path(folder), method, say).run()

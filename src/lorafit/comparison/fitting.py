@@ -11,7 +11,7 @@ from datasets import Dataset
 
 from lorafit import pipeline
 from lorafit.adapt import Adapters
-from lorafit.config import AdapterConfig, Config
+from lorafit.config import Config
 from lorafit.errors import AdapterError, ConfigError
 from lorafit.methods import methods
 from lorafit.model.load import LoadedModel, max_length
@@ -108,26 +108,24 @@ def enter(
     loaded = pipeline.load_base(model, tokenizer, config.model, task, config.seed)
     length = max_length(config.data.max_length, loaded.tokenizer, loaded.model)
     given = {
-        key.removeprefix("adapter."): value
-        for key, value in ((k, config.adapter.settings.get(k[8:])) for k in origins)
-        if key.startswith("adapter.") and origins[key] != "default" and key != "adapter.method"
+        name: value
+        for name, value in config.adapter.settings.items()
+        if origins.get(f"adapter.{name}", "default") != "default"
     }
     entries: dict[str, Entry] = {}
     refused: dict[str, str] = {}
     for name in names:
-        own = {f"adapter.{k}": v for k, v in given.items() if k in method_fields(name)}
+        fitting = {f"adapter.{k}": v for k, v in given.items() if k in method_fields(name)}
         minimal = {"model.name_or_path": "m", "data.path": "d", "adapter.method": name}
-        resolved = resolve(from_keywords(minimal | own, name)).config
-        chosen = AdapterConfig(method=name, **resolved.adapter.settings)
-        reason = _misfit(loaded, task, config.model_copy(update={"adapter": chosen}))
+        resolved = resolve(from_keywords(minimal | fitting, name)).config
+        own = config.model_copy(update={"adapter": resolved.adapter})
+        reason = _misfit(loaded, task, own)
         if reason:
             refused[name] = reason
         else:
-            own_config = pipeline.adapter_config(
-                config.model_copy(update={"adapter": chosen}), loaded, task
-            )
-            taken = methods[name]().reserved_tokens(own_config)
-            entries[name] = Entry(resolved.adapter.settings, resolved.train.learning_rate, taken)
+            rate = resolved.train.learning_rate
+            taken = methods[name]().reserved_tokens(pipeline.adapter_config(own, loaded, task))
+            entries[name] = Entry(resolved.adapter.settings, rate, taken)
     if refused and (not leave_out or not entries):
         reasons = "\n".join(f"{name}: {reason}" for name, reason in refused.items())
         raise ConfigError(

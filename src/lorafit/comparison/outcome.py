@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from lorafit import files
-from lorafit.comparison.request import RESULT, Request
+from lorafit.comparison.request import RESULT, Request, arm_folder
 from lorafit.comparison.search import at_edge
 from lorafit.environment import describe
 from lorafit.errors import TrainingError
@@ -131,14 +131,14 @@ def assemble(
 def _runs(folder: Path, method: str, request: Request) -> list[Scores]:
     found = []
     for seed in range(request.seeds):
-        with np.load(folder / "arms" / method / f"seed-{seed}.npz") as arrays:
+        with np.load(arm_folder(folder, method) / f"seed-{seed}.npz") as arrays:
             parts = ("logits", "labels", "losses", "units")
             found.append(Scores(*(arrays[part] for part in parts if part in arrays.files)))
     return found
 
 
 def _row(folder: Path, method: str, runs: list[Scores], request: Request, task: Task) -> Row:
-    own = folder / "arms" / method
+    own = arm_folder(folder, method)
     seeds = [files.read_json(own / f"seed-{seed}.json") for seed in range(request.seeds)]
     trials = files.read_json(own / "trials.json")
     losses = {
@@ -232,10 +232,10 @@ def crossing(path: Sequence[Mapping[str, float]], loss: float) -> float | None:
 def _redundancy(folder: Path, request: Request, done: Sequence[str]) -> dict[str, Any]:
     found = {}
     for method in done:
-        updates = _arrays(folder / "arms" / method / "update.npz")
+        updates = _arrays(arm_folder(folder, method) / "update.npz")
         if not updates:
             continue
-        noise = _arrays(folder / "arms" / method / "noise.npz")
+        noise = _arrays(arm_folder(folder, method) / "noise.npz")
         found[method] = summarise(updates, noise)
         if noise:
             found[method]["shuffled"] = summarise(noise)

@@ -95,6 +95,11 @@ class Request:
         return cls(**content)
 
 
+def arm_folder(folder: Path, method: str) -> Path:
+    """Where an arm keeps what it found; ``peft:vera`` is no name for a folder everywhere."""
+    return folder / "arms" / method.replace(":", "-")
+
+
 def make_request(
     problem: Problem, field: Field, config: Config, *, seeds: int, budget: float, text: list[str]
 ) -> Request:

@@ -13,7 +13,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from lorafit import files
-from lorafit.comparison.request import Request
+from lorafit.comparison.request import Request, arm_folder
 from lorafit.errors import RunError
 
 log = logging.getLogger(__name__)
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 def is_done(folder: Path, request: Request, method: str) -> bool:
     """Whether an arm has everything it was asked for."""
-    own = folder / "arms" / method
+    own = arm_folder(folder, method)
     wanted = [f"seed-{seed}.json" for seed in range(request.seeds)]
     wanted += ["noise.npz"] if method in request.noise else []
     return all((own / name).is_file() for name in wanted)
@@ -57,7 +57,7 @@ def run_arms(folder: Path, request: Request) -> dict[str, str]:
 
 def _run(folder: Path, method: str) -> str | None:
     """Runs one arm; returns why it failed."""
-    own = folder / "arms" / method
+    own = arm_folder(folder, method)
     own.mkdir(parents=True, exist_ok=True)
     source = str(Path(files.__file__).parents[1])
     path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))

@@ -16,6 +16,7 @@ class RsLora(Lora):
     """LoRA whose scale is ``lora_alpha / sqrt(r)`` (``use_rslora``)."""
 
     preset_of = "lora"
+    learning_rate = 6e-4
     recommended: ClassVar[dict[str, Any]] = Lora.recommended | {"use_rslora": True}
 
 
@@ -35,6 +36,7 @@ class Pissa(Lora):
     """
 
     preset_of = "lora"
+    learning_rate = 6e-4
     recommended: ClassVar[dict[str, Any]] = Lora.recommended | {
         "init_lora_weights": "pissa",
         "lora_alpha": 8,
