@@ -226,6 +226,7 @@ def test_plan_trains_nothing_and_writes_nothing(
     assert plan.trainable_parameters < plan.total_parameters
     assert plan.steps == 3
     assert plan.time_s > 0
+    assert plan.measured == frozenset()  # three steps are too few to measure anything
     assert list(tmp_path.iterdir()) == []
 
 

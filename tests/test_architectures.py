@@ -17,6 +17,7 @@ import transformers as hf
 from datasets import DatasetDict
 
 import lorafit
+from lorafit.export.merged import sample_inputs
 from tests import tiny, tiny_text
 
 QUICK: dict[str, Any] = {
@@ -64,3 +65,26 @@ def test_a_classifier_is_trained_saved_read_back_and_merged(
     plain = hf.AutoModelForSequenceClassification.from_pretrained(tmp_path / "plain").eval()
     tokenizer = hf.AutoTokenizer.from_pretrained(tmp_path / "plain")
     torch.testing.assert_close(logits(plain, tokenizer), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", tiny.WRITERS)
+def test_a_model_that_writes_is_trained_saved_read_back_and_merged(
+    family: str, tmp_path: Path
+) -> None:
+    base = tiny_text.save_language_model(tmp_path / "base", family)
+    data = DatasetDict(
+        train=tiny_text.prompts(24), validation=tiny_text.prompts(6, 1), test=tiny_text.prompts(8)
+    )
+    brief = {"num_train_epochs": 1, "examples": 2, "max_new_tokens": 4}
+    run = lorafit.train(base, data, **{**QUICK, **brief}, **{"run.dir": str(tmp_path / "runs")})
+    assert run.eval["handoff"]["reloaded_max_abs_diff"] == 0
+    assert run.eval["handoff"]["merged_max_abs_diff"] < 1e-5
+    assert run.eval["paired"]["nll"]["difference"] < 0
+
+    tuned = lorafit.load(run)
+    lorafit.merge(run, tmp_path / "plain")
+    plain = type(tuned.model).from_pretrained(tmp_path / "plain").eval()
+    inputs = sample_inputs(tuned.model, tuned.tokenizer)
+    with torch.no_grad():
+        found, expected = plain(**inputs).logits, tuned.model(**inputs).logits
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)

@@ -115,6 +115,8 @@ CLASSIFIERS = FAMILIES
 """Every family here has a sequence-classification head."""
 ARCHITECTURES = sorted(_CONFIGS)
 """All that the promise names, for what has to hold of each."""
+WRITERS = ["bart", "gemma3", "gpt2", "llama", "mixtral", "phi3", "qwen3", "t5"]
+"""Those of them with a language model's head."""
 
 
 def classifier(family: str, seed: int = 0, num_labels: int = 3) -> hf.PreTrainedModel:

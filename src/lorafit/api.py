@@ -129,6 +129,11 @@ def train(
     else:
         run, model, data = _resumed(resume, model, data)
         config, origins = run.config, run.origins
+        if search.MEASURED in origins.values():  # killed between the last two files
+            with run.lock():
+                pipeline.close(run)
+                search.clean(run)
+            return run
     check_trackers(config.train.report_to)
     problem = pipeline.pose(data, config, model)
     start = None if run is None else run.path / pipeline.START
@@ -147,7 +152,6 @@ def train(
                 )
                 result, config, origins = found.result, found.config, found.origins
                 choices = made_choices(problem, subject, config, origins) | found.choices
-                run.write_config(config, origins)
                 run.write_choices(choices, **found.extra)
             else:
                 result = fit(
@@ -162,7 +166,9 @@ def train(
                     resume=resume is not None,
                     progress=_progress(progress),
                 )
-            pipeline.finish(run, problem, subject, config, result, live=_is_live(model))
+            live = _is_live(model)
+            pipeline.finish(run, problem, subject, config, origins, result, live=live)
+            search.clean(run)
         except LorafitError as error:
             run.set_status("failed", str(error))
             write_report(run.path)
@@ -448,7 +454,9 @@ def plan(
     data = config.data.path if data is None else data
     problem = pipeline.pose(data, config, model)
     subject = pipeline.prepare(problem, config, model, tokenizer)
-    return planning.estimate(problem, subject, config, dict(origins or {}))
+    wish = search.wanted(problem, subject, config, origins or {})
+    found = planning.estimate(problem, subject, config, dict(origins or {}))
+    return found if wish is None else replace(found, measured=wish.names)
 
 
 def demo(

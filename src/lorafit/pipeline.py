@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -463,12 +463,20 @@ def adapter_facts(subject: Subject, task: Task, config: Config) -> dict[str, Any
 
 
 def finish(
-    run: Run, problem: Problem, subject: Subject, config: Config, result: FitResult, live: bool
+    run: Run,
+    problem: Problem,
+    subject: Subject,
+    config: Config,
+    origins: Mapping[str, str],
+    result: FitResult,
+    live: bool,
 ) -> None:
     """Saves the adapter, measures it, proves the hand-off, writes card and report.
 
     The test split is read here for the first time. The run says done only after the saved
-    and the merged adapter computed what the trained one computes.
+    and the merged adapter computed what the trained one computes. What was measured enters
+    ``config.yaml`` last: until then a run that is killed is resumed with the settings it began
+    with, and comes to the same choices.
     """
     task, adapters = problem.task, subject.adapters
     adapter = run.path / "adapter"
@@ -513,6 +521,12 @@ def finish(
         ),
         adapter,
     )
+    run.write_config(config, origins)
+    close(run)
+
+
+def close(run: Run) -> None:
+    """The last step of a run, once all else is written."""
     run.set_status("done")
     write_report(run.path)
 

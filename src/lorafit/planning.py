@@ -31,8 +31,9 @@ class Plan:
         trainable_parameters: Adapter and head.
         total_parameters: All parameters of the adapted model.
         steps: Optimizer steps, if training does not stop early.
-        time_s: Estimated seconds of training, evaluations included.
+        time_s: Estimated seconds of one plain run, evaluations included.
         peak_memory_bytes: Memory the measured steps took.
+        measured: Settings that training would choose, by key; their values are starting values.
     """
 
     config: Config
@@ -45,6 +46,7 @@ class Plan:
     steps: int
     time_s: float
     peak_memory_bytes: int
+    measured: frozenset[str] = frozenset()
 
 
 def estimate(problem: Problem, subject: Subject, config: Config, origins: dict[str, str]) -> Plan:

@@ -255,6 +255,14 @@ class Run:
         }
 
     @property
+    def choosing_cost(self) -> dict[str, Any]:
+        """What choosing and training cost, in plain runs; empty when nothing was measured."""
+        if not (self.path / "choices.json").is_file():
+            return {}
+        cost: dict[str, Any] = self.read_json("choices.json").get("cost", {})
+        return cost
+
+    @property
     def environment(self) -> dict[str, Any]:
         """The content of ``environment.json``."""
         return self.read_json("environment.json")

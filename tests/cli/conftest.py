@@ -3,7 +3,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +11,7 @@ from typer.testing import CliRunner, Result
 import lorafit
 from lorafit.cli import app
 from lorafit.export.shrunk import Loss, RankQuality, Shrunk
+from lorafit.run import Choice
 
 Cli = Callable[..., Result]
 
@@ -61,9 +61,10 @@ class FakeRun:
         self.adapter = path / "adapter"
         self.eval = EVALUATION
         self.choices = {
-            "engine": SimpleNamespace(value="fast", reason="an encoder on a processor"),
-            "target_modules": SimpleNamespace(value=["q_lin", "v_lin"], reason="as asked"),
+            "engine": Choice(value="fast", reason="an encoder on a processor"),
+            "target_modules": Choice(value=["q_lin", "v_lin"], reason="as asked"),
         }
+        self.choosing_cost: dict[str, Any] = {}
 
 
 class FakeApi:

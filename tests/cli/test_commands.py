@@ -139,6 +139,7 @@ def test_plan_shows_settings_origins_layers_and_cost(cli: Cli, api: FakeApi) -> 
             steps=801,
             time_s=95.0,
             peak_memory_bytes=2**30,
+            measured=frozenset({"adapter.lora_alpha", "train.learning_rate"}),
         )
 
     api.plan = plan  # type: ignore[method-assign]
@@ -146,7 +147,9 @@ def test_plan_shows_settings_origins_layers_and_cost(cli: Cli, api: FakeApi) -> 
     assert result.exit_code == 0, result.stderr
     lines = [line.split() for line in result.stdout.splitlines()]
     assert ["r", "8", "flag", "--r"] in lines
-    assert ["learning_rate", "0.002", "default"] in lines
+    assert ["learning_rate", "0.002", "to", "be", "measured;", "starting", "value"] in lines
+    assert ["measured", "while", "training", "learning_rate,", "lora_alpha"] in lines
+    assert "strategy rise, budget 1.5 runs" in result.stdout
     assert ["q_lin", "linear", "384", "to", "384", "6"] in lines
     assert "36,864 of 22,700,000 (0.16 %)" in result.stdout
     assert "about 1 min 35 s" in result.stdout

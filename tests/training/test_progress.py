@@ -84,3 +84,24 @@ def test_quiet_shows_nothing(capsys):
 )
 def test_durations_read_as_clock_times(seconds, text):
     assert duration(seconds) == text
+
+
+def test_a_bar_shows_the_phases_of_a_search_and_what_each_has_cost() -> None:
+    out = io.StringIO()
+    progress = RichProgress(Console(file=out, force_terminal=True, width=100))
+    progress.start(0, 100)
+    progress.phase("learning rate", 0.0, 0.0)
+    progress.phase("learning rate", 0.13, 61.0)
+    progress.phase("rank", 0.3, 120.0)
+    progress.stop()
+    shown = out.getvalue()
+    for text in ("learning rate", "0.13", "1:01", "rank", "0.30", "2:00"):
+        assert text in shown
+
+
+def test_lines_name_each_phase_once() -> None:
+    out = io.StringIO()
+    progress = PlainProgress(out)
+    for name in ("rank", "rank", "modules"):
+        progress.phase(name, 0.1, 1.0)
+    assert out.getvalue() == "phase: rank\nphase: modules\n"

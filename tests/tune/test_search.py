@@ -19,7 +19,9 @@ from datasets import Dataset, DatasetDict
 from safetensors.torch import load_file
 
 import lorafit
+from lorafit import pipeline
 from lorafit.errors import ConfigError
+from lorafit.training.stepper import Stepper
 from lorafit.tune import search as searching
 from lorafit.tune.bench import Bench
 from lorafit.tune.rise import FIRST_RANK
@@ -84,7 +86,8 @@ def test_the_adapter_is_what_was_chosen(run: lorafit.Run) -> None:
 def test_the_ledger_adds_up_and_stays_within_the_budget(run: lorafit.Run) -> None:
     cost = json.loads((run.path / "choices.json").read_text())["cost"]
     assert cost["runs"] == pytest.approx(sum(p["runs"] for p in cost["phases"].values()))
-    assert 0.9 < cost["runs"] <= cost["budget"] == 1.5
+    # Below 1 where rising evaluates less often than a plain run, which does every 7 steps here.
+    assert 0.5 < cost["runs"] <= cost["budget"] == 1.5
     assert sum(trial["runs"] for trial in run.trials) == pytest.approx(cost["runs"], rel=0.02)
 
 
@@ -176,6 +179,36 @@ def test_interrupted_anywhere_it_goes_on_to_the_same_adapter(
     assert again.choices["r"] == run.choices["r"]
     assert [t["trial"] for t in again.trials] == [t["trial"] for t in run.trials]
     assert len(again.metrics) == len(run.metrics)
+
+
+@pytest.mark.parametrize("where", ["verify_handoff", "close"])
+def test_stopped_after_the_search_it_delivers_what_was_found(
+    where: str,
+    run: lorafit.Run,
+    base: Path,
+    data: DatasetDict,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def stopping(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, where, stopping)
+        with pytest.raises(KeyboardInterrupt):
+            train(base, data, tmp_path, **{"run.name": "stopped"})
+        patch.undo()
+        # Nothing is trained again.
+        patch.setattr(Stepper, "take", stopping)
+        again = lorafit.train(resume=tmp_path / "stopped", data=data, progress=False)
+    assert again.status == "done"
+    assert _same_weights(run, again)
+    assert again.origins["adapter.r"] == searching.MEASURED
+    assert again.config.adapter.settings == run.config.adapter.settings
+    assert {n: c.value for n, c in again.choices.items()} == {
+        n: c.value for n, c in run.choices.items()
+    }
+    assert not (again.path / "tune").exists()
 
 
 def test_killed_by_the_system_it_goes_on_to_the_same_adapter(

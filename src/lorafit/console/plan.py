@@ -13,6 +13,9 @@ from lorafit.console.output import show, show_table
 from lorafit.model.sites import Site
 from lorafit.units import count, duration, size
 
+MEASURED = "to be measured; starting value"
+"""Origin of what training would choose."""
+
 
 class PlanLike(Protocol):
     """What a plan has to have to be shown. Estimates that cannot be made are ``None``."""
@@ -43,16 +46,21 @@ class PlanLike(Protocol):
 
     @property
     def time_s(self) -> float | None:
-        """Estimated training time in seconds."""
+        """Estimated time of one plain run in seconds."""
 
     @property
     def peak_memory_bytes(self) -> int | None:
         """Estimated peak memory of the process."""
 
+    @property
+    def measured(self) -> frozenset[str]:
+        """Settings that training would choose, by key."""
+
 
 def show_plan(plan: PlanLike) -> None:
     """Shows a plan."""
-    for section, rows in _by_section(plan.config, plan.origins):
+    origins = dict(plan.origins) | dict.fromkeys(plan.measured, MEASURED)
+    for section, rows in _by_section(plan.config, origins):
         show(section or "general", style="bold")
         show_table(rows, indent=2)
         show()
@@ -73,7 +81,14 @@ def show_plan(plan: PlanLike) -> None:
     if plan.steps is not None:
         costs.append(("steps", count(plan.steps)))
     if plan.time_s is not None:
-        costs.append(("time", f"about {duration(plan.time_s)}"))
+        costs.append(("time of one plain run", f"about {duration(plan.time_s)}"))
+    if plan.measured:
+        names = ", ".join(sorted(key.rpartition(".")[2] for key in plan.measured))
+        tune = plan.config.tune
+        budget = str(tune.budget)
+        budget += " runs" if budget.replace(".", "", 1).isdigit() else ""
+        costs.append(("measured while training", names))
+        costs.append(("by", f"strategy {tune.strategy}, budget {budget}"))
     if plan.peak_memory_bytes is not None:
         costs.append(("peak memory", f"about {size(plan.peak_memory_bytes)}"))
     show_table(costs)

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from lorafit.console.evidence import show_cost, show_evidence
 from lorafit.console.output import show, show_table
 from lorafit.units import count, interval
 
@@ -24,6 +25,8 @@ def show_result(run: Run) -> None:
     show()
     show_evaluation(run.eval)
     show_choices(run.choices)
+    show_evidence(run.choices)
+    show_cost(run.choosing_cost)
     show()
     show(f"Adapter: {run.adapter}")
     show("Next:")

@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from lorafit import files
-from lorafit.report import curves, facts, result, units
+from lorafit.report import choosing, curves, facts, result, units
 from lorafit.report.folder import RunFolder, mapping, read_folder
 
 NAME = "report.html"
@@ -74,6 +74,7 @@ def _content(run: RunFolder) -> dict[str, Any]:
             for name, choice in ((n, mapping(c)) for n, c in run.choices.items())
             if "reason" in choice or "value" in choice
         },
+        "choice_charts": choosing.charts(run.choices),
         "curves": curves.make_curves(run.metrics),
         "trials": facts.trials_table(run.trials),
         "data_facts": facts.data_facts(run),

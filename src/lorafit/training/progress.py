@@ -8,9 +8,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol, TextIO
 
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
+from rich.table import Table
 
 LINE_INTERVAL_S = 10.0
 
@@ -44,6 +46,15 @@ class Progress(Protocol):
     def start(self, step: int, total_steps: int) -> None:
         """Training begins after ``step`` steps (above 0 when resumed)."""
 
+    def phase(self, name: str, runs: float, time_s: float) -> None:
+        """A phase of a search begins or goes on.
+
+        Args:
+            name: Such as ``"learning rate"``.
+            runs: What it has cost so far, in plain runs.
+            time_s: The same in seconds.
+        """
+
     def step(self, update: Update) -> None:
         """One optimizer step is done."""
 
@@ -58,6 +69,9 @@ class QuietProgress:
     """Shows nothing."""
 
     def start(self, step: int, total_steps: int) -> None:
+        """Shows nothing."""
+
+    def phase(self, name: str, runs: float, time_s: float) -> None:
         """Shows nothing."""
 
     def step(self, update: Update) -> None:
@@ -89,6 +103,7 @@ class PlainProgress:
         self._interval_s = interval_s
         self._clock = clock
         self._last = clock()
+        self._phase = ""
 
     def _print(self, text: str) -> None:
         print(text, file=self._file, flush=True)
@@ -98,6 +113,12 @@ class PlainProgress:
         self._last = self._clock()
         after = f" (step {step} is done)" if step else ""
         self._print(f"training for {total_steps} steps{after}")
+
+    def phase(self, name: str, runs: float, time_s: float) -> None:
+        """Says which phase begins."""
+        if name != self._phase:
+            self._phase = name
+            self._print(f"phase: {name}")
 
     def step(self, update: Update) -> None:
         """Prints a line when the last one is old enough."""
@@ -120,24 +141,43 @@ class PlainProgress:
 class RichProgress:
     """A progress bar with the loss, tokens a second and the time left.
 
+    During a search a table above it shows what each phase has cost so far.
+
     Args:
         console: Where to; ``None``: standard error.
     """
 
     def __init__(self, console: Console | None = None) -> None:
         self._bar = Bar(
-            TextColumn("training"),
+            TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[facts]}"),
-            console=console or Console(stderr=True),
         )
         self._task = self._bar.add_task("training", total=None, facts="")
+        self._phases: dict[str, tuple[float, float]] = {}
+        console = console or Console(stderr=True)
+        self._live = Live(get_renderable=self._render, console=console, refresh_per_second=10)
+
+    def _render(self) -> RenderableType:
+        if not self._phases:
+            return self._bar
+        table = Table("phase", box=None, pad_edge=False, padding=(0, 3, 0, 0))
+        table.add_column("runs", justify="right")
+        table.add_column("time", justify="right")
+        for name, (runs, time_s) in self._phases.items():
+            table.add_row(name, f"{runs:.2f}", duration(time_s))
+        return Group(table, self._bar)
 
     def start(self, step: int, total_steps: int) -> None:
         """Shows the bar."""
         self._bar.update(self._task, completed=step, total=total_steps)
-        self._bar.start()
+        self._live.start()
+
+    def phase(self, name: str, runs: float, time_s: float) -> None:
+        """Shows the phase before the bar and its cost in the table."""
+        self._phases[name] = (runs, time_s)
+        self._bar.update(self._task, description=name)
 
     def step(self, update: Update) -> None:
         """Moves the bar."""
@@ -145,11 +185,11 @@ class RichProgress:
 
     def evaluated(self, step: int, metrics: Mapping[str, float], best: bool) -> None:
         """Prints a line above the bar."""
-        self._bar.console.print(evaluation(step, metrics, best), highlight=False)
+        self._live.console.print(evaluation(step, metrics, best), highlight=False)
 
     def stop(self) -> None:
         """Leaves the bar as it stands."""
-        self._bar.stop()
+        self._live.stop()
 
 
 def make_progress(quiet: bool = False) -> Progress:

@@ -50,6 +50,8 @@ log = logging.getLogger(__name__)
 Rate = Callable[[int], float]
 """Step, counted from 0, to learning rate."""
 
+NOTHING = Cost()
+
 CHUNK = 0.05
 """Share of the steps after which a long training is noted: what a kill costs at most."""
 
@@ -242,9 +244,10 @@ class Bench:
         def work() -> Entry:
             return self._train(state, until, rate)
 
+        self._book(phase)
         entry = self.journal.once(name, work)
         cost = Cost(**entry.facts["cost"])
-        self.ledger.add(phase, cost)
+        self._book(phase, cost)
         losses = entry.arrays["losses"].numpy()
         self._note(
             name,
@@ -272,7 +275,7 @@ class Bench:
             self._load(state)
             return self._score(share)
 
-        return self._scored(name, phase, self.journal.once(name, work))
+        return self._scored(name, phase, work)
 
     def score_scaled(
         self, name: str, phase: str, state: State, scale: float, share: float = 1.0
@@ -284,7 +287,7 @@ class Bench:
             with self.scaled(scale):
                 return self._score(share)
 
-        return self._scored(name, phase, self.journal.once(name, work))
+        return self._scored(name, phase, work)
 
     def grow(self, state: State, r: int) -> State:
         """The state with factors of rank ``r`` that compute the same; costs nothing.
@@ -345,8 +348,9 @@ class Bench:
             cost = {"evaluated": float(tokens), "time_s": time.perf_counter() - began}
             return Entry("", {"cost": cost, "energies": found})
 
+        self._book("modules")
         entry = self.journal.once("energies", work)
-        self.ledger.add("modules", Cost(**entry.facts["cost"]))
+        self._book("modules", Cost(**entry.facts["cost"]))
         found: dict[str, float] = entry.facts["energies"]
         return found
 
@@ -495,9 +499,11 @@ class Bench:
         }
         return {name: value for name, value in values.items() if math.isfinite(value)}
 
-    def _scored(self, name: str, phase: str, entry: Entry) -> Scored:
+    def _scored(self, name: str, phase: str, work: Callable[[], Entry]) -> Scored:
+        self._book(phase)
+        entry = self.journal.once(name, work)
         cost = Cost(**entry.facts["cost"])
-        self.ledger.add(phase, cost)
+        self._book(phase, cost)
         metrics = entry.facts["metrics"]
         self._note(name, phase, cost, **metrics, sharpness=entry.facts["sharpness"])
         return Scored(entry.arrays["losses"].numpy(), entry.arrays["raw"].numpy(), metrics)
@@ -523,6 +529,12 @@ class Bench:
     def say(self, text: str) -> None:
         """Tells the user something that was found."""
         log.info("%s", text)
+
+    def _book(self, phase: str, cost: Cost = NOTHING) -> None:
+        """Counts a cost and shows what its phase has cost so far; without one, that it begins."""
+        self.ledger.add(phase, cost)
+        spent = self.ledger.phases[phase]
+        self.progress.phase(phase, self.ledger.runs(spent), spent.time_s)
 
     def _note(self, name: str, phase: str, cost: Cost, **about: Any) -> None:
         line = {"trial": name, "phase": phase, **about, "runs": self.ledger.runs(cost)}

@@ -7,7 +7,6 @@ of computed, so it comes to the same decisions in the same order, and goes on wh
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from lorafit.run import Run
 from lorafit.tune.state import Shape, State
 
 FOLDER = "tune"
-"""In the run folder; removed when the search is over."""
+"""In the run folder; removed when the run is done."""
 
 
 @dataclass
@@ -84,11 +83,6 @@ class Journal:
             entry.kept = replace(entry.kept, tensors={})
         if self._run is not None:
             self._path(entry.name, "state.safetensors").unlink(missing_ok=True)
-
-    def close(self) -> None:
-        """The search is over: its states are of no more use."""
-        if self._run is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
 
     def _path(self, name: str, ending: str) -> Path:
         return self._folder / f"{name}.{ending}"

@@ -186,7 +186,8 @@ def _advance(bench: Bench, trunk: Trunk, until: int, decay_from: int | None = No
         trunk.state = piece.state
         trunk.pieces.append(piece)
         bench.adopt([piece.entry], chunk)
-        if before is not None:
+        # The best state so far may be the one the run ends with.
+        if before is not None and (trunk.best is None or trunk.best[0] is not before.state):
             bench.journal.forget(before.entry)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,7 @@ from lorafit.training.steps import StepPlan
 from lorafit.tune import strategies
 from lorafit.tune.base import CHOOSABLE
 from lorafit.tune.bench import Bench
+from lorafit.tune.journal import FOLDER
 
 log = logging.getLogger(__name__)
 
@@ -222,5 +224,9 @@ def search(
         }
     )
     extra = {"cost": ledger.to_dict() | {"budget": bench.budget}, **found.extra}
-    bench.journal.close()
     return Searched(result, chosen, dict(origins) | measured, found.choices, extra)
+
+
+def clean(run: Run) -> None:
+    """Removes what a search keeps to go on after a kill; call it once the run is done."""
+    shutil.rmtree(run.path / FOLDER, ignore_errors=True)

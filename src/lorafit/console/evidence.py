@@ -1,0 +1,123 @@
+"""The measurements behind the choices, as curves of plain text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lorafit.console.output import show, show_table
+from lorafit.units import duration
+
+WIDTH = 32
+"""Characters of a curve. ASCII only: output may go to a file or a console of any encoding."""
+
+Rows = list[list[str]]
+
+
+def show_evidence(choices: Mapping[str, Any]) -> None:
+    """Shows the curves of the choices that have some.
+
+    Args:
+        choices: By name, as in ``choices.json``; each has ``evidence``.
+    """
+    for name, choice in choices.items():
+        for title, rows in curves(choice.evidence):
+            show()
+            show(f"{name}: {title}")
+            show_table(rows, indent=2)
+
+
+def show_cost(cost: Mapping[str, Any]) -> None:
+    """Shows what choosing and training cost, in plain runs, phase by phase."""
+    if "runs" not in cost:
+        return
+    show()
+    of = f" of the {cost['budget']:g} allowed" if "budget" in cost else ""
+    clock = f", {cost['runs_by_the_clock']:.2f} by the clock" if "runs_by_the_clock" in cost else ""
+    show(f"Cost of choosing and training: {cost['runs']:.2f} plain runs{of}{clock}:")
+    rows = [
+        [phase, f"{spent['runs']:.2f}", duration(spent["time_s"])]
+        for phase, spent in cost.get("phases", {}).items()
+    ]
+    show_table(rows, ["phase", "runs", "time"], indent=2)
+
+
+def curves(evidence: Mapping[str, Any]) -> list[tuple[str, Rows]]:
+    """Title and rows of each curve that can be drawn from what was measured."""
+    found = [
+        _losses(
+            "loss at each rate (and after how many steps)", evidence.get("tried"), "learning_rate"
+        ),
+        _gains(evidence.get("tests")),
+        _shares(evidence.get("share_of_energy")),
+        _losses("loss with the update multiplied by", evidence.get("curve"), "factor"),
+    ]
+    return [(title, rows) for title, rows in found if rows]
+
+
+def _losses(title: str, points: Sequence[Mapping[str, Any]] | None, name: str) -> tuple[str, Rows]:
+    """Losses as dots; those after equally many steps share a scale, for only they compare."""
+    rows: Rows = []
+    points = [point for point in points or () if "loss" in point and name in point]
+    for point in points:
+        loss = point["loss"]
+        label = [f"{point[name]:.3g}", *([str(point["steps"])] if "steps" in point else [])]
+        if loss is None:
+            rows.append([*label, "diverged", ""])
+            continue
+        peers = [
+            other["loss"]
+            for other in points
+            if other["loss"] is not None and other.get("steps") == point.get("steps")
+        ]
+        low, high = min(peers), max(peers)
+        best = "  <- lowest" if loss == low and len(peers) > 1 else ""
+        rows.append([*label, f"{loss:.4f}", dot(loss, low, high) + best])
+    return title, rows
+
+
+def _gains(tests: Sequence[Mapping[str, Any]] | None) -> tuple[str, Rows]:
+    """The gain of going on at each rank tested, with its interval around zero."""
+    gains = [test["gain"] for test in tests or ()]
+    ends = [0.0, *(gain["low"] for gain in gains), *(gain["high"] for gain in gains)]
+    rows = [
+        [
+            f"{test['r']} to {test['against']}",
+            f"step {test['step']}",
+            f"{gain['mean']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}]",
+            whiskers(gain["low"], gain["mean"], gain["high"], min(ends), max(ends)),
+        ]
+        for test, gain in zip(tests or (), gains, strict=True)
+    ]
+    level = (
+        f"{100 * gains[0]['confidence']:g} % intervals, {gains[0]['n']:,} examples" if gains else ""
+    )
+    return f"gain of going on, nats per example ({level}; : is zero)", rows
+
+
+def _shares(shares: Mapping[str, float] | None) -> tuple[str, Rows]:
+    rows = [
+        [name, f"{100 * share:.1f} %", "#" * round(share * WIDTH)]
+        for name, share in (shares or {}).items()
+    ]
+    return "share of the update's energy", rows
+
+
+def _place(value: float, low: float, high: float) -> int:
+    return round((WIDTH - 1) * (value - low) / ((high - low) or 1.0))
+
+
+def dot(value: float, low: float, high: float) -> str:
+    """A dot at its place between ``low`` and ``high``."""
+    return " " * _place(value, low, high) + "o"
+
+
+def whiskers(low: float, value: float, high: float, left: float, right: float) -> str:
+    """An interval on an axis from ``left`` to ``right``, which holds zero: ``:  |--o--|``."""
+    cells = [" "] * WIDTH
+    first, last = _place(low, left, right), _place(high, left, right)
+    cells[first : last + 1] = "-" * (last + 1 - first)
+    cells[first] = cells[last] = "|"
+    cells[_place(0.0, left, right)] = ":"
+    cells[_place(value, left, right)] = "o"
+    return "".join(cells).rstrip()

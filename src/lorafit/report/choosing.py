@@ -1,0 +1,129 @@
+"""The measurements behind the automatic choices as charts: ``evidence`` in ``choices.json``.
+
+What is not of a known form gets no chart; the page shows all evidence as tables anyway.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from lorafit.report import units
+from lorafit.report.chart import Axis, Line, Point, interval_chart, line_chart
+from lorafit.report.curves import Curve
+from lorafit.report.folder import Json, mapping
+from lorafit.report.metric import Interval
+from lorafit.report.units import is_number
+
+HEIGHT = 130
+_STYLES = ("train", "eval", "plain")
+"""One for each length of the runs in which rates were compared."""
+
+
+def charts(choices: Mapping[str, Any]) -> dict[str, list[Curve]]:
+    """The charts of each choice, by its name."""
+    found = {}
+    for name, choice in choices.items():
+        evidence = mapping(mapping(choice).get("evidence"))
+        drawn = [_rates(evidence), _gains(evidence), _scales(evidence)]
+        found[name] = [curve for curve in drawn if curve is not None]
+    return found
+
+
+def _records(evidence: Json, key: str, *numbers: str) -> list[Json]:
+    """The records of a list that have all of these numbers."""
+    listed = evidence.get(key)
+    records = [mapping(one) for one in listed] if isinstance(listed, list) else []
+    return [one for one in records if all(is_number(one.get(name)) for name in numbers)]
+
+
+def _rates(evidence: Json) -> Curve | None:
+    """Loss against the logarithm of the rate, a line for each length that was tried."""
+    tried = [
+        r for r in _records(evidence, "tried", "learning_rate", "loss") if r["learning_rate"] > 0
+    ]
+    if len(tried) < 2:
+        return None
+    lengths = list(dict.fromkeys(one.get("steps") for one in tried))
+    lines = []
+    for style, steps in zip(_STYLES, lengths, strict=False):
+        points = sorted(_log(one) for one in tried if one.get("steps") == steps)
+        lines.append(Line(points, style, dots=True))
+    best = min(tried, key=lambda one: float(one["loss"]))
+    chart = _loss_chart(
+        lines,
+        "loss against learning rate",
+        lambda x: f"{10**x:.1g}",
+        [(_log(one)[0], _tip(one)) for one in sorted(tried, key=_log)],
+        f"lowest {units.general(best['loss'])} at {best['learning_rate']:.2g}",
+    )
+    after = " and ".join(units.general(n) for n in lengths if is_number(n))
+    return Curve("Loss by learning rate", f"after {after} steps" if after else "", chart)
+
+
+def _log(one: Json) -> Point:
+    return math.log10(one["learning_rate"]), one["loss"]
+
+
+def _tip(one: Json) -> str:
+    steps = f", {units.general(one['steps'])} steps" if is_number(one.get("steps")) else ""
+    return f"{one['learning_rate']:.2g}{steps}: {units.decimals(one['loss'])}"
+
+
+def _gains(evidence: Json) -> Curve | None:
+    """What going on gained at each rank that was tested."""
+    rows = []
+    for test in _records(evidence, "tests", "r", "against"):
+        gain = Interval.read(test.get("gain"), "mean")
+        if gain.value is not None:
+            name = f"{units.general(test['r'])} to {units.general(test['against'])}"
+            form = units.signed(units.decimals)
+            ends = [form(end) for end in (gain.low, gain.high) if end is not None]
+            rows.append((name, "tuned", gain, f"{name}: {form(gain.value)} {' to '.join(ends)}"))
+    if not rows:
+        return None
+    values = [v for _, _, g, _ in rows for v in (g.low, g.value, g.high) if v is not None]
+    spoken = "; ".join(tip for *_, tip in rows)
+    chart = interval_chart(
+        rows, Axis.around(values, zero=True), units.general, f"Gain of a larger rank: {spoken}."
+    )
+    return Curve("Gain of going on to a larger rank", "nats per example, with intervals", chart)
+
+
+def _scales(evidence: Json) -> Curve | None:
+    """Loss against the factor of the update."""
+    points = sorted((p["factor"], p["loss"]) for p in _records(evidence, "curve", "factor", "loss"))
+    if len(points) < 2:
+        return None
+    best = min(points, key=lambda point: point[1])
+    chart = _loss_chart(
+        [Line(points, "eval", dots=True)],
+        "loss against the factor of the update",
+        units.general,
+        [(x, f"{units.general(x)}: {units.decimals(y)}") for x, y in points],
+        f"lowest {units.general(best[1])} at {units.general(best[0])}",
+    )
+    return Curve("Loss by the factor of the update", "validation, nats per example", chart)
+
+
+def _loss_chart(
+    lines: Sequence[Line],
+    what: str,
+    x_format: units.Format,
+    tips: Sequence[tuple[float, str]],
+    spoken: str,
+) -> Markup:
+    points = [point for line in lines for point in line.points]
+    return line_chart(
+        lines,
+        Axis.around([x for x, _ in points]),
+        Axis.around([y for _, y in points]),
+        label=f"Line chart: {what}; {spoken}.",
+        y_format=units.general,
+        x_format=x_format,
+        height=HEIGHT,
+        tips=tips,
+    )

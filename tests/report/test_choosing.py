@@ -1,0 +1,51 @@
+"""Charts of the evidence: drawn where it is of a known form, never in the way where it is not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from lorafit.report.choosing import charts
+
+GAIN = {"mean": 0.05, "se": 0.004, "low": 0.042, "high": 0.058, "n": 500, "confidence": 0.95}
+EVIDENCE: dict[str, dict[str, Any]] = {
+    "learning_rate": {
+        "tried": [
+            {"learning_rate": 0.001, "steps": 24, "loss": 0.68},
+            {"learning_rate": 0.003, "steps": 24, "loss": 0.61},
+            {"learning_rate": 0.009, "steps": 24, "loss": None},
+        ]
+    },
+    "r": {"tests": [{"r": 1, "against": 4, "step": 160, "gain": GAIN}]},
+    "lora_alpha": {"curve": [{"factor": 0.5, "loss": 0.44}, {"factor": 1.0, "loss": 0.42}]},
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("learning_rate", "lowest 0.61 at 0.003"),
+        ("r", "Gain of a larger rank: 1 to 4: +0.050 +0.042 to +0.058."),
+        ("lora_alpha", "lowest 0.42 at 1"),
+    ],
+)
+def test_each_kind_of_evidence_has_its_chart(name: str, said: str) -> None:
+    (curve,) = charts({name: {"value": 1, "reason": "", "evidence": EVIDENCE[name]}})[name]
+    assert said in curve.chart
+
+
+@pytest.mark.parametrize(
+    "evidence",
+    [
+        None,
+        "text",
+        {"tried": "text"},
+        {"tried": [1, None]},
+        {"tried": [{"learning_rate": -1, "loss": 1}, {"learning_rate": 0, "loss": 2}]},
+        {"tests": [{"r": 1, "against": 4, "gain": None}, {"r": "<b>", "against": 4}]},
+        {"curve": [{"r": 2, "eval_loss": 0.4}]},
+    ],
+)
+def test_evidence_of_another_form_has_no_chart(evidence: Any) -> None:
+    assert charts({"r": {"value": 1, "evidence": evidence}}) == {"r": []}
