@@ -17,6 +17,7 @@ TARGETS = {
     "gpt2": ["c_attn", "mlp.c_fc"],
     "llama": ["q_proj", "v_proj", "down_proj"],
     "qwen2": ["q_proj", "v_proj", "down_proj"],
+    "qwen3": ["q_proj", "v_proj", "down_proj"],
     "roberta": ["query", "value", "intermediate.dense"],
     "t5": ["q", "v", "wo"],
 }
@@ -26,6 +27,7 @@ EMBEDDINGS = {
     "gpt2": "wte",
     "llama": "embed_tokens",
     "qwen2": "embed_tokens",
+    "qwen3": "embed_tokens",
     "roberta": "word_embeddings",
     "t5": "shared",
 }

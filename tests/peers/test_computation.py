@@ -29,7 +29,7 @@ def pair(family: str, name: str) -> tuple[ours_api.PeftModel, peft.PeftModel]:
         changes["target_modules"] = [EMBEDDINGS[family], *TARGETS[family]]
     if name == "rslora":
         changes["rank_pattern"] = {TARGETS[family][0]: 2}
-    if name == "bias_all" and family in ("llama", "t5"):
+    if name == "bias_all" and family in ("llama", "qwen3", "t5"):
         changes = {}
     mine, other = ours(family, **changes), theirs(family, **changes)
     other.load_state_dict(mine.state_dict())

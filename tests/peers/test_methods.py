@@ -24,6 +24,7 @@ HEADS = {
     "gpt2": "score",
     "llama": "score",
     "qwen2": "score",
+    "qwen3": "score",
     "t5": "classification_head",
 }
 

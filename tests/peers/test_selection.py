@@ -58,7 +58,7 @@ def cases() -> list[tuple[str, str, str | None]]:
     found: list[tuple[str, str, str | None]] = []
     for family in tiny.FAMILIES:
         tasks = [None, "SEQ_CLS"]
-        if family in ("gpt2", "llama", "qwen2", "t5"):
+        if family in ("gpt2", "llama", "qwen2", "qwen3", "t5"):
             tasks.append(LM_TASK.get(family, "CAUSAL_LM"))
         found += [(family, name, task) for name in SELECTIONS for task in tasks]
     return [case for case in found if case not in ONLY_OURS]

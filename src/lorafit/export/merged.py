@@ -75,6 +75,10 @@ def save(
     return difference
 
 
+SAMPLE_LENGTH = 12
+"""Tokens of the sentence that the merged model is compared on."""
+
+
 def sample_inputs(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None
 ) -> dict[str, torch.Tensor]:
@@ -82,7 +86,9 @@ def sample_inputs(
     if tokenizer is None:
         return dict(model.dummy_inputs)
     # Not made-up tokens: T5's classifier refuses what does not end as its texts end.
-    encoded = tokenizer("The quick brown fox jumps over the lazy dog.", return_tensors="pt")
+    # Short: virtual tokens may take most of a small model's positions.
+    text = "The quick brown fox jumps over the lazy dog."
+    encoded = tokenizer(text, truncation=True, max_length=SAMPLE_LENGTH, return_tensors="pt")
     inputs = {name: encoded[name] for name in ("input_ids", "attention_mask")}
     if model.config.is_encoder_decoder and model.can_generate():
         inputs["decoder_input_ids"] = inputs["input_ids"]

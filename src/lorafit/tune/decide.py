@@ -99,7 +99,8 @@ def sharpened(scores: Scores, task: Task) -> tuple[np.ndarray, float]:
     Returns:
         ``(n,)`` nats, and the factor.
     """
-    if task.loss_name != "nll" or scores.logits.ndim != 2 or scores.labels.ndim != 1:
+    one_label = task.task_type == "SEQ_CLS" and scores.labels.ndim == 1
+    if task.loss_name != "nll" or not one_label or scores.logits.ndim != 2:
         return scores.losses, 1.0
     logits, labels = torch.from_numpy(scores.logits), torch.from_numpy(scores.labels)
 
