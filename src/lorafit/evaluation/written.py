@@ -14,8 +14,6 @@ import re
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from rouge_score.rouge_scorer import RougeScorer
-from sacrebleu.metrics.bleu import BLEU
 
 from lorafit.evaluation.bootstrap import RESAMPLES, percentiles
 
@@ -40,6 +38,10 @@ def measured(answers: Sequence[str], references: Sequence[Sequence[str]]) -> Num
         answers: What a model wrote, ``n`` texts.
         references: For each at least one right text.
     """
+    # Here: only who writes texts needs these packages and their 40 MB.
+    from rouge_score.rouge_scorer import RougeScorer
+    from sacrebleu.metrics.bleu import BLEU
+
     rouge, bleu = RougeScorer(["rougeL"], tokenizer=_Words()), BLEU(effective_order=True)
     rows: dict[str, list[list[float]]] = {name: [] for name in _METRICS}
     for answer, right in zip(answers, references, strict=True):
@@ -92,6 +94,8 @@ def _mean(sums: np.ndarray) -> float:
 
 def _bleu(sums: np.ndarray) -> float:
     """Corpus BLEU from 0 to 100."""
+    from sacrebleu.metrics.bleu import BLEU
+
     counts = [round(value) for value in sums]
     *ngrams, written, right = counts
     correct, total = ngrams[: len(ngrams) // 2], ngrams[len(ngrams) // 2 :]

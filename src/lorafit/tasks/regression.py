@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from datasets import ClassLabel, Dataset, DatasetDict, Value
 from scipy import stats
-from sklearn.metrics import mean_squared_error, r2_score
 from transformers import AutoModelForSequenceClassification
 
 from lorafit.config import DataConfig
@@ -221,8 +220,12 @@ def _correlation(measure: Any, logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 def _rmse(logits: np.ndarray, labels: np.ndarray) -> float:
+    from sklearn.metrics import mean_squared_error
+
     return float(np.sqrt(mean_squared_error(labels, logits[:, 0])))
 
 
 def _r2(logits: np.ndarray, labels: np.ndarray) -> float:
+    from sklearn.metrics import r2_score
+
     return float(r2_score(labels, logits[:, 0])) if np.ptp(labels) else 0.0

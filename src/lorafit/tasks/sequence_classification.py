@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from datasets import Dataset, DatasetDict
 from scipy.special import softmax
-from sklearn.metrics import f1_score, matthews_corrcoef
 from torch.nn import functional as F
 from transformers import AutoModelForSequenceClassification
 
@@ -206,6 +205,9 @@ def _accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 def _macro_f1(logits: np.ndarray, labels: np.ndarray) -> float:
+    # Here: the package takes 40 MB, and training alone does without.
+    from sklearn.metrics import f1_score
+
     return float(f1_score(labels, logits.argmax(axis=-1), average="macro", zero_division=0.0))
 
 
@@ -214,4 +216,6 @@ def _mcc(logits: np.ndarray, labels: np.ndarray) -> float:
     # scikit-learn warns of a single class, for which it has 0 too.
     if len(np.union1d(labels, predicted)) < 2:
         return 0.0
+    from sklearn.metrics import matthews_corrcoef
+
     return float(matthews_corrcoef(labels, predicted))

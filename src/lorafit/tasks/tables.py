@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 Table = dict[str, Any]
 """``title``, ``columns`` (names) and ``rows`` (cells: texts and numbers), as JSON values."""
@@ -26,6 +25,9 @@ def per_class(
         names: Of the classes.
         what: Heading of the names.
     """
+    # Here: the package takes 40 MB, and training alone does without.
+    from sklearn.metrics import precision_recall_fscore_support
+
     numbers = np.arange(len(names))
     scores = precision_recall_fscore_support(true, predicted, labels=numbers, zero_division=0.0)
     rows = [
@@ -38,6 +40,8 @@ def per_class(
 
 def confusion(true: np.ndarray, predicted: np.ndarray, names: Sequence[str]) -> Table:
     """How many examples of each class (row) were given each label (column)."""
+    from sklearn.metrics import confusion_matrix
+
     matrix = confusion_matrix(true, predicted, labels=np.arange(len(names)))
     return {
         "title": "Confusion: true label in rows, predicted label in columns",
@@ -48,6 +52,8 @@ def confusion(true: np.ndarray, predicted: np.ndarray, names: Sequence[str]) -> 
 
 def confusions(true: np.ndarray, predicted: np.ndarray, names: Sequence[str]) -> Table:
     """The most frequent mistakes, for matrices too wide to be read."""
+    from sklearn.metrics import confusion_matrix
+
     matrix = confusion_matrix(true, predicted, labels=np.arange(len(names)))
     np.fill_diagonal(matrix, 0)
     order = np.argsort(-matrix, axis=None, kind="stable")[:MOST_CONFUSIONS]
