@@ -1,4 +1,4 @@
-"""RISE: start with a small rank and let it rise while that measurably pays.
+"""RISE: start with a modest rank and let it rise while that measurably pays.
 
 One training, the *trunk*, runs through; beside it short branches answer one question each:
 
