@@ -87,7 +87,7 @@ def test_the_ledger_adds_up_and_stays_within_the_budget(run: lorafit.Run) -> Non
     cost = json.loads((run.path / "choices.json").read_text())["cost"]
     assert cost["runs"] == pytest.approx(sum(p["runs"] for p in cost["phases"].values()))
     # Below 1 where rising evaluates less often than a plain run, which does every 7 steps here.
-    assert 0.5 < cost["runs"] <= cost["budget"] == 1.5
+    assert 0.9 < cost["runs"] <= cost["budget"] == 1.5
     assert sum(trial["runs"] for trial in run.trials) == pytest.approx(cost["runs"], rel=0.02)
 
 
