@@ -8,7 +8,7 @@ McNemar's exact test counts only the examples on which exactly one of the two is
 from __future__ import annotations
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from lorafit.errors import DataError
 from lorafit.evaluation.bootstrap import Sample, percentiles, resampled, resampled_mean
@@ -76,4 +76,4 @@ def mcnemar(base_right: np.ndarray, tuned_right: np.ndarray) -> float:
     lost = int((base_right & ~tuned_right).sum())
     if gained + lost == 0:
         return 1.0
-    return float(stats.binomtest(gained, gained + lost, 0.5).pvalue)
+    return float(scipy.stats.binomtest(gained, gained + lost, 0.5).pvalue)

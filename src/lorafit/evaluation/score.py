@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
+import scipy
 from datasets import Dataset
-from scipy import stats
 
 from lorafit.data.batches import evaluation_order
 from lorafit.data.values import column_table
@@ -140,7 +140,7 @@ def loss_interval(scores: Scores, confidence: float, seed: int) -> tuple[float, 
 
 def wilson(successes: int, count: int, confidence: float) -> tuple[float, float]:
     """Returns Wilson's score interval of a proportion."""
-    found: Any = stats.binomtest(successes, count).proportion_ci(confidence, method="wilson")
+    found: Any = scipy.stats.binomtest(successes, count).proportion_ci(confidence, method="wilson")
     return float(found.low), float(found.high)
 
 
@@ -148,10 +148,10 @@ def mean_interval(values: np.ndarray, confidence: float) -> tuple[float, float, 
     """Returns mean, low and high of Student's t interval; one value has no spread."""
     values = values.astype(np.float64)
     mean = float(values.mean())
-    spread = float(stats.sem(values)) if len(values) > 1 else 0.0
+    spread = float(scipy.stats.sem(values)) if len(values) > 1 else 0.0
     if spread == 0.0:
         return mean, mean, mean
-    low, high = stats.t.interval(confidence, len(values) - 1, loc=mean, scale=spread)
+    low, high = scipy.stats.t.interval(confidence, len(values) - 1, loc=mean, scale=spread)
     return mean, float(low), float(high)
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from lorafit.evaluation.bootstrap import RESAMPLES, Sample, resampled
 from lorafit.evaluation.score import Scores
@@ -120,5 +120,5 @@ def _estimate(values: np.ndarray, resamples: np.ndarray, n: int, confidence: flo
     if variance == 0.0:
         return Estimate(value, value, value)
     weight = examples**2 / max(n - 1, 1) + (seeds**2 / (k - 1) if k > 1 else 0.0)
-    half = float(stats.t.ppf(0.5 + confidence / 2, variance**2 / weight)) * variance**0.5
+    half = float(scipy.stats.t.ppf(0.5 + confidence / 2, variance**2 / weight)) * variance**0.5
     return Estimate(value, value - half, value + half)

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
+import scipy
 import torch
 from datasets import ClassLabel, Dataset, DatasetDict, Value
-from scipy import stats
 from transformers import AutoModelForSequenceClassification
 
 from lorafit.config import DataConfig
@@ -204,11 +204,11 @@ def _check_numbers(rows: Dataset, name: str) -> None:
 
 
 def _spearman(logits: np.ndarray, labels: np.ndarray) -> float:
-    return _correlation(stats.spearmanr, logits, labels)
+    return _correlation(scipy.stats.spearmanr, logits, labels)
 
 
 def _pearson(logits: np.ndarray, labels: np.ndarray) -> float:
-    return _correlation(stats.pearsonr, logits, labels)
+    return _correlation(scipy.stats.pearsonr, logits, labels)
 
 
 def _correlation(measure: Any, logits: np.ndarray, labels: np.ndarray) -> float:

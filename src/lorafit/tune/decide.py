@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import scipy
 import torch
-from scipy import optimize, stats
 
 from lorafit.evaluation.score import Scores
 from lorafit.tasks.base import Task
@@ -85,7 +85,7 @@ def gain(a: np.ndarray, b: np.ndarray, confidence: float = 0.95) -> Gain:
     difference = a.astype(np.float64) - b.astype(np.float64)
     mean = float(difference.mean())
     se = float(difference.std(ddof=1) / math.sqrt(len(difference)))
-    reach = float(stats.t.ppf(0.5 + confidence / 2, len(difference) - 1)) * se
+    reach = float(scipy.stats.t.ppf(0.5 + confidence / 2, len(difference) - 1)) * se
     return Gain(mean, se, mean - reach, mean + reach, len(difference), confidence)
 
 
@@ -108,7 +108,7 @@ def sharpened(scores: Scores, task: Task) -> tuple[np.ndarray, float]:
         found: np.ndarray = task.losses(logits * math.exp(log_factor), labels).double().numpy()
         return found
 
-    best = optimize.minimize_scalar(
+    best = scipy.optimize.minimize_scalar(
         lambda x: float(losses(x).mean()), bounds=tuple(map(math.log, SHARPNESS)), method="bounded"
     )
     return losses(best.x), math.exp(best.x)
