@@ -25,6 +25,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--top", type=int, help="only the best points of the first seed there")
+    parser.add_argument(
+        "--first-rank", type=int, help="where the tuner begins, if not where it begins for users"
+    )
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     {"grid": grid, "rise": rise}[options.what](options)
@@ -52,13 +55,15 @@ def grid(options: argparse.Namespace) -> None:
 def rise(options: argparse.Namespace) -> None:
     from benchmarks.tuning import tuned
     from benchmarks.tuning.pairs import PAIRS
+    from lorafit.tune.rise import FIRST_RANK
 
     pair, file = PAIRS[options.pair], options.out / f"rise-{options.pair}.jsonl"
     options.out.mkdir(parents=True, exist_ok=True)
-    done = {line["seed"] for line in read(file)}
+    first = options.first_rank or FIRST_RANK
+    done = {line["seed"] for line in read(file) if line["first_rank"] == first}
     model, data = pair.load(options.data)
-    for seed in set(options.seeds) - done:
-        append(file, tuned.run(pair, model, data, seed))
+    for seed in sorted(set(options.seeds) - done):
+        append(file, tuned.run(pair, model, data, seed, first))
 
 
 def append(file: Path, line: dict[str, Any]) -> None:

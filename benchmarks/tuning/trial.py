@@ -32,8 +32,10 @@ def run(pair: Pair, model: str, data: Any, seed: int, point: dict[str, Any]) -> 
     subject = pipeline.prepare(problem, config)
     train, validation = subject.encoded["train"], subject.encoded["validation"]
     tokens = sum(lengths(train)) * config.train.num_train_epochs
-    start = time.perf_counter()
+    batch = config.train.per_device_eval_batch_size
     facts = {"engine": subject.engine.name, "tokens": tokens}
+    facts["untuned"] = measured(pair, subject, problem, batch)["test"]
+    start = time.perf_counter()
     try:
         fit(
             subject.engine,
@@ -46,12 +48,12 @@ def run(pair: Pair, model: str, data: Any, seed: int, point: dict[str, Any]) -> 
             progress=QuietProgress(),
         )
         facts["time_s"] = round(time.perf_counter() - start, 2)
-        return facts | measured(subject, problem, config.train.per_device_eval_batch_size)
+        return facts | measured(pair, subject, problem, batch)
     except DivergenceError:
         return facts | {"time_s": round(time.perf_counter() - start, 2), "diverged": True}
 
 
-def measured(subject: pipeline.Subject, problem: Problem, batch: int) -> dict[str, Any]:
+def measured(pair: Pair, subject: pipeline.Subject, problem: Problem, batch: int) -> dict[str, Any]:
     """Selection and test figures, by the training engine; the temperature is the selection's."""
     scores = {
         name: score(subject.engine, problem.task, subject.encoded[name], batch)
@@ -59,16 +61,18 @@ def measured(subject: pipeline.Subject, problem: Problem, batch: int) -> dict[st
     }
     classes = problem.task.name == "sequence_classification"
     factor = sharpness(scores["validation"]) if classes else 1.0
-    metric = problem.task.metrics[problem.task.metric]
     result: dict[str, Any] = {"sharpness": factor}
     for name, found in (("selection", scores["validation"]), ("test", scores["test"])):
-        scaled = scaled_losses(found, factor) if classes else found.losses.astype(np.float64)
+        # A language model's example has a loss for every token: their sum, on average a token's.
+        units = 1.0 if found.units is None else float(found.units.mean())
+        losses = found.losses.astype(np.float64) / units
+        scaled = scaled_losses(found, factor) if classes else losses
         result[name] = {
             "n": len(found),
-            "nll": float(found.losses.mean()),
+            "nll": float(losses.mean()),
             "scaled_nll": float(scaled.mean()),
             "scaled_nll_se": float(scaled.std(ddof=1) / np.sqrt(len(scaled))),
-            problem.task.metric: metric(found.logits, found.labels),
+            pair.metric: problem.task.metrics[pair.metric](found.logits, found.labels),
         }
     return result
 

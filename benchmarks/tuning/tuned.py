@@ -11,17 +11,26 @@ from benchmarks.tuning.pairs import Pair
 from benchmarks.tuning.trial import measured
 from lorafit import pipeline
 from lorafit.pipeline import Subject
+from lorafit.tune import rise
 
 
-def run(pair: Pair, model: str, data: Any, seed: int, **settings: Any) -> dict[str, Any]:
-    """Trains with everything chosen by lorafit; the choices, the cost and the figures."""
+def run(pair: Pair, model: str, data: Any, seed: int, first_rank: int) -> dict[str, Any]:
+    """Trains with everything chosen by lorafit; the choices, the cost and the figures.
+
+    Args:
+        pair: Its settings.
+        model: As `lorafit.train` takes it.
+        data: As `lorafit.train` takes it.
+        seed: Of the run.
+        first_rank: Where it begins; users do not choose that, experiments do.
+    """
+    rise.FIRST_RANK = first_rank
     # U is a plain run as lorafit makes it, evaluations included; the grid's points skip them.
     common = {name: value for name, value in pair.settings.items() if name != "eval_steps"}
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         done = lorafit.train(
-            model, data, seed=seed, progress=False, **common, **settings,
-            **{"run.dir": folder},
+            model, data, seed=seed, progress=False, **common, **{"run.dir": folder},
         )  # fmt: skip
         wall = time.perf_counter() - start
         choices = done.read_json("choices.json")
@@ -40,7 +49,7 @@ def run(pair: Pair, model: str, data: Any, seed: int, **settings: Any) -> dict[s
             encoded,
             tuned.max_length,
         )
-        figures = measured(subject, problem, config.train.per_device_eval_batch_size)
+        figures = measured(pair, subject, problem, config.train.per_device_eval_batch_size)
         chosen = {
             name: choices[name]["value"]
             for name in ("r", "lora_alpha", "learning_rate", "target_modules")
@@ -49,7 +58,7 @@ def run(pair: Pair, model: str, data: Any, seed: int, **settings: Any) -> dict[s
     rates, rank = choices.get("learning_rate", {}), choices.get("r", {})
     return {
         "seed": seed,
-        **settings,
+        "first_rank": first_rank,
         **chosen,
         "reasons": {name: choices[name]["reason"] for name in chosen},
         "tests": rank.get("evidence", {}).get("tests"),

@@ -81,8 +81,10 @@ class Scored:
     """A state's answers on the selection set.
 
     Attributes:
-        losses: ``(n,)`` nats, freed of a common factor of the logits.
-        raw: ``(n,)`` nats as they are.
+        losses: ``(n,)`` nats, freed of a common factor of the logits. Where an example has
+            several losses (one a token), their sum over the mean number of losses, so that the
+            mean is the loss of a token.
+        raw: ``(n,)``, the same without freeing them of the factor.
         metrics: ``eval_loss``, ``eval_accuracy``, ...
     """
 
@@ -137,6 +139,8 @@ class Bench:
         self.total_steps = self.plan.total_steps
         self._workers = Workers()
         self._eval_tokens = sum(lengths(self.selection))
+        rows = fetch(self.selection, range(len(self.selection)))
+        self._mean_units = max(1.0, self.task.count(rows) / len(rows))
         self.ledger = Ledger(block_parameters(subject.model), self._unit())
         self.trials: list[dict[str, Any]] = []
         self._signals = Interruptible(enabled=False)
@@ -480,16 +484,14 @@ class Bench:
             nothing = torch.full((len(rows),), 1e6, dtype=torch.float64)
             facts = {"cost": {}, "metrics": {"eval_loss": 1e6}, "sharpness": 1.0}
             return Entry("", facts, {"losses": nothing, "raw": nothing})
-        losses, sharpness = sharpened(found, self.task)
+        sharp, sharpness = sharpened(found, self.task)
+        losses, raw = (x.astype(np.float64) / self._mean_units for x in (sharp, found.losses))
         tokens = sum(lengths(rows))
         cost = {"evaluated": float(tokens), "time_s": time.perf_counter() - began}
-        metrics = {"eval_loss": float(found.losses.astype(np.float64).mean())}
+        metrics = {"eval_loss": float(raw.mean())}
         metrics |= self._metrics(found)
         facts = {"cost": cost, "metrics": metrics, "sharpness": sharpness}
-        arrays = {
-            "losses": torch.from_numpy(losses.astype(np.float64)),
-            "raw": torch.from_numpy(found.losses.astype(np.float64)),
-        }
+        arrays = {"losses": torch.from_numpy(losses), "raw": torch.from_numpy(raw)}
         return Entry("", facts, arrays)
 
     def _metrics(self, found: Scores) -> dict[str, float]:
