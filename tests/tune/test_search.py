@@ -297,6 +297,14 @@ def test_short_runs_are_compared_whole(base: Path, data: DatasetDict, tmp_path: 
     assert len(run.choices["learning_rate"].evidence["tried"]) == 3
 
 
+def test_short_runs_keep_to_a_budget_that_was_given(
+    base: Path, data: DatasetDict, tmp_path: Path
+) -> None:
+    run = train(base, data, tmp_path, max_steps=60, budget=1.5)
+    assert json.loads((run.path / "choices.json").read_text())["cost"]["runs"] < 1.5
+    assert "the budget of 1.5 runs pays for no other rate" in run.choices["learning_rate"].reason
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

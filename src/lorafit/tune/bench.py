@@ -10,47 +10,39 @@ import logging
 import math
 import shlex
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from lorafit.adapt import Adapters
 from lorafit.config import Config
 from lorafit.engine.eager import EagerEngine
 from lorafit.errors import DivergenceError
 from lorafit.evaluation.score import Scores, score
-from lorafit.methods.base import MethodConfig
-from lorafit.methods.lora import LoraLayer
 from lorafit.pipeline import Problem, Subject
 from lorafit.run import Run
-from lorafit.training.adamw import RowAdamW
-from lorafit.training.generators import generator_states, restore_generators
 from lorafit.training.interrupt import Interruptible
-from lorafit.training.memory import peak_memory_bytes
-from lorafit.training.optim import parameter_groups
 from lorafit.training.parallel import Workers
-from lorafit.training.progress import Progress, Update
+from lorafit.training.progress import Progress
 from lorafit.training.schedule import make_schedule
-from lorafit.training.seed import seed_everything
 from lorafit.training.state import Tally
-from lorafit.training.stepper import Outcome, Stepper
-from lorafit.training.steps import Step, StepPlan, lengths
+from lorafit.training.stepper import Stepper
+from lorafit.training.steps import StepPlan, lengths
 from lorafit.training.validate import fetch
 from lorafit.tune.decide import sharpened
 from lorafit.tune.journal import Entry, Journal
 from lorafit.tune.ledger import Cost, Ledger
 from lorafit.tune.modules import collecting
-from lorafit.tune.state import Shape, State, capture, grown, put_back, rank_dimension, without
+from lorafit.tune.notes import Notes, line
+from lorafit.tune.state import State
+from lorafit.tune.tunable import Tunable
 
 log = logging.getLogger(__name__)
 
 Rate = Callable[[int], float]
 """Step, counted from 0, to learning rate."""
-
-NOTHING = Cost()
 
 CHUNK = 0.05
 """Share of the steps after which a long training is noted: what a kill costs at most."""
@@ -128,7 +120,7 @@ class Bench:
         self.config = config
         self.open = open
         self.run = run
-        self.progress = progress
+        self._how_to_resume = "" if run is None else f" Go on with: {resume_command(run)}"
         self.journal = Journal(run)
         # A budget in minutes was measured: a resumed search keeps the number it began with.
         noted = self.journal.once("budget", lambda: Entry("budget", {"runs": budget}))
@@ -139,26 +131,12 @@ class Bench:
         self.total_steps = self.plan.total_steps
         self._workers = Workers()
         self._eval_tokens = sum(lengths(self.selection))
-        rows = fetch(self.selection, range(len(self.selection)))
+        rows = fetch(self.selection, list(range(len(self.selection))))
         self._mean_units = max(1.0, self.task.count(rows) / len(rows))
         self.ledger = Ledger(block_parameters(subject.model), self._unit())
-        self.trials: list[dict[str, Any]] = []
+        self.notes = Notes(run, progress, self.ledger, self.plan)
+        self.tunable = Tunable(subject.adapters, config, "adapter.lora_alpha" in open)
         self._signals = Interruptible(enabled=False)
-        self._clock = time.perf_counter()
-        self._shown = Tally()
-        own = subject.adapters.configs["default"]
-        self.shape = Shape(
-            {
-                name: sorted(value) if isinstance(value := getattr(own, name), set) else value
-                for name in ("r", "lora_alpha", "target_modules")
-                if hasattr(own, name)
-            }
-        )
-        self._shape: Shape | None = self.shape
-        self._fresh = own
-        if run is not None:
-            run.truncate_metrics(0)
-            run.write_trials([])
 
     # What a plain run costs
 
@@ -177,13 +155,11 @@ class Bench:
             steps: Training steps it takes.
             evaluations: Passes over the selection set it takes.
         """
-        per_step = self.ledger.unit.trained / self.total_steps
+        per_step = self.notes.trained_per_step
         cost = Cost(steps * per_step, evaluations * self._eval_tokens)
-        rest = Cost(max(0, self.total_steps - self.trunk_step) * per_step, 4 * self._eval_tokens)
+        left = max(0, self.total_steps - self.notes.trunk_step)
+        rest = Cost(left * per_step, 4 * self._eval_tokens)
         return self.ledger.runs(self.ledger.total + cost + rest) <= self.budget
-
-    trunk_step = 0
-    """How far the trunk has come, for `affords`."""
 
     def steps(self, share: float) -> int:
         """A share of the run in steps, at least one."""
@@ -200,12 +176,7 @@ class Bench:
 
     def start(self) -> State:
         """The fresh adapter, before any step."""
-
-        def work() -> Entry:
-            optimizer = self._optimizer()
-            return Entry("start", {}, kept=self._capture(0, self.shape, optimizer))
-
-        return self._state(self.journal.once("start", work))
+        return self._kept("start", self.tunable.start)
 
     def fresh(self, name: str, **settings: Any) -> State:
         """A fresh adapter with other settings, before any step; seeded as the first one was.
@@ -215,15 +186,10 @@ class Bench:
             **settings: ``r``, ``target_modules``; ``lora_alpha`` goes with r, so that the
                 scaling stays, unless the user has set it.
         """
-        own = self._of_rank(self.shape, settings["r"]) if "r" in settings else {}
-        shape = self.shape.with_(**own | settings)
-
-        def work() -> Entry:
-            seed_everything(self.config.seed, self.config.deterministic)
-            self._reshape(shape)
-            return Entry(name, {}, kept=self._capture(0, shape, self._optimizer()))
-
-        return self._state(self.journal.once(name, work))
+        shape = self.tunable.shape
+        if "r" in settings:
+            shape = self.tunable.of_rank(shape, settings["r"])
+        return self._kept(name, lambda: self.tunable.fresh(shape.with_(**settings)))
 
     def train(
         self,
@@ -248,12 +214,12 @@ class Bench:
         def work() -> Entry:
             return self._train(state, until, rate)
 
-        self._book(phase)
+        self.notes.book(phase)
         entry = self.journal.once(name, work)
         cost = Cost(**entry.facts["cost"])
-        self._book(phase, cost)
+        self.notes.book(phase, cost)
         losses = entry.arrays["losses"].numpy()
-        self._note(
+        self.notes.trial(
             name,
             phase,
             cost,
@@ -276,7 +242,7 @@ class Bench:
         """
 
         def work() -> Entry:
-            self._load(state)
+            self.tunable.load(state)
             return self._score(share)
 
         return self._scored(name, phase, work)
@@ -287,8 +253,8 @@ class Bench:
         """Scores a state whose update is multiplied by a factor."""
 
         def work() -> Entry:
-            self._load(state)
-            with self.scaled(scale):
+            self.tunable.load(state)
+            with self.tunable.scaled(scale):
                 return self._score(share)
 
         return self._scored(name, phase, work)
@@ -298,51 +264,22 @@ class Bench:
 
         ``lora_alpha`` grows with r, so that the scaling stays, unless the user has set it.
         """
-
-        def work() -> Entry:
-            settings = self._of_rank(state.shape, r)
-            scale = self._scaling(state.shape.settings) / self._scaling(settings)
-            shape = Shape(settings)
-            torch.manual_seed(self.config.seed * 1_000_003 + state.step * 1_009 + r)
-            self._reshape(shape)
-            fresh = {n: p.detach().clone() for n, p in self.trainable().items()}
-            return Entry("", {}, kept=grown(state, fresh, shape, scale))
-
-        return self._state(self.journal.once(f"rank-{r}-{state.step}", work))
-
-    def _of_rank(self, shape: Shape, r: int) -> dict[str, Any]:
-        """Settings with another rank at the same scaling, or with the user's ``lora_alpha``."""
-        settings = dict(shape.settings)
-        if "adapter.lora_alpha" in self.open:
-            factor = self.size(r) / self.size(settings["r"])
-            settings["lora_alpha"] = settings["lora_alpha"] * factor
-        return settings | {"r": r}
+        return self._kept(f"rank-{r}-{state.step}", lambda: self.tunable.grown(state, r))
 
     def leave_out(self, state: State, names: Sequence[str]) -> State:
         """The state without the adapters on the layers of these names; costs nothing."""
-
-        def work() -> Entry:
-            sites = [s for s in self.adapters.sites["default"] if s.name not in names]
-            kept = sorted(site.path for site in sites)
-            gone = {
-                name
-                for name in state.of_kind("weight")
-                if rank_dimension(name) is not None
-                and not any(name.startswith(f"{path}.") for path in kept)
-            }
-            return Entry("", {}, kept=without(state, gone, state.shape.with_(target_modules=kept)))
-
-        return self._state(self.journal.once(f"without-{'-'.join(names)}", work))
+        gone = frozenset(names)
+        return self._kept(f"without-{'-'.join(names)}", lambda: self.tunable.without(state, gone))
 
     def energies(self, state: State, batches: int) -> dict[str, float]:
         """The energy of each site's update over a few training batches; see `modules`."""
 
         def work() -> Entry:
             began = time.perf_counter()
-            self._load(state)
+            self.tunable.load(state)
             engine = EagerEngine(self.subject.model, self.task, self.subject.tokenizer)
             tokens = 0
-            with collecting(self.adapters) as found:
+            with collecting(self.tunable.adapters) as found:
                 for step in self.plan.steps(done=state.step):
                     rows = fetch(self.train_set, step.batches[0])
                     engine.logits(engine.collate(rows))
@@ -352,88 +289,32 @@ class Bench:
             cost = {"evaluated": float(tokens), "time_s": time.perf_counter() - began}
             return Entry("", {"cost": cost, "energies": found})
 
-        self._book("modules")
+        self.notes.book("modules")
         entry = self.journal.once("energies", work)
-        self._book("modules", Cost(**entry.facts["cost"]))
+        self.notes.book("modules", Cost(**entry.facts["cost"]))
         found: dict[str, float] = entry.facts["energies"]
         return found
-
-    def begin_with(self, r: int) -> None:
-        """Takes another rank than the configured one to start with, at the same scaling."""
-        self.shape = Shape(self._of_rank(self.shape, r))
-        seed_everything(self.config.seed, self.config.deterministic)
-        self._reshape(self.shape)
-
-    def largest_rank(self) -> int:
-        """The rank above which an update of the narrowest layer is not low-rank."""
-        return min(min(s.d_in, s.d_out) for s in self.adapters.sites["default"])
 
     def adopt(self, entries: Sequence[Entry], step: int) -> None:
         """Makes pieces of work part of the lineage that is delivered: they go to the metrics."""
         for entry in entries:
-            self._append_metrics(entry)
-        self.trunk_step = step
-
-    def load(self, state: State) -> None:
-        """Leaves a state in the model."""
-        self._load(state)
+            self.notes.adopt(entry, step)
 
     # Inside
 
-    @property
-    def adapters(self) -> Adapters:
-        """The adapters of the model."""
-        return self.subject.adapters
-
-    def trainable(self) -> dict[str, torch.nn.Parameter]:
-        """What trains now."""
-        return self.adapters.trainable()
-
-    def size(self, r: int) -> float:
-        """What ``lora_alpha`` is divided by at this rank."""
-        return math.sqrt(r) if getattr(self._fresh, "use_rslora", False) else float(r)
-
-    def _scaling(self, settings: Mapping[str, Any]) -> float:
-        return float(settings["lora_alpha"]) / self.size(int(settings["r"]))
-
-    def _optimizer(self) -> RowAdamW:
-        settings = self.config.train
-        return RowAdamW(
-            parameter_groups(self.trainable(), settings.weight_decay),
-            lr=1.0,
-            betas=(settings.adam_beta1, settings.adam_beta2),
-            eps=settings.adam_epsilon,
-        )
-
-    def _reshape(self, shape: Shape) -> None:
-        """Puts a fresh adapter of this shape on the model."""
-        values = self._fresh.model_dump() | dict(shape.settings)
-        own: MethodConfig = type(self._fresh)(**values)
-        self.adapters.delete("default")
-        self.adapters.add(own)
-        self._shape = shape
-
-    def _load(self, state: State) -> RowAdamW:
-        if state.shape != self._shape:
-            self._reshape(state.shape)
-        optimizer = self._optimizer()
-        put_back(state, self.trainable(), optimizer)
-        restore_generators(dict(state.generators), state.of_kind("generator"))
-        return optimizer
-
-    def _capture(self, step: int, shape: Shape, optimizer: RowAdamW) -> State:
-        values, tensors = generator_states()
-        generators = {f"generator/{name}": value for name, value in tensors.items()}
-        return State(step, shape, capture(self.trainable(), optimizer) | generators, values)
+    def _kept(self, name: str, make: Callable[[], State]) -> State:
+        entry = self.journal.once(name, lambda: Entry(name, {}, kept=make()))
+        assert entry.kept is not None
+        return entry.kept
 
     def _train(self, state: State, until: int, rate: Rate) -> Entry:
         began = time.perf_counter()
-        optimizer = self._load(state)
+        optimizer = self.tunable.load(state)
         schedule = make_schedule(optimizer, rate, state.step)
         stepper = Stepper(
             self.subject.engine,
             self.train_set,
-            self.trainable(),
+            self.tunable.trainable(),
             optimizer,
             schedule,
             self.config.train,
@@ -454,12 +335,12 @@ class Bench:
                 losses.append(loss)
                 tokens += outcome.tokens
                 window.add(outcome.loss_sum, outcome.units, outcome.tokens, outcome.time_s)
-                self._show(step, outcome)
+                self.notes.stepped(step, outcome)
                 if self.plan.logs(step.number) or step.number == until:
-                    lines.append(_line(step, outcome, window))
+                    lines.append(line(step, outcome, window))
                     window = Tally()
                 if self._signals.requested:
-                    raise KeyboardInterrupt(self._how_to_resume())
+                    raise KeyboardInterrupt(f"stopped while choosing.{self._how_to_resume}")
         except DivergenceError as error:
             log.info("%s", str(error).partition(".")[0])
             diverged = True
@@ -467,7 +348,7 @@ class Bench:
             self.subject.model.train(False)
         cost = {"trained": tokens, "time_s": time.perf_counter() - began}
         facts = {"cost": cost, "diverged": diverged, "lines": lines}
-        kept = None if diverged else self._capture(until, state.shape, optimizer)
+        kept = None if diverged else self.tunable.captured(until, state.shape, optimizer)
         return Entry("", facts, {"losses": torch.tensor(losses, dtype=torch.float64)}, kept)
 
     def _score(self, share: float) -> Entry:
@@ -502,95 +383,22 @@ class Bench:
         return {name: value for name, value in values.items() if math.isfinite(value)}
 
     def _scored(self, name: str, phase: str, work: Callable[[], Entry]) -> Scored:
-        self._book(phase)
+        self.notes.book(phase)
         entry = self.journal.once(name, work)
         cost = Cost(**entry.facts["cost"])
-        self._book(phase, cost)
+        self.notes.book(phase, cost)
         metrics = entry.facts["metrics"]
-        self._note(name, phase, cost, **metrics, sharpness=entry.facts["sharpness"])
+        self.notes.trial(name, phase, cost, **metrics, sharpness=entry.facts["sharpness"])
         return Scored(entry.arrays["losses"].numpy(), entry.arrays["raw"].numpy(), metrics)
-
-    @contextlib.contextmanager
-    def scaled(self, factor: float) -> Iterator[None]:
-        """Inside, the update of the adapter is multiplied by a factor."""
-        layers = [layer for layer in self.adapters.layers() if isinstance(layer, LoraLayer)]
-        for layer in layers:
-            layer.scale_layer(factor)
-        try:
-            yield
-        finally:
-            for layer in layers:
-                layer.unscale_layer()
-
-    def _state(self, entry: Entry) -> State:
-        assert entry.kept is not None
-        return entry.kept
-
-    # Showing and noting
 
     def say(self, text: str) -> None:
         """Tells the user something that was found."""
         log.info("%s", text)
 
-    def _book(self, phase: str, cost: Cost = NOTHING) -> None:
-        """Counts a cost and shows what its phase has cost so far; without one, that it begins."""
-        self.ledger.add(phase, cost)
-        spent = self.ledger.phases[phase]
-        self.progress.phase(phase, self.ledger.runs(spent), spent.time_s)
 
-    def _note(self, name: str, phase: str, cost: Cost, **about: Any) -> None:
-        line = {"trial": name, "phase": phase, **about, "runs": self.ledger.runs(cost)}
-        self.trials.append(line | {"time_s": cost.time_s})
-        if self.run is not None:
-            self.run.append_trial(self.trials[-1])
-
-    def _append_metrics(self, entry: Entry) -> None:
-        if self.run is not None:
-            for line in entry.facts["lines"]:
-                self.run.append_metrics(line)
-
-    def evaluated(self, step: int, scored: Scored, best: bool) -> None:
-        """Notes an evaluation of the trunk among the metrics."""
-        self.progress.evaluated(step, scored.metrics, best)
-        if self.run is not None:
-            epoch = step / self.plan.steps_per_epoch
-            self.run.append_metrics({"step": step, "epoch": round(epoch, 6), **scored.metrics})
-
-    def _show(self, step: Step, outcome: Outcome) -> None:
-        self._shown.add(outcome.loss_sum, outcome.units, outcome.tokens, outcome.time_s)
-        spent = self.ledger.total.trained + self._shown.tokens
-        left = max(0.0, self.ledger.unit.trained - self.trunk_step * self._per_step())
-        self.progress.step(
-            Update(
-                step=step.number,
-                total_steps=self.total_steps,
-                epoch=step.epoch,
-                loss=outcome.loss_sum / outcome.units,
-                learning_rate=outcome.learning_rate,
-                tokens_per_s=self._shown.tokens_per_s,
-                time_left_s=left / max(self._shown.tokens_per_s, 1e-9) if spent else 0.0,
-            )
-        )
-
-    def _per_step(self) -> float:
-        return self.ledger.unit.trained / self.total_steps
-
-    def _how_to_resume(self) -> str:
-        assert self.run is not None
-        path = shlex.quote(str(self.run.path))
-        return f"stopped while choosing. Go on with: lorafit train --resume {path}"
-
-
-def _line(step: Step, outcome: Outcome, window: Tally) -> dict[str, Any]:
-    return {
-        "step": step.number,
-        "epoch": round(step.epoch, 6),
-        "train_loss": window.loss,
-        "learning_rate": outcome.learning_rate,
-        "grad_norm": outcome.grad_norm,
-        "tokens_per_s": window.tokens_per_s,
-        "peak_memory_bytes": peak_memory_bytes(),
-    }
+def resume_command(run: Run) -> str:
+    """What to type to go on with a run."""
+    return f"lorafit train --resume {shlex.quote(str(run.path))}"
 
 
 def spread(count: int, share: float) -> list[int]:

@@ -25,7 +25,7 @@ from typing import Any
 
 from lorafit.errors import TrainingError
 from lorafit.run import Choice
-from lorafit.tune import modules, rates, scale, strategies
+from lorafit.tune import modules, rates, scale, short, strategies
 from lorafit.tune.base import Found, Strategy
 from lorafit.tune.bench import CHUNK, Bench, Scored, Trained
 from lorafit.tune.decide import Gain, gain
@@ -49,8 +49,6 @@ RETRIES = 3
 """How often the trunk goes back and halves the rate when it diverges."""
 LEARNED, LOST = 0.85, 1.0
 """Shares of the first steps' loss: once below the one and then above the other is a collapse."""
-FEWEST_STEPS = 300
-"""Below this branches are too short to tell anything; whole runs are compared instead."""
 
 
 @dataclass
@@ -118,12 +116,12 @@ class Rise(Strategy):
 
     def search(self, bench: Bench) -> Found:
         """Trains once, choosing on the way."""
-        if bench.total_steps < FEWEST_STEPS:
-            return _whole_runs(bench)
+        if bench.total_steps < short.FEWEST_STEPS:
+            return short.choose_rate(bench)
         choices: dict[str, Choice] = {}
         ranked = "adapter.r" in bench.open
         if ranked:
-            bench.begin_with(r=FIRST_RANK)
+            bench.tunable.begin_with(r=FIRST_RANK)
         start = bench.start()
         untuned = bench.score("untuned", "start", start)
         trunk = _begin(bench, start, choices)
@@ -229,7 +227,7 @@ def _rise(bench: Bench, trunk: Trunk, tests: list[RankTest]) -> str:
     for share in points:
         _advance(bench, trunk, bench.steps(share))
         r = int(trunk.state.shape.settings["r"])
-        bigger = min(r * GROWTH, bench.largest_rank())
+        bigger = min(r * GROWTH, bench.tunable.largest_rank())
         if bigger <= r:
             return f"the layers allow no more than {r}"
         if not bench.affords(2 * bench.steps(BRANCH), 2):
@@ -355,7 +353,7 @@ def _decay(bench: Bench, trunk: Trunk) -> None:
         _advance(bench, trunk, point, decay_from=begin)
         scored = bench.score(f"decay-{point}", "decay", trunk.state)
         kept = trunk.judge(trunk.state, point, scored)
-        bench.evaluated(point, scored, kept)
+        bench.notes.evaluated(point, scored.metrics, kept)
 
 
 def _finish(bench: Bench, trunk: Trunk, choices: dict[str, Choice], tests: list[RankTest]) -> Found:
@@ -374,7 +372,7 @@ def _finish(bench: Bench, trunk: Trunk, choices: dict[str, Choice], tests: list[
         found = scale.choose(bench, state, scored, share)
         alpha = settings["lora_alpha"] * found.factor
         alpha = int(alpha) if float(alpha).is_integer() else float(f"{alpha:.4g}")
-        s = alpha / bench.size(int(settings["r"]))
+        s = alpha / bench.tunable.size(int(settings["r"]))
         if found.factor == 1.0:
             reason = (
                 f"scaling {s:g}, as trained: no other share of the update is better by more "
@@ -401,63 +399,4 @@ def _finish(bench: Bench, trunk: Trunk, choices: dict[str, Choice], tests: list[
         best_step=step,
         eval_loss=eval_loss,
         train_loss=trunk.train_loss,
-    )
-
-
-def _whole_runs(bench: Bench) -> Found:
-    """The fallback for short runs: whole runs at three learning rates, the best is kept."""
-    start = bench.start()
-    prior = bench.config.train.learning_rate
-    tried: tuple[float, ...] = (prior / 3, prior, prior * 3)
-    if "train.learning_rate" not in bench.open:
-        tried = (prior,)
-    decay_from = bench.total_steps - bench.steps(bench.config.train.decay_ratio)
-    outcomes: dict[float, tuple[Trained, Scored]] = {}
-    for rate in tried:
-        name = f"run-{rate:.3g}"
-        piece = bench.train(
-            name,
-            "whole runs",
-            start,
-            bench.total_steps,
-            _decaying(rate, decay_from, bench),
-            learning_rate=rate,
-        )
-        if piece.state is not None:
-            outcomes[rate] = (piece, bench.score(f"{name}-score", "whole runs", piece.state))
-    if not outcomes:
-        raise TrainingError(
-            f"every learning rate that was tried ({', '.join(f'{x:.2g}' for x in tried)}) "
-            "diverges. Look at the data with `lorafit preview`, or set one with --learning-rate."
-        )
-    best = min(outcomes, key=lambda rate: outcomes[rate][1].nll)
-    piece, scored = outcomes[best]
-    bench.adopt([piece.entry], bench.total_steps)
-    bench.evaluated(bench.total_steps, scored, True)
-    evidence = {
-        "tried": [
-            {"learning_rate": rate, "loss": outcomes[rate][1].nll if rate in outcomes else None}
-            for rate in tried
-        ]
-    }
-    few = f"{bench.total_steps} steps are too few for branches"
-    choices = {}
-    if "train.learning_rate" in bench.open:
-        reason = f"{few}: best of {len(tried)} whole runs on the selection set"
-        choices["learning_rate"] = Choice(float(f"{best:.3g}"), reason, evidence)
-    settings = dict(piece.state.shape.settings if piece.state else {})
-    for name in ("r", "lora_alpha", "target_modules"):
-        if f"adapter.{name}" in bench.open and name in settings:
-            value = settings[name]
-            value = sorted(value) if isinstance(value, set) else value
-            choices[name] = Choice(value, f"default; {few}, so it was not measured", {})
-    assert piece.state is not None
-    values = {"train.learning_rate": best} | {f"adapter.{k}": v for k, v in settings.items()}
-    return Found(
-        state=piece.state,
-        values=values,
-        choices=choices,
-        best_step=bench.total_steps,
-        eval_loss=float(scored.raw.mean()),
-        train_loss=float(piece.losses.mean()),
     )

@@ -20,7 +20,7 @@ from lorafit.training.memory import peak_memory_bytes, reset_peak
 from lorafit.training.parallel import Workers
 from lorafit.training.progress import Progress
 from lorafit.training.steps import StepPlan
-from lorafit.tune import strategies
+from lorafit.tune import short, strategies
 from lorafit.tune.base import CHOOSABLE
 from lorafit.tune.bench import Bench
 from lorafit.tune.journal import FOLDER
@@ -105,6 +105,9 @@ def wanted(
     budget = budget_runs(config, problem, subject)
     names = open_settings(config, origins)
     steps = StepPlan(subject.encoded["train"], config).total_steps
+    unset = origins.get("tune.budget", DEFAULT) == DEFAULT
+    if unset and config.tune.strategy == "rise" and steps < short.FEWEST_STEPS:
+        budget = max(budget, short.RUNS)
     why = ""
     if steps < FEWEST_STEPS:
         why = f"{steps} steps are too few to measure anything"
@@ -193,7 +196,7 @@ def search(
             found = strategy.search(bench)
     finally:
         progress.stop()
-    bench.load(found.state)
+    bench.tunable.load(found.state)
     if run is not None:
         run.set_status("trained")
     ledger = bench.ledger

@@ -76,7 +76,7 @@ def ranks(bench: Bench) -> list[int | None]:
     """The ranks to try."""
     if "adapter.r" not in bench.open:
         return [None]
-    return [r for r in RANKS if r <= bench.largest_rank()] or [1]
+    return [r for r in RANKS if r <= bench.tunable.largest_rank()] or [1]
 
 
 def rates(bench: Bench) -> list[float]:
@@ -91,7 +91,7 @@ def module_sets(bench: Bench) -> list[tuple[str, ...] | None]:
     """The sets of modules to try: those of attention, and all that the adapter stands on."""
     if "adapter.target_modules" not in bench.open:
         return [None]
-    sites = bench.adapters.sites["default"]
+    sites = bench.tunable.adapters.sites["default"]
     every = {site.name for site in sites}
     attention = {site.name for site in sites if site.role == ATTENTION}
     # A name that is also used outside attention cannot be asked for alone.
@@ -166,7 +166,7 @@ def found(bench: Bench, outcomes: Sequence[Outcome], how: str) -> Found:
         )
     state, step, scored = winner.best
     bench.adopt([piece.entry for piece in winner.pieces], bench.total_steps)
-    bench.evaluated(step, scored, True)
+    bench.notes.evaluated(step, scored.metrics, True)
     settings = dict(state.shape.settings)
     chosen = {"learning_rate": winner.point.learning_rate, **settings}
     choices: dict[str, Choice] = {}
