@@ -1,6 +1,7 @@
 """Trains MiniLM on reviews with each side in turn and compares the test answers.
 
     python -m benchmarks.quality [--data FOLDER] [--seeds 0 1] [--epochs 3] [--rows N]
+                                 [--sides ours theirs-best theirs chosen]
 
 Same data, adapter, learning rate, schedule and evaluations for all sides; each in its own
 process, seed by seed. ``FOLDER`` has train/validation/test files with the columns text and
@@ -22,7 +23,8 @@ from typing import Any
 import numpy as np
 
 HERE = Path(__file__).parent
-SIDES = ("ours", "theirs-best", "theirs")
+SIDES = ("ours", "theirs-best", "theirs", "chosen")
+"""chosen: ours with nothing set, so that all is measured."""
 
 
 def read(folder: str | None, rows: int | None) -> Any:
@@ -96,10 +98,11 @@ def compare(right: dict[str, np.ndarray], seed: int) -> None:
     """Prints the exact McNemar test of ours against each other side."""
     from lorafit.evaluation.compare import mcnemar
 
-    for side in right.keys() - {"ours"}:
-        difference = right["ours"].mean() - right[side].mean()
-        p = mcnemar(right[side], right["ours"])
-        print(f"seed {seed}: ours - {side}: {100 * difference:+.2f} points, p = {p:.2f}")
+    ours = next(side for side in right if not side.startswith("theirs"))
+    for side in right.keys() - {ours}:
+        difference = right[ours].mean() - right[side].mean()
+        p = mcnemar(right[side], right[ours])
+        print(f"seed {seed}: {ours} - {side}: {100 * difference:+.2f} points, p = {p:.2f}")
 
 
 if __name__ == "__main__":

@@ -24,12 +24,13 @@ def ours(job: dict[str, Any], data: Any) -> tuple[np.ndarray, dict[str, Any]]:
     from lorafit.engine.eager import EagerEngine
     from lorafit.evaluation.score import score
 
+    same = SETTINGS | {"target_modules": TARGETS, "learning_rate": RATE}
+    pinned = {} if job["side"] == "chosen" else same
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         run = lorafit.train(
-            MODEL, data, **SETTINGS, target_modules=TARGETS, learning_rate=RATE,
-            num_train_epochs=job["epochs"], per_device_train_batch_size=BATCH, seed=job["seed"],
-            progress=False, **{"run.dir": folder},
+            MODEL, data, num_train_epochs=job["epochs"], per_device_train_batch_size=BATCH,
+            seed=job["seed"], progress=False, **pinned, **{"run.dir": folder},
         )  # fmt: skip
         time_s = time.perf_counter() - start
         training = run.eval["training"]
@@ -37,7 +38,9 @@ def ours(job: dict[str, Any], data: Any) -> tuple[np.ndarray, dict[str, Any]]:
         encoded = tuned.task.encode(data["test"], tuned.tokenizer, tuned.max_length)
         engine = EagerEngine(tuned.model, tuned.task, tuned.tokenizer)
         logits = score(engine, tuned.task, encoded, 64).logits
-    return logits, {"train_s": training["time_s"], "total_s": time_s, "steps": training["steps"]}
+        chosen = {name: choice.value for name, choice in run.choices.items()}
+    facts = {"train_s": training["time_s"], "total_s": time_s, "steps": training["steps"]}
+    return logits, facts | ({"chosen": chosen} if job["side"] == "chosen" else {})
 
 
 def theirs(job: dict[str, Any], data: Any) -> tuple[np.ndarray, dict[str, Any]]:
@@ -86,7 +89,9 @@ def theirs(job: dict[str, Any], data: Any) -> tuple[np.ndarray, dict[str, Any]]:
         # Grouping by length also shuffles what is predicted; the answers have to be in order.
         trainer.args.train_sampling_strategy = "sequential"
         logits = trainer.predict(encoded["test"]).predictions
-    return logits, {"train_s": train_s, "total_s": time.perf_counter() - start}
+    total_s = time.perf_counter() - start
+    evaluating = sum(line.get("eval_runtime", 0.0) for line in trainer.state.log_history)
+    return logits, {"train_s": train_s, "evaluating_s": evaluating, "total_s": total_s}
 
 
 def main() -> None:
@@ -97,7 +102,7 @@ def main() -> None:
     job = json.loads(sys.argv[1])
     torch.set_num_threads(job["threads"])
     data = load_from_disk(job["data"])
-    logits, facts = (ours if job["side"] == "ours" else theirs)(job, data)
+    logits, facts = (theirs if job["side"].startswith("theirs") else ours)(job, data)
     np.save(Path(job["out"]), logits)
     labels = np.array(data["test"]["label"])
     accuracy = float((logits.argmax(-1) == labels).mean())

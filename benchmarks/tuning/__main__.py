@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,11 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--top", type=int, help="only the best points of the first seed there")
     parser.add_argument(
-        "--first-rank", type=int, help="where the tuner begins, if not where it begins for users"
+        "--constant",
+        nargs="*",
+        default=[],
+        metavar="NAME=VALUE",
+        help="constants of lorafit.tune.rise to try another value of, such as FIRST_RANK=1",
     )
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
@@ -55,15 +60,21 @@ def grid(options: argparse.Namespace) -> None:
 def rise(options: argparse.Namespace) -> None:
     from benchmarks.tuning import tuned
     from benchmarks.tuning.pairs import PAIRS
-    from lorafit.tune.rise import FIRST_RANK
 
     pair, file = PAIRS[options.pair], options.out / f"rise-{options.pair}.jsonl"
     options.out.mkdir(parents=True, exist_ok=True)
-    first = options.first_rank or FIRST_RANK
-    done = {line["seed"] for line in read(file) if line["first_rank"] == first}
+    constants = {name: json.loads(value) for name, value in pairs_of(options.constant)}
+    done = {line["seed"] for line in read(file) if line["constants"] == constants}
     model, data = pair.load(options.data)
     for seed in sorted(set(options.seeds) - done):
-        append(file, tuned.run(pair, model, data, seed, first))
+        append(file, tuned.run(pair, model, data, seed, constants))
+
+
+def pairs_of(texts: list[str]) -> Iterator[tuple[str, str]]:
+    """Names and values of ``NAME=VALUE``."""
+    for text in texts:
+        name, _, value = text.partition("=")
+        yield name, value
 
 
 def append(file: Path, line: dict[str, Any]) -> None:

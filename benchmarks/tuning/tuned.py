@@ -14,7 +14,9 @@ from lorafit.pipeline import Subject
 from lorafit.tune import rise
 
 
-def run(pair: Pair, model: str, data: Any, seed: int, first_rank: int) -> dict[str, Any]:
+def run(
+    pair: Pair, model: str, data: Any, seed: int, constants: dict[str, float]
+) -> dict[str, Any]:
     """Trains with everything chosen by lorafit; the choices, the cost and the figures.
 
     Args:
@@ -22,9 +24,12 @@ def run(pair: Pair, model: str, data: Any, seed: int, first_rank: int) -> dict[s
         model: As `lorafit.train` takes it.
         data: As `lorafit.train` takes it.
         seed: Of the run.
-        first_rank: Where it begins; users do not choose that, experiments do.
+        constants: Of `lorafit.tune.rise`, other than they are; users do not choose them,
+            experiments do.
     """
-    rise.FIRST_RANK = first_rank
+    for name, value in constants.items():
+        assert hasattr(rise, name), name
+        setattr(rise, name, value)
     # U is a plain run as lorafit makes it, evaluations included; the grid's points skip them.
     common = {name: value for name, value in pair.settings.items() if name != "eval_steps"}
     with tempfile.TemporaryDirectory() as folder:
@@ -58,7 +63,7 @@ def run(pair: Pair, model: str, data: Any, seed: int, first_rank: int) -> dict[s
     rates, rank = choices.get("learning_rate", {}), choices.get("r", {})
     return {
         "seed": seed,
-        "first_rank": first_rank,
+        "constants": constants,
         **chosen,
         "reasons": {name: choices[name]["reason"] for name in chosen},
         "tests": rank.get("evidence", {}).get("tests"),

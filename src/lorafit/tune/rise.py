@@ -35,6 +35,8 @@ FIRST_RANK = 8
 """Where it begins. From 1, a task that wants 16 was still short of it at the end of 400 steps
 (docs/explanation/tuning.md)."""
 GROWTH = 4
+RATE_EXPONENT = 0.5
+"""A rank k times as large takes the learning rate divided by k to this power."""
 TESTS = (0.20, 0.35, 0.50)
 """Where the rank is tested, as shares of the steps."""
 BRANCH = 0.05
@@ -234,7 +236,8 @@ def _rise(bench: Bench, trunk: Trunk, tests: list[RankTest]) -> str:
             return f"the budget of {bench.budget:g} runs allowed no further test"
         stay, stayed = _branch(bench, f"stay-{r}-{share}", "rank", trunk.state, trunk.rate)
         tall = bench.grow(trunk.state, bigger)
-        grow, grew = _branch(bench, f"grow-{bigger}-{share}", "rank", tall, trunk.rate)
+        slower = trunk.rate * (r / bigger) ** RATE_EXPONENT
+        grow, grew = _branch(bench, f"grow-{bigger}-{share}", "rank", tall, slower)
         if stayed is None or grew is None:
             return "a branch diverged"
         test = RankTest(r, bigger, trunk.state.step, gain(stayed.losses, grew.losses))
@@ -249,7 +252,7 @@ def _rise(bench: Bench, trunk: Trunk, tests: list[RankTest]) -> str:
             + ("grows" if pays else "stays")
         )
         if pays:
-            trunk.state = tall
+            trunk.state, trunk.rate = tall, slower
         else:
             refused += 1
             # A stop at the very first test deserves a second look: later, updates are larger.
