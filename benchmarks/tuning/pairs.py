@@ -155,7 +155,7 @@ PAIRS = {
     ),
     "restaurants": Pair(
         _restaurants,
-        ONE_LOOK | {"task": "causal_lm", "max_train_samples": 1600},
+        ONE_LOOK | {"task": "causal_lm", "max_train_samples": 1600, "max_length": 192},
         LLAMA_MODULES,
         rates=(8e-4, 2e-3, 5e-3),
         metric="token_accuracy",

@@ -25,7 +25,7 @@ from lorafit.data.source import load_splits
 from lorafit.paths import resolve
 
 END = "<|end|>"
-VOCAB, LENGTH, BATCH, RATE = 4000, 128, 16, 2e-3
+VOCAB, LENGTH, POSITIONS, BATCH, RATE = 4000, 128, 512, 16, 2e-3
 
 
 def texts() -> list[str]:
@@ -42,7 +42,7 @@ def tokenizer_of(corpus: list[str]) -> PreTrainedTokenizerFast:
     trained = ByteLevelBPETokenizer()
     trained.train_from_iterator(corpus, vocab_size=VOCAB, special_tokens=[END])
     return PreTrainedTokenizerFast(
-        tokenizer_object=trained._tokenizer, eos_token=END, pad_token=END, model_max_length=LENGTH
+        tokenizer_object=trained._tokenizer, eos_token=END, pad_token=END, model_max_length=POSITIONS
     )
 
 
@@ -64,7 +64,7 @@ def main() -> None:
             num_hidden_layers=4,
             num_attention_heads=4,
             num_key_value_heads=2,
-            max_position_embeddings=512,
+            max_position_embeddings=POSITIONS,
             tie_word_embeddings=True,
             bos_token_id=0,
             eos_token_id=0,

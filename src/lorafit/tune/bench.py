@@ -135,7 +135,10 @@ class Bench:
         self._mean_units = max(1.0, self.task.count(rows) / len(rows))
         self.ledger = Ledger(block_parameters(subject.model), self._unit())
         self.notes = Notes(run, progress, self.ledger, self.plan)
-        self.tunable = Tunable(subject.adapters, config, "adapter.lora_alpha" in open)
+        # Where the user has set the learning rate, lora_alpha takes its place: it stays when r
+        # grows, which under Adam is the same as a lower rate.
+        free = {"adapter.lora_alpha", "train.learning_rate"} <= open
+        self.tunable = Tunable(subject.adapters, config, keeps_scaling=free)
         self._signals = Interruptible(enabled=False)
 
     # What a plain run costs
@@ -262,7 +265,8 @@ class Bench:
     def grow(self, state: State, r: int) -> State:
         """The state with factors of rank ``r`` that compute the same; costs nothing.
 
-        ``lora_alpha`` grows with r, so that the scaling stays, unless the user has set it.
+        ``lora_alpha`` grows with r, so that the scaling stays, unless the user has set it or the
+        learning rate.
         """
         return self._kept(f"rank-{r}-{state.step}", lambda: self.tunable.grown(state, r))
 

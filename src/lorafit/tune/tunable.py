@@ -25,17 +25,16 @@ class Tunable:
     Args:
         adapters: Of a model with a fresh adapter.
         config: Of the run.
-        free_scaling: Whether ``lora_alpha`` goes with r, so that the scaling stays; otherwise
-            the user has set it.
+        keeps_scaling: Whether ``lora_alpha`` goes with r; otherwise it stays.
 
     Attributes:
         shape: Of the fresh adapter a search begins with.
     """
 
-    def __init__(self, adapters: Adapters, config: Config, free_scaling: bool) -> None:
+    def __init__(self, adapters: Adapters, config: Config, keeps_scaling: bool) -> None:
         self.adapters = adapters
         self._config = config
-        self._free_scaling = free_scaling
+        self.keeps_scaling = keeps_scaling
         self._fresh = adapters.configs["default"]
         self.shape = Shape(
             {
@@ -53,8 +52,8 @@ class Tunable:
     # Shapes
 
     def of_rank(self, shape: Shape, r: int) -> Shape:
-        """A shape with another rank at the same scaling, or with the user's ``lora_alpha``."""
-        if not self._free_scaling:
+        """A shape with another rank at the same scaling, or at the same ``lora_alpha``."""
+        if not self.keeps_scaling:
             return shape.with_(r=r)
         factor = self.size(r) / self.size(shape.settings["r"])
         return shape.with_(r=r, lora_alpha=shape.settings["lora_alpha"] * factor)
