@@ -42,7 +42,10 @@ def tokenizer_of(corpus: list[str]) -> PreTrainedTokenizerFast:
     trained = ByteLevelBPETokenizer()
     trained.train_from_iterator(corpus, vocab_size=VOCAB, special_tokens=[END])
     return PreTrainedTokenizerFast(
-        tokenizer_object=trained._tokenizer, eos_token=END, pad_token=END, model_max_length=POSITIONS
+        tokenizer_object=trained._tokenizer,
+        eos_token=END,
+        pad_token=END,
+        model_max_length=POSITIONS,
     )
 
 
