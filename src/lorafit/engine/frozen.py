@@ -101,13 +101,18 @@ class FrozenLinear:
         """``x (n, d_in)`` to ``(n, d_out)``, both contiguous in the chosen type."""
         self._refresh()
         if self._forward is None:
-            self._forward = pack(self._stacked(), self._bias())
+            self._forward = self._laid_out(self._stacked(), self._bias())
         return self._forward(x)
 
     def backward(self, dy: Tensor) -> Tensor:
         """``dy (n, d_out)`` to the gradient of the input ``(n, d_in)``."""
         if self._backward is None:
-            self._backward = pack(self._stacked().t().contiguous(), None)
-            # Both layouts are made: what was read from a file has no need to stay in memory.
-            release([layer.weight for layer in self._layers])
+            self._backward = self._laid_out(self._stacked().t().contiguous(), None)
         return self._backward(dy)
+
+    def _laid_out(self, weight: Tensor, bias: Tensor | None) -> Packed:
+        # What was read from a file need not stay in memory, not even until the other direction
+        # is laid out: reading it again is cheap, and all layers together are the peak otherwise.
+        packed = pack(weight, bias)
+        release([layer.weight for layer in self._layers])
+        return packed
