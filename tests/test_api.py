@@ -16,6 +16,7 @@ import pytest
 import torch
 import transformers as hf
 from datasets import Dataset, DatasetDict
+from markupsafe import escape
 from safetensors.torch import load_file
 
 import lorafit
@@ -65,6 +66,7 @@ def test_a_run_leaves_everything_that_was_promised(run: lorafit.Run) -> None:
         "config.yaml",
         "choices.json",
         "environment.json",
+        "data.json",
         "metrics.jsonl",
         "checkpoints",
         "adapter",
@@ -80,6 +82,28 @@ def test_a_run_leaves_everything_that_was_promised(run: lorafit.Run) -> None:
         "tokenizer.json",
     }
     assert run.status == "done"
+
+
+def test_what_is_said_of_the_data_stays_in_the_run_and_its_report(
+    base: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = tiny_text.rows(24)
+    doubtful = [{"text": "", "label": "pos"}, {"text": rows[0]["text"], "label": "pos"}]
+    quick = settings(tmp_path, max_steps=1, max_length=6, learning_rate=1e-3, strategy="none")
+    run = lorafit.train(base, [*rows, *doubtful], **quick)
+    kept = json.loads((run.path / "data.json").read_text())
+    warnings = "\n".join(kept["warnings"])
+    assert "train split: dropped 1 of 26 rows with an empty text" in warnings
+    assert "1 repeated training texts have another label than at first" in warnings
+    assert "are longer than 6 tokens and are cut there" in warnings
+    assert any("2 classes: neg, pos" in fact for fact in kept["facts"])
+    assert kept["splits"]["train"]["truncated"] > 0
+    page = (run.path / "report.html").read_text()
+    for text in kept["warnings"]:
+        assert str(escape(text)) in page
+    # Whatever the level of the log, the record has all; the log has what it had.
+    assert all(text in caplog.text for text in kept["warnings"])
+    assert not any(text in caplog.text for text in kept["facts"])
 
 
 def test_the_evaluation_holds_base_and_tuned_with_intervals_and_the_hand_off(

@@ -24,6 +24,7 @@ from lorafit.comparison.request import find_or_make, make_request
 from lorafit.comparison.workers import run_arms
 from lorafit.config import Config, GenerateConfig, ModelConfig
 from lorafit.data.columns import Columns
+from lorafit.data.notes import noting
 from lorafit.data.preview import Preview
 from lorafit.data.preview import preview as describe_data
 from lorafit.data.token_preview import of_tokens
@@ -135,9 +136,10 @@ def train(
                 search.clean(run)
             return run
     check_trackers(config.train.report_to)
-    problem = pipeline.pose(data, config, model)
     start = None if run is None else run.path / pipeline.START
-    subject = pipeline.prepare(problem, config, model, tokenizer, start=start)
+    with noting() as notes:
+        problem = pipeline.pose(data, config, model)
+        subject = pipeline.prepare(problem, config, model, tokenizer, start=start)
     wish = search.wanted(problem, subject, config, origins)
     if run is None:  # only now: wrong input leaves no folder behind
         run = Run.create(config, config.run.dir, config.run.name, origins)
@@ -146,6 +148,7 @@ def train(
         try:
             run.write_choices(made_choices(problem, subject, config, origins))
             run.write_environment(seed=config.seed, data=pipeline.fingerprint(problem))
+            run.write_json("data.json", pipeline.data_record(notes, subject))
             if wish is not None:
                 found = search.search(
                     problem, subject, config, origins, wish, run, _progress(progress)

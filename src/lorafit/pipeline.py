@@ -26,6 +26,7 @@ from lorafit.adapt import Adapters
 from lorafit.config import Config, ModelConfig
 from lorafit.data.batches import BatchOrder
 from lorafit.data.carve import carve
+from lorafit.data.notes import Notes
 from lorafit.data.source import load_splits
 from lorafit.data.truth import Truth, inspect
 from lorafit.engine.base import Engine
@@ -91,6 +92,8 @@ class Subject:
     engine: Engine
     encoded: dict[str, Dataset]
     max_length: int
+    truth: Truth | None = None
+    """What the examples teach; ``None``: they were encoded, and looked at, before."""
 
     @property
     def model(self) -> PreTrainedModel:
@@ -125,7 +128,13 @@ def pose(data: Any, config: Config, model: Any = None) -> Problem:
     task = found.from_data(splits, config.data)
     task.reasons = {"task": why, **task.reasons}
     carved = carve(
-        splits, task.label, config.data, config.seed, text=task.text, stratify=task.stratified
+        splits,
+        task.label,
+        config.data,
+        config.seed,
+        text=task.text,
+        stratify=task.stratified,
+        one_answer=not isinstance(task, GenerativeTask),
     )
     return Problem(task, carved)
 
@@ -210,9 +219,11 @@ def prepare(
         loaded.model,
         reserved=method.reserved_tokens(own),
     )
+    truth = None
     if encoded is None:
         encoded = encode(problem, loaded.tokenizer, limit)
-        data_truth(encoded, loaded, problem.task, config).enforce()
+        truth = data_truth(encoded, loaded, problem.task, config)
+        truth.enforce()
     seed_everything(config.seed, config.deterministic)
     adapters = Adapters(loaded.model)
     if start is not None and start.is_dir():
@@ -240,7 +251,7 @@ def prepare(
             100 * sum(loose.values()) / total,
         )
     engine = make_engine(loaded.model, loaded.tokenizer, problem.task, config)
-    return Subject(loaded, adapters, engine, encoded, limit)
+    return Subject(loaded, adapters, engine, encoded, limit, truth)
 
 
 def encode(
@@ -549,6 +560,12 @@ def fingerprint(problem: Problem) -> dict[str, Any]:
     return {
         name: {"rows": len(rows), "sha256": _hash(rows)} for name, rows in problem.splits.items()
     }
+
+
+def data_record(notes: Notes, subject: Subject) -> dict[str, Any]:
+    """The content of ``data.json``: what was said of the data, and what its examples teach."""
+    splits = {} if subject.truth is None else subject.truth.to_dict()["splits"]
+    return asdict(notes) | {"splits": splits}
 
 
 def _hash(rows: Dataset) -> str:

@@ -295,3 +295,19 @@ def test_copies_within_train_are_counted_and_left_out_when_asked(caplog):
     assert deduped["train"]["text"][:] == ["a", "c", "d", "e"]
     assert deduped["validation"]["text"][:] == ["b", "v"]
     assert "1 repeated, 1 that also stand in validation or test" in caplog.text
+
+
+def test_a_prompt_may_have_several_completions(caplog):
+    rows = {
+        "prompt": ["a", "a", "a", "b", "c", "d"],
+        "completion": ["x", "y", "x", "x", "z", "w"],
+    }
+    held_out = Dataset.from_dict({"prompt": ["e"], "completion": ["x"]})
+    leaked = Dataset.from_dict({"prompt": ["c"], "completion": ["another"]})
+    splits = DatasetDict(train=Dataset.from_dict(rows), validation=held_out, test=leaked)
+    settings = DataConfig(path="memory", dedupe=True)
+    with caplog.at_level(logging.INFO, "lorafit"):
+        found = carve(splits, "completion", settings, 0, text=["prompt"], one_answer=False)
+    assert found["train"]["completion"][:] == ["x", "y", "x", "w"]
+    assert "another label" not in caplog.text
+    assert "1 repeated, 1 that also stand in validation or test" in caplog.text

@@ -8,13 +8,16 @@ import yaml
 from huggingface_hub import ModelCard
 
 from lorafit.adapt import Adapters
-from lorafit.config import Config, ModelConfig
+from lorafit.config import Config, GenerateConfig, ModelConfig
 from lorafit.errors import RunError
+from lorafit.evaluation.generation import generate
 from lorafit.export.card import Card, lorafit_snippet, peft_snippet, render, write
 from lorafit.export.peft import save
 from lorafit.methods.lora import LoraConfig
 from lorafit.model.load import load_model
 from lorafit.run import Choice
+from lorafit.tasks.causal_lm import CausalLM
+from lorafit.tasks.seq2seq import Seq2Seq
 from lorafit.tasks.sequence_classification import SequenceClassification
 from tests import tiny_text
 
@@ -211,6 +214,48 @@ def test_the_peft_snippet_finds_a_base_inside_a_package(tmp_path):
     with torch.no_grad():
         expected = live(**inputs).logits.softmax(-1)[0]
     torch.testing.assert_close(scope["probabilities"], expected)
+
+
+CHAT = (
+    "{% for m in messages %}the {{ m['content'] }} <|endoftext|> {% endfor %}"
+    "{% if add_generation_prompt %}the {% endif %}"
+)
+WRITERS = {
+    "prompt": ("llama", CausalLM(["prompt"], "completion", "\n")),
+    "two columns": ("llama", CausalLM(["question", "context"], "answer", "\n")),
+    "chat": ("llama", CausalLM(["messages"], chat=True)),
+    "source": ("t5", Seq2Seq(["source"], "target")),
+}
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_the_peft_snippet_asks_as_the_task_asks_and_writes_what_we_write(tmp_path, kind, capsys):
+    family, task = WRITERS[kind]
+    base = tiny_text.save_language_model(tmp_path / "base", family)
+    tokenizer = hf.AutoTokenizer.from_pretrained(base)
+    if kind == "chat":
+        tokenizer.chat_template = CHAT
+        tokenizer.save_pretrained(base)
+    loaded = load_model(ModelConfig(name_or_path=str(base)), task)
+    adapters = Adapters(loaded.model)
+    torch.manual_seed(0)
+    adapters.add(LoraConfig(r=2, init_lora_weights=False))
+    save(
+        adapters,
+        tmp_path / "adapter",
+        base_model_name_or_path=str(base),
+        task_type=task.task_type,
+    )
+    loaded.tokenizer.save_pretrained(tmp_path / "adapter")
+    scope = {}
+    exec(peft_snippet(card(str(base), task=task), str(tmp_path / "adapter")), scope)
+    texts = [task.examples[0] if len(task.text) == 1 else tuple(task.examples)]
+    prompts = task.prompts(task.rows(texts), loaded.tokenizer, 40)
+    assert scope["inputs"]["input_ids"].tolist() == [prompts[0].input_ids]
+    settings = GenerateConfig(max_new_tokens=64)
+    [ours] = generate(loaded.model, loaded.tokenizer, prompts, settings, 1)
+    assert capsys.readouterr().out.strip() == ours
+    assert ours
 
 
 def test_the_base_is_loaded_as_it_was_given():

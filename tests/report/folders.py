@@ -109,6 +109,26 @@ TASK = {
     "label_names": LABELS,
 }
 
+DATA: dict[str, Any] = {
+    "warnings": ["train split: dropped 3 of 8,533 rows with an empty text"],
+    "facts": ["2 classes: fresh, rotten"],
+    "splits": {
+        name: {
+            "examples": rows,
+            "tokens": 27 * rows,
+            "longest": 61,
+            "truncated": 0,
+            "trained": rows,
+            "untrained": 0,
+            "answers_cut": 0,
+            "ends": 0,
+            "unknown": 4,
+            "labels": {"fresh": rows // 2, "rotten": rows - rows // 2},
+        }
+        for name, rows in {"train": 8530, "validation": 1067, "test": 1066}.items()
+    },
+}
+
 TRIALS: list[dict[str, Any]] = [
     {"trial": 1, "settings": {"r": 2, "learning_rate": 0.002}, "eval_loss": 0.4713, "time_s": 31.2},
     {"trial": 2, "settings": {"r": 8, "learning_rate": 0.002}, "eval_loss": 0.4398, "time_s": 33.9},
@@ -205,6 +225,7 @@ def begun(path: Path, upto: int = 310) -> Path:
     config(path)
     write_json(path / "choices.json", CHOICES)
     write_json(path / "environment.json", ENVIRONMENT)
+    write_json(path / "data.json", DATA)
     write_json(path / "task.json", TASK)
     write_lines(path / "metrics.jsonl", metrics(upto=upto))
     return path
@@ -235,6 +256,8 @@ def hostile(path: Path) -> Path:
     config(path, model=EVIL)
     status(path, "failed", EVIL)
     labels = [EVIL, "ordinary"]
+    splits = {EVIL: DATA["splits"]["train"] | {EVIL: EVIL, "labels": {EVIL: 1}}}
+    write_json(path / "data.json", {"warnings": [EVIL], "facts": [EVIL], "splits": splits})
     write_json(path / "task.json", TASK | {"label_names": labels, EVIL: EVIL})
     write_json(
         path / "environment.json",

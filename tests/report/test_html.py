@@ -179,6 +179,7 @@ def test_every_number_shown_comes_from_the_files(run: Path) -> None:
         ("eval.json", ["n"]),
         ("choices.json", ["cost", "runs"]),
         ("environment.json", ["data", "train", "rows"]),
+        ("data.json", ["splits", "train", "tokens"]),
         ("eval.json", ["training", "trainable_parameters"]),
         ("adapter/lorafit.json", ["max_length"]),
         ("environment.json", ["memory_bytes"]),
@@ -353,13 +354,22 @@ def test_an_empty_folder_makes_a_page(tmp_path: Path) -> None:
     assert "This run is not finished" in page_of(tmp_path).said
 
 
+def test_what_was_said_of_the_data_is_on_the_page_warnings_first(run: Path) -> None:
+    said = page_of(run).said
+    [warning], [fact] = folders.DATA["warnings"], folders.DATA["facts"]
+    assert said.index(f"Warning: {warning}") < said.index(fact)
+    for title in ("tokens", "longest", "cut off", "unknown tokens", "examples of each label"):
+        assert title in said
+
+
 def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="there is no run folder"):
         write_report(tmp_path / "none")
 
 
 FILES = [
-    "config.yaml", "status.json", "choices.json", "environment.json", "task.json", "eval.json",
+    "config.yaml", "status.json", "choices.json", "environment.json", "data.json", "task.json",
+    "eval.json",
     "metrics.jsonl", "trials.jsonl", "adapter/adapter_config.json",
     "adapter/adapter_model.safetensors",
 ]  # fmt: skip
@@ -417,6 +427,8 @@ def mutations(value: Any) -> Iterator[Any]:
                           "cost": {"runs": 1.4}}),
         ("environment.json", {"command": "x", "versions": {"torch": "2"},
                               "data": {"train": {"rows": 1}}, "threads": {"torch": 2}}),
+        ("data.json", {"warnings": ["w"], "facts": ["f"],
+                       "splits": {"train": {"tokens": 3, "labels": {"a": 1}}}}),
         ("task.json", {"task": "t", "label_names": ["a", "b"]}),
         ("adapter/adapter_config.json", {"r": 8, "task_type": "SEQ_CLS", "target_modules": ["q"],
                                          "base_model_name_or_path": "b"}),

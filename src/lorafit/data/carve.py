@@ -38,6 +38,7 @@ def carve(
     *,
     text: Sequence[str] | None = None,
     stratify: bool = True,
+    one_answer: bool = True,
 ) -> DatasetDict:
     """Returns train, validation and test splits without common rows.
 
@@ -51,6 +52,8 @@ def carve(
         text: The text columns. With them, rows without text are dropped, copies of a text
             stay together, and copies between the given splits are counted.
         stratify: Keep the share of each label; without, rows are drawn at random.
+        one_answer: A text has one right label; without (prompts and completions), rows are
+            copies only where both are the same.
 
     Raises:
         DataError: There is no training split, or too few rows to set any aside.
@@ -73,7 +76,7 @@ def carve(
     if missing:
         result.update(_set_aside(result["train"], missing, strata, config, seed, text))
     if text:
-        result["train"] = _without_copies(result, text, label, config.dedupe)
+        result["train"] = _without_copies(result, text, label, config.dedupe, one_answer)
         _warn_of_copies(result, text)
     limits = {
         "train": config.max_train_samples,
@@ -277,27 +280,32 @@ def _without_copies(
     text: Sequence[str],
     label: str | Sequence[str] | None,
     dedupe: bool,
+    one_answer: bool,
 ) -> Dataset:
     """The training rows; copies are counted, and with ``dedupe`` left out.
 
     Copies of held-out texts are left out of train, so that the others stay comparable.
     """
     train = splits["train"]
-    rows = texts(train, list(text))
+    asked = texts(train, list(text))
+    rows = asked if one_answer else texts(train, [*text, *label_columns(label)])
     held_out = {row for name in SPLITS[1:] for row in texts(splits[name], list(text))}
     first: dict[tuple[str, ...], int] = {}
     for index, row in enumerate(rows):
         first.setdefault(row, index)
     repeated = [index for index, row in enumerate(rows) if first[row] != index]
-    leaked = [index for index, row in enumerate(rows) if first[row] == index and row in held_out]
-    _say_contradictions(train, rows, repeated, first, label)
+    leaked = [
+        index for index, row in enumerate(rows) if first[row] == index and asked[index] in held_out
+    ]
+    if one_answer:
+        _say_contradictions(train, rows, repeated, first, label)
     if not repeated and not (dedupe and leaked):
         return train
     if not dedupe:
         log.info(
-            "%s of %s training rows have a text that stands in train before (--dedupe leaves "
+            "%s of %s training rows have a text%s that stands in train before (--dedupe leaves "
             "them out)",
-            *(f"{len(repeated):,}", f"{len(rows):,}"),
+            *(f"{len(repeated):,}", f"{len(rows):,}", "" if one_answer else " with an answer"),
         )
         return train
     gone = {*repeated, *leaked}

@@ -41,7 +41,7 @@ def generate(
     with evaluating(model):
         for at in range(0, len(order), batch_size):
             chosen = order[at : at + batch_size]
-            inputs = _left_padded([prompts[i].input_ids for i in chosen], tokenizer, model)
+            inputs = _padded([prompts[i].input_ids for i in chosen], tokenizer, model)
             # The model's own settings (temperature, ...) stay out: they are for sampling.
             own, model.generation_config = model.generation_config, config
             try:
@@ -78,14 +78,21 @@ def _settings(
     )
 
 
-def _left_padded(
+def _padded(
     rows: Sequence[list[int]], tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel
 ) -> dict[str, torch.Tensor]:
-    """Prompts end where the answer begins."""
+    """Prompts end where the answer begins; what an encoder reads begins where it did in training.
+
+    BART's encoder counts positions from the left, padding or not.
+    """
     width = max(map(len, rows))
     fill: Any = tokenizer.pad_token_id
-    ids = [[fill] * (width - len(row)) + list(row) for row in rows]
-    mask = [[0] * (width - len(row)) + [1] * len(row) for row in rows]
+    ids, mask = [], []
+    for row in rows:
+        gap = width - len(row)
+        before, after = (0, gap) if model.config.is_encoder_decoder else (gap, 0)
+        ids.append([*[fill] * before, *row, *[fill] * after])
+        mask.append([*[0] * before, *[1] * len(row), *[0] * after])
     return {
         "input_ids": torch.tensor(ids, device=model.device),
         "attention_mask": torch.tensor(mask, device=model.device),

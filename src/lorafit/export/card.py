@@ -160,7 +160,7 @@ def metadata(card: Card) -> ModelCardData:
 def peft_snippet(card: Card, adapter: str = FOLDER) -> str:
     """Returns code that loads and uses the adapter with peft and transformers alone.
 
-    It defines ``model``, ``tokenizer`` and what the task reads (`Task.reading`).
+    It defines ``model``, ``tokenizer``, ``inputs`` (`Task.asking`) and what `Task.reading` does.
     """
     auto = card.task.auto_model.__name__
     labels: dict[int, str] = card.task.model_kwargs().get("id2label", {})
@@ -192,8 +192,7 @@ def peft_snippet(card: Card, adapter: str = FOLDER) -> str:
             "base.config.pad_token_id = tokenizer.pad_token_id",
             "model = PeftModel.from_pretrained(base, adapter).eval()",
             "",
-            f"inputs = tokenizer({_example(card)}, truncation=True, "
-            f'max_length={card.max_length}, return_tensors="pt")',
+            *card.task.asking(card.max_length),
             *card.task.reading,
         ]
     )
@@ -201,18 +200,9 @@ def peft_snippet(card: Card, adapter: str = FOLDER) -> str:
 
 def lorafit_snippet(card: Card, adapter: str = FOLDER) -> str:
     """Returns code that uses the adapter with lorafit."""
-    example = _example(card)
-    text = f"({example})" if len(_text_columns(card)) == 2 else example
+    texts = ", ".join(map(_quoted, card.task.examples))
+    text = f"({texts})" if len(card.task.examples) > 1 else texts
     return f"import lorafit\n\nprint(lorafit.predict({_quoted(adapter)}, [{text}]))"
-
-
-def _text_columns(card: Card) -> list[str]:
-    columns: list[str] = card.task.to_dict().get("text", ["text"])
-    return columns
-
-
-def _example(card: Card) -> str:
-    return '"a first text", "a second text"' if len(_text_columns(card)) == 2 else '"a text"'
 
 
 def _base(card: Card) -> tuple[str, list[str]]:
@@ -324,7 +314,7 @@ def _facts(card: Card) -> list[tuple[str, str, str]]:
         ("base model", card.base_name, ""),
         ("data", card.data_hub_id or card.config.data.path, ""),
         ("rows", rows, ""),
-        ("text", " and ".join(_text_columns(card)), ""),
+        ("text", " and ".join(card.task.text), ""),
         ("label", card.task.to_dict().get("label"), ""),
         ("max_length", card.max_length, ""),
         *((name, adapter.get(name), _reason(card, name)) for name in _ADAPTER_FACTS),

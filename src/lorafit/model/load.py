@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import transformers
 from transformers import (
     AutoConfig,
     AutoTokenizer,
@@ -43,6 +44,9 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
+
+GgufConfig: Any = getattr(transformers, "GgufConfig", None)
+"""Only newer versions of transformers can keep GGUF's weights packed, and do."""
 
 
 @dataclass
@@ -108,6 +112,9 @@ def load_model(config: ModelConfig, task: Task) -> LoadedModel:
     for key, value in task.model_kwargs().items():
         if key != "num_labels":  # a property of the names, which would reset them
             setattr(model_config, key, value)
+    if source.gguf_file is not None and GgufConfig is not None:
+        # Weights that stay packed can be neither trained nor merged nor saved.
+        options["quantization_config"] = GgufConfig(dequantize=True)
     if config.attn_implementation is not None:
         options["attn_implementation"] = config.attn_implementation
     with quiet(local=source.folder is not None), translated(name, config.revision):

@@ -126,11 +126,52 @@ def data_facts(run: RunFolder) -> Json:
     facts["longest input, tokens"] = run.extras.get("max_length")
     data = mapping(run.environment.get("data"))
     if data and all(isinstance(value, dict) for value in data.values()):
-        facts["splits"] = [{"split": name} | mapping(value) for name, value in data.items()]
+        seen = mapping(run.data.get("splits"))
+        facts["splits"] = [
+            {"split": name} | _learned(mapping(seen.get(name))) | mapping(value)
+            for name, value in data.items()
+        ]
+        facts["examples of each label"] = _label_counts(seen)
     else:
         facts |= data
     facts["fingerprint"] = facts.get("fingerprint") or run.environment.get("data_fingerprint")
     return {name: value for name, value in facts.items() if value not in (None, {}, [])}
+
+
+_LEARNED = {
+    "tokens": "tokens",
+    "longest": "longest",
+    "truncated": "cut off",
+    "answers_cut": "answers cut off",
+    "trained": "learned",
+    "untrained": "nothing learned",
+    "unknown": "unknown tokens",
+}
+"""Fields of a split's truth, and what the page calls them."""
+
+
+def _learned(split: Json) -> Json:
+    """What the encoded examples of a split teach."""
+    return {title: split[name] for name, title in _LEARNED.items() if name in split}
+
+
+def _label_counts(splits: Json) -> list[Json]:
+    """How often each label occurs in each split."""
+    counts = {name: mapping(mapping(split).get("labels")) for name, split in splits.items()}
+    names = dict.fromkeys(label for found in counts.values() for label in found)
+    return [
+        {"label": label} | {split: found.get(label, 0) for split, found in counts.items()}
+        for label in names
+    ]
+
+
+def data_notes(run: RunFolder) -> list[tuple[bool, str]]:
+    """Whether it is a warning, and what was said while the data was read; warnings first."""
+    return [
+        (kind == "warnings", str(text))
+        for kind in ("warnings", "facts")
+        for text in (run.data[kind] if isinstance(run.data.get(kind), list) else [])
+    ]
 
 
 def machine_facts(run: RunFolder) -> Json:

@@ -43,6 +43,7 @@ class RunFolder:
         origins: Where each setting came from, by dotted name.
         choices: ``choices.json``.
         environment: ``environment.json``.
+        data: ``data.json``.
         task: ``task.json``.
         evaluation: ``eval.json``.
         metrics: The lines of ``metrics.jsonl``.
@@ -64,6 +65,7 @@ class RunFolder:
     origins: dict[str, str] = field(default_factory=dict)
     choices: Json = field(default_factory=dict)
     environment: Json = field(default_factory=dict)
+    data: Json = field(default_factory=dict)
     task: Json = field(default_factory=dict)
     evaluation: Json = field(default_factory=dict)
     metrics: list[Json] = field(default_factory=list)
@@ -97,6 +99,7 @@ def read_folder(path: Path) -> RunFolder:
     for attribute, file in (
         ("choices", "choices.json"),
         ("environment", "environment.json"),
+        ("data", "data.json"),
         ("task", "task.json"),
         ("evaluation", "eval.json"),
         ("adapter", "adapter/adapter_config.json"),

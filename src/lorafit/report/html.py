@@ -78,6 +78,7 @@ def _content(run: RunFolder) -> dict[str, Any]:
         "curves": curves.make_curves(run.metrics),
         "trials": facts.trials_table(run.trials),
         "data_facts": facts.data_facts(run),
+        "data_notes": facts.data_notes(run),
         "parts": parts,
         "parts_total": sum(part.parameters for part in parts),
         "trained": facts.trained_facts(run),

@@ -7,6 +7,7 @@ predict and evaluate without the training data.
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -83,8 +84,8 @@ class Task(ABC):
         "with torch.no_grad():",
         "    print(model(**inputs).logits)",
     )
-    """Code for the model card: from ``model`` and ``inputs`` to an answer; ``id2label`` exists
-    where `model_kwargs` has it."""
+    """Code for the model card: from ``model`` and ``inputs`` (`asking`) to an answer;
+    ``id2label`` exists where `model_kwargs` has it."""
     needs: ClassVar[str]
     """The columns, and the model, that the task is for, in a few words for messages."""
 
@@ -111,6 +112,19 @@ class Task(ABC):
             ``None``: it is not.
         """
         return None
+
+    @property
+    def examples(self) -> list[str]:
+        """A made-up text for each text column, for the code of the model card."""
+        if len(self.text) == 1:
+            return ["a text"]
+        return ["a first text", "a second text", *["a further text"] * (len(self.text) - 2)]
+
+    def asking(self, max_length: int) -> list[str]:
+        """Code for the model card: from ``tokenizer`` to ``inputs``, made of `examples`."""
+        given = ", ".join(map(json.dumps, self.examples))
+        options = f'truncation=True, max_length={max_length}, return_tensors="pt"'
+        return [f"inputs = tokenizer({given}, {options})"]
 
     @classmethod
     @abstractmethod

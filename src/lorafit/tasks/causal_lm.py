@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -181,6 +182,18 @@ class CausalLM(GenerativeTask):
             [part[:max_length] for part in parts] for parts in zip(*found, strict=True)
         )
         return encoded_table(input_ids, labels, truncated)
+
+    def asking(self, max_length: int) -> list[str]:
+        """A chat is asked through the tokenizer's template, as it was trained."""
+        if not self.chat:
+            return super().asking(max_length)
+        [text] = self.examples
+        return [
+            f'messages = [{{"role": "user", "content": {json.dumps(text)}}}]',
+            "inputs = tokenizer.apply_chat_template(",
+            '    messages, add_generation_prompt=True, return_dict=True, return_tensors="pt"',
+            ")",
+        ]
 
     def rows(self, texts: Sequence[Any]) -> Dataset:
         """Texts, or conversations; a text alone is what the user says."""

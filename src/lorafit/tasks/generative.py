@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -50,6 +51,15 @@ class GenerativeTask(Task):
     greater_is_better: ClassVar[bool] = False
     shift: ClassVar[int]
     """Positions between the logits that predict a label and the label."""
+
+    separator: str = ""
+    """What follows the prompt."""
+
+    def asking(self, max_length: int) -> list[str]:
+        """One text of all columns, as `prompts` joins them."""
+        given = json.dumps("\n".join(self.examples) + self.separator)
+        options = f'truncation=True, max_length={max_length}, return_tensors="pt"'
+        return [f"inputs = tokenizer({given}, {options})"]
 
     @abstractmethod
     def prompts(

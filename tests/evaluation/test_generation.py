@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import transformers as hf
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from lorafit.config import GenerateConfig
+from lorafit.evaluation.generation import generate
+from lorafit.tasks.generative import Prompt
+from tests import tiny
+
+LENGTHS = (9, 3, 6, 3, 1)
+SPREAD = 6.0
+
+
+def word_tokenizer() -> hf.PreTrainedTokenizerBase:
+    """A word for each number that the tiny models know."""
+    names = ["<pad>", "</s>", "<unk>", *(f"w{number}" for number in range(3, tiny.VOCAB))]
+    vocab = {name: number for number, name in enumerate(names)}
+    backend = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    return hf.PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+    )
+
+
+@pytest.mark.parametrize("num_beams", [1, 4])
+@pytest.mark.parametrize("family", ["bart", "gpt2", "llama", "qwen3", "t5"])
+def test_a_batch_writes_what_transformers_writes_of_each_prompt_alone(
+    family: str, num_beams: int
+) -> None:
+    model = tiny.language_model(family)
+    with torch.no_grad():  # freshly drawn, a model says one word whatever it reads
+        for parameter in model.parameters():
+            parameter.mul_(SPREAD if parameter.dim() > 1 else 1)
+    reads, tokenizer = model.config.is_encoder_decoder, word_tokenizer()
+    if reads:  # not the end of a text, which BART's tied embeddings would say again
+        model.generation_config.decoder_start_token_id = 5
+    generator = torch.Generator().manual_seed(0)
+    prompts = [
+        Prompt("", torch.randint(3, tiny.VOCAB, (length,), generator=generator).tolist(), None)
+        for length in LENGTHS
+    ]
+    theirs = []
+    for prompt in prompts:
+        ids = torch.tensor([prompt.input_ids])
+        written = model.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=8,
+            num_beams=num_beams,
+            do_sample=False,
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=sorted({model.config.eos_token_id, tokenizer.eos_token_id} - {None}),
+        )[0]
+        new = written if reads else written[len(prompt.input_ids) :]
+        theirs.append(tokenizer.decode(new, skip_special_tokens=True).strip())
+    settings = GenerateConfig(max_new_tokens=8, num_beams=num_beams)
+    ours = generate(model, tokenizer, prompts, settings, batch_size=3)
+    assert ours == theirs
+    assert len(set(ours)) > 1
+
+
+def test_beams_find_a_likelier_text_than_the_likeliest_tokens() -> None:
+    model, tokenizer = tiny.language_model("llama"), word_tokenizer()
+    prompts = [Prompt("", [n, n + 1, n + 2], None) for n in range(3, 11)]
+
+    def written(num_beams: int) -> list[str]:
+        settings = GenerateConfig(max_new_tokens=8, num_beams=num_beams)
+        return generate(model, tokenizer, prompts, settings, batch_size=4)
+
+    assert written(4) != written(1)
