@@ -44,6 +44,9 @@ log = logging.getLogger(__name__)
 Rate = Callable[[int], float]
 """Step, counted from 0, to learning rate."""
 
+SCALE_PASSES = 4
+"""Evaluations that the search for the scale takes at most."""
+
 CHUNK = 0.05
 """Share of the steps after which a long training is noted: what a kill costs at most."""
 
@@ -131,6 +134,8 @@ class Bench:
         self.total_steps = self.plan.total_steps
         self._workers = Workers()
         self._eval_tokens = sum(lengths(self.selection))
+        late = range(self.total_steps - self.steps(config.train.decay_ratio) // 2, self.total_steps)
+        self._late_evaluations = max(1, sum(self.plan.evaluates(step + 1) for step in late))
         rows = fetch(self.selection, list(range(len(self.selection))))
         self._mean_units = max(1.0, self.task.count(rows) / len(rows))
         self.ledger = Ledger(block_parameters(subject.model), self._unit())
@@ -161,7 +166,7 @@ class Bench:
         per_step = self.notes.trained_per_step
         cost = Cost(steps * per_step, evaluations * self._eval_tokens)
         left = max(0, self.total_steps - self.notes.trunk_step)
-        rest = Cost(left * per_step, 4 * self._eval_tokens)
+        rest = Cost(left * per_step, (self._late_evaluations + SCALE_PASSES) * self._eval_tokens)
         return self.ledger.runs(self.ledger.total + cost + rest) <= self.budget
 
     def steps(self, share: float) -> int:

@@ -126,7 +126,7 @@ def choose(bench: Bench, start: State) -> Rate:
     reached = long if done is not None else short
     flat = _flat(tried, short // 2) and _flat(finalists, (long - short) // 2)
     best = centre if flat else _between(last, survivor, scores, bottom)
-    value = prior if flat else best * (reached / bench.total_steps) ** HORIZON
+    value = settings.learning_rate if flat else best * (reached / bench.total_steps) ** HORIZON
     pieces = [tried[survivor], *([done] if done is not None else [])]
     state = pieces[-1].state
     assert state is not None
@@ -153,7 +153,7 @@ def choose(bench: Bench, start: State) -> Rate:
     if flat:
         reason = (
             f"training is insensitive to it: {len(scores)} rates from {min(scores):.1g} to "
-            f"{max(scores):.1g} cannot be told apart after {long} steps; {prior:g} is usual"
+            f"{max(scores):.1g} cannot be told apart after {long} steps; {value:g} is usual"
         )
     else:
         reason = (
