@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import transformers as hf
 from datasets import DatasetDict
+from safetensors.torch import load_file
 
 import lorafit
 from lorafit import pipeline
@@ -187,4 +188,8 @@ def test_a_live_model_is_compared_too(base: Path, data: DatasetDict, tmp_path: P
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     found = compare(model, data, tmp_path, tokenizer=tokenizer, methods="bitfit", seeds=1)
     assert set(found.rows) == {"bitfit"}
+    saved = load_file(found.path / "arms" / "bitfit" / "adapter" / "adapter_model.safetensors")
+    assert "base_model.model.classifier.weight" in saved, "its head is trained by all methods"
+    biases = [p.numel() for n, p in model.bert.named_parameters() if n.endswith("bias")]
+    assert found.rows["bitfit"]["trainable_parameters"] == sum(biases)
     assert all(bool((model.state_dict()[name] == before[name]).all()) for name in before)

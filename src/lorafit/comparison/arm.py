@@ -31,7 +31,6 @@ from lorafit.evaluation import forgetting, spectrum
 from lorafit.evaluation.score import Scores, score
 from lorafit.export import peft as peft_format
 from lorafit.model.language import load_language_model
-from lorafit.model.sites import head_paths
 from lorafit.pipeline import Problem, Subject
 from lorafit.tasks import tasks
 from lorafit.training.loop import FitResult, fit
@@ -223,8 +222,9 @@ class Arm:
         return Trained(subject, result, start, time.process_time() - cpu)
 
     def trainable(self, subject: Subject) -> dict[str, torch.nn.Parameter]:
-        """What the method trains, less the new head, which all methods train."""
-        heads = tuple(f"{path}." for path in head_paths(subject.model))
+        """What the method trains, less modules trained whole (a new head): all train those."""
+        whole = subject.adapters.configs["default"].modules_to_save or []
+        heads = tuple(f"{path}." for path in whole)
         found = subject.adapters.trainable()
         return {n: p for n, p in found.items() if not n.startswith(heads)} or found
 

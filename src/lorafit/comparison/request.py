@@ -122,12 +122,18 @@ def make_request(
             f"is as long as a run), got {seeds} and {budget:g}."
         )
     steps = StepPlan(field.train, config).total_steps
-    base = config.model.name_or_path
+    base, arms = config.model.name_or_path, {n: e.settings for n, e in field.entries.items()}
+    if base == LIVE:  # on disk its head no longer looks new
+        whole = field.loaded.new_modules
+        arms = {
+            name: own | {"modules_to_save": [*(own.get("modules_to_save") or []), *whole]}
+            for name, own in arms.items()
+        }
     # Only where an example has one label is there a shuffled one.
     plain = isinstance(field.train[0]["labels"], int | float)
     return Request(
         config=config.model_dump(mode="json"),
-        arms={name: _json(entry.settings) for name, entry in field.entries.items()},
+        arms=_json(arms),
         rates={name: entry.learning_rate for name, entry in field.entries.items()},
         seeds=seeds,
         budget=budget,

@@ -35,7 +35,7 @@ def write_comparison(folder: Path, content: Mapping[str, Any]) -> Path:
         name=folder.resolve().name,
         model=content["request"]["config"]["model"]["name_or_path"],
         data=content["request"]["config"]["data"]["path"],
-        metric=content["metric"].replace("_", " "),
+        metric=_metric(content),
         chart=_chart(content),
         tables={
             "Quality": (quality(content), QUALITY),
@@ -51,8 +51,9 @@ def write_comparison(folder: Path, content: Mapping[str, Any]) -> Path:
 
 QUALITY = "On the test split, averaged over seeds."
 COSTS = (
-    "Means over the runs; processor time is of all threads, memory of the whole process. The gap "
-    "is validation loss minus training loss."
+    "Means over the runs; processor time is of all threads, memory of the whole process. Losses "
+    "are in nats per example, of models that write text per token; the gap is validation loss "
+    "minus training loss."
 )
 KEPT = (
     "How far the model's reading of general text moved. At equal quality: with the update scaled "
@@ -71,6 +72,8 @@ def remarks(content: Mapping[str, Any]) -> list[str]:
         f"Test split, {count(content['n'])} examples, {seeds} seed{'s' * (seeds != 1)}; in "
         f"brackets {level:g} % intervals; not worse: by less than {content['margin']:.2g}."
     ]
+    if not content["greater_is_better"]:
+        said.append(f"{_metric(content).capitalize()}.")
     fronts = content["fronts"].items()
     said += [f"Best for their {front}: {', '.join(names)}." for front, names in fronts]
     said += [f"Left out: {method}: {why}" for method, why in content["left_out"].items()]
@@ -94,7 +97,8 @@ def quality(content: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
         share = f"{100 * row['share']:.3g} %"
         metric = interval(row["metric"])
         cells.append([row["family"], name, parameters, share, metric, beside, said])
-    metric, on = content["metric"].replace("_", " "), f"on {count(content['n'])} examples"
+    on = f"on {count(content['n'])} examples"
+    metric = content["metric"].replace("_", " ")
     header = ["family", "method", "trained", "share", f"test {metric}", f"beside {reference}", on]
     return header, cells
 
@@ -154,6 +158,12 @@ def redundancy(content: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     return header, cells
 
 
+def _metric(content: Mapping[str, Any]) -> str:
+    """The metric's name, with the direction where it is not the usual one."""
+    name: str = content["metric"].replace("_", " ")
+    return name if content["greater_is_better"] else f"{name} (lower is better)"
+
+
 def _ordered(content: Mapping[str, Any]) -> list[tuple[str, Row]]:
     """Families together, the best method first."""
     sign = -1.0 if content["greater_is_better"] else 1.0
@@ -174,5 +184,5 @@ def _chart(content: Mapping[str, Any]) -> str:
         spread = Interval(found["value"], found["low"], found["high"])
         rows.append((name, style, spread, f"{name}: {interval(found)}"))
     ends = [row["metric"][end] for _, row in ordered for end in ("low", "high")]
-    label = f"Test {content['metric']} of each method with its interval"
+    label = f"Test {_metric(content)} of each method with its interval"
     return interval_chart(rows, Axis.around(ends), lambda value: f"{value:g}", label)
