@@ -311,3 +311,9 @@ def test_a_prompt_may_have_several_completions(caplog):
     assert found["train"]["completion"][:] == ["x", "y", "x", "w"]
     assert "another label" not in caplog.text
     assert "1 repeated, 1 that also stand in validation or test" in caplog.text
+
+
+def test_a_missing_text_column_is_named_with_those_there_are() -> None:
+    rows = Dataset.from_dict({"a": ["x", "y"], "category": ["fresh", "rotten"]})
+    with pytest.raises(DataError, match=r'no column "text".*There are a, category'):
+        carve(DatasetDict(train=rows), "category", DataConfig(path="(given)"), 0, text=["text"])

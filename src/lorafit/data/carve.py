@@ -92,6 +92,12 @@ def _usable(
     rows: Dataset, split: str, labels: Sequence[str], text: Sequence[str] | None
 ) -> Dataset | None:
     """The rows with text and label; ``None`` if a split for evaluation has no labels."""
+    for column in text or ():
+        if column not in rows.column_names:
+            raise DataError(
+                f'no column "{column}" in the {split} split, which is the text here. There are '
+                f"{', '.join(rows.column_names)}."
+            )
     keep = np.ones(len(rows), dtype=bool)
     for label in labels:
         feature = rows.features.get(label)
