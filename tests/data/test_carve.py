@@ -315,5 +315,6 @@ def test_a_prompt_may_have_several_completions(caplog):
 
 def test_a_missing_text_column_is_named_with_those_there_are() -> None:
     rows = Dataset.from_dict({"a": ["x", "y"], "category": ["fresh", "rotten"]})
-    with pytest.raises(DataError, match=r'no column "text".*There are a, category'):
+    said = r'no column "text", which is the text of the train split\. There are a, category'
+    with pytest.raises(DataError, match=said):
         carve(DatasetDict(train=rows), "category", DataConfig(path="(given)"), 0, text=["text"])

@@ -19,7 +19,7 @@ import numpy as np
 from datasets import Dataset, DatasetDict
 
 from lorafit.config import DataConfig
-from lorafit.data.columns import label_columns
+from lorafit.data.columns import label_columns, require_columns
 from lorafit.data.splits import SPLITS
 from lorafit.data.values import class_name, column_values, is_missing, texts
 from lorafit.errors import DataError
@@ -92,12 +92,7 @@ def _usable(
     rows: Dataset, split: str, labels: Sequence[str], text: Sequence[str] | None
 ) -> Dataset | None:
     """The rows with text and label; ``None`` if a split for evaluation has no labels."""
-    for column in text or ():
-        if column not in rows.column_names:
-            raise DataError(
-                f'no column "{column}" in the {split} split, which is the text here. There are '
-                f"{', '.join(rows.column_names)}."
-            )
+    require_columns(rows, text or (), f"which is the text of the {split} split")
     keep = np.ones(len(rows), dtype=bool)
     for label in labels:
         feature = rows.features.get(label)

@@ -143,6 +143,25 @@ def check_asked(rows: Dataset, config: DataConfig) -> None:
         _find(rows, name, "label")
 
 
+def require_columns(rows: Dataset, columns: Sequence[str], role: str = "") -> None:
+    """Refuses rows that lack a column.
+
+    Args:
+        rows: The rows.
+        columns: What has to be there.
+        role: What the columns are for, as in ``"which is the text here"``.
+
+    Raises:
+        DataError: One is missing; the message names those there are.
+    """
+    for column in columns:
+        if column not in rows.features:
+            raise DataError(
+                f'no column "{column}"{role and f", {role}"}. There are '
+                f"{', '.join(rows.column_names)}.{did_you_mean(column, rows.column_names)}"
+            )
+
+
 def label_columns(label: str | Sequence[str] | None) -> tuple[str, ...]:
     """One label column, several, or none, as a tuple."""
     return () if label is None else (label,) if isinstance(label, str) else tuple(label)

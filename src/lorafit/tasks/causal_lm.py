@@ -12,11 +12,11 @@ from datasets import Dataset, DatasetDict
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from lorafit.config import DataConfig
-from lorafit.data.columns import check_asked, choose_columns, described
+from lorafit.data.columns import check_asked, choose_columns, described, require_columns
 from lorafit.data.labelled import find_labels, has_text
 from lorafit.data.prompts import PromptColumns, find_prompt
 from lorafit.data.values import texts
-from lorafit.errors import ConfigError, DataError, did_you_mean
+from lorafit.errors import ConfigError, DataError
 from lorafit.tasks import tasks
 from lorafit.tasks.base import Fit, ModelKind, Supervision
 from lorafit.tasks.chat import chat_prompt, encode_chat, find_messages, plain
@@ -149,7 +149,7 @@ class CausalLM(GenerativeTask):
             DataError: A column is missing, or nothing is left to learn.
             ConfigError: ``max_length`` leaves no room.
         """
-        self._check_columns(rows, [*self.text, *([self.label] if self.label else [])])
+        require_columns(rows, [*self.text, *([self.label] if self.label else [])])
         if max_length < 3:
             raise ConfigError(f"max_length {max_length} leaves no room for text. Give more.")
         if self.chat:
@@ -230,7 +230,7 @@ class CausalLM(GenerativeTask):
         self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int
     ) -> list[Prompt]:
         """The prompt of each row; of plain text the text itself, to be gone on with."""
-        self._check_columns(rows, self.text)
+        require_columns(rows, self.text)
         if self.chat:
             chats = [plain(row, i) for i, row in enumerate(rows[self.text[0]], start=1)]
             asked = [(chat, *chat_prompt(chat, tokenizer)) for chat in chats]
@@ -254,14 +254,6 @@ class CausalLM(GenerativeTask):
 
     def _prompt(self, row: tuple[str, ...]) -> str:
         return "\n".join(part for part in row if part) + self.separator
-
-    def _check_columns(self, rows: Dataset, columns: Sequence[str]) -> None:
-        for column in columns:
-            if column not in rows.features:
-                raise DataError(
-                    f'no column "{column}". There are {", ".join(rows.column_names)}.'
-                    f"{did_you_mean(column, rows.column_names)}"
-                )
 
     def to_dict(self) -> dict[str, Any]:
         """Everything needed to rebuild the task, as JSON values."""

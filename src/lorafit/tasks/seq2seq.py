@@ -11,11 +11,11 @@ from datasets import Dataset, DatasetDict
 from transformers import AutoModelForSeq2SeqLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from lorafit.config import DataConfig
-from lorafit.data.columns import check_asked
+from lorafit.data.columns import check_asked, require_columns
 from lorafit.data.labelled import find_labels
 from lorafit.data.prompts import choose_prompt, find_prompt
 from lorafit.data.values import texts
-from lorafit.errors import ConfigError, DataError, ModelError, did_you_mean
+from lorafit.errors import ConfigError, DataError, ModelError
 from lorafit.tasks import tasks
 from lorafit.tasks.base import Fit, ModelKind, Supervision
 from lorafit.tasks.generative import GenerativeTask, Prompt, encoded_table, pad, padded_inputs
@@ -118,7 +118,7 @@ class Seq2Seq(GenerativeTask):
             DataError: A column is missing, or no target has a token.
             ConfigError: ``max_length`` leaves no room.
         """
-        self._check_columns(rows, [*self.text, self.label])
+        require_columns(rows, [*self.text, self.label])
         if max_length < 3:
             raise ConfigError(f"max_length {max_length} leaves no room for text. Give more.")
         sources = _joined(rows, self.text)
@@ -166,7 +166,7 @@ class Seq2Seq(GenerativeTask):
         self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int
     ) -> list[Prompt]:
         """The source of each row, and its target where there is one."""
-        self._check_columns(rows, self.text)
+        require_columns(rows, self.text)
         sources = _joined(rows, self.text)
         empty = next((n for n, text in enumerate(sources, start=1) if not text.strip()), None)
         if empty is not None:
@@ -176,14 +176,6 @@ class Seq2Seq(GenerativeTask):
             references = [row[0].strip() for row in texts(rows, [self.label])]
         ids = tokenizer(sources, truncation=True, max_length=max_length)["input_ids"]
         return [Prompt(*found) for found in zip(sources, ids, references, strict=True)]
-
-    def _check_columns(self, rows: Dataset, columns: Sequence[str]) -> None:
-        for column in columns:
-            if column not in rows.features:
-                raise DataError(
-                    f'no column "{column}". There are {", ".join(rows.column_names)}.'
-                    f"{did_you_mean(column, rows.column_names)}"
-                )
 
     def to_dict(self) -> dict[str, Any]:
         """Everything needed to rebuild the task, as JSON values."""

@@ -15,9 +15,9 @@ from datasets import Dataset
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lorafit.data.columns import label_columns
+from lorafit.data.columns import label_columns, require_columns
 from lorafit.data.values import texts
-from lorafit.errors import DataError, ModelError, did_you_mean
+from lorafit.errors import DataError, ModelError
 from lorafit.tasks.base import Task
 from lorafit.tasks.padding import ensure_pad_token
 from lorafit.tasks.tokenize import tokenize
@@ -84,12 +84,7 @@ class TextTask(Task):
             DataError: A column is missing, no row is left, or a label is not known.
             ConfigError: ``max_length`` leaves no room for text.
         """
-        for column in self.text:
-            if column not in rows.features:
-                raise DataError(
-                    f'no column "{column}", which is the text here. There are '
-                    f"{', '.join(rows.column_names)}.{did_you_mean(column, rows.column_names)}"
-                )
+        require_columns(rows, self.text, "which is the text here")
         if len(rows) == 0:
             raise DataError("there are 0 rows to encode.")
         found = texts(rows, list(self.text))

@@ -20,9 +20,10 @@ from torch.nn import functional as F
 from transformers import AutoModelForTokenClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from lorafit.config import DataConfig
+from lorafit.data.columns import require_columns
 from lorafit.data.tagged import find_tagged, tag_names, tagged_rows
 from lorafit.data.values import column_values
-from lorafit.errors import DataError, ModelError, did_you_mean
+from lorafit.errors import DataError, ModelError
 from lorafit.tasks import tasks
 from lorafit.tasks.align import align
 from lorafit.tasks.base import Fit, Metric, ModelKind, Supervision, Task
@@ -170,11 +171,7 @@ class TokenClassification(Task):
             ModelError: The tokenizer cannot be aligned with words.
         """
         (column,) = self.text
-        if column not in rows.features:
-            raise DataError(
-                f'no column "{column}", which holds the words here. There are '
-                f"{', '.join(rows.column_names)}.{did_you_mean(column, rows.column_names)}"
-            )
+        require_columns(rows, self.text, "which holds the words here")
         labelled = self.label in rows.features
         found = tagged_rows(rows, column, self.label if labelled else None)
         kept = [(words, tags) for words, tags in found if words and (tags is not None)]

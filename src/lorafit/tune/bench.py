@@ -35,7 +35,7 @@ from lorafit.tune.decide import sharpened
 from lorafit.tune.journal import Entry, Journal
 from lorafit.tune.ledger import Cost, Ledger
 from lorafit.tune.modules import collecting
-from lorafit.tune.notes import Notes, line
+from lorafit.tune.notes import Notes, metrics_line
 from lorafit.tune.state import State
 from lorafit.tune.tunable import Tunable
 
@@ -192,7 +192,7 @@ class Bench:
         Args:
             name: Of the piece of work, unique.
             **settings: ``r``, ``target_modules``; ``lora_alpha`` goes with r, so that the
-                scaling stays, unless the user has set it.
+                scaling stays, unless the user has set it or the learning rate.
         """
         shape = self.tunable.shape
         if "r" in settings:
@@ -346,7 +346,7 @@ class Bench:
                 window.add(outcome.loss_sum, outcome.units, outcome.tokens, outcome.time_s)
                 self.notes.stepped(step, outcome)
                 if self.plan.logs(step.number) or step.number == until:
-                    lines.append(line(step, outcome, window))
+                    lines.append(metrics_line(step, outcome, window))
                     window = Tally()
                 if self._signals.requested:
                     raise KeyboardInterrupt(f"stopped while choosing.{self._how_to_resume}")

@@ -88,7 +88,7 @@ class Notes:
         )
 
 
-def line(step: Step, outcome: Outcome, window: Tally) -> dict[str, Any]:
+def metrics_line(step: Step, outcome: Outcome, window: Tally) -> dict[str, Any]:
     """A line of ``metrics.jsonl``.
 
     Args:

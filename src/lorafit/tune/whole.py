@@ -176,7 +176,8 @@ def found(bench: Bench, outcomes: Sequence[Outcome], how: str) -> Found:
             continue
         value = sorted(chosen[name]) if name == "target_modules" else chosen[name]
         rivals = _rivals(outcomes, winner, name)
-        choices[name] = Choice(value, _reason(how, len(outcomes), name, rivals), {"rivals": rivals})
+        reason = _reason(how, len(outcomes), name, rivals, bench.tunable.keeps_scaling)
+        choices[name] = Choice(value, reason, {"rivals": rivals})
     losses = [float(x) for piece in winner.pieces for x in piece.losses]
     values = {"train.learning_rate": winner.point.learning_rate}
     return Found(
@@ -214,11 +215,14 @@ def _rivals(outcomes: Sequence[Outcome], winner: Outcome, name: str) -> list[dic
     ]
 
 
-def _reason(how: str, count: int, name: str, rivals: Sequence[Mapping[str, Any]]) -> str:
+def _reason(
+    how: str, count: int, name: str, rivals: Sequence[Mapping[str, Any]], keeps_scaling: bool
+) -> str:
     """One sentence for one setting."""
     first = f"best of {count} whole runs {how} on the selection set"
     if name == "lora_alpha":
-        return f"{first}; the scaling was the same in all of them"
+        same = "the scaling" if keeps_scaling else "it"
+        return f"{first}; {same} was the same in all of them"
     if not rivals:
         return first
     against = rivals[0]["gain"]
