@@ -163,10 +163,12 @@ PAIRS = {
     **{
         f"planted-{k}": Pair(
             partial(_planted, k),
-            ONE_LOOK | {"task": "planted", "lora_dropout": 0.0},
+            ONE_LOOK
+            | {"task": "planted", "lora_dropout": 0.0, "target_modules": MINILM_MODULES["q-v"]},
             {"q-v": MINILM_MODULES["q-v"]},
             rates=(1e-3, 3e-3, 9e-3),
             metric="fidelity",
+            ranks=(2, 8, 32),
         )
         for k in (4, 16)
     },

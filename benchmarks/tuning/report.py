@@ -11,13 +11,14 @@ import argparse
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from benchmarks.tuning.__main__ import RESULTS, read
 from benchmarks.tuning.pairs import PAIRS
 from benchmarks.tuning.table import best, compared, regret, searched
+from lorafit.tune.decide import gain
 
 UNTUNED = {"reviews": math.log(2), "news": math.log(20), "planted-4": 1.0, "planted-16": 1.0}
 """Test loss before training: classes are equally frequent and the head is fresh. That of other
@@ -81,15 +82,7 @@ def markdown(found: dict[str, Any]) -> str:
                 f"| {lost[metric]:+.1f} | {lost['nll']:+.3f} | {lost['nll_share']:+.1f} % |"
             )
         if len(one["rise"]) > 1:
-            lost = {
-                name: float(np.mean([seed["regret"][name] for seed in one["rise"]]))
-                for name in (metric, "nll", "nll_share")
-            }
-            runs = float(np.mean([seed["runs"] for seed in one["rise"]]))
-            rows.append(
-                f"| {pair} | rise, mean | {runs:.2f} | {lost[metric]:+.1f} "
-                f"| {lost['nll']:+.3f} | {lost['nll_share']:+.1f} % |"
-            )
+            rows.append(mean_row(pair, one["rise"], metric))
         for name, lost in one["searchers"].items():
             rows.append(
                 f"| {pair} | {name} | {lost['runs']:g} | {lost[metric]:+.1f} "
@@ -98,14 +91,54 @@ def markdown(found: dict[str, Any]) -> str:
     return "\n".join(rows) + "\n"
 
 
+def mean_row(pair: str, runs: list[dict[str, Any]], metric: str) -> str:
+    """The row of the means over runs, with Student's intervals at 95 %."""
+    points, nats, share = (
+        interval([run["regret"][name] for run in runs]) for name in (metric, "nll", "nll_share")
+    )
+    cost = float(np.mean([run["runs"] for run in runs]))
+    return (
+        f"| {pair} | rise, mean of {len(runs)} | {cost:.2f} | {points:.1f} | {nats:.3f} "
+        f"| {share:.1f} % |"
+    )
+
+
+class Interval(NamedTuple):
+    """A mean with the ends of its interval; formats all three alike."""
+
+    mean: float
+    low: float
+    high: float
+
+    def __format__(self, spec: str) -> str:
+        return f"{self.mean:+{spec}} [{self.low:+{spec}}, {self.high:+{spec}}]"
+
+
+def interval(values: list[float]) -> Interval:
+    """Of the mean of regrets, each a difference between two runs of one seed."""
+    found = gain(np.array(values), np.zeros(len(values)))
+    return Interval(found.mean, found.low, found.high)
+
+
+def overall(found: dict[str, Any]) -> str:
+    """The mean row over all pairs; the metric is each pair's own."""
+    runs = [
+        run | {"regret": run["regret"] | {"metric": run["regret"][PAIRS[pair].metric]}}
+        for pair, one in found.items()
+        for run in one["rise"]
+    ]
+    return mean_row("all", runs, "metric") + "\n" if len(runs) > 1 else ""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
     found = summary(options.results)
     (options.results / "summary.json").write_text(json.dumps(found, indent=1) + "\n")
-    (options.results / "results.md").write_text(markdown(found))
-    print(markdown(found))
+    table = markdown(found) + overall({k: v for k, v in found.items() if "planted" not in k})
+    (options.results / "results.md").write_text(table)
+    print(table)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from benchmarks.tuning.pairs import Pair
 from benchmarks.tuning.trial import measured
 from lorafit import pipeline
 from lorafit.pipeline import Subject
-from lorafit.tune import rise
+from lorafit.tune import rates, rise
 
 
 def run(
@@ -24,12 +24,11 @@ def run(
         model: As `lorafit.train` takes it.
         data: As `lorafit.train` takes it.
         seed: Of the run.
-        constants: Of `lorafit.tune.rise`, other than they are; users do not choose them,
-            experiments do.
+        constants: Of `lorafit.tune.rise` or `lorafit.tune.rates`, other than they are; users do
+            not choose them, experiments do.
     """
     for name, value in constants.items():
-        assert hasattr(rise, name), name
-        setattr(rise, name, value)
+        setattr(next(module for module in (rise, rates) if hasattr(module, name)), name, value)
     # U is a plain run as lorafit makes it, evaluations included; the grid's points skip them.
     common = {name: value for name, value in pair.settings.items() if name != "eval_steps"}
     with tempfile.TemporaryDirectory() as folder:
@@ -60,14 +59,14 @@ def run(
             for name in ("r", "lora_alpha", "learning_rate", "target_modules")
             if name in choices
         }
-    rates, rank = choices.get("learning_rate", {}), choices.get("r", {})
+    rate, rank = choices.get("learning_rate", {}), choices.get("r", {})
     return {
         "seed": seed,
         "constants": constants,
         **chosen,
         "reasons": {name: choices[name]["reason"] for name in chosen},
         "tests": rank.get("evidence", {}).get("tests"),
-        "rates": rates.get("evidence"),
+        "rates": rate.get("evidence"),
         "cost": choices.get("cost"),
         "wall_s": wall,
     } | figures

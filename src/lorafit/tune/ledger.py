@@ -79,12 +79,19 @@ class Ledger:
         return self.total.time_s / unit_s if unit_s else 0.0
 
     def unit_time_s(self) -> float:
-        """Seconds of one plain run at the speed of the trunk."""
-        reference = self.phases.get("trunk", self.total)
-        work = reference.flops(self.parameters)
-        if not work:
-            return 0.0
-        return reference.time_s * self.unit.flops(self.parameters) / work
+        """Seconds of one plain run: training as fast as the trunk, evaluating as fast as here.
+
+        An evaluated token takes less than half the time of a trained one where the batches of
+        training are small, so the two speeds are measured apart; where only one kind of work was
+        done, by the operations.
+        """
+        trunk = self.phases.get("trunk", Cost())
+        scoring = sum((cost for cost in self.phases.values() if not cost.trained), Cost())
+        if trunk.trained and scoring.evaluated:
+            training_s = self.unit.trained * trunk.time_s / trunk.trained
+            return training_s + self.unit.evaluated * scoring.time_s / scoring.evaluated
+        work = self.total.flops(self.parameters)
+        return self.total.time_s * self.unit.flops(self.parameters) / work if work else 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values, as in ``choices.json``."""

@@ -178,7 +178,8 @@ def _between(
 ) -> float:
     """The best rate between and around the finalists, within half a factor of the survivor.
 
-    The curvature in log(rate) comes from the first comparison, the slope from the last.
+    The curvature in log(rate) comes from the first comparison, the slope from the last. Rates
+    beyond those that were tried are not measured at all, so none of them is the best.
     """
     if len(last) < 2 or bottom is None:
         return survivor
@@ -186,8 +187,9 @@ def _between(
     (x1, y1), (x2, y2) = sorted((math.log(rate), loss) for rate, loss in last.items())
     best = (x1 + x2) / 2 - (y2 - y1) / (2 * curvature * (x2 - x1))
     reach = math.log(FACTOR) / 2
-    centre = math.log(survivor)
-    return math.exp(min(max(best, centre - reach), centre + reach))
+    lowest = max(math.log(survivor) - reach, math.log(min(scores)))
+    highest = min(math.log(survivor) + reach, math.log(max(scores)))
+    return math.exp(min(max(best, lowest), highest))
 
 
 def _better(one: Trained, other: Trained, first: int) -> bool:
