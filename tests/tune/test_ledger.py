@@ -27,6 +27,22 @@ def test_by_the_clock_training_and_evaluating_have_each_its_own_speed() -> None:
     assert ledger.time_runs() == pytest.approx(17 / 11)
 
 
+def test_a_rank_as_large_as_the_layers_costs_a_run_of_its_own() -> None:
+    """Factors of as many parameters as the weights: 6 operations beside 4 for a trained token."""
+    ledger = Ledger(parameters=7, unit=Cost.of(trained=1000.0))
+    assert ledger.runs(Cost.of(trained=1000.0, factors=7)) == pytest.approx((4 + 6) / 4)
+    ledger = Ledger(parameters=7, unit=Cost.of(evaluated=1000.0))
+    assert ledger.runs(Cost.of(evaluated=1000.0, factors=7)) == pytest.approx(2.0)
+
+
+def test_a_plain_run_by_the_clock_has_the_rank_it_began_with() -> None:
+    """The trunk was slow because it grew; a plain run would not have been."""
+    ledger = Ledger(parameters=7, unit=Cost.of(trained=1000.0, factors=0))
+    ledger.add("trunk", Cost.of(trained=1000.0, factors=7, time_s=25.0))
+    assert ledger.unit_time_s() == pytest.approx(10.0)
+    assert ledger.runs() == ledger.time_runs() == pytest.approx(2.5)
+
+
 def test_the_clock_goes_by_operations_where_nothing_was_evaluated() -> None:
     ledger = Ledger(parameters=7, unit=PLAIN)
     ledger.add("trunk", Cost(trained=1000.0, time_s=10.0))

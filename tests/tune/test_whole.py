@@ -86,10 +86,11 @@ def test_every_rank_has_the_same_scaling_and_rivals_are_compared_in_pairs(
     assert all(rival["gain"]["mean"] >= 0 for rival in rivals)
 
 
-def test_a_grid_of_n_runs_costs_n_plain_runs(grid: lorafit.Run) -> None:
+def test_a_grid_costs_as_many_runs_less_what_smaller_ranks_save(grid: lorafit.Run) -> None:
+    """A plain run has rank 8, and in so small a model the factors are a good part of it."""
     cost = grid.read_json("choices.json")["cost"]
-    assert cost["runs"] == pytest.approx(4)
-    assert sum(trial["runs"] for trial in grid.trials) == pytest.approx(4)
+    assert 2 < cost["runs"] < 4
+    assert sum(trial["runs"] for trial in grid.trials) == pytest.approx(cost["runs"])
 
 
 def test_tpe_makes_as_many_runs_as_the_budget_pays_for(

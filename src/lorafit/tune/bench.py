@@ -11,7 +11,7 @@ import math
 import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -138,12 +138,13 @@ class Bench:
         self._late_evaluations = max(1, sum(self.plan.evaluates(step + 1) for step in late))
         rows = fetch(self.selection, list(range(len(self.selection))))
         self._mean_units = max(1.0, self.task.count(rows) / len(rows))
-        self.ledger = Ledger(block_parameters(subject.model), self._unit())
-        self.notes = Notes(run, progress, self.ledger, self.plan)
         # Where the user has set the learning rate, lora_alpha takes its place: it stays when r
         # grows, which under Adam is the same as a lower rate.
         free = {"adapter.lora_alpha", "train.learning_rate"} <= open
         self.tunable = Tunable(subject.adapters, config, keeps_scaling=free)
+        frozen = block_parameters(subject.model) - self.tunable.factors()
+        self.ledger = Ledger(frozen, self._unit())
+        self.notes = Notes(run, progress, self.ledger, self.plan)
         self._signals = Interruptible(enabled=False)
 
     # What a plain run costs
@@ -154,20 +155,26 @@ class Bench:
             tokens[i] for step in self.plan.steps() for batch in step.batches for i in batch
         )
         evaluations = sum(self.plan.evaluates(n + 1) for n in range(self.total_steps))
-        return Cost(trained, evaluations * self._eval_tokens)
+        factors = self.tunable.factors()
+        return Cost.of(trained, evaluations * self._eval_tokens, factors=factors)
 
-    def affords(self, steps: float, evaluations: float = 0.0) -> bool:
+    def affords(self, state: State, steps: float, evaluations: float, r: int | None = None) -> bool:
         """Whether something optional can be paid, with the rest of the trunk still to come.
 
         Args:
+            state: Where the trunk stands.
             steps: Training steps it takes.
             evaluations: Passes over the selection set it takes.
+            r: Rank that the trunk may go on with afterwards; ``None``: as it is.
         """
-        per_step = self.notes.trained_per_step
-        cost = Cost(steps * per_step, evaluations * self._eval_tokens)
         left = max(0, self.total_steps - self.notes.trunk_step)
-        rest = Cost(left * per_step, (self._late_evaluations + SCALE_PASSES) * self._eval_tokens)
-        return self.ledger.runs(self.ledger.total + cost + rest) <= self.budget
+        evaluations += self._late_evaluations + SCALE_PASSES
+        cost = Cost.of(
+            (steps + left) * self.notes.trained_per_step,
+            evaluations * self._eval_tokens,
+            factors=state.factors(r),
+        )
+        return self.ledger.runs(self.ledger.total + cost) <= self.budget
 
     def steps(self, share: float) -> int:
         """A share of the run in steps, at least one."""
@@ -295,7 +302,7 @@ class Bench:
                     tokens += sum(len(row["input_ids"]) for row in rows)
                     if step.number >= state.step + batches:
                         break
-            cost = {"evaluated": float(tokens), "time_s": time.perf_counter() - began}
+            cost = self._cost(evaluated=float(tokens), began=began)
             return Entry("", {"cost": cost, "energies": found})
 
         self.notes.book("modules")
@@ -355,7 +362,7 @@ class Bench:
             diverged = True
         finally:
             self.subject.model.train(False)
-        cost = {"trained": tokens, "time_s": time.perf_counter() - began}
+        cost = self._cost(trained=tokens, began=began)
         facts = {"cost": cost, "diverged": diverged, "lines": lines}
         kept = None if diverged else self.tunable.captured(until, state.shape, optimizer)
         return Entry("", facts, {"losses": torch.tensor(losses, dtype=torch.float64)}, kept)
@@ -377,12 +384,17 @@ class Bench:
         sharp, sharpness = sharpened(found, self.task)
         losses, raw = (x.astype(np.float64) / self._mean_units for x in (sharp, found.losses))
         tokens = sum(lengths(rows))
-        cost = {"evaluated": float(tokens), "time_s": time.perf_counter() - began}
+        cost = self._cost(evaluated=float(tokens), began=began)
         metrics = {"eval_loss": float(raw.mean())}
         metrics |= self._metrics(found)
         facts = {"cost": cost, "metrics": metrics, "sharpness": sharpness}
         arrays = {"losses": torch.from_numpy(losses), "raw": torch.from_numpy(raw)}
         return Entry("", facts, arrays)
+
+    def _cost(self, began: float, trained: float = 0.0, evaluated: float = 0.0) -> dict[str, float]:
+        """Of the adapter that is on the model, since a moment of the clock."""
+        time_s = time.perf_counter() - began
+        return asdict(Cost.of(trained, evaluated, time_s, self.tunable.factors()))
 
     def _metrics(self, found: Scores) -> dict[str, float]:
         values = {

@@ -3,17 +3,18 @@
 The unit is U, one plain LoRA run with the user's number of epochs: every training token
 once an epoch, and the evaluations such a run makes. Frozen weights have no gradient, so a
 training token takes 4 N operations (2 N forward, 2 N for the gradient of the activations)
-and an evaluated one 2 N; N counts the parameters outside the embeddings. The rank does not
-enter: its share is below 1 %.
+and an evaluated one 2 N; N counts the parameters outside the embeddings. The adapter's own
+factors have a gradient: 6 and 2 operations for each of their parameters, 2 % of a small run at
+rank 8, but as much as all the rest where the rank has grown to the width of the layers.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import Any
 
-FORWARD, BACKWARD = 2, 2
-"""Operations per parameter and token."""
+FORWARD, BACKWARD, UPDATE = 2, 2, 2
+"""Operations per parameter and token: output, gradient of the input, gradient of the weight."""
 
 
 @dataclass(frozen=True)
@@ -24,22 +25,44 @@ class Cost:
         trained: Real tokens that went forward and backward.
         evaluated: Real tokens that went forward only.
         time_s: Seconds.
+        trained_factors: ``trained`` times the parameters of the adapter's factors.
+        evaluated_factors: ``evaluated`` times the same.
     """
 
     trained: float = 0.0
     evaluated: float = 0.0
     time_s: float = 0.0
+    trained_factors: float = 0.0
+    evaluated_factors: float = 0.0
+
+    @classmethod
+    def of(
+        cls, trained: float = 0.0, evaluated: float = 0.0, time_s: float = 0.0, factors: int = 0
+    ) -> Cost:
+        """What tokens cost with an adapter whose factors have this many parameters."""
+        return cls(trained, evaluated, time_s, trained * factors, evaluated * factors)
 
     def __add__(self, other: Cost) -> Cost:
-        return Cost(
-            self.trained + other.trained,
-            self.evaluated + other.evaluated,
-            self.time_s + other.time_s,
-        )
+        mine, others = astuple(self), astuple(other)
+        return Cost(*(a + b for a, b in zip(mine, others, strict=True)))
 
     def flops(self, parameters: int) -> float:
         """Floating-point operations of a model with this many parameters in its blocks."""
-        return parameters * ((FORWARD + BACKWARD) * self.trained + FORWARD * self.evaluated)
+        frozen = (FORWARD + BACKWARD) * self.trained + FORWARD * self.evaluated
+        factors = (
+            FORWARD + BACKWARD + UPDATE
+        ) * self.trained_factors + FORWARD * self.evaluated_factors
+        return parameters * frozen + factors
+
+    @property
+    def training(self) -> Cost:
+        """The part of it that is training; without seconds."""
+        return Cost(trained=self.trained, trained_factors=self.trained_factors)
+
+    @property
+    def evaluating(self) -> Cost:
+        """The part of it that is evaluating; without seconds."""
+        return Cost(evaluated=self.evaluated, evaluated_factors=self.evaluated_factors)
 
 
 @dataclass
@@ -47,7 +70,7 @@ class Ledger:
     """Sums costs by phase.
 
     Attributes:
-        parameters: Outside the embeddings.
+        parameters: Outside the embeddings, the adapter's not counted.
         unit: One plain run.
         phases: Cost of each phase, in the order they began.
     """
@@ -85,13 +108,18 @@ class Ledger:
         training are small, so the two speeds are measured apart; where only one kind of work was
         done, by the operations.
         """
-        trunk = self.phases.get("trunk", Cost())
         scoring = sum((cost for cost in self.phases.values() if not cost.trained), Cost())
+        trunk = self.phases.get("trunk", Cost())
         if trunk.trained and scoring.evaluated:
-            training_s = self.unit.trained * trunk.time_s / trunk.trained
-            return training_s + self.unit.evaluated * scoring.time_s / scoring.evaluated
-        work = self.total.flops(self.parameters)
-        return self.total.time_s * self.unit.flops(self.parameters) / work if work else 0.0
+            return self._at_the_speed_of(trunk, self.unit.training) + self._at_the_speed_of(
+                scoring, self.unit.evaluating
+            )
+        return self._at_the_speed_of(self.total, self.unit)
+
+    def _at_the_speed_of(self, done: Cost, wanted: Cost) -> float:
+        """Seconds, by the operations; 0 where nothing was done."""
+        work = done.flops(self.parameters)
+        return done.time_s * wanted.flops(self.parameters) / work if work else 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values, as in ``choices.json``."""

@@ -148,7 +148,7 @@ def _rise(bench: Bench, trunk: Trunk, tests: list[RankTest]) -> str:
         bigger = min(r * GROWTH, bench.tunable.largest_rank())
         if bigger <= r:
             return f"the layers allow no more than {r}"
-        if not bench.affords(2 * bench.steps(BRANCH), 2):
+        if not bench.affords(trunk.state, 2 * bench.steps(BRANCH), 2, bigger):
             return f"the budget of {bench.budget:g} runs allowed no further test"
         stay, stayed = _branch(bench, f"stay-{r}-{share}", "rank", trunk.state, trunk.rate)
         tall = bench.grow(trunk.state, bigger)
@@ -237,7 +237,7 @@ def _without_weak(bench: Bench, trunk: Trunk, untuned: Scored, choices: dict[str
     if weakest:
         names = ", ".join(weakest)
         held = sum(found[name] for name in weakest)
-        if not bench.affords(2 * bench.steps(BRANCH), 2):
+        if not bench.affords(trunk.state, 2 * bench.steps(BRANCH), 2):
             reason = (
                 f"all linear layers; {names} hold {held:.1%} of the update's energy, "
                 "but the budget allowed no test without them"

@@ -63,10 +63,20 @@ class State:
         prefix = f"{kind}/"
         return {k.removeprefix(prefix): v for k, v in self.tensors.items() if k.startswith(prefix)}
 
+    def factors(self, r: int | None = None) -> int:
+        """Parameters of the low-rank factors; with ``r``, of the same at that rank."""
+        own = factors_in(self.of_kind("weight"))
+        return own if r is None else own * r // int(self.shape.settings["r"])
+
 
 def rank_dimension(name: str) -> int | None:
     """The dimension of a parameter that the rank is; ``None``: it has none."""
     return next((d for part in name.split(".") if (d := _FACTORS.get(part)) is not None), None)
+
+
+def factors_in(weights: Mapping[str, Tensor]) -> int:
+    """How many of these numbers are in low-rank factors."""
+    return sum(w.numel() for name, w in weights.items() if rank_dimension(name) is not None)
 
 
 def grown(state: State, fresh: Mapping[str, Tensor], shape: Shape, scale: float) -> State:

@@ -16,7 +16,16 @@ from lorafit.training.adamw import RowAdamW
 from lorafit.training.generators import generator_states, restore_generators
 from lorafit.training.optim import parameter_groups
 from lorafit.training.seed import seed_everything
-from lorafit.tune.state import Shape, State, capture, grown, put_back, rank_dimension, without
+from lorafit.tune.state import (
+    Shape,
+    State,
+    capture,
+    factors_in,
+    grown,
+    put_back,
+    rank_dimension,
+    without,
+)
 
 
 class Tunable:
@@ -48,6 +57,10 @@ class Tunable:
     def trainable(self) -> dict[str, torch.nn.Parameter]:
         """What trains now."""
         return self.adapters.trainable()
+
+    def factors(self) -> int:
+        """Parameters of the low-rank factors that are on the model; 0 for methods without."""
+        return factors_in(self.trainable())
 
     # Shapes
 
