@@ -32,7 +32,7 @@ from lorafit.data.truth import Truth, inspect
 from lorafit.engine.base import Engine
 from lorafit.engine.choose import choose_engine
 from lorafit.engine.eager import EagerEngine
-from lorafit.errors import ConfigError
+from lorafit.errors import ConfigError, DataError
 from lorafit.evaluation.compare import paired
 from lorafit.evaluation.generation import generate
 from lorafit.evaluation.handoff import TOLERANCE, check_handoff, sampled_logits
@@ -170,6 +170,30 @@ def adapter_config(config: Config, loaded: LoadedModel, task: Task) -> MethodCon
     return methods[config.adapter.method].config_class(**settings)
 
 
+def try_adapter(config: Config, loaded: LoadedModel, task: Task) -> MethodConfig:
+    """Tries the adapter on the model, which is left as it is.
+
+    Returns:
+        The method's complete settings.
+
+    Raises:
+        ConfigError: A setting is unknown or wrong, or the method does not fit the model.
+    """
+    own = adapter_config(config, loaded, task)
+    adapters = Adapters(loaded.model)
+    adapters.add(own)
+    adapters.unload()
+    return own
+
+
+def longest_input(config: Config, loaded: LoadedModel, own: MethodConfig) -> int:
+    """Tokens that an example may have beside those that the method takes itself."""
+    reserved = methods[config.adapter.method]().reserved_tokens(own)
+    return load.max_length(
+        config.data.max_length, loaded.tokenizer, loaded.model, reserved=reserved
+    )
+
+
 def make_engine(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: Task, config: Config
 ) -> Engine:
@@ -213,12 +237,7 @@ def prepare(
     )
     own = adapter_config(config, loaded, problem.task)
     method = methods[config.adapter.method]()
-    limit = load.max_length(
-        config.data.max_length,
-        loaded.tokenizer,
-        loaded.model,
-        reserved=method.reserved_tokens(own),
-    )
+    limit = longest_input(config, loaded, own)
     truth = None
     if encoded is None:
         encoded = encode(problem, loaded.tokenizer, limit)
@@ -555,11 +574,31 @@ def test_rows(data: Any, config: Config, task: Task) -> Dataset:
     return splits["test"] if "test" in splits else next(iter(splits.values()))
 
 
-def fingerprint(problem: Problem) -> dict[str, Any]:
+def fingerprint(splits: Mapping[str, Dataset]) -> dict[str, Any]:
     """Rows and a hash of each split: whether two runs saw the same data."""
-    return {
-        name: {"rows": len(rows), "sha256": _hash(rows)} for name, rows in problem.splits.items()
-    }
+    return {name: {"rows": len(rows), "sha256": _hash(rows)} for name, rows in splits.items()}
+
+
+def check_unchanged(run: Run, splits: Mapping[str, Dataset], instead: str) -> None:
+    """Refuses rows that are not those that the run began with, if it had noted them.
+
+    Args:
+        run: An interrupted or finished run.
+        splits: What was read again.
+        instead: What to do.
+
+    Raises:
+        DataError: A split has other rows.
+    """
+    if not (run.path / "environment.json").is_file():
+        return
+    known = run.environment.get("data", {})
+    changed = [name for name, now in fingerprint(splits).items() if known.get(name, now) != now]
+    if changed:
+        raise DataError(
+            f'the data of "{run.path}" changed since it began: {" and ".join(changed)} '
+            f"{'has' if len(changed) == 1 else 'have'} other rows now. {instead}"
+        )
 
 
 def data_record(notes: Notes, subject: Subject) -> dict[str, Any]:

@@ -285,11 +285,8 @@ def _are_spaced(rows: Dataset, columns: PromptColumns) -> bool:
 
 
 def _end(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The end-of-sequence token, which teaches the model to stop."""
-    if tokenizer.eos_token_id is None:
-        log.warning("the tokenizer has no end-of-sequence token: the model will not learn to stop")
-        return []
-    return [int(tokenizer.eos_token_id)]
+    """The end-of-sequence token, which teaches the model to stop, if there is one."""
+    return [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
 
 
 def _ids(found: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
