@@ -79,6 +79,12 @@ def find_labels(rows: Dataset, config: DataConfig) -> list[Labels]:
     ]
 
 
+def find_label(rows: Dataset, config: DataConfig, kind: Holds) -> Labels | None:
+    """The likeliest label that holds this, if a column of text is left beside it."""
+    found = [labels for labels in find_labels(rows, config) if labels.holds == kind]
+    return found[0] if found and has_text(rows, config, (found[0].column,)) else None
+
+
 def holds(rows: Dataset, column: str) -> Holds | None:
     """What a column would be as labels; ``None``: nothing that is a label."""
     feature: Any = rows.features[column]

@@ -21,13 +21,14 @@ from transformers import AutoModelForTokenClassification, PreTrainedModel, PreTr
 
 from lorafit.config import DataConfig
 from lorafit.data.columns import require_columns
+from lorafit.data.splits import train_rows
 from lorafit.data.tagged import find_tagged, tag_names, tagged_rows
 from lorafit.data.values import column_values
 from lorafit.errors import DataError, ModelError
 from lorafit.tasks import tasks
 from lorafit.tasks.align import align
 from lorafit.tasks.base import Fit, Metric, ModelKind, Supervision, Task
-from lorafit.tasks.labels import UNKNOWN, listed
+from lorafit.tasks.labels import UNKNOWN, check_names, listed, named_head
 from lorafit.tasks.padding import ensure_pad_token
 from lorafit.tasks.spans import OUTSIDE, check_iob1, scheme_of, spans, split_tag
 from lorafit.tasks.tables import Table
@@ -59,6 +60,7 @@ class TokenClassification(Task):
         "tokens = tokenizer.convert_ids_to_tokens(inputs.input_ids[0])",
         "print([(token, id2label[tag]) for token, tag in zip(tokens, tags.tolist())])",
     )
+    fields: ClassVar[tuple[str, ...]] = ("text", "label", "label_names")
     needs: ClassVar[str] = "a column of lists of words and one of lists of tags, one a word"
 
     label: str
@@ -71,11 +73,9 @@ class TokenClassification(Task):
         """
         if len(text) != 1:
             raise DataError(f"one column of words is needed, got {len(text)}.")
-        if len(label_names) < 2 or len(set(label_names)) < len(label_names):
-            raise DataError(f"two different tags or more are needed, got {list(label_names)}.")
         self.text = tuple(text)
         self.label = label
-        self.label_names = list(label_names)
+        self.label_names = check_names(label_names, "tags")
         self.scheme = scheme_of(self.label_names)
         if self.scheme is None:
             self.metric = "accuracy"
@@ -108,11 +108,8 @@ class TokenClassification(Task):
             DataError: There are no such columns, a row has more words than tags, or another
                 split has a tag that train lacks.
         """
-        if "train" not in splits:
-            raise DataError(
-                f"there is no train split to learn the tags from. There is {', '.join(splits)}."
-            )
-        found = find_tagged(splits["train"], config)
+        train = train_rows(splits)
+        found = find_tagged(train, config)
         if not found:
             raise DataError(
                 "no column holds lists of words with lists of as many tags beside it. Name them: "
@@ -128,7 +125,7 @@ class TokenClassification(Task):
         names = tag_names(splits, words, tags)
         task = cls([words], tags, names)
         task.reasons = {"text": "as asked" if config.text else "lists of words", "label": why}
-        task._say_scheme(splits["train"])
+        task._say_scheme(train)
         return task
 
     def _say_scheme(self, train: Dataset) -> None:
@@ -150,11 +147,7 @@ class TokenClassification(Task):
 
     def model_kwargs(self) -> dict[str, Any]:
         """The number and the names of the tags."""
-        return {
-            "num_labels": len(self.label_names),
-            "id2label": dict(enumerate(self.label_names)),
-            "label2id": {name: index for index, name in enumerate(self.label_names)},
-        }
+        return named_head(self.label_names)
 
     def encode(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Dataset:
         """Tokenizes sentences and gives the first token of each word its tag.
@@ -383,24 +376,6 @@ class TokenClassification(Task):
                 f"{wanted} ({listed(self.label_names)}). Load it with "
                 f"AutoModelForTokenClassification.from_pretrained(..., num_labels={wanted})."
             )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything needed to rebuild the task, as JSON values."""
-        return {
-            "name": self.name,
-            "text": list(self.text),
-            "label": self.label,
-            "label_names": list(self.label_names),
-        }
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> TokenClassification:
-        """Inverse of `to_dict`.
-
-        Raises:
-            DataError: Values are missing or not of a token-classification task.
-        """
-        return cls(*cls.stored(values, "text", "label", "label_names"))
 
 
 def _by_kind(kept: np.ndarray) -> np.ndarray:
