@@ -237,7 +237,10 @@ def evaluate(run: str | Path | Run, data: Any = None) -> dict[str, Any]:
         pipeline.check_unchanged(run, {"test": rows}, "Pass the data to evaluate on, as it is now.")
     encoded = tuned.task.encode(rows, tuned.tokenizer, tuned.max_length)
     batch = config.train.per_device_eval_batch_size
-    base, after = pipeline.measure(tuned.adapters, tuned.tokenizer, encoded, tuned.task, batch)
+    parts = (tuned.model, tuned.tokenizer, tuned.task)
+    with pipeline.saying_less("lorafit"):
+        engine = pipeline.exact_engine(pipeline.make_engine(*parts, config), *parts)
+    base, after = pipeline.measure(engine, tuned.adapters, encoded, tuned.task, batch)
     outcome = pipeline.evaluation(base, after, tuned.task, config)
     pipeline.measure_texts(
         outcome, tuned.adapters, tuned.tokenizer, rows, tuned.task, tuned.max_length, config

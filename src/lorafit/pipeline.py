@@ -340,20 +340,22 @@ def keep_start(run: Run, subject: Subject) -> None:
         peft_format.save(subject.adapters, run.path / START)
 
 
-def measure(
-    adapters: Adapters,
-    tokenizer: PreTrainedTokenizerBase,
-    encoded: Dataset,
-    task: Task,
-    batch: int,
-) -> tuple[Scores, Scores]:
-    """Scores the base model and the tuned one on the same examples.
+def exact_engine(
+    engine: Engine, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: Task
+) -> Engine:
+    """The engine to measure with: in the format of the weights, as whoever loads them computes.
 
-    In the format of the weights, without autocast: what whoever loads the adapter gets.
+    That is the engine that trained where weights and engine are float32, else plain torch.
     """
-    model = adapters.model
-    assert isinstance(model, PreTrainedModel)
-    engine = EagerEngine(model, task, tokenizer)
+    if model.dtype == torch.float32 == getattr(engine, "dtype", None):
+        return engine
+    return EagerEngine(model, task, tokenizer)
+
+
+def measure(
+    engine: Engine, adapters: Adapters, encoded: Dataset, task: Task, batch: int
+) -> tuple[Scores, Scores]:
+    """Scores the base model and the tuned one on the same examples."""
     with adapters.disabled():
         base = score(engine, task, encoded, batch)
     return base, score(engine, task, encoded, batch)
@@ -514,7 +516,8 @@ def finish(
     subject.tokenizer.save_pretrained(adapter)
     files.write_json(adapter / FACTS, adapter_facts(subject, task, config))
     batch = config.train.per_device_eval_batch_size
-    base, tuned = measure(adapters, subject.tokenizer, subject.encoded["test"], task, batch)
+    engine = exact_engine(subject.engine, subject.model, subject.tokenizer, task)
+    base, tuned = measure(engine, adapters, subject.encoded["test"], task, batch)
     outcome = evaluation(base, tuned, task, config)
     measure_texts(
         outcome,
