@@ -23,7 +23,7 @@ from lorafit.comparison.outcome import Comparison, conclude
 from lorafit.comparison.request import check_size, find_or_make, make_request
 from lorafit.comparison.workers import run_arms
 from lorafit.config import Config, GenerateConfig, ModelConfig
-from lorafit.data.columns import Columns
+from lorafit.data.columns import Columns, label_columns
 from lorafit.data.notes import noting
 from lorafit.data.preview import Preview
 from lorafit.data.preview import preview as describe_data
@@ -441,6 +441,8 @@ def preview(
         task.label if task.supervision == "example" else None,
         loaded.tokenizer,
         limit,
+        # A prompt may have several answers.
+        answer=label_columns(task.label) if isinstance(task, GenerativeTask) else (),
         columns=Columns(
             task.text, task.label, task.reasons.get("text", ""), task.reasons.get("label", "")
         ),

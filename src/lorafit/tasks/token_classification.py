@@ -25,7 +25,7 @@ from lorafit.data.splits import train_rows
 from lorafit.data.tagged import find_tagged, tag_names, tagged_rows
 from lorafit.data.values import column_values
 from lorafit.errors import DataError, ModelError
-from lorafit.tasks import tasks
+from lorafit.tasks import span_metrics, tasks
 from lorafit.tasks.align import align
 from lorafit.tasks.base import Fit, Metric, ModelKind, Supervision, Task
 from lorafit.tasks.labels import UNKNOWN, check_names, listed, named_head
@@ -298,13 +298,18 @@ class TokenClassification(Task):
         Single tags (parts of speech): accuracy, and F1 averaged over the tags.
         """
         if self.scheme is None:
-            return {"accuracy": _accuracy, "macro_f1": _macro_f1}
-        return {"f1": _f1, "precision": _precision, "recall": _recall, "word_accuracy": _accuracy}
+            return {"accuracy": span_metrics.accuracy, "macro_f1": span_metrics.macro_f1}
+        return {
+            "f1": span_metrics.f1,
+            "precision": span_metrics.precision,
+            "recall": span_metrics.recall,
+            "word_accuracy": span_metrics.accuracy,
+        }
 
     def tables(self, kept: np.ndarray, labels: np.ndarray) -> list[Table]:
         """Precision, recall and F1 of each kind of span, or of each tag."""
         rows = []
-        for kind, (right, said, true) in zip(self.kinds, _by_kind(kept), strict=True):
+        for kind, (right, said, true) in zip(self.kinds, span_metrics.by_kind(kept), strict=True):
             precision, recall, f1 = right / max(said, 1), right / max(true, 1), 0.0
             if right:
                 f1 = 2 * right / (said + true)
@@ -376,39 +381,3 @@ class TokenClassification(Task):
                 f"{wanted} ({listed(self.label_names)}). Load it with "
                 f"AutoModelForTokenClassification.from_pretrained(..., num_labels={wanted})."
             )
-
-
-def _by_kind(kept: np.ndarray) -> np.ndarray:
-    """Right, predicted and true spans of each kind, ``(kinds, 3)``."""
-    totals: np.ndarray = kept[:, 1:].sum(axis=0).reshape(-1, 3)
-    return totals
-
-
-def _totals(kept: np.ndarray) -> tuple[int, int, int]:
-    right, said, true = _by_kind(kept).sum(axis=0)
-    return int(right), int(said), int(true)
-
-
-def _f1(kept: np.ndarray, labels: np.ndarray) -> float:
-    right, said, true = _totals(kept)
-    return 2 * right / max(said + true, 1)
-
-
-def _precision(kept: np.ndarray, labels: np.ndarray) -> float:
-    right, said, _ = _totals(kept)
-    return right / max(said, 1)
-
-
-def _recall(kept: np.ndarray, labels: np.ndarray) -> float:
-    right, _, true = _totals(kept)
-    return right / max(true, 1)
-
-
-def _macro_f1(kept: np.ndarray, labels: np.ndarray) -> float:
-    right, said, true = _by_kind(kept).T
-    occurs = said + true > 0
-    return float((2 * right[occurs] / (said + true)[occurs]).mean())
-
-
-def _accuracy(kept: np.ndarray, labels: np.ndarray) -> float:
-    return float(kept[:, 0].sum() / np.maximum(labels, 0).sum())
