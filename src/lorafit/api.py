@@ -20,10 +20,10 @@ from lorafit.adapt import Adapters
 from lorafit.choices import made_choices
 from lorafit.comparison import fitting
 from lorafit.comparison.outcome import Comparison, conclude
-from lorafit.comparison.request import find_or_make, make_request
+from lorafit.comparison.request import check_size, find_or_make, make_request
 from lorafit.comparison.workers import run_arms
 from lorafit.config import Config, GenerateConfig, ModelConfig
-from lorafit.data.columns import Columns
+from lorafit.data.columns import Columns, label_columns
 from lorafit.data.notes import noting
 from lorafit.data.preview import Preview
 from lorafit.data.preview import preview as describe_data
@@ -35,8 +35,8 @@ from lorafit.evaluation.generation import generate
 from lorafit.evaluation.score import all_logits
 from lorafit.export import merged, shrunk
 from lorafit.export import peft as peft_format
+from lorafit.export.folder import check_free
 from lorafit.export.shrunk import Shrunk
-from lorafit.model import load as loading
 from lorafit.pipeline import LIVE
 from lorafit.planning import Plan
 from lorafit.report.html import write_report
@@ -139,6 +139,9 @@ def train(
     start = None if run is None else run.path / pipeline.START
     with noting() as notes:
         problem = pipeline.pose(data, config, model)
+        if run is not None:
+            again = "Bring the old rows back to resume it, or start a new run."
+            pipeline.check_unchanged(run, problem.splits, again)
         subject = pipeline.prepare(problem, config, model, tokenizer, start=start)
     wish = search.wanted(problem, subject, config, origins)
     if run is None:  # only now: wrong input leaves no folder behind
@@ -147,7 +150,7 @@ def train(
     with run.lock():
         try:
             run.write_choices(made_choices(problem, subject, config, origins))
-            run.write_environment(seed=config.seed, data=pipeline.fingerprint(problem))
+            run.write_environment(seed=config.seed, data=pipeline.fingerprint(problem.splits))
             run.write_json("data.json", pipeline.data_record(notes, subject))
             if wish is not None:
                 found = search.search(
@@ -220,15 +223,24 @@ def evaluate(run: str | Path | Run, data: Any = None) -> dict[str, Any]:
 
     Returns:
         What ``eval.json`` holds; see `Run.eval`.
+
+    Raises:
+        RunError: There is no such run, or it has no adapter yet.
+        DataError: The data cannot be read, lacks the task's columns, or is not what it was.
     """
     run = _opened(run)
     tuned, config = load(run), run.config
     if config.data.path == LIVE and data is None:
         raise ConfigError(f'"{run.path}" was made from data in memory; pass data to evaluate on.')
     rows = pipeline.test_rows(data, config, tuned.task)
+    if data is None:
+        pipeline.check_unchanged(run, {"test": rows}, "Pass the data to evaluate on, as it is now.")
     encoded = tuned.task.encode(rows, tuned.tokenizer, tuned.max_length)
     batch = config.train.per_device_eval_batch_size
-    base, after = pipeline.measure(tuned.adapters, tuned.tokenizer, encoded, tuned.task, batch)
+    parts = (tuned.model, tuned.tokenizer, tuned.task)
+    with pipeline.saying_less("lorafit"):
+        engine = pipeline.exact_engine(pipeline.make_engine(*parts, config), *parts)
+    base, after = pipeline.measure(engine, tuned.adapters, encoded, tuned.task, batch)
     outcome = pipeline.evaluation(base, after, tuned.task, config)
     pipeline.measure_texts(
         outcome, tuned.adapters, tuned.tokenizer, rows, tuned.task, tuned.max_length, config
@@ -273,12 +285,13 @@ def compare(
         The comparison: ``rows``, ``recommendation``, and all of ``compare.json``.
 
     Raises:
-        ConfigError: There is no such method, or one does not fit the model; nothing was
-            trained.
-        DataError: The data or the general text cannot be read.
+        ConfigError: There is no such method, one does not fit the model, or ``seeds`` or
+            ``budget`` are out of range; nothing was trained.
+        DataError: The data or the general text cannot be read, or not be trained on.
         TrainingError: No arm finished.
     """
     pipeline.check_live(model, tokenizer)
+    check_size(seeds, budget)
     config, origins = _settings(model, data, config, origins, settings)
     names, leave_out = fitting.names_of(methods)
     _check_left_to_compare(origins)
@@ -390,7 +403,7 @@ def shrink(
         raise ConfigError(f"retrain_steps is {retrain_steps}, but it should be 0 or more.")
     name = source.folder.resolve()
     target = Path(out) if out is not None else name.with_name(f"{name.name}-shrunk")
-    shrunk.check_free(target)
+    check_free(target)
     if data is None:
         assert asked is not None
         return shrinking.without_data(source, asked, target)
@@ -413,13 +426,14 @@ def preview(
     """Describes the data as the model will see it; nothing is trained or written.
 
     Raises:
-        DataError: The data cannot be read, or not be trained on.
+        DataError: The data cannot be read.
+        ConfigError: A setting is wrong, or the adapter does not fit the model.
     """
     config, _ = _settings(model, data, config, None, settings)
     problem = pipeline.pose(data, config, model)
     task = problem.task
     loaded = pipeline.load_base(model, tokenizer, config.model, task, config.seed)
-    limit = loading.max_length(config.data.max_length, loaded.tokenizer, loaded.model)
+    limit = pipeline.longest_input(config, loaded, pipeline.try_adapter(config, loaded, task))
     encoded = pipeline.encode(problem, loaded.tokenizer, limit)
     shown = describe_data(
         problem.splits,
@@ -427,6 +441,8 @@ def preview(
         task.label if task.supervision == "example" else None,
         loaded.tokenizer,
         limit,
+        # A prompt may have several answers.
+        answer=label_columns(task.label) if isinstance(task, GenerativeTask) else (),
         columns=Columns(
             task.text, task.label, task.reasons.get("text", ""), task.reasons.get("label", "")
         ),

@@ -32,7 +32,7 @@ from lorafit.data.truth import Truth, inspect
 from lorafit.engine.base import Engine
 from lorafit.engine.choose import choose_engine
 from lorafit.engine.eager import EagerEngine
-from lorafit.errors import ConfigError
+from lorafit.errors import ConfigError, DataError
 from lorafit.evaluation.compare import paired
 from lorafit.evaluation.generation import generate
 from lorafit.evaluation.handoff import TOLERANCE, check_handoff, sampled_logits
@@ -170,6 +170,30 @@ def adapter_config(config: Config, loaded: LoadedModel, task: Task) -> MethodCon
     return methods[config.adapter.method].config_class(**settings)
 
 
+def try_adapter(config: Config, loaded: LoadedModel, task: Task) -> MethodConfig:
+    """Tries the adapter on the model, which is left as it is.
+
+    Returns:
+        The method's complete settings.
+
+    Raises:
+        ConfigError: A setting is unknown or wrong, or the method does not fit the model.
+    """
+    own = adapter_config(config, loaded, task)
+    adapters = Adapters(loaded.model)
+    adapters.add(own)
+    adapters.unload()
+    return own
+
+
+def longest_input(config: Config, loaded: LoadedModel, own: MethodConfig) -> int:
+    """Tokens that an example may have beside those that the method takes itself."""
+    reserved = methods[config.adapter.method]().reserved_tokens(own)
+    return load.max_length(
+        config.data.max_length, loaded.tokenizer, loaded.model, reserved=reserved
+    )
+
+
 def make_engine(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: Task, config: Config
 ) -> Engine:
@@ -213,12 +237,7 @@ def prepare(
     )
     own = adapter_config(config, loaded, problem.task)
     method = methods[config.adapter.method]()
-    limit = load.max_length(
-        config.data.max_length,
-        loaded.tokenizer,
-        loaded.model,
-        reserved=method.reserved_tokens(own),
-    )
+    limit = longest_input(config, loaded, own)
     truth = None
     if encoded is None:
         encoded = encode(problem, loaded.tokenizer, limit)
@@ -321,20 +340,22 @@ def keep_start(run: Run, subject: Subject) -> None:
         peft_format.save(subject.adapters, run.path / START)
 
 
-def measure(
-    adapters: Adapters,
-    tokenizer: PreTrainedTokenizerBase,
-    encoded: Dataset,
-    task: Task,
-    batch: int,
-) -> tuple[Scores, Scores]:
-    """Scores the base model and the tuned one on the same examples.
+def exact_engine(
+    engine: Engine, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: Task
+) -> Engine:
+    """The engine to measure with: in the format of the weights, as whoever loads them computes.
 
-    In the format of the weights, without autocast: what whoever loads the adapter gets.
+    That is the engine that trained where weights and engine are float32, else plain torch.
     """
-    model = adapters.model
-    assert isinstance(model, PreTrainedModel)
-    engine = EagerEngine(model, task, tokenizer)
+    if model.dtype == torch.float32 == getattr(engine, "dtype", None):
+        return engine
+    return EagerEngine(model, task, tokenizer)
+
+
+def measure(
+    engine: Engine, adapters: Adapters, encoded: Dataset, task: Task, batch: int
+) -> tuple[Scores, Scores]:
+    """Scores the base model and the tuned one on the same examples."""
     with adapters.disabled():
         base = score(engine, task, encoded, batch)
     return base, score(engine, task, encoded, batch)
@@ -495,7 +516,8 @@ def finish(
     subject.tokenizer.save_pretrained(adapter)
     files.write_json(adapter / FACTS, adapter_facts(subject, task, config))
     batch = config.train.per_device_eval_batch_size
-    base, tuned = measure(adapters, subject.tokenizer, subject.encoded["test"], task, batch)
+    engine = exact_engine(subject.engine, subject.model, subject.tokenizer, task)
+    base, tuned = measure(engine, adapters, subject.encoded["test"], task, batch)
     outcome = evaluation(base, tuned, task, config)
     measure_texts(
         outcome,
@@ -555,11 +577,31 @@ def test_rows(data: Any, config: Config, task: Task) -> Dataset:
     return splits["test"] if "test" in splits else next(iter(splits.values()))
 
 
-def fingerprint(problem: Problem) -> dict[str, Any]:
+def fingerprint(splits: Mapping[str, Dataset]) -> dict[str, Any]:
     """Rows and a hash of each split: whether two runs saw the same data."""
-    return {
-        name: {"rows": len(rows), "sha256": _hash(rows)} for name, rows in problem.splits.items()
-    }
+    return {name: {"rows": len(rows), "sha256": _hash(rows)} for name, rows in splits.items()}
+
+
+def check_unchanged(run: Run, splits: Mapping[str, Dataset], instead: str) -> None:
+    """Refuses rows that are not those that the run began with, if it had noted them.
+
+    Args:
+        run: An interrupted or finished run.
+        splits: What was read again.
+        instead: What to do.
+
+    Raises:
+        DataError: A split has other rows.
+    """
+    if not (run.path / "environment.json").is_file():
+        return
+    known = run.environment.get("data", {})
+    changed = [name for name, now in fingerprint(splits).items() if known.get(name, now) != now]
+    if changed:
+        raise DataError(
+            f'the data of "{run.path}" changed since it began: {" and ".join(changed)} '
+            f"{'has' if len(changed) == 1 else 'have'} other rows now. {instead}"
+        )
 
 
 def data_record(notes: Notes, subject: Subject) -> dict[str, Any]:

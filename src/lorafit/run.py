@@ -133,7 +133,7 @@ class Run:
                 except FileExistsError as error:
                     raise RunError(
                         f'"{path}" exists and is never overwritten. Choose another run name, '
-                        "or resume that run"
+                        "or resume that run."
                     ) from error
             else:
                 path = runname.make_numbered(
@@ -167,9 +167,11 @@ class Run:
             raise RunError(f'there is no run "{path}"{known}.{did_you_mean(str(path), names)}')
         if not (found / "config.yaml").is_file():
             what = "an incomplete run" if (found / "status.json").is_file() else "not a run folder"
-            raise RunError(
-                f'"{found}" is {what}: it has no config.yaml. Name a folder made by lorafit train'
-            )
+            meant = "Name a folder made by lorafit train."
+            above = found.parent if found.name else found.resolve().parent
+            if (above / "config.yaml").is_file():
+                meant = f'The run is the folder above: "{above}".'
+            raise RunError(f'"{found}" is {what}: it has no config.yaml. {meant}')
         return cls(found)
 
     @classmethod
@@ -446,7 +448,7 @@ class Run:
                     pid = (self.path / ".lock.pid").read_text().strip()
                 raise RunError(
                     f'another process{f" ({pid})" if pid else ""} is training in "{self.path}". '
-                    "Wait for it or stop it"
+                    "Wait for it or stop it."
                 ) from error
         try:
             with files.writing(self.path, "the lock"):

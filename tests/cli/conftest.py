@@ -104,10 +104,17 @@ def api(monkeypatch: pytest.MonkeyPatch) -> FakeApi:
     return fake
 
 
-def only_line(result: Result) -> str:
-    """The whole of standard error, which has to be one message without a traceback."""
+def only_line(result: Result, warnings: bool = False) -> str:
+    """The whole of standard error, which has to be one message without a traceback.
+
+    Args:
+        result: Of a command.
+        warnings: Some may stand before it.
+    """
     assert "Traceback" not in result.stderr
     lines = result.stderr.splitlines()
+    while warnings and lines and lines[0].startswith("warning: "):
+        del lines[0]
     assert lines
     assert all(line.startswith("  ") for line in lines[1:])
-    return result.stderr
+    return "\n".join(lines) + "\n"

@@ -177,35 +177,6 @@ def test_predict_reads_files_and_standard_input(cli: Cli, api: FakeApi, tmp_path
     assert api.calls[-1][1][1] == ["three", "four"]
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"", "is empty"),
-        (b"\n", "is empty"),
-        (b"one\n\ntwo\n", "has an empty line, line 2"),
-        (b"one\n\xff\xfe\n", "is not UTF-8 text (line 2)"),
-    ],
-)
-def test_predict_refuses_a_file_it_cannot_read_line_by_line(
-    cli: Cli, api: FakeApi, tmp_path: Path, content: bytes, message: str
-) -> None:
-    (tmp_path / "texts.txt").write_bytes(content)
-    result = cli("predict", "x", "--file", "texts.txt")
-    assert result.exit_code == 2
-    assert message in only_line(result)
-    assert api.calls == []
-
-
-@pytest.mark.parametrize(
-    "args", [("predict", "x"), ("predict", "x", "a", "--file", "b"), ("predict", "x", "-f", "none")]
-)
-def test_predict_needs_texts_from_one_place(cli: Cli, api: FakeApi, args: tuple[str, ...]) -> None:
-    result = cli(*args)
-    assert result.exit_code == 2
-    only_line(result)
-    assert api.calls == []
-
-
 COMMANDS = [
     ("train", "m", "d"),
     ("train", "--resume", "x"),

@@ -64,51 +64,6 @@ def test_an_unknown_command_names_the_close_one(cli: Cli) -> None:
     assert "Did you mean 'train'?" in only_line(result)
 
 
-@pytest.mark.parametrize(
-    ("args", "message"),
-    [
-        (("train",), "which model?"),
-        (("train", "m"), "which data?"),
-        (("train", "m", "d", "more"), "unexpected extra argument"),
-        (("train", "m", "d", "--r", "many"), "--r"),
-        (("train", "m", "d", "--r"), "--r"),
-        (("train", "m", "d", "--lora-alpha", "big"), "--lora-alpha"),
-        (("train", "m", "d", "--r", "0"), "adapter.r is 0 (flag --r)"),
-        (("train", "m", "d", "--bias", "some"), "lora_only"),
-        (("train", "m", "d", "--learning-rate", "-1"), "greater than 0"),
-        (("train", "m", "d", "--num-train-epochs", "nan"), "finite"),
-        (("train", "m", "d", "--report-to", "tensorbord"), "'tensorboard'"),
-        (("train", "m", "d", "--method", "lorra"), 'no method "lorra"'),
-        (("train", "m", "d", "--config", "none.yaml"), "no configuration file"),
-        (("train", "m", "d", "--config", "."), "is a folder"),
-        (("train", "m", "d", "--set", "seed"), "KEY=VALUE"),
-        (("train", "m", "d", "--set", "sed=1"), 'Did you mean "seed"'),
-        (("plan", "m"), "which data?"),
-        (("preview",), "which model?"),
-        (("evaluate",), "RUN"),
-        (("merge", "x"), "OUT"),
-        (("predict",), "RUN"),
-        (("demo", "--seed", "x"), "--seed"),
-        (("runs", "--runs-dir", "none"), 'no folder "none"'),
-    ],
-)
-def test_wrong_usage_is_one_message_and_exit_code_2(
-    cli: Cli, api: FakeApi, args: tuple[str, ...], message: str
-) -> None:
-    result = cli(*args)
-    assert result.exit_code == 2
-    assert message in only_line(result)
-    assert result.stdout == ""
-    assert api.calls == []
-
-
-def test_a_malformed_file_is_told_with_its_line(cli: Cli, tmp_path: Path) -> None:
-    (tmp_path / "run.yaml").write_text("seed: 1\ntrain: {max_steps: 1\n")
-    result = cli("train", "m", "d", "--config", "run.yaml")
-    assert result.exit_code == 2
-    assert only_line(result).startswith('ConfigError: "run.yaml" line 3: not valid YAML')
-
-
 def test_every_flag_sets_a_setting_and_each_once() -> None:
     keys = [flag.key for flag in FLAGS]
     known = {*top_level(), *(f"{s}.{name}" for s in sections() for name in fields(s, "lora"))}

@@ -159,8 +159,8 @@ def test_methods_that_do_not_fit_are_refused_before_anything_is_trained(
     for settings, said in (
         ({"learning_rate": 1e-3}, "takes no train.learning_rate"),
         ({"method": "lora"}, "takes no adapter.method"),
-        ({"seeds": 0}, "seeds should be 1 or more"),
-        ({"budget": 9.0}, "budget above 0"),
+        ({"seeds": 0}, "seeds is 0, but"),
+        ({"budget": 9.0}, "budget is 9, but it should be above 0 and at most 4"),
     ):
         with pytest.raises(ConfigError, match=said):
             compare(base, data, tmp_path / "runs", **settings)

@@ -157,3 +157,11 @@ def test_a_split_without_the_label_column_is_counted_as_unlabelled():
     found = preview(data, ["text"], "label", tokenizer(), 5)
     assert found.unlabelled["test"] == 2
     assert found.labels["test"] == {"pos": 0, "neg": 0}
+
+
+def test_a_prompt_with_another_answer_is_no_repetition():
+    rows = Dataset.from_dict({"text": ["a", "a", "a", "b"], "answer": ["x", "y", "x", "x"]})
+    data = DatasetDict({"train": rows})
+    assert preview(data, ["text"], None, tokenizer(), None).duplicates == {"train": 2}
+    found = preview(data, ["text"], None, tokenizer(), None, answer=["answer"])
+    assert found.duplicates == {"train": 1}

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests import tiny_text
+
 ROOT = Path(__file__).parents[2]
 FEW = ("--max-train-samples", "64", "--max-eval-samples", "32")
 
@@ -49,3 +51,14 @@ def test_the_bare_loop_learns_and_gives_the_base_back(tmp_path: Path) -> None:
     losses = [float(line.split()[-1]) for line in lines if line.startswith("step")]
     assert losses[-1] < losses[0] / 10
     assert lines[-1] == "the base is back, bit for bit: True"
+
+
+def test_the_language_model_answers_before_and_after(tmp_path: Path) -> None:
+    model = tiny_text.save_language_model(tmp_path / "model")
+    lines = example("04_language_model.py", tmp_path, "--model", str(model), "--epochs", "1")
+    out = lines.splitlines()
+    assert [line.split()[0] for line in out[-8:-1]] == [
+        *("perplexity", "token_accuracy", "rouge_l"),
+        *("prompt", "base", "tuned", "new"),
+    ]
+    assert (tmp_path / out[-1].rpartition(": ")[2] / "adapter_model.safetensors").is_file()

@@ -57,6 +57,17 @@ def test_a_label_that_was_asked_for_decides():
     assert guess(columns, label="price")[0] == "regression"
 
 
+def test_text_that_never_repeats_is_a_completion_for_a_language_model_only():
+    columns = {"q": TEXTS, "a": [f"{text} again" for text in TEXTS]}
+    found, why = guess(columns, ModelKind("gpt2", generates=True), label="a")
+    assert (found, why) == ("causal_lm", "a language model, and prompt: q, completion: a")
+    assert guess(columns, ModelKind("t5", encoder_decoder=True), label="a")[0] == "seq2seq"
+    assert guess(columns, label="a")[0] == "sequence_classification"  # whose error then says why
+    columns["a"] = ["good", "bad"] * 4
+    gpt2 = ModelKind("gpt2", generates=True)
+    assert guess(columns, gpt2, label="a")[0] == "sequence_classification"
+
+
 def test_a_name_wins_over_what_a_column_holds():
     columns = {"text": TEXTS, "year": [1999, 2000] * 4, "label": [0.5, 1.25] * 4}
     assert guess(columns)[0] == "regression"

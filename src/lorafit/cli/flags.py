@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 if TYPE_CHECKING:
     from lorafit.settings import Settings
+
+N = TypeVar("N", int, float)
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show results and warnings only.")]
@@ -69,18 +71,30 @@ def _number(text: str | float) -> int | float | str:
     """A whole number where one was typed: ``--lora-alpha 32`` is 32, not 32.0."""
     if text == "auto":
         return "auto"
-    number = float(text)
+    number = _read(float, text, "a number")
     return int(number) if number.is_integer() and not set(str(text)) & set(".eE") else number
 
 
 def _whole(text: str | int) -> int | str:
     """A whole number, or ``auto``."""
-    return text if text == "auto" else int(text)
+    return "auto" if text == "auto" else _read(int, text, "a whole number")
 
 
 def _rate(text: str | float) -> float | str:
     """A number, or ``auto``."""
-    return text if isinstance(text, str) and text == "auto" else float(text)
+    return "auto" if text == "auto" else _read(float, text, "a number")
+
+
+def _read(kind: Callable[[Any], N], text: Any, what: str) -> N:
+    """A number as it was typed.
+
+    Raises:
+        typer.BadParameter: It is none.
+    """
+    try:
+        return kind(text)
+    except ValueError:
+        raise typer.BadParameter(f'"{text}" is neither {what} nor auto.') from None
 
 
 PARSED = (_number, _rate, _whole)
@@ -104,8 +118,13 @@ METHODS = (
 )
 
 FLAGS = (
-    Flag("data.text", list[str], "Text column; twice for pairs. Guessed if left out.", "Data"),
-    Flag("data.label", list[str], "Label column; several of 0 and 1 if repeated.", "Data"),
+    Flag("data.text", list[str], "Text column (twice for pairs), or prompt. Guessed.", "Data"),
+    Flag(
+        "data.label",
+        list[str],
+        "Label column (0/1 columns if repeated), or completion.",
+        "Data",
+    ),
     Flag("data.where", str, "Keep rows for which this holds: \"category != 'plot'\".", "Data"),
     Flag("data.dedupe", bool, "Leave out training rows whose text is there twice.", "Data"),
     Flag("data.skip_bad_rows", bool, "Leave out rows that cannot be read.", "Data"),
@@ -197,10 +216,13 @@ class Given:
 def with_settings(function: Callable[..., None]) -> Callable[..., None]:
     """Gives a command MODEL, DATA, ``--config``, ``--set`` and every flag of the table.
 
-    The function is called with its own parameters and ``given: Given``.
+    The function is called with its own parameters and ``given: Given``. A flag of its own
+    takes the place of one of the table with the same name.
     """
     own = inspect.signature(function, eval_str=True).parameters
-    added = _parameters()
+    names = {"--" + name.replace("_", "-") for name in own}
+    flags_here = [flag for flag in FLAGS if flag.shown not in names]
+    added = _parameters(flags_here)
 
     @functools.wraps(function)
     def run(**kwargs: Any) -> None:
@@ -209,7 +231,7 @@ def with_settings(function: Callable[..., None]) -> Callable[..., None]:
         for key, argument in (("model.name_or_path", "model"), ("data.path", "data")):
             if taken[argument] is not None:
                 flags[key] = (argument.upper(), taken[argument])
-        for flag in FLAGS:
+        for flag in flags_here:
             value = taken[flag.parameter]
             if value is not None and value != []:
                 flags[flag.key] = (flag.shown, value)
@@ -233,7 +255,7 @@ def run_path(run: str, runs_dir: Path) -> str:
     return str(below) if not Path(run).exists() and below.exists() else run
 
 
-def _parameters() -> dict[str, inspect.Parameter]:
+def _parameters(flags: Sequence[Flag]) -> dict[str, inspect.Parameter]:
     found: dict[str, inspect.Parameter] = {}
 
     def add(name: str, kind: Any, info: Any) -> None:
@@ -247,7 +269,7 @@ def _parameters() -> dict[str, inspect.Parameter]:
     anywhere = "Hub id, local path or package:NAME/path."
     add("model", str, typer.Argument(metavar="MODEL", help=anywhere))
     add("data", str, typer.Argument(metavar="DATA", help=anywhere))
-    for flag in FLAGS:
+    for flag in flags:
         options: dict[str, Any] = {"help": flag.help, "rich_help_panel": flag.panel}
         kind = flag.type
         options["metavar"] = flag.metavar or METAVARS[kind]

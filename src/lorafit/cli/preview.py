@@ -6,19 +6,23 @@ import typer
 
 from lorafit.cli.app import command
 from lorafit.cli.flags import Debug, Given, Quiet, with_settings
+from lorafit.errors import DataError
 
 
 def preview(*, quiet: Quiet = False, debug: Debug = False, given: Given) -> None:
     """Look at DATA the way MODEL will see it: columns, labels, lengths, examples.
 
-    Nothing is trained.
+    Nothing is trained. The exit code is 2 where `train` would stop because of the data.
     """
     config = given.resolve().config
 
     from lorafit import api, console
 
     with console.saying(quiet=quiet):
-        console.show_preview(api.preview(config.model.name_or_path, config.data.path, config))
+        found = api.preview(config.model.name_or_path, config.data.path, config)
+        console.show_preview(found)
+    if found.truth is not None and found.truth.problems:
+        raise typer.Exit(DataError.exit_code)
 
 
 def register(app: typer.Typer) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 from datasets import Dataset
 
 from lorafit import pipeline
-from lorafit.adapt import Adapters
 from lorafit.config import Config
 from lorafit.errors import AdapterError, ConfigError
 from lorafit.methods import methods
@@ -18,7 +17,6 @@ from lorafit.model.load import LoadedModel, max_length
 from lorafit.pipeline import Problem
 from lorafit.settings import from_keywords, resolve
 from lorafit.settings.keys import method_fields
-from lorafit.tasks.base import Task
 
 log = logging.getLogger(__name__)
 
@@ -103,6 +101,7 @@ def enter(
 
     Raises:
         ConfigError: A method does not fit, or none does; the message has them all.
+        DataError: The data cannot be trained on.
     """
     task = problem.task
     loaded = pipeline.load_base(model, tokenizer, config.model, task, config.seed)
@@ -119,13 +118,13 @@ def enter(
         minimal = {"model.name_or_path": "m", "data.path": "d", "adapter.method": name}
         resolved = resolve(from_keywords(minimal | fitting, name)).config
         own = config.model_copy(update={"adapter": resolved.adapter})
-        reason = _misfit(loaded, task, own)
-        if reason:
-            refused[name] = reason
-        else:
-            rate = resolved.train.learning_rate
-            taken = methods[name]().reserved_tokens(pipeline.adapter_config(own, loaded, task))
-            entries[name] = Entry(resolved.adapter.settings, rate, taken)
+        try:
+            complete = pipeline.try_adapter(own, loaded, task)
+        except (ConfigError, AdapterError) as error:
+            refused[name] = str(error)
+            continue
+        taken = methods[name]().reserved_tokens(complete)
+        entries[name] = Entry(resolved.adapter.settings, resolved.train.learning_rate, taken)
     if refused and (not leave_out or not entries):
         reasons = "\n".join(f"{name}: {reason}" for name, reason in refused.items())
         raise ConfigError(
@@ -134,18 +133,8 @@ def enter(
     for name, reason in refused.items():
         log.info("left out: %s: %s", name, reason)
     parameters = sum(p.numel() for p in loaded.model.parameters())
-    train = task.encode(problem.splits["train"], loaded.tokenizer, length)
+    encoded = pipeline.encode(problem, loaded.tokenizer, length)
+    pipeline.data_truth(encoded, loaded, task, config).enforce()
     reserved = max(entry.reserved_tokens for entry in entries.values())
     limit = max_length(None, loaded.tokenizer, loaded.model, reserved=reserved)
-    return Field(entries, refused, loaded, parameters, train, limit)
-
-
-def _misfit(loaded: LoadedModel, task: Task, config: Config) -> str:
-    """Why a method does not fit; empty: it does. The model is left as it is."""
-    adapters = Adapters(loaded.model)
-    try:
-        adapters.add(pipeline.adapter_config(config, loaded, task))
-    except (ConfigError, AdapterError) as error:
-        return str(error)
-    adapters.unload()
-    return ""
+    return Field(entries, refused, loaded, parameters, encoded["train"], limit)

@@ -100,6 +100,21 @@ def arm_folder(folder: Path, method: str) -> Path:
     return folder / "arms" / method.replace(":", "-")
 
 
+def check_size(seeds: int, budget: float) -> None:
+    """Refuses a comparison of nothing.
+
+    Raises:
+        ConfigError: ``seeds`` or ``budget`` are out of range.
+    """
+    if seeds < 1:
+        raise ConfigError(f"seeds is {seeds}, but it should be 1 or more: runs of each method.")
+    if not 0.0 < budget <= TRIALS:
+        raise ConfigError(
+            f"budget is {budget:g}, but it should be above 0 and at most {TRIALS}: what finding a "
+            f"method's learning rate may cost, in runs ({TRIALS}: every trial is as long as one)."
+        )
+
+
 def make_request(
     problem: Problem, field: Field, config: Config, *, seeds: int, budget: float, text: list[str]
 ) -> Request:
@@ -112,15 +127,7 @@ def make_request(
         seeds: Runs of each method.
         budget: What one search may cost, in full runs.
         text: The general text.
-
-    Raises:
-        ConfigError: ``seeds`` or ``budget`` are out of range.
     """
-    if seeds < 1 or not 0.0 < budget <= TRIALS:
-        raise ConfigError(
-            f"seeds should be 1 or more and budget above 0 and at most {TRIALS} (then every trial "
-            f"is as long as a run), got {seeds} and {budget:g}."
-        )
     steps = StepPlan(field.train, config).total_steps
     base, arms = config.model.name_or_path, {n: e.settings for n, e in field.entries.items()}
     if base == LIVE:  # on disk its head no longer looks new
@@ -143,7 +150,7 @@ def make_request(
         task=_json(problem.task.to_dict()),
         parameters=field.parameters,
         base=_weights(field.loaded.model) if base == LIVE else base,
-        data=fingerprint(problem),
+        data=fingerprint(problem.splits),
         general=hashlib.sha256("\n".join(text).encode()).hexdigest(),
         text_length=min(LONGEST, field.shortest_limit),
     )

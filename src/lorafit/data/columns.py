@@ -212,7 +212,8 @@ def _check_label(rows: Dataset, name: str) -> None:
     if len(set(values)) == len(values) > _MOST_CLASSES and isinstance(values[0], str):
         raise DataError(
             f'column "{name}" (label) has a different value in each of its {len(values):,} '
-            f"rows; these are no classes. There are {described(rows)}."
+            f"rows; these are no classes. There are {described(rows)}. If a language model is to "
+            f"write it, name the prompt too: --text PROMPT --label {name}."
         )
 
 

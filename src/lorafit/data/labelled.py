@@ -37,7 +37,7 @@ class Labels:
     Attributes:
         column: Its name.
         holds: ``classes``: one a row; ``numbers``: with fractions; ``sets``: a list of labels.
-        certain: It was asked for, or its name says that it is the label.
+        certain: It was asked for and can be one, or its name says that it is the label.
     """
 
     column: str
@@ -53,7 +53,12 @@ def find_labels(rows: Dataset, config: DataConfig) -> list[Labels]:
     """
     asked = label_columns(config.label)
     if asked:
-        return [Labels(name, kind, True) for name in asked if (kind := holds(rows, name))]
+        # Text that never repeats is what a language model is to write, if it is a label at all.
+        return [
+            Labels(name, kind, not is_prose(rows, name))
+            for name in asked
+            if (kind := holds(rows, name))
+        ]
     taken = set(config.text or ())
     kinds = {
         name: kind for name in rows.column_names if name not in taken if (kind := holds(rows, name))
@@ -63,7 +68,7 @@ def find_labels(rows: Dataset, config: DataConfig) -> list[Labels]:
         if names is NUMBER_NAMES:
             named = [name for name in named if kinds[name] == "numbers"]
         # Free text under such a name (a translation's "target") is no label.
-        named = [name for name in named if names is LABEL_NAMES or not _is_prose(rows, name)]
+        named = [name for name in named if names is LABEL_NAMES or not is_prose(rows, name)]
         if named:
             named = named[:1] if names is LABEL_NAMES else named  # "label" wins over "labels"
             return [Labels(name, kinds[name], True) for name in named]
@@ -72,6 +77,12 @@ def find_labels(rows: Dataset, config: DataConfig) -> list[Labels]:
         for name, kind in kinds.items()
         if kind == "classes" and 2 <= _distinct(rows, name) <= most_classes(len(rows))
     ]
+
+
+def find_label(rows: Dataset, config: DataConfig, kind: Holds) -> Labels | None:
+    """The likeliest label that holds this, if a column of text is left beside it."""
+    found = [labels for labels in find_labels(rows, config) if labels.holds == kind]
+    return found[0] if found and has_text(rows, config, (found[0].column,)) else None
 
 
 def holds(rows: Dataset, column: str) -> Holds | None:
@@ -131,8 +142,8 @@ def _distinct(rows: Dataset, name: str) -> int:
     return int(pc.count_distinct(_column(rows, name)).as_py())
 
 
-def _is_prose(rows: Dataset, name: str) -> bool:
-    """Text that hardly ever repeats."""
+def is_prose(rows: Dataset, name: str) -> bool:
+    """Whether a column holds text that hardly ever repeats, so that it is no label."""
     if kind_of(rows.features[name]) != "text":
         return False
     return _distinct(rows, name) > most_classes(len(rows))

@@ -88,7 +88,7 @@ class Preview:
     empty: dict[str, int]
     """Split to rows without text."""
     duplicates: dict[str, int]
-    """Split to rows whose text stands in an earlier row of the split."""
+    """Split to rows that stand in an earlier row of the split: their text, or prompt and answer."""
     shared: dict[str, int]
     """Split to rows whose text also stands in an earlier split (leaks)."""
     lengths: dict[str, Lengths]
@@ -111,6 +111,7 @@ def preview(
     tokenizer: PreTrainedTokenizerBase,
     max_length: int | None,
     *,
+    answer: Sequence[str] = (),
     columns: Columns | None = None,
     seed: int = 0,
     examples: int = 3,
@@ -124,6 +125,7 @@ def preview(
         label: The label column, if there is one.
         tokenizer: The model's tokenizer.
         max_length: Tokens at which inputs are cut; ``None``: never.
+        answer: Columns that have to be the same as well where a row repeats another.
         columns: The choice these columns came from, for its reasons.
         seed: Chooses the examples and the rows to measure.
         examples: How many rows of the first split to show.
@@ -134,6 +136,7 @@ def preview(
     label = label if isinstance(label, str) else None
     first = next(iter(splits))
     by_split = {split: texts(rows, text) for split, rows in splits.items()}
+    whole = {split: texts(rows, [*text, *answer]) for split, rows in splits.items()}
     random = np.random.default_rng([seed, 2])
     seen: set[tuple[str, ...]] = set()
     shared: dict[str, int] = {}
@@ -162,7 +165,7 @@ def preview(
             split: sum(not any(part.strip() for part in row) for row in found)
             for split, found in by_split.items()
         },
-        duplicates={split: len(found) - len(set(found)) for split, found in by_split.items()},
+        duplicates={split: len(found) - len(set(found)) for split, found in whole.items()},
         shared=shared,
         lengths=lengths,
         examples=[

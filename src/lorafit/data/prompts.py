@@ -8,6 +8,7 @@ from datasets import Dataset
 
 from lorafit.config import DataConfig
 from lorafit.data.columns import by_name, described, kind_of, label_columns
+from lorafit.data.labelled import is_prose
 from lorafit.errors import DataError
 
 PAIRS = (
@@ -57,6 +58,9 @@ def find_prompt(rows: Dataset, config: DataConfig) -> PromptColumns | None:
             continue
         more = by_name(texts, MORE.get(prompt, ()))[:1]
         return PromptColumns(tuple(config.text or (*first, *more)), second[0], "names")
+    others = [name for name in texts if name not in asked]
+    if asked and asked[0] in texts and len(others) == 1 and is_prose(rows, asked[0]):
+        return PromptColumns((others[0],), asked[0], "as asked; the only other text")
     return None
 
 

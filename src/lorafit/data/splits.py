@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from datasets import Dataset, DatasetDict
+
 from lorafit.errors import DataError
 
 SPLITS = ("train", "validation", "test")
@@ -15,6 +17,17 @@ _NAMES = {
     "test": ("test", "testing"),
 }
 _SPLIT_OF = {name: split for split, names in _NAMES.items() for name in names}
+
+
+def train_rows(splits: DatasetDict) -> Dataset:
+    """The rows to learn from.
+
+    Raises:
+        DataError: There is no train split.
+    """
+    if "train" not in splits:
+        raise DataError(f"there is no train split to learn from. There is {', '.join(splits)}.")
+    return splits["train"]
 
 
 def split_of(name: str) -> str | None:

@@ -267,13 +267,20 @@ def _absent(splits: Mapping[str, SplitTruth]) -> Iterable[str]:
 
 def _endless(splits: Mapping[str, SplitTruth], ends: Collection[int]) -> Iterable[str]:
     train = splits.get("train")
-    if train and train.examples and not train.ends:
-        which = f" ({', '.join(map(str, sorted(ends)))})" if ends else ""
+    if not train or not train.examples or train.ends:
+        return
+    if not ends:
         yield (
-            f"the end of a text is never learned: no training label is an end token{which}, so "
-            "the model would not know when to stop. End the answers with the tokenizer's "
-            "eos_token, or make them fit into --max-length."
+            "the end of a text is never learned: the tokenizer has no end token, so the model "
+            "would not know when to stop. Name a token that it knows as eos_token in its "
+            "tokenizer_config.json."
         )
+        return
+    yield (
+        "the end of a text is never learned: no training label is an end token "
+        f"({', '.join(map(str, sorted(ends)))}), so the model would not know when to stop. End "
+        "the answers with the tokenizer's eos_token, or make them fit into --max-length."
+    )
 
 
 def _imbalance(splits: Mapping[str, SplitTruth]) -> Iterable[str]:

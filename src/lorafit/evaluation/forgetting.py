@@ -61,11 +61,13 @@ def general_text(path: str | Path | None = None) -> list[str]:
             content = source.read_text(encoding="utf-8")
         else:
             content = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f'cannot read the general text "{path}": {error}') from error
+    except UnicodeDecodeError as error:
+        raise DataError(f'the general text "{path}" is not UTF-8; save it as UTF-8.') from error
+    except OSError as error:
+        raise DataError(f'cannot read the general text "{path}": {error.strerror}.') from error
     texts = [line.strip() for line in content.splitlines() if line.strip()]
     if len(texts) < 2:
-        raise DataError(f'"{path}" has {len(texts)} texts; it should have some, one a line.')
+        raise DataError(f'"{path}" has {len(texts)} texts; it should have two or more, one a line.')
     return texts[:MOST_TEXTS]
 
 

@@ -19,6 +19,18 @@ from lorafit.errors import AdapterError
 from lorafit.files import TEMPORARY, sync_file, sync_folder
 
 
+def check_free(path: Path) -> None:
+    """Refuses to write where something is already, before anything is computed.
+
+    Raises:
+        AdapterError: The path is a file, or a folder that is not empty.
+    """
+    if path.is_dir() and any(path.iterdir()):
+        raise AdapterError(f'"{path}" is not empty; give the name of a new folder.')
+    if path.exists() and not path.is_dir():
+        raise AdapterError(f'"{path}" is a file; give the name of a new folder.')
+
+
 @contextmanager
 def staged(path: str | os.PathLike[str], last: str | None = None) -> Iterator[Path]:
     """Opens an empty folder whose files appear at ``path`` when the block ends well.
@@ -36,7 +48,7 @@ def staged(path: str | os.PathLike[str], last: str | None = None) -> Iterator[Pa
     """
     target = Path(path)
     if target.exists() and not target.is_dir():
-        raise AdapterError(f"{target} is a file; give the name of a folder.")
+        raise AdapterError(f'"{target}" is a file; give the name of a folder.')
     # Inside a folder that exists (its parent may be read-only), else beside it: a rename
     # is atomic only within one file system.
     parent = target if target.is_dir() else target.parent
@@ -56,7 +68,7 @@ def staged(path: str | os.PathLike[str], last: str | None = None) -> Iterator[Pa
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
         raise AdapterError(
-            f"cannot write {target}: {reason}. Nothing was changed there; "
+            f'cannot write "{target}": {reason}. Nothing was changed there; '
             "choose another folder or make room."
         ) from error
     finally:

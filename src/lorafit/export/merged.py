@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lorafit.adapt import Adapters
 from lorafit.errors import AdapterError, HandoffError
-from lorafit.export.folder import staged
+from lorafit.export.folder import check_free, staged
 
 log = logging.getLogger(__name__)
 
@@ -93,18 +93,6 @@ def sample_inputs(
     if model.config.is_encoder_decoder and model.can_generate():
         inputs["decoder_input_ids"] = inputs["input_ids"]
     return inputs
-
-
-def check_free(path: Path) -> None:
-    """Refuses to write where something is already.
-
-    Raises:
-        AdapterError: The path is a file or a folder that is not empty.
-    """
-    if path.is_dir() and any(path.iterdir()):
-        raise AdapterError(f"{path} is not empty; give the name of a new folder.")
-    if path.exists() and not path.is_dir():
-        raise AdapterError(f"{path} is a file; give the name of a new folder.")
 
 
 def untie(model: nn.Module) -> None:

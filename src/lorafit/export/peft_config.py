@@ -219,7 +219,7 @@ def parse(folder: Path, source: str | None = None) -> MethodConfig:
     if not file.is_file():
         there = ", ".join(sorted(f.name for f in folder.iterdir())[:8]) or "nothing"
         raise AdapterError(
-            f"{source} is not a PEFT adapter: it has no {CONFIG_FILE} (it has {there})."
+            f'"{source}" is not a PEFT adapter: it has no {CONFIG_FILE} (it has {there}).'
         )
     try:
         fields = json.loads(file.read_text(encoding="utf-8"))

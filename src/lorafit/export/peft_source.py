@@ -12,6 +12,7 @@ from huggingface_hub.errors import (
     EntryNotFoundError,
     HfHubHTTPError,
     HFValidationError,
+    LocalEntryNotFoundError,
     OfflineModeIsEnabled,
 )
 from safetensors import SafetensorError, safe_open
@@ -65,7 +66,7 @@ def locate(
     if folder.is_dir():
         folder = folder / (subfolder or "")
         if not folder.is_dir():
-            raise AdapterError(f"{path} has no subfolder {subfolder}.")
+            raise AdapterError(f'"{path}" has no subfolder "{subfolder}".')
         return folder
     inside = f"{subfolder}/" if subfolder else ""
     try:
@@ -76,10 +77,18 @@ def locate(
             **hub,
         )
     except HFValidationError:
-        raise AdapterError(f"there is no folder {path}, and this is not a Hub id either.") from None
-    except (HfHubHTTPError, EntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+        raise AdapterError(
+            f'there is no folder "{path}", and this is not a Hub id either.'
+        ) from None
+    except (OfflineModeIsEnabled, LocalEntryNotFoundError):
+        raise AdapterError(
+            f'there is no folder "{path}", and as a Hub id it is not in the cache and the Hub '
+            "cannot be reached (offline, or HF_HUB_OFFLINE is set). Check the spelling, or go "
+            "online once."
+        ) from None
+    except (HfHubHTTPError, EntryNotFoundError, OSError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise AdapterError(
-            f"there is no folder {path}, and the Hub has no adapter of that name: {reason}"
+            f'there is no folder "{path}", and the Hub has no adapter of that name: {reason}'
         ) from None
     return Path(fetched) / (subfolder or "")

@@ -227,15 +227,5 @@ def write(source: Source, tensors: Mapping[str, Tensor], k: int, out: Path, fact
         (stage / "shrink.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 
-def check_free(out: Path) -> None:
-    """Refuses a folder with files in it, before anything is computed.
-
-    Raises:
-        AdapterError: It has files, or is a file.
-    """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise AdapterError(f'"{out}" is there already; name a folder that does not exist.')
-
-
 def _number(value: float) -> int | float:
     return int(value) if float(value).is_integer() else value

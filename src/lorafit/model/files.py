@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils.tqdm import are_progress_bars_disabled, enable_progress_bars
 from safetensors import SafetensorError
+from transformers import modeling_gguf_pytorch_utils as gguf
 from transformers.utils import logging as transformers_logging
 
 from lorafit.errors import LorafitError, ModelError, did_you_mean
@@ -91,9 +93,13 @@ def quiet(*, local: bool) -> Iterator[None]:
     if hub_bars and not local:
         enable_progress_bars()
     os.environ[_CONVERSION] = "1"
+    reader = vars(gguf)  # its bar does not ask whether bars are shown
+    bar = reader["tqdm"]
+    reader["tqdm"] = functools.partial(bar, disable=True)
     try:
         yield
     finally:
+        reader["tqdm"] = bar
         transformers_logging.set_verbosity(verbosity)
         if bars:
             transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]

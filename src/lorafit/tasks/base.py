@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -86,6 +86,8 @@ class Task(ABC):
     )
     """Code for the model card: from ``model`` and ``inputs`` (`asking`) to an answer;
     ``id2label`` exists where `model_kwargs` has it."""
+    fields: ClassVar[tuple[str, ...]] = ("text", "label")
+    """The attributes that the constructor takes, in its order: a task is stored as these."""
     needs: ClassVar[str]
     """The columns, and the model, that the task is for, in a few words for messages."""
 
@@ -250,25 +252,22 @@ class Task(ABC):
             ModelError: The model does not have it.
         """
 
-    @abstractmethod
     def to_dict(self) -> dict[str, Any]:
         """Everything needed to rebuild the task, as JSON values."""
+        values = {name: getattr(self, name) for name in self.fields}
+        plain = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+        return {"name": self.name} | plain
 
     @classmethod
-    @abstractmethod
-    def from_dict(cls, values: dict[str, Any]) -> Task:
-        """Inverse of `to_dict`."""
-
-    @classmethod
-    def stored(cls, values: dict[str, Any], *keys: str) -> list[Any]:
-        """The values of a stored task.
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Inverse of `to_dict`.
 
         Raises:
-            DataError: One is missing, or they are of another task.
+            DataError: A value is missing, or they are of another task.
         """
         if values.get("name") != cls.name:
             raise DataError(f'this is a "{values.get("name")}" task, not "{cls.name}".')
-        missing = [key for key in keys if key not in values]
+        missing = [name for name in cls.fields if name not in values]
         if missing:
             raise DataError(f"the stored task lacks {', '.join(missing)}.")
-        return [values[key] for key in keys]
+        return cls(*[values[name] for name in cls.fields])

@@ -15,8 +15,9 @@ from lorafit.config import DataConfig
 from lorafit.data.columns import check_asked, choose_columns, described, require_columns
 from lorafit.data.labelled import find_labels, has_text
 from lorafit.data.prompts import PromptColumns, find_prompt
+from lorafit.data.splits import train_rows
 from lorafit.data.values import texts
-from lorafit.errors import ConfigError, DataError
+from lorafit.errors import DataError
 from lorafit.tasks import tasks
 from lorafit.tasks.base import Fit, ModelKind, Supervision
 from lorafit.tasks.chat import chat_prompt, encode_chat, find_messages, plain
@@ -57,6 +58,7 @@ class CausalLM(GenerativeTask):
     auto_model: ClassVar[type] = AutoModelForCausalLM
     supervision: ClassVar[Supervision] = "next_token"
     shift: ClassVar[int] = 1
+    fields: ClassVar[tuple[str, ...]] = ("text", "label", "separator", "chat")
     needs: ClassVar[str] = "a text column, or a prompt and a completion, and a language model"
     reading: ClassVar[Sequence[str]] = (
         "written = model.generate(**inputs, max_new_tokens=64, do_sample=False)[0]",
@@ -107,9 +109,7 @@ class CausalLM(GenerativeTask):
         Raises:
             DataError: There is no train split, or no single clear column.
         """
-        if "train" not in splits:
-            raise DataError(f"there is no train split to learn from. There is {', '.join(splits)}.")
-        rows = splits["train"]
+        rows = train_rows(splits)
         check_asked(rows, config)
         messages = find_messages(rows, config)
         if messages is not None:
@@ -149,15 +149,13 @@ class CausalLM(GenerativeTask):
             DataError: A column is missing, or nothing is left to learn.
             ConfigError: ``max_length`` leaves no room.
         """
-        require_columns(rows, [*self.text, *([self.label] if self.label else [])])
-        if max_length < 3:
-            raise ConfigError(f"max_length {max_length} leaves no room for text. Give more.")
+        self.check_encodable(rows, max_length)
         if self.chat:
             return self._encode_chats(rows, tokenizer, max_length)
         end = _end(tokenizer)
         if self.label is None:
             return self._encode_text(rows, tokenizer, max_length, end)
-        prompts = _ids([self._prompt(row) for row in texts(rows, list(self.text))], tokenizer)
+        prompts = _ids([text + self.separator for text in self.joined(rows)], tokenizer)
         answers = _ids([row[0] for row in texts(rows, [self.label])], tokenizer)
         start = special_prefix(tokenizer)
         input_ids, labels, truncated = [], [], []
@@ -230,45 +228,20 @@ class CausalLM(GenerativeTask):
         self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int
     ) -> list[Prompt]:
         """The prompt of each row; of plain text the text itself, to be gone on with."""
-        require_columns(rows, self.text)
         if self.chat:
+            require_columns(rows, self.text)
             chats = [plain(row, i) for i, row in enumerate(rows[self.text[0]], start=1)]
-            asked = [(chat, *chat_prompt(chat, tokenizer)) for chat in chats]
+            turns = [(chat, *chat_prompt(chat, tokenizer)) for chat in chats]
             return [
                 Prompt(chat[-1 if answer is None else -2]["content"], ids[-max_length:], answer)
-                for chat, ids, answer in asked
+                for chat, ids, answer in turns
             ]
-        found = texts(rows, list(self.text))
-        for number, row in enumerate(found, start=1):
-            if not any(part.strip() for part in row):
-                raise DataError(f"text {number} of {len(found):,} is empty; there is no answer.")
-        references: list[str | None] = [None] * len(found)
-        if self.label is not None and self.label in rows.features:
-            references = [row[0].strip() for row in texts(rows, [self.label])]
-        start = special_prefix(tokenizer)
-        ids = _ids([self._prompt(row) for row in found], tokenizer)
+        asked, start = self.asked(rows), special_prefix(tokenizer)
+        ids = _ids([text + self.separator for text, _ in asked], tokenizer)
         return [
-            Prompt("\n".join(row), [*start, *tokens][-max_length:], reference)
-            for row, tokens, reference in zip(found, ids, references, strict=True)
+            Prompt(text, [*start, *tokens][-max_length:], reference)
+            for (text, reference), tokens in zip(asked, ids, strict=True)
         ]
-
-    def _prompt(self, row: tuple[str, ...]) -> str:
-        return "\n".join(part for part in row if part) + self.separator
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything needed to rebuild the task, as JSON values."""
-        return {
-            "name": self.name,
-            "text": list(self.text),
-            "label": self.label,
-            "separator": self.separator,
-            "chat": self.chat,
-        }
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> CausalLM:
-        """Inverse of `to_dict`."""
-        return cls(*cls.stored(values, "text", "label", "separator", "chat"))
 
 
 def _named(columns: PromptColumns) -> str:
@@ -285,11 +258,8 @@ def _are_spaced(rows: Dataset, columns: PromptColumns) -> bool:
 
 
 def _end(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The end-of-sequence token, which teaches the model to stop."""
-    if tokenizer.eos_token_id is None:
-        log.warning("the tokenizer has no end-of-sequence token: the model will not learn to stop")
-        return []
-    return [int(tokenizer.eos_token_id)]
+    """The end-of-sequence token, which teaches the model to stop, if there is one."""
+    return [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
 
 
 def _ids(found: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:

@@ -16,7 +16,9 @@ from datasets.table import InMemoryTable
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
-from lorafit.errors import DataError
+from lorafit.data.columns import require_columns
+from lorafit.data.values import texts
+from lorafit.errors import ConfigError, DataError
 from lorafit.tasks.base import Metric, Task
 from lorafit.tasks.labels import UNKNOWN
 from lorafit.tasks.padding import ensure_pad_token
@@ -70,6 +72,37 @@ class GenerativeTask(Task):
         Raises:
             DataError: A row has no prompt.
         """
+
+    def check_encodable(self, rows: Dataset, max_length: int) -> None:
+        """Refuses rows that cannot be encoded.
+
+        Raises:
+            DataError: A column is missing.
+            ConfigError: ``max_length`` leaves no room.
+        """
+        require_columns(rows, [*self.text, *([self.label] if self.label else [])])
+        if max_length < 3:
+            raise ConfigError(f"max_length {max_length} leaves no room for text. Give more.")
+
+    def joined(self, rows: Dataset) -> list[str]:
+        """The prompt of each row: the texts of its columns, a line break between them."""
+        return ["\n".join(part for part in row if part) for row in texts(rows, list(self.text))]
+
+    def asked(self, rows: Dataset) -> list[tuple[str, str | None]]:
+        """The prompt of each row, and the answer where the rows have it.
+
+        Raises:
+            DataError: A column of the prompt is missing, or a prompt is empty.
+        """
+        require_columns(rows, self.text)
+        prompts = self.joined(rows)
+        empty = next((n for n, text in enumerate(prompts, start=1) if not text.strip()), None)
+        if empty is not None:
+            raise DataError(f"text {empty} of {len(prompts):,} is empty; there is no answer.")
+        if self.label is None or self.label not in rows.features:
+            return [(prompt, None) for prompt in prompts]
+        answers = [row[0].strip() for row in texts(rows, [self.label])]
+        return list(zip(prompts, answers, strict=True))
 
     def model_kwargs(self) -> dict[str, Any]:
         """None: the head is the pretrained one."""

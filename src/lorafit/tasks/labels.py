@@ -145,6 +145,30 @@ def refuse_fractions(rows: Dataset, column: str, split: str) -> None:
             )
 
 
+def check_names(names: Sequence[str], what: str) -> list[str]:
+    """The names of a head's outputs.
+
+    Args:
+        names: One for each output.
+        what: What they are called in the message.
+
+    Raises:
+        DataError: There are not two different ones.
+    """
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise DataError(f"two different {what} or more are needed, got {list(names)}.")
+    return list(names)
+
+
+def named_head(names: Sequence[str]) -> dict[str, Any]:
+    """The number and the names of a head's outputs, as a model's config has them."""
+    return {
+        "num_labels": len(names),
+        "id2label": dict(enumerate(names)),
+        "label2id": {name: index for index, name in enumerate(names)},
+    }
+
+
 def listed(names: Sequence[str]) -> str:
     """Returns names for a message, at most ten of them."""
     more = len(names) - _SHOWN

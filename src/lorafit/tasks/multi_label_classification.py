@@ -11,16 +11,23 @@ import torch
 from datasets import Dataset, DatasetDict
 from scipy.special import expit
 from torch.nn import functional as F
-from transformers import AutoModelForSequenceClassification
 
 from lorafit.config import DataConfig
 from lorafit.data.columns import LABEL_NAMES, choose_columns, described, label_columns
-from lorafit.data.labelled import binary_columns, find_labels, has_text, holds
+from lorafit.data.labelled import binary_columns, find_label, find_labels, has_text, holds
+from lorafit.data.splits import train_rows
 from lorafit.data.values import class_name, column_values, is_missing
 from lorafit.errors import DataError
 from lorafit.tasks import tasks
 from lorafit.tasks.base import Fit, Metric, ModelKind
-from lorafit.tasks.labels import UNKNOWN, label_sets, listed, read_label_names
+from lorafit.tasks.labels import (
+    UNKNOWN,
+    check_names,
+    label_sets,
+    listed,
+    named_head,
+    read_label_names,
+)
 from lorafit.tasks.tables import Table, per_class
 from lorafit.tasks.texts import TextTask
 
@@ -40,15 +47,13 @@ class MultiLabelClassification(TextTask):
     """
 
     name: ClassVar[str] = "multi_label_classification"
-    task_type: ClassVar[str] = "SEQ_CLS"
-    auto_model: ClassVar[type] = AutoModelForSequenceClassification
     metric: str = "micro_f1"
-    greater_is_better: ClassVar[bool] = True
     reading: ClassVar[Sequence[str]] = (
         "with torch.no_grad():",
         "    probabilities = model(**inputs).logits.sigmoid()[0]",
         "print({id2label[i]: round(p, 3) for i, p in enumerate(probabilities.tolist())})",
     )
+    fields: ClassVar[tuple[str, ...]] = ("text", "label", "label_names")
     needs: ClassVar[str] = "a text column (or two) and a column of lists of labels, or 0/1 columns"
 
     def __init__(
@@ -60,18 +65,18 @@ class MultiLabelClassification(TextTask):
             DataError: There are not one or two text columns, or not two different labels.
         """
         super().__init__(text, label)
-        if len(label_names) < 2 or len(set(label_names)) < len(label_names):
-            raise DataError(f"two different labels or more are needed, got {list(label_names)}.")
-        self.label_names = list(label_names)
+        self.label_names = check_names(label_names, "labels")
 
     @classmethod
     def fits(cls, rows: Dataset, config: DataConfig, model: ModelKind) -> Fit | None:
         """Text, and lists of labels or several columns of 0 and 1."""
-        sets = [labels for labels in find_labels(rows, config) if labels.holds == "sets"]
-        if sets and has_text(rows, config, (sets[0].column,)):
-            return Fit(f"text, and lists of labels in {sets[0].column}", sets[0].certain)
+        sets = find_label(rows, config, "sets")
+        if sets is not None:
+            return Fit(f"text, and lists of labels in {sets.column}", sets.certain)
         named = set(LABEL_NAMES) & {name.lower() for name in rows.column_names}
-        columns = binary_columns(rows, config)
+        columns, asked = binary_columns(rows, config), label_columns(config.label)
+        if len(columns) < len(asked) > 1 and has_text(rows, config, asked):
+            return Fit(f"text, and the labels {listed(asked)}", certain=False)
         if len(columns) < 2 or (named and config.label is None) or not has_text(rows, config):
             return None
         return Fit(f"text, and 0 or 1 in {listed(columns)}")
@@ -87,17 +92,14 @@ class MultiLabelClassification(TextTask):
         Raises:
             DataError: There are no labels, or one occurs in another split and never in train.
         """
-        if "train" not in splits:
-            raise DataError(
-                f"there is no train split to learn the labels from. There is {', '.join(splits)}."
-            )
-        label, why = _label(splits["train"], config)
+        train = train_rows(splits)
+        label, why = _label(train, config)
         columns = choose_columns(_without(splits, label), config.text, need_label=False)
         if isinstance(label, str):
             names = read_label_names(splits, label)
         else:
             names = list(label)
-            _check_columns(splits["train"], names)
+            _check_columns(train, names)
         log.info("%s labels, any number a row: %s", len(names), listed(names))
         task = cls(columns.text, label, names)
         task.reasons = {"text": columns.text_reason, "label": why}
@@ -105,12 +107,7 @@ class MultiLabelClassification(TextTask):
 
     def model_kwargs(self) -> dict[str, Any]:
         """The number and the names of the labels."""
-        return {
-            "num_labels": len(self.label_names),
-            "id2label": dict(enumerate(self.label_names)),
-            "label2id": {name: index for index, name in enumerate(self.label_names)},
-            "problem_type": "multi_label_classification",
-        }
+        return named_head(self.label_names) | {"problem_type": "multi_label_classification"}
 
     @property
     def outputs(self) -> int:
@@ -179,24 +176,6 @@ class MultiLabelClassification(TextTask):
     def tables(self, kept: np.ndarray, labels: np.ndarray) -> list[Table]:
         """Each label."""
         return [per_class(labels, _predicted(kept).astype(int), self.label_names)]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything needed to rebuild the task, as JSON values."""
-        return {
-            "name": self.name,
-            "text": list(self.text),
-            "label": self.label,
-            "label_names": list(self.label_names),
-        }
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> MultiLabelClassification:
-        """Inverse of `to_dict`.
-
-        Raises:
-            DataError: Values are missing or not of a multi-label task.
-        """
-        return cls(*cls.stored(values, "text", "label", "label_names"))
 
 
 def _label(rows: Dataset, config: DataConfig) -> tuple[str | list[str], str]:

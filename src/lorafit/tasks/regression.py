@@ -10,15 +10,16 @@ import numpy as np
 import scipy
 import torch
 from datasets import ClassLabel, Dataset, DatasetDict, Value
-from transformers import AutoModelForSequenceClassification
 
 from lorafit.config import DataConfig
 from lorafit.data.columns import choose_columns, described, label_columns
-from lorafit.data.labelled import find_labels, has_text
+from lorafit.data.labelled import find_label, find_labels
+from lorafit.data.splits import train_rows
 from lorafit.data.values import column_values
 from lorafit.errors import DataError
 from lorafit.tasks import tasks
 from lorafit.tasks.base import Fit, Metric, ModelKind
+from lorafit.tasks.labels import named_head
 from lorafit.tasks.texts import TextTask
 
 log = logging.getLogger(__name__)
@@ -39,10 +40,7 @@ class Regression(TextTask):
     """
 
     name: ClassVar[str] = "regression"
-    task_type: ClassVar[str] = "SEQ_CLS"
-    auto_model: ClassVar[type] = AutoModelForSequenceClassification
     metric: str = "spearman"
-    greater_is_better: ClassVar[bool] = True
     loss_name: ClassVar[str] = "mse"
     reading: ClassVar[Sequence[str]] = (
         "with torch.no_grad():",
@@ -57,10 +55,12 @@ class Regression(TextTask):
         """Text, and numbers that are no classes."""
         if len(label_columns(config.label)) > 1:
             return None
-        found = [labels for labels in find_labels(rows, config) if labels.holds == "numbers"]
-        if not found or not has_text(rows, config, (found[0].column,)):
-            return None
-        return Fit(f"text, and numbers with fractions in {found[0].column}", found[0].certain)
+        found = find_label(rows, config, "numbers")
+        return (
+            None
+            if found is None
+            else Fit(f"text, and numbers with fractions in {found.column}", found.certain)
+        )
 
     @classmethod
     def from_data(cls, splits: DatasetDict, config: DataConfig) -> Regression:
@@ -73,9 +73,7 @@ class Regression(TextTask):
         Raises:
             DataError: No column holds numbers, or all of them are the same.
         """
-        if "train" not in splits:
-            raise DataError(f"there is no train split to learn from. There is {', '.join(splits)}.")
-        rows = splits["train"]
+        rows = train_rows(splits)
         label, why = _number_column(rows, config)
         columns = choose_columns(splits, config.text, label, check=_check_numbers)
         values = np.array(column_values(rows, label), dtype=np.float64)
@@ -102,12 +100,7 @@ class Regression(TextTask):
 
     def model_kwargs(self) -> dict[str, Any]:
         """One output, named after the column."""
-        return {
-            "num_labels": 1,
-            "id2label": {0: self.label},
-            "label2id": {self.label: 0},
-            "problem_type": "regression",
-        }
+        return named_head([self.label]) | {"problem_type": "regression"}
 
     @property
     def outputs(self) -> int:
@@ -148,19 +141,6 @@ class Regression(TextTask):
     ) -> list[dict[str, Any]]:
         """The number of each example."""
         return [{"value": float(row[0])} for row in np.asarray(logits, dtype=np.float64)]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything needed to rebuild the task, as JSON values."""
-        return {"name": self.name, "text": list(self.text), "label": self.label}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Regression:
-        """Inverse of `to_dict`.
-
-        Raises:
-            DataError: Values are missing or not of a regression task.
-        """
-        return cls(*cls.stored(values, "text", "label"))
 
 
 def _number_column(rows: Dataset, config: DataConfig) -> tuple[str, str]:

@@ -11,11 +11,11 @@ from datasets import Dataset, DatasetDict
 from transformers import AutoModelForSeq2SeqLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from lorafit.config import DataConfig
-from lorafit.data.columns import check_asked, require_columns
+from lorafit.data.columns import check_asked
 from lorafit.data.labelled import find_labels
 from lorafit.data.prompts import choose_prompt, find_prompt
 from lorafit.data.values import texts
-from lorafit.errors import ConfigError, DataError, ModelError
+from lorafit.errors import DataError, ModelError
 from lorafit.tasks import tasks
 from lorafit.tasks.base import Fit, ModelKind, Supervision
 from lorafit.tasks.generative import GenerativeTask, Prompt, encoded_table, pad, padded_inputs
@@ -118,10 +118,8 @@ class Seq2Seq(GenerativeTask):
             DataError: A column is missing, or no target has a token.
             ConfigError: ``max_length`` leaves no room.
         """
-        require_columns(rows, [*self.text, self.label])
-        if max_length < 3:
-            raise ConfigError(f"max_length {max_length} leaves no room for text. Give more.")
-        sources = _joined(rows, self.text)
+        self.check_encodable(rows, max_length)
+        sources = self.joined(rows)
         targets = [row[0] for row in texts(rows, [self.label])]
         if not sources:
             return encoded_table([], [], [])
@@ -166,26 +164,10 @@ class Seq2Seq(GenerativeTask):
         self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int
     ) -> list[Prompt]:
         """The source of each row, and its target where there is one."""
-        require_columns(rows, self.text)
-        sources = _joined(rows, self.text)
-        empty = next((n for n, text in enumerate(sources, start=1) if not text.strip()), None)
-        if empty is not None:
-            raise DataError(f"text {empty} of {len(sources):,} is empty; there is no answer.")
-        references: list[str | None] = [None] * len(sources)
-        if self.label in rows.features:
-            references = [row[0].strip() for row in texts(rows, [self.label])]
+        asked = self.asked(rows)
+        sources = [text for text, _ in asked]
         ids = tokenizer(sources, truncation=True, max_length=max_length)["input_ids"]
-        return [Prompt(*found) for found in zip(sources, ids, references, strict=True)]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything needed to rebuild the task, as JSON values."""
-        return {"name": self.name, "text": list(self.text), "label": self.label}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Seq2Seq:
-        """Inverse of `to_dict`."""
-        return cls(*cls.stored(values, "text", "label"))
-
-
-def _joined(rows: Dataset, columns: Sequence[str]) -> list[str]:
-    return ["\n".join(part for part in row if part) for row in texts(rows, list(columns))]
+        return [
+            Prompt(text, tokens, reference)
+            for (text, reference), tokens in zip(asked, ids, strict=True)
+        ]

@@ -11,18 +11,20 @@ import torch
 from datasets import Dataset, DatasetDict
 from scipy.special import softmax
 from torch.nn import functional as F
-from transformers import AutoModelForSequenceClassification
 
 from lorafit.config import DataConfig
 from lorafit.data.columns import LABEL_NAMES, choose_columns, label_columns
-from lorafit.data.labelled import find_labels, has_text
+from lorafit.data.labelled import find_label
+from lorafit.data.splits import train_rows
 from lorafit.errors import DataError
 from lorafit.tasks import tasks
 from lorafit.tasks.base import Fit, Metric, ModelKind
 from lorafit.tasks.labels import (
     UNKNOWN,
+    check_names,
     label_numbers,
     listed,
+    named_head,
     read_label_names,
     refuse_fractions,
 )
@@ -42,16 +44,14 @@ class SequenceClassification(TextTask):
     """
 
     name: ClassVar[str] = "sequence_classification"
-    task_type: ClassVar[str] = "SEQ_CLS"
-    auto_model: ClassVar[type] = AutoModelForSequenceClassification
     metric: str = "accuracy"
-    greater_is_better: ClassVar[bool] = True
     stratified: ClassVar[bool] = True
     reading: ClassVar[Sequence[str]] = (
         "with torch.no_grad():",
         "    probabilities = model(**inputs).logits.softmax(dim=-1)[0]",
         "print({id2label[i]: round(p, 3) for i, p in enumerate(probabilities.tolist())})",
     )
+    fields: ClassVar[tuple[str, ...]] = ("text", "label", "label_names")
     needs: ClassVar[str] = "a text column (or two) and a column of classes"
 
     label: str
@@ -63,19 +63,15 @@ class SequenceClassification(TextTask):
             DataError: There are not one or two text columns, or not two different classes.
         """
         super().__init__(text, label)
-        if len(label_names) < 2 or len(set(label_names)) < len(label_names):
-            raise DataError(f"two different classes or more are needed, got {list(label_names)}.")
-        self.label_names = list(label_names)
+        self.label_names = check_names(label_names, "classes")
 
     @classmethod
     def fits(cls, rows: Dataset, config: DataConfig, model: ModelKind) -> Fit | None:
         """Text, and one class a row."""
         if len(label_columns(config.label)) > 1:
             return None
-        found = [labels for labels in find_labels(rows, config) if labels.holds == "classes"]
-        if not found or not has_text(rows, config, (found[0].column,)):
-            return None
-        return Fit(f"text, and classes in {found[0].column}", found[0].certain)
+        found = find_label(rows, config, "classes")
+        return None if found is None else Fit(f"text, and classes in {found.column}", found.certain)
 
     @classmethod
     def from_data(cls, splits: DatasetDict, config: DataConfig) -> SequenceClassification:
@@ -89,14 +85,11 @@ class SequenceClassification(TextTask):
             DataError: No such column, no clear candidate, one class only, labels that are
                 fractions, or a label in another split that never occurs in train.
         """
-        if "train" not in splits:
-            raise DataError(
-                f"there is no train split to learn the labels from. There is {', '.join(splits)}."
-            )
+        train = train_rows(splits)
         # Before columns are chosen: a column that is certainly the label deserves this word.
         for column in label_columns(config.label) or LABEL_NAMES:
-            if column in splits["train"].features:
-                refuse_fractions(splits["train"], column, "train")
+            if column in train.features:
+                refuse_fractions(train, column, "train")
         if isinstance(config.label, list):
             raise DataError(
                 f"one label column is needed, got {len(config.label)} ({', '.join(config.label)})."
@@ -112,12 +105,7 @@ class SequenceClassification(TextTask):
 
     def model_kwargs(self) -> dict[str, Any]:
         """The number and the names of the labels."""
-        return {
-            "num_labels": len(self.label_names),
-            "id2label": dict(enumerate(self.label_names)),
-            "label2id": {name: index for index, name in enumerate(self.label_names)},
-            "problem_type": "single_label_classification",
-        }
+        return named_head(self.label_names) | {"problem_type": "single_label_classification"}
 
     @property
     def outputs(self) -> int:
@@ -180,24 +168,6 @@ class SequenceClassification(TextTask):
         found = [per_class(labels, predicted, names), confusion(labels, predicted, names)]
         mistakes = confusions(labels, predicted, names)
         return found + ([mistakes] if len(names) > 2 and mistakes["rows"] else [])
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything needed to rebuild the task, as JSON values."""
-        return {
-            "name": self.name,
-            "text": list(self.text),
-            "label": self.label,
-            "label_names": list(self.label_names),
-        }
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> SequenceClassification:
-        """Inverse of `to_dict`.
-
-        Raises:
-            DataError: Values are missing or not of a sequence-classification task.
-        """
-        return cls(*cls.stored(values, "text", "label", "label_names"))
 
 
 def _accuracy(logits: np.ndarray, labels: np.ndarray) -> float:

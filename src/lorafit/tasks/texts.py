@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import datasets
 import numpy as np
@@ -13,7 +13,11 @@ import pyarrow as pa
 import torch
 from datasets import Dataset
 from torch import nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForSequenceClassification,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from lorafit.data.columns import label_columns, require_columns
 from lorafit.data.values import texts
@@ -32,6 +36,10 @@ class TextTask(Task):
         text: The text column, or the two of a pair.
         label: The label column, or several.
     """
+
+    task_type: ClassVar[str] = "SEQ_CLS"
+    auto_model: ClassVar[type] = AutoModelForSequenceClassification
+    greater_is_better: ClassVar[bool] = True
 
     def __init__(self, text: Sequence[str], label: str | Sequence[str]) -> None:
         """Binds the task to columns.

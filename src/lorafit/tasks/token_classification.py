@@ -21,13 +21,14 @@ from transformers import AutoModelForTokenClassification, PreTrainedModel, PreTr
 
 from lorafit.config import DataConfig
 from lorafit.data.columns import require_columns
+from lorafit.data.splits import train_rows
 from lorafit.data.tagged import find_tagged, tag_names, tagged_rows
 from lorafit.data.values import column_values
 from lorafit.errors import DataError, ModelError
-from lorafit.tasks import tasks
+from lorafit.tasks import span_metrics, tasks
 from lorafit.tasks.align import align
 from lorafit.tasks.base import Fit, Metric, ModelKind, Supervision, Task
-from lorafit.tasks.labels import UNKNOWN, listed
+from lorafit.tasks.labels import UNKNOWN, check_names, listed, named_head
 from lorafit.tasks.padding import ensure_pad_token
 from lorafit.tasks.spans import OUTSIDE, check_iob1, scheme_of, spans, split_tag
 from lorafit.tasks.tables import Table
@@ -59,6 +60,7 @@ class TokenClassification(Task):
         "tokens = tokenizer.convert_ids_to_tokens(inputs.input_ids[0])",
         "print([(token, id2label[tag]) for token, tag in zip(tokens, tags.tolist())])",
     )
+    fields: ClassVar[tuple[str, ...]] = ("text", "label", "label_names")
     needs: ClassVar[str] = "a column of lists of words and one of lists of tags, one a word"
 
     label: str
@@ -71,11 +73,9 @@ class TokenClassification(Task):
         """
         if len(text) != 1:
             raise DataError(f"one column of words is needed, got {len(text)}.")
-        if len(label_names) < 2 or len(set(label_names)) < len(label_names):
-            raise DataError(f"two different tags or more are needed, got {list(label_names)}.")
         self.text = tuple(text)
         self.label = label
-        self.label_names = list(label_names)
+        self.label_names = check_names(label_names, "tags")
         self.scheme = scheme_of(self.label_names)
         if self.scheme is None:
             self.metric = "accuracy"
@@ -108,11 +108,8 @@ class TokenClassification(Task):
             DataError: There are no such columns, a row has more words than tags, or another
                 split has a tag that train lacks.
         """
-        if "train" not in splits:
-            raise DataError(
-                f"there is no train split to learn the tags from. There is {', '.join(splits)}."
-            )
-        found = find_tagged(splits["train"], config)
+        train = train_rows(splits)
+        found = find_tagged(train, config)
         if not found:
             raise DataError(
                 "no column holds lists of words with lists of as many tags beside it. Name them: "
@@ -128,7 +125,7 @@ class TokenClassification(Task):
         names = tag_names(splits, words, tags)
         task = cls([words], tags, names)
         task.reasons = {"text": "as asked" if config.text else "lists of words", "label": why}
-        task._say_scheme(splits["train"])
+        task._say_scheme(train)
         return task
 
     def _say_scheme(self, train: Dataset) -> None:
@@ -150,11 +147,7 @@ class TokenClassification(Task):
 
     def model_kwargs(self) -> dict[str, Any]:
         """The number and the names of the tags."""
-        return {
-            "num_labels": len(self.label_names),
-            "id2label": dict(enumerate(self.label_names)),
-            "label2id": {name: index for index, name in enumerate(self.label_names)},
-        }
+        return named_head(self.label_names)
 
     def encode(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Dataset:
         """Tokenizes sentences and gives the first token of each word its tag.
@@ -305,13 +298,18 @@ class TokenClassification(Task):
         Single tags (parts of speech): accuracy, and F1 averaged over the tags.
         """
         if self.scheme is None:
-            return {"accuracy": _accuracy, "macro_f1": _macro_f1}
-        return {"f1": _f1, "precision": _precision, "recall": _recall, "word_accuracy": _accuracy}
+            return {"accuracy": span_metrics.accuracy, "macro_f1": span_metrics.macro_f1}
+        return {
+            "f1": span_metrics.f1,
+            "precision": span_metrics.precision,
+            "recall": span_metrics.recall,
+            "word_accuracy": span_metrics.accuracy,
+        }
 
     def tables(self, kept: np.ndarray, labels: np.ndarray) -> list[Table]:
         """Precision, recall and F1 of each kind of span, or of each tag."""
         rows = []
-        for kind, (right, said, true) in zip(self.kinds, _by_kind(kept), strict=True):
+        for kind, (right, said, true) in zip(self.kinds, span_metrics.by_kind(kept), strict=True):
             precision, recall, f1 = right / max(said, 1), right / max(true, 1), 0.0
             if right:
                 f1 = 2 * right / (said + true)
@@ -383,57 +381,3 @@ class TokenClassification(Task):
                 f"{wanted} ({listed(self.label_names)}). Load it with "
                 f"AutoModelForTokenClassification.from_pretrained(..., num_labels={wanted})."
             )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything needed to rebuild the task, as JSON values."""
-        return {
-            "name": self.name,
-            "text": list(self.text),
-            "label": self.label,
-            "label_names": list(self.label_names),
-        }
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> TokenClassification:
-        """Inverse of `to_dict`.
-
-        Raises:
-            DataError: Values are missing or not of a token-classification task.
-        """
-        return cls(*cls.stored(values, "text", "label", "label_names"))
-
-
-def _by_kind(kept: np.ndarray) -> np.ndarray:
-    """Right, predicted and true spans of each kind, ``(kinds, 3)``."""
-    totals: np.ndarray = kept[:, 1:].sum(axis=0).reshape(-1, 3)
-    return totals
-
-
-def _totals(kept: np.ndarray) -> tuple[int, int, int]:
-    right, said, true = _by_kind(kept).sum(axis=0)
-    return int(right), int(said), int(true)
-
-
-def _f1(kept: np.ndarray, labels: np.ndarray) -> float:
-    right, said, true = _totals(kept)
-    return 2 * right / max(said + true, 1)
-
-
-def _precision(kept: np.ndarray, labels: np.ndarray) -> float:
-    right, said, _ = _totals(kept)
-    return right / max(said, 1)
-
-
-def _recall(kept: np.ndarray, labels: np.ndarray) -> float:
-    right, _, true = _totals(kept)
-    return right / max(true, 1)
-
-
-def _macro_f1(kept: np.ndarray, labels: np.ndarray) -> float:
-    right, said, true = _by_kind(kept).T
-    occurs = said + true > 0
-    return float((2 * right[occurs] / (said + true)[occurs]).mean())
-
-
-def _accuracy(kept: np.ndarray, labels: np.ndarray) -> float:
-    return float(kept[:, 0].sum() / np.maximum(labels, 0).sum())

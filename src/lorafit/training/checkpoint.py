@@ -96,7 +96,7 @@ def load_weights(checkpoint: Checkpoint, trainable: Mapping[str, Parameter]) -> 
         raise RunError(
             f'the checkpoint "{checkpoint.path}" does not fit this model: '
             f"{len(different)} parameters are missing, unexpected or of another shape "
-            f"({', '.join(different[:3])}). Resume with the settings the run was started with"
+            f"({', '.join(different[:3])}). Resume with the settings the run was started with."
         )
     with torch.no_grad():
         for name, parameter in trainable.items():
@@ -207,7 +207,7 @@ def read(path: Path) -> Checkpoint:
         if values["format"] != FORMAT:
             raise RunError(
                 f'the checkpoint "{path}" has format {values["format"]}; this version of lorafit '
-                f"reads {FORMAT}. Resume with the version that wrote it"
+                f"reads {FORMAT}. Resume with the version that wrote it."
             )
         if _digest(path / _TENSORS) != values["sha256"]:
             raise ValueError(f"{_TENSORS} is not what was written")
@@ -265,7 +265,7 @@ def latest(folder: Path) -> Checkpoint | None:
     if problems:
         raise RunError(
             "; ".join(problems) + ". No whole checkpoint is left: start a new run, "
-            f'or delete "{folder}" to begin this one again'
+            f'or delete "{folder}" to begin this one again.'
         )
     return None
 

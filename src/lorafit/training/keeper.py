@@ -62,7 +62,7 @@ class Keeper:
             torch.manual_seed(seed + 1_000_003 * self._workers.rank)
         if self._run is None:
             if resume:
-                raise RunError("only a run with a folder can be resumed")
+                raise RunError("only a run with a folder can be resumed.")
             return TrainState()
         folder = self._run.checkpoints
         if self._workers.main:
@@ -70,7 +70,7 @@ class Keeper:
         if not resume and checkpoints.steps(folder):
             raise RunError(
                 f'"{self._run.path}" has been trained before (checkpoint of step '
-                f"{checkpoints.latest_step(folder)}). Resume it, or start a new run"
+                f"{checkpoints.latest_step(folder)}). Resume it, or start a new run."
             )
         found = checkpoints.latest(folder) if resume else None
         self._workers.wait()
@@ -92,7 +92,7 @@ class Keeper:
         if different:
             raise RunError(
                 f'"{self._run.path}" cannot be resumed exactly: {"; ".join(different)}. '
-                "Resume with the settings and data it was started with, or start a new run"
+                "Resume with the settings and data it was started with, or start a new run."
             )
         checkpoints.load_weights(found, self._trainable)
         checkpoints.load_optimizer(found, self._trainable, self._optimizer)
