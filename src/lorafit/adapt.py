@@ -452,6 +452,16 @@ class Adapters:
             state[key] = parameter.detach()
         return state
 
+    def shared_state(self, name: str = "default") -> dict[str, torch.Tensor]:
+        """Frozen tensors that one adapter's layers share, less PEFT's ``base_model.`` prefix."""
+        self._check_known([name])
+        shared: dict[str, torch.Tensor] = {}
+        for site in self.sites[name]:
+            layer = self.model.get_submodule(site.path)
+            assert isinstance(layer, AdapterLayer)
+            shared |= layer.shared_state(name)
+        return shared
+
     def load_state_dict(self, name: str, tensors: dict[str, torch.Tensor]) -> None:
         """Copies tensors into one adapter. All of them are checked before any is copied.
 

@@ -23,19 +23,27 @@ from tests import tiny, tiny_text
 
 # Tuner and the settings that tiny layers need.
 TUNERS: dict[str, dict[str, Any]] = {
+    "beft": {},
     "c3a": {"block_size": 8},
     "fourierft": {"n_frequency": 50},
+    "frod": {"progressbar": False},
     "hra": {},
     "loha": {},
     "lokr": {},
     "miss": {"r": 8},
     "oft": {},
+    "pvera": {},
     "randlora": {},
     "road": {"group_size": 8},
+    "shira": {"r": 2},
+    "supertuning": {},
     "vera": {},
 }
 FAMILIES = ("bert", "llama")
-PAIRS = [(tuner, family) for tuner in TUNERS for family in FAMILIES]
+# beft merges into a bias, which Llama does not have.
+PAIRS = [(t, f) for t in TUNERS for f in FAMILIES if (t, f) != ("beft", "llama")]
+# Of torch, at frod's sparse matrices.
+pytestmark = pytest.mark.filterwarnings("ignore:Sparse invariant checks:UserWarning")
 HEADS = {"bert": "classifier", "llama": "score"}
 
 
@@ -97,12 +105,12 @@ def test_a_tuner_keeps_the_promises(tuner: str, family: str, tmp_path: Path) -> 
     assert not hasattr(model, "peft_config")
 
 
-@pytest.mark.parametrize("tuner", ["vera", "oft", "loha"])
+@pytest.mark.parametrize("tuner", ["vera", "pvera", "randlora", "frod", "oft", "loha"])
 def test_pefts_own_file_is_loaded(tuner: str, tmp_path: Path) -> None:
     config = peft.mapping.PEFT_TYPE_TO_CONFIG_MAPPING[peft.PeftType(tuner.upper())]
     theirs = peft.get_peft_model(
         tiny.classifier("bert"),
-        config(target_modules=["query", "value"], task_type="SEQ_CLS"),
+        config(target_modules=["query", "value"], task_type="SEQ_CLS", **TUNERS[tuner]),
     )
     g = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -110,13 +118,45 @@ def test_pefts_own_file_is_loaded(tuner: str, tmp_path: Path) -> None:
             if parameter.requires_grad:
                 parameter.add_(0.1 * torch.randn(parameter.shape, generator=g))
     theirs.save_pretrained(tmp_path)
-    if tuner == "vera":  # peft saves its frozen random matrices as well
-        with pytest.raises(AdapterError, match=r"base_model\.vera_A"):
-            peft_format.load(tiny.classifier("bert"), tmp_path)
-        return
     model = tiny.classifier("bert")
     peft_format.load(model, tmp_path)
     torch.testing.assert_close(tiny.logits(model, "bert"), tiny.logits(theirs, "bert"))
+
+
+@pytest.mark.parametrize("tuner", ["vera", "pvera"])
+def test_projections_that_layers_share_are_those_of_the_file(tuner: str, tmp_path: Path) -> None:
+    """Not those of the seed: another platform may draw other ones."""
+    adapters = adapted(tuner)
+    perturb(adapters)
+    g = torch.Generator().manual_seed(7)
+    shared = adapters.shared_state()
+    assert set(shared) == {f"{tuner}_A", f"{tuner}_B"}
+    for tensor in shared.values():
+        tensor.copy_(torch.rand(tensor.shape, generator=g) - 0.5)
+    live = tiny.logits(adapters.model, "bert")
+    peft_format.save(adapters, tmp_path)
+    saved = peft_format.read_tensors(tmp_path)
+    assert torch.equal(saved[f"base_model.{tuner}_A"], shared[f"{tuner}_A"])
+    model = tiny.classifier("bert")
+    peft_format.load(model, tmp_path)
+    assert torch.equal(tiny.logits(model, "bert"), live)
+    theirs = peft.PeftModel.from_pretrained(tiny.classifier("bert"), tmp_path)
+    torch.testing.assert_close(tiny.logits(theirs, "bert"), live, rtol=1e-5, atol=1e-6)
+    del saved[f"base_model.{tuner}_B"]
+    with pytest.raises(AdapterError, match=rf"base_model\.{tuner}_B is missing"):
+        peft_format.update(adapters, saved)
+    assert torch.equal(tiny.logits(adapters.model, "bert"), live)
+
+
+def test_projections_may_be_left_to_the_seed(tmp_path: Path) -> None:
+    adapters = Adapters(tiny.classifier("bert"))
+    adapters.add(methods["peft:vera"].config_class(save_projection=False))
+    perturb(adapters)
+    peft_format.save(adapters, tmp_path)
+    assert not any("vera_A" in key for key in peft_format.read_tensors(tmp_path))
+    model = tiny.classifier("bert")
+    peft_format.load(model, tmp_path)
+    assert torch.equal(tiny.logits(model, "bert"), tiny.logits(adapters.model, "bert"))
 
 
 def test_the_same_seed_gives_the_same_adapter() -> None:
@@ -146,11 +186,17 @@ def test_several_named_tuners_take_turns_but_do_not_add_up() -> None:
         ("peft:ln_tuning", "itself: --method layernorm"),
         ("peft:adalora", "called after each step"),
         ("peft:p_tuning", "adapts no layers"),
+        ("peft:adaption_prompt", "adapts whole attention blocks"),
     ],
 )
 def test_what_cannot_be_is_refused_with_the_reason(name: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         methods[name]
+
+
+def test_a_tuner_has_the_family_of_what_it_trains() -> None:
+    assert methods["peft:shira"].family == methods["peft:beft"].family == "selective"
+    assert methods["peft:vera"].family == methods["peft:oft"].family == "reparametrization"
 
 
 def test_settings_that_do_not_fit_are_refused_and_change_nothing() -> None:

@@ -23,18 +23,12 @@ from lorafit.evaluation.seeds import average, difference, verdict
 from lorafit.evaluation.spectrum import summarise
 from lorafit.methods import methods
 from lorafit.report.comparison import write_comparison
+from lorafit.report.fronts import COSTS
 from lorafit.tasks import tasks
 from lorafit.tasks.base import Task
 
 MARGIN = 0.01
 """What does not matter: one point of a metric between 0 and 1, else 1 % of the reference."""
-
-COSTS = {
-    "parameters": "trainable_parameters",
-    "time": "cpu_s",
-    "memory": "peak_memory_bytes",
-    "forgetting": "forgetting",
-}
 
 Row = dict[str, Any]
 
@@ -123,7 +117,7 @@ def assemble(
         "n": n,
         "margin": margin,
         "redundancy": _redundancy(folder, request, done),
-        "fronts": {cost: front(rows, key, task) for cost, key in COSTS.items()},
+        "fronts": {cost.name: front(rows, cost.key, task) for cost in COSTS},
         "recommendation": recommend(rows, runs, request, task, margin, n),
     }
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lorafit.console.output import show, show_table
-from lorafit.report.comparison import costs, kept, quality, redundancy, remarks
+from lorafit.report.comparison import costs, front_lines, kept, quality, redundancy, remarks
 
 
 def show_comparison(content: Mapping[str, Any], path: Path) -> None:
@@ -18,7 +18,7 @@ def show_comparison(content: Mapping[str, Any], path: Path) -> None:
         if cells:
             show_table(cells, header)
             show()
-    for remark in remarks(content):
+    for remark in [*remarks(content), *front_lines(content)]:
         show(remark)
     show()
     show(content["recommendation"]["sentence"])

@@ -62,21 +62,22 @@ def resampled(
 def resampled_mean(
     values: np.ndarray, random: np.random.Generator, units: np.ndarray | None = None
 ) -> np.ndarray:
-    """Returns the means of `RESAMPLES` resamples of the examples.
+    """Returns the means of `RESAMPLES` resamples of the examples, ``(..., RESAMPLES)``.
 
     Args:
-        values: Sum of each example, ``(n,)``.
+        values: Sum of each example, ``(n,)``; of several models ``(models, n)``, which see the
+            same resamples.
         random: Where the resamples come from.
         units: How many values each sum has, ``(n,)``; ``None``: one.
     """
-    count = len(values)
-    step = max(1, _AT_ONCE // count)
+    count = values.shape[-1]
+    step = max(1, _AT_ONCE // values.size)
     means = []
     for at in range(0, RESAMPLES, step):
         chosen = random.integers(count, size=(min(step, RESAMPLES - at), count))
-        sums = values[chosen].sum(axis=1, dtype=np.float64)
+        sums = values[..., chosen].sum(axis=-1, dtype=np.float64)
         means.append(sums / (count if units is None else units[chosen].sum(axis=1)))
-    return np.concatenate(means)
+    return np.concatenate(means, axis=-1)
 
 
 def percentiles(resamples: np.ndarray, confidence: float) -> tuple[float, float]:

@@ -20,7 +20,7 @@ from typing import Literal
 import numpy as np
 import scipy
 
-from lorafit.evaluation.bootstrap import RESAMPLES, Sample, resampled
+from lorafit.evaluation.bootstrap import Sample, resampled, resampled_mean
 from lorafit.evaluation.score import Scores
 from lorafit.tasks.base import Task
 
@@ -99,13 +99,12 @@ def _of_each(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The metric of each run ``(runs,)``, and on each resample ``(runs, resamples)``."""
     random = np.random.default_rng(seed)
-    sample = Sample(runs[0].labels, tuple(run.logits for run in runs))
     if metric == "loss":
         losses = np.stack([run.losses.astype(np.float64) for run in runs])
-        n = losses.shape[1]
-        units = np.ones(n) if runs[0].units is None else runs[0].units.astype(np.float64)
-        drawn = random.multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
-        return losses.sum(axis=1) / units.sum(), losses @ drawn.T / (drawn @ units)
+        units = runs[0].units
+        total = losses.shape[1] if units is None else units.sum()
+        return losses.sum(axis=1) / total, resampled_mean(losses, random, units)
+    sample = Sample(runs[0].labels, tuple(run.logits for run in runs))
     function = task.metrics[metric]
     values = np.array([function(run.logits, run.labels) for run in runs])
     return values, np.stack(resampled(metric, function, sample, random))

@@ -7,6 +7,7 @@ A folder holds ``adapter_config.json`` (``peft_config.py``) and
 ``lora_embedding_B (dim, r)``, DoRA has ``lora_magnitude_vector (d_out,)``, and modules
 trained whole stand under their plain names. The adapter's own name is nowhere in the file.
 Prompt learning has one tensor, ``prompt_embeddings``, and ``base_model.`` before the rest.
+Tensors that layers share (VeRA's projections) are there once, also with ``base_model.`` only.
 Methods that PEFT does not have keep to the same scheme.
 
 Loading is strict: a missing, unexpected or misshapen tensor is an error that lists them,
@@ -57,8 +58,9 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 PREFIX = "base_model.model."
-# PEFT's prompt learning wraps the model once less, and saves its one tensor without a path.
-PROMPT_PREFIX = "base_model."
+# Of tensors beside the model. PEFT's prompt learning wraps the model once less, and saves its
+# one tensor without a path.
+OUTER_PREFIX = "base_model."
 PROMPT = "prompt_embeddings"
 # The layers whose base weights PEFT saves along when they are targets.
 EMBEDDING_LAYERS = ("embed_tokens", "lm_head")
@@ -133,6 +135,7 @@ def tensors_of(
     """One adapter's tensors under their names in PEFT's files, sharing the model's memory."""
     config = adapters.configs[name]
     tensors = {_key(key, config): tensor for key, tensor in adapters.state_dict(name).items()}
+    tensors |= _shared(adapters, name)
     for path, module in _embeddings_to_save(adapters, name, save_embedding_layers):
         own = f"{path}.base_layer" if isinstance(module, AdapterLayer) else path
         for key, value in _plain(module).state_dict().items():
@@ -140,12 +143,17 @@ def tensors_of(
     return tensors
 
 
+def _shared(adapters: Adapters, name: str) -> dict[str, torch.Tensor]:
+    """What the adapter's layers share, under the names in PEFT's files."""
+    return {OUTER_PREFIX + key: tensor for key, tensor in adapters.shared_state(name).items()}
+
+
 def _key(key: str, config: MethodConfig) -> str:
     """The name in PEFT's files of one of the adapter's tensors."""
     if not config.prompt_learning:
         return PREFIX + key
     last = key.rpartition(".")[2]
-    return last if last == PROMPT else PROMPT_PREFIX + key
+    return last if last == PROMPT else OUTER_PREFIX + key
 
 
 def _embeddings_to_save(
@@ -314,9 +322,11 @@ def update(
         AdapterError: Names or shapes do not fit; nothing is copied then.
     """
     config = adapters.configs[name]
+    tensors = dict(tensors)
+    shared = _take_shared(adapters, tensors, name, source)
     own = adapters.state_dict(name)
     expected = {_key(key, config): key for key in own}
-    prefix = PROMPT_PREFIX if config.prompt_learning else PREFIX
+    prefix = OUTER_PREFIX if config.prompt_learning else PREFIX
     foreign = [key for key in tensors if not key.startswith(prefix) and key not in expected]
     if foreign:
         raise AdapterError(
@@ -333,6 +343,8 @@ def update(
     except AdapterError as error:
         raise _misfit(config, source, str(error)) from None
     with torch.no_grad():
+        for live, tensor in shared:
+            live.copy_(tensor)
         for weight, tensor in bases:
             if not torch.equal(weight, tensor.to(weight.device, weight.dtype)):
                 log.info("The embeddings saved with %s replace those of the base.", source)
@@ -348,6 +360,21 @@ def _is_copy(key: str, own: dict[str, torch.Tensor]) -> bool:
             if found and f"{head}.{rest}" in own:
                 return True
     return False
+
+
+def _take_shared(
+    adapters: Adapters, given: dict[str, torch.Tensor], name: str, source: str
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Takes what layers share out of ``given``: pairs of live and saved tensor."""
+    pairs = []
+    for key, live in _shared(adapters, name).items():
+        tensor = given.pop(key, None)
+        if tensor is None or tensor.shape != live.shape:
+            got = "missing" if tensor is None else f"of shape {tuple(tensor.shape)}"
+            problem = f"{key} is {got}, the model needs {tuple(live.shape)}"
+            raise _misfit(adapters.configs[name], source, problem)
+        pairs.append((live, tensor))
+    return pairs
 
 
 def _take_embeddings(

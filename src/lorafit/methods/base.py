@@ -183,6 +183,10 @@ class AdapterLayer(nn.Module, ABC):
             for path, parameter in self.parameters_of(name).items()
         }
 
+    def shared_state(self, name: str) -> dict[str, torch.Tensor]:
+        """Frozen tensors that all layers of the adapter share; on disk they stand alone."""
+        return {}
+
     def load_adapter_state(self, name: str, tensors: dict[str, torch.Tensor]) -> None:
         """Copies tensors as `adapter_state` names and shapes them into the adapter."""
         with torch.no_grad():

@@ -18,108 +18,26 @@ rank ``2r``, ``[B, -B_0] [A; A_0]``, which fits the unmodified base everywhere.
 
 from __future__ import annotations
 
-import math
 import re
-from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal, Self, cast
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, field_validator, model_validator
 from torch import nn
 
 from lorafit.errors import ConfigError, TargetError
 from lorafit.methods import methods
-from lorafit.methods.base import AdapterLayer, Family, Method, MethodConfig
+from lorafit.methods.base import Family, Method, MethodConfig
 from lorafit.methods.dora import DoraMagnitude, row_norm
+from lorafit.methods.lora_config import LoraConfig
+from lorafit.methods.lora_embedding import LoraEmbedding
 from lorafit.methods.lora_init import olora, orthogonal, pissa
+from lorafit.methods.lora_layer import LoraLayer
 from lorafit.model.sites import Site
 from lorafit.model.targets import ALL_LINEAR, select
 
-_INITS = ("gaussian", "orthogonal", "olora", "pissa")
-
-
-class LoraConfig(MethodConfig):
-    """Settings of LoRA, with PEFT's names, meanings and defaults."""
-
-    peft_type: str = "LORA"
-    r: int = Field(default=8, gt=0)
-    """Rank."""
-    lora_alpha: int | float = Field(default=8, gt=0)
-    """The update is multiplied by ``lora_alpha / r`` (``/ sqrt(r)`` with ``use_rslora``)."""
-    target_modules: set[str] | str | None = None
-    """Names, a regular expression that matches whole paths, or ``"all-linear"`` (also ``None``)."""
-    exclude_modules: set[str] | str | None = None
-    lora_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
-    """Dropout on the input of ``A`` only."""
-    fan_in_fan_out: bool = False
-    """Kept for PEFT's files; the orientation of a weight is read off its layer."""
-    bias: Literal["none", "all", "lora_only"] = "none"
-    """Which biases are trained: none, all of the model's, or the adapted layers'."""
-    use_rslora: bool = False
-    use_dora: bool = False
-    init_lora_weights: bool | str = True
-    """``True`` (Kaiming A, zero B), ``"gaussian"``, ``"orthogonal"``, ``"olora"``, ``"pissa"``
-    (``"pissa_niter_16"``: fast SVD), or ``False`` (both random: does not start at the base)."""
-    layers_to_transform: list[int] | int | None = None
-    layers_pattern: list[str] | str | None = None
-    rank_pattern: dict[str, int] = Field(default_factory=dict)
-    """Module name or expression to rank, where it differs from ``r``."""
-    alpha_pattern: dict[str, float] = Field(default_factory=dict)
-
-    @field_validator("init_lora_weights")
-    @classmethod
-    def _known_init(cls, value: bool | str) -> bool | str:
-        if isinstance(value, str) and value not in _INITS:
-            if re.fullmatch(r"pissa_niter_\d+", value):
-                return value
-            raise ValueError(
-                f'"{value}" is not an initialisation; there is True, False, {", ".join(_INITS)}'
-            )
-        return value
-
-    @field_validator("rank_pattern")
-    @classmethod
-    def _positive_ranks(cls, value: dict[str, int]) -> dict[str, int]:
-        if any(r <= 0 for r in value.values()):
-            raise ValueError(f"ranks have to be positive, got {value}")
-        return value
-
-    @model_validator(mode="after")
-    def _orthogonal_rank(self) -> Self:
-        if self.init_lora_weights == "orthogonal" and any(
-            r % 2 for r in (self.r, *self.rank_pattern.values())
-        ):
-            raise ValueError("orthogonal initialisation takes an even r")
-        return self
-
-    def rank(self, path: str) -> int:
-        """The rank at a module path."""
-        return int(_by_pattern(self.rank_pattern, path, self.r))
-
-    def alpha(self, path: str) -> float:
-        """``lora_alpha`` at a module path."""
-        return _by_pattern(self.alpha_pattern, path, self.lora_alpha)
-
-    def scaling(self, path: str) -> float:
-        """The factor ``s`` of the update at a module path."""
-        r = self.rank(path)
-        return self.alpha(path) / (math.sqrt(r) if self.use_rslora else r)
-
-    @property
-    def has_origin(self) -> bool:
-        """Whether the start is a non-zero product that is subtracted (``olora``, ``pissa``)."""
-        init = self.init_lora_weights
-        return isinstance(init, str) and (init == "olora" or init.startswith("pissa"))
-
-
-def _by_pattern(patterns: dict[str, Any], path: str, default: float) -> float:
-    """PEFT's rule: the first pattern that matches the last parts of the path."""
-    for pattern, value in patterns.items():
-        if re.match(rf"(.*\.)?({pattern})$", path):
-            return float(value)
-    return default
+__all__ = ["Lora", "LoraConfig", "LoraEmbedding", "LoraLayer", "LoraLinear", "Origin"]
 
 
 @methods.register("lora")
@@ -183,88 +101,6 @@ class Lora(Method):
     def wrap(self, layer: nn.Module, site: Site) -> LoraLayer:
         """Wraps a linear layer, a ``Conv1D`` or an embedding."""
         return LoraEmbedding(layer) if site.kind == "embedding" else LoraLinear(layer, site)
-
-
-class LoraLayer(AdapterLayer):
-    """What LoRA of linear layers and of embeddings have in common."""
-
-    adapter_layer_names: ClassVar[tuple[str, ...]] = (
-        "lora_A",
-        "lora_B",
-        "lora_embedding_A",
-        "lora_embedding_B",
-        "lora_magnitude_vector",
-    )
-
-    def __init__(self, base_layer: nn.Module) -> None:
-        super().__init__(base_layer)
-        self.r: dict[str, int] = {}
-        self.lora_alpha: dict[str, float] = {}
-        self.scaling: dict[str, float] = {}
-        self.use_rslora: dict[str, bool] = {}
-        self.use_dora: dict[str, bool] = {}
-        self.lora_dropout = nn.ModuleDict()
-        self.lora_A = nn.ModuleDict()
-        self.lora_B = nn.ModuleDict()
-        self.lora_embedding_A = nn.ParameterDict()
-        self.lora_embedding_B = nn.ParameterDict()
-        self.lora_magnitude_vector = nn.ModuleDict()
-
-    def add_adapter(self, name: str, config: MethodConfig, site: Site) -> None:
-        """Adds an adapter of the rank and scale the configuration has for this site."""
-        config = cast(LoraConfig, config)
-        self.r[name] = config.rank(site.path)
-        self.lora_alpha[name] = config.alpha(site.path)
-        self.scaling[name] = config.scaling(site.path)
-        self.use_rslora[name] = config.use_rslora
-        self.use_dora[name] = config.use_dora
-        p = config.lora_dropout
-        self.lora_dropout[name] = nn.Dropout(p) if p > 0.0 else nn.Identity()
-        self._initialise(name, config, site)
-
-    @abstractmethod
-    def _initialise(self, name: str, config: LoraConfig, site: Site) -> None:
-        """Makes the parameters of a new adapter whose settings are already noted."""
-
-    def has_adapter(self, name: str) -> bool:
-        """Whether an adapter of this name is here."""
-        return name in self.scaling
-
-    def delete_adapter(self, name: str) -> None:
-        """Forgets one adapter."""
-        for entries in (self.r, self.lora_alpha, self.scaling, self.use_rslora, self.use_dora):
-            entries.pop(name, None)
-        for attribute in (*self.adapter_layer_names, "lora_dropout", "lora_origin"):
-            entries = getattr(self, attribute, {})
-            if name in entries:
-                del entries[name]
-
-    def set_scale(self, adapter: str, scale: float) -> None:
-        """PEFT: ``scale`` times the configured factor."""
-        if adapter in self.scaling:
-            self.scaling[adapter] = scale * self._configured_scaling(adapter)
-
-    def scale_layer(self, scale: float) -> None:
-        """PEFT: multiplies the factor of the active adapters."""
-        for name in self.active_adapters:
-            if name in self.scaling:
-                self.scaling[name] *= scale
-
-    def unscale_layer(self, scale: float | None = None) -> None:
-        """PEFT: divides the factor of the active adapters; ``None``: back to the configured one."""
-        for name in self.active_adapters:
-            if name in self.scaling:
-                self.scaling[name] = (
-                    self._configured_scaling(name) if scale is None else self.scaling[name] / scale
-                )
-
-    def _configured_scaling(self, name: str) -> float:
-        r = self.r[name]
-        return self.lora_alpha[name] / (math.sqrt(r) if self.use_rslora[name] else r)
-
-    @abstractmethod
-    def factors(self, name: str) -> tuple[torch.Tensor, torch.Tensor]:
-        """``A (r, d_in)`` and ``B (d_out, r)`` of the update ``s B A``, float32."""
 
 
 class LoraLinear(LoraLayer):
@@ -408,58 +244,3 @@ class Origin(nn.Module):
         """``B_0 A_0 x``, by the same two products as the trained pair: the start is exact."""
         product: torch.Tensor = F.linear(F.linear(x, self.A), self.B)
         return product
-
-
-class LoraEmbedding(LoraLayer):
-    """LoRA around ``nn.Embedding``: a low-rank update of the table ``(vocab, dim)``.
-
-    ``lora_embedding_A[name] (r, vocab)`` starts at zero, ``lora_embedding_B[name] (dim, r)``
-    normal. Gemma multiplies its embeddings by ``embed_scale``; so is the update.
-    """
-
-    def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Token ids ``(...)`` to ``(..., dim)``."""
-        base: torch.Tensor = self.base_layer(x, *args, **kwargs)
-        result = base
-        for name in self._running():
-            A, B = self.lora_embedding_A[name], self.lora_embedding_B[name]
-            looked_up = F.embedding(
-                x, A.T, padding_idx=cast(nn.Embedding, self.base_layer).padding_idx
-            )
-            update = (looked_up @ B.T) * self.scaling[name]
-            embed_scale = getattr(self.base_layer, "embed_scale", None)
-            if embed_scale is not None:
-                update = update * embed_scale
-            result = result + update
-        return result.to(base.dtype)
-
-    @torch.no_grad()
-    def delta_weight(self, name: str) -> torch.Tensor:
-        """The change of the table, ``(vocab, dim)``."""
-        A, B = self.factors(name)
-        table: torch.Tensor = self.scaling[name] * (B @ A).T
-        return table
-
-    def factors(self, name: str) -> tuple[torch.Tensor, torch.Tensor]:
-        """``A (r, vocab)`` and ``B (dim, r)``; the change of the table is ``s (B A)^T``."""
-        return self.lora_embedding_A[name].float(), self.lora_embedding_B[name].float()
-
-    def adapter_state(self, name: str) -> dict[str, torch.Tensor]:
-        """``lora_embedding_A`` and ``lora_embedding_B``, without ``.weight`` as PEFT has it."""
-        return {
-            "lora_embedding_A": self.lora_embedding_A[name].detach(),
-            "lora_embedding_B": self.lora_embedding_B[name].detach(),
-        }
-
-    def _initialise(self, name: str, config: LoraConfig, site: Site) -> None:
-        if config.has_origin or config.init_lora_weights == "orthogonal":
-            raise TargetError(
-                f'init_lora_weights="{config.init_lora_weights}" is for weight matrices; '
-                f"{site.path} is an embedding."
-            )
-        r, device = self.r[name], self.weight.device
-        A, B = torch.zeros(r, site.d_in), torch.randn(site.d_out, r)
-        if config.init_lora_weights is False:
-            nn.init.normal_(A)
-        self.lora_embedding_A[name] = nn.Parameter(A.to(device))
-        self.lora_embedding_B[name] = nn.Parameter(B.to(device))

@@ -2,8 +2,9 @@
 
 peft computes, lorafit does the rest: its loop, checks, hand-off, run folder. peft is imported
 when such a method is asked for, here and nowhere else. A tuner's layers are made by peft's own
-injection, in one go, and each stands inside an adapter layer of ours; what is saved is peft's
-format, and peft loads it. Settings are the fields of peft's configuration class.
+injection, in one go, and each stands inside an adapter layer of ours; what is saved is what peft
+would save, and each loads the other's files. Frozen tensors that layers share (VeRA's random
+matrices) are saved once, as peft does. Settings are the fields of peft's configuration class.
 
 Merging is peft's too. The original weight is put back bit for bit afterwards, so the base stays
 whole. Left out, with the reason: prompt learning and the other methods that lorafit has itself,
@@ -19,44 +20,47 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, cast
 
-import torch
-from pydantic import PrivateAttr, create_model
+from pydantic import create_model
 from torch import nn
 
-from lorafit.errors import AdapterError, ConfigError, did_you_mean
+from lorafit.errors import ConfigError, did_you_mean
 from lorafit.methods import methods
 from lorafit.methods.base import AdapterLayer, Family, Method, MethodConfig
+from lorafit.methods.peft_layer import (
+    INNER,
+    REFUSALS,
+    Injected,
+    PeftConfig,
+    PeftLayer,
+    own_parameters,
+    own_tensors,
+)
 from lorafit.model.sites import Site
 from lorafit.model.targets import ALL_LINEAR, select
 
 log = logging.getLogger(__name__)
 
-INNER = "default"
-"""What peft calls the one adapter in each of its layers here."""
+SHARED = "base_model."
+"""What stands before the names of tensors that peft keeps beside the model."""
 
 # Fields of peft's configurations that MethodConfig has itself, or that say nothing.
 _OWN = {*MethodConfig.model_fields, "auto_mapping", "peft_version", "runtime_config"}
 
+# Tuners that are no reparametrizations of the weights.
+_FAMILIES: dict[str, Family] = {
+    "beft": "selective",  # biases
+    "shira": "selective",  # single weights
+    "supertuning": "selective",  # single weights
+}
+
 # Tuners that would be injected, but not trained as they should be.
 _BEYOND = {
     "adalora": "it has to be called after each step, which lorafit's loop does not do",
+    "adaption_prompt": "it adapts whole attention blocks; prompt and prefix are similar",
     "poly": "it wants the number of the task at each call",
+    "shadow": "it trains a second model beside the blocks",
     "trainable_tokens": "it adapts embeddings and not layers",
 }
-
-# What peft raises for settings or models that do not fit.
-_REFUSALS = (
-    *(ValueError, TypeError, AttributeError, RuntimeError, NotImplementedError),
-    *(AssertionError, KeyError, IndexError, ImportError),
-)
-
-
-class PeftConfig(MethodConfig):
-    """What the configurations of all tuners have in common."""
-
-    target_modules: set[str] | list[str] | str | None = None
-    """Names, a regular expression that matches whole paths, or ``"all-linear"`` (also ``None``)."""
-    _injected: dict[str, nn.Module] = PrivateAttr(default_factory=dict)
 
 
 class PeftMethod(Method):
@@ -96,103 +100,6 @@ class PeftMethod(Method):
         return resolved
 
 
-class PeftLayer(AdapterLayer):
-    """A frozen layer with peft's layers around it, one for each adapter."""
-
-    adapter_layer_names: ClassVar[tuple[str, ...]] = ("tuners",)
-
-    def __init__(self, base_layer: nn.Module) -> None:
-        super().__init__(base_layer)
-        self.tuners = nn.ModuleDict()
-        self._trained: dict[str, list[str]] = {}
-        self._unmergeable: dict[str, str] = {}
-
-    def add_adapter(self, name: str, config: MethodConfig, site: Site) -> None:
-        """Takes over the layer that peft made here."""
-        layer = cast(PeftConfig, config)._injected.pop(site.path)
-        self._trained[name] = [path for path, p in _own(layer).items() if p.requires_grad]
-        self.tuners[name] = layer
-
-    def delete_adapter(self, name: str) -> None:
-        """Forgets one adapter."""
-        super().delete_adapter(name)
-        self._trained.pop(name, None)
-        self._unmergeable.pop(name, None)
-
-    def parameters_of(self, name: str) -> dict[str, nn.Parameter]:
-        """What peft trains, by the path relative to this layer."""
-        own = _own(self.tuners[name])
-        return {f"tuners.{name}.{path}": own[path] for path in self._trained[name]}
-
-    def adapter_state(self, name: str) -> dict[str, torch.Tensor]:
-        """Parameters and buffers under peft's names on disk: without its adapter's name."""
-        layer = self.tuners[name]
-        kept = {path.split(".")[0] for path in _own(layer)}
-        return {
-            _without_name(key): tensor.detach()
-            for key, tensor in layer.state_dict(keep_vars=True).items()
-            if key.split(".")[0] in kept
-        }
-
-    def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """What peft's layer computes, or the base layer."""
-        names = self._running()
-        if not names:
-            base: torch.Tensor = self.base_layer(x, *args, **kwargs)
-            return base
-        output: torch.Tensor = self.tuners[self._only(names)](x, *args, **kwargs)
-        return output
-
-    @property
-    def unmergeable(self) -> str:  # type: ignore[override]
-        """Why peft cannot merge this layer, tried once; empty: it can."""
-        for name in self.active_adapters:
-            if name in self.tuners and name not in self._unmergeable:
-                try:
-                    self._merged(name)
-                    self._unmergeable[name] = ""
-                except _REFUSALS as error:
-                    self._unmergeable[name] = f"peft says: {error}" if str(error) else "peft cannot"
-        return next(filter(None, self._unmergeable.values()), "")
-
-    @torch.no_grad()
-    def delta_weight(self, name: str) -> torch.Tensor:
-        """The change of the weight by peft's merge."""
-        return self._merged(name)["weight"] - self.pristine_weight.float()
-
-    def merged_values(self, names: Sequence[str]) -> dict[str, torch.Tensor]:
-        """The base layer's parameters that peft's merge changes."""
-        return self._merged(self._only(names))
-
-    @torch.no_grad()
-    def _merged(self, name: str) -> dict[str, torch.Tensor]:
-        """Has peft merge, reads the result, and puts the original back."""
-        layer, base = cast(Any, self.tuners[name]), self.base_layer
-        now = dict(base._parameters)
-        filled = [key for key, p in now.items() if p is not None]
-        pristine = {key: cast(nn.Parameter, self.pristine(key)) for key in filled}
-        base._parameters.update({k: nn.Parameter(p.clone(), False) for k, p in pristine.items()})
-        try:
-            layer.merge(safe_merge=False, adapter_names=[INNER])
-            merged = {key: p for key, p in base._parameters.items() if p is not None}
-            return {
-                key: p.detach().float()
-                for key, p in merged.items()
-                if key not in pristine or key == "weight" or not torch.equal(p, pristine[key])
-            }
-        finally:
-            layer.merged_adapters.clear()
-            base._parameters.update(now)
-
-    def _only(self, names: Sequence[str]) -> str:
-        if len(names) > 1:
-            raise AdapterError(
-                f"{' and '.join(names)} cannot be active together: what peft's layers compute does "
-                "not add up."
-            )
-        return names[0]
-
-
 @methods.provide("peft")
 def method(tuner: str) -> type[Method]:
     """The method ``peft:NAME``.
@@ -223,11 +130,14 @@ def method(tuner: str) -> type[Method]:
         made = field.default_factory
         default = field.default if made is dataclasses.MISSING else made()
         fields[name] = (Any, None if default is dataclasses.MISSING else default)
-    if "save_projection" in fields:  # peft makes it again of its seed
-        fields["save_projection"] = (bool, False)
     config = create_model(f"{tuner.title()}Config", __base__=PeftConfig, **fields)
     config.__doc__ = f"Settings of peft's {tuner}: the fields of its ``{found.__name__}``."
-    members = {"config_class": config, "tuner": tuner, "__doc__": f"peft's {tuner}."}
+    members = {
+        "config_class": config,
+        "tuner": tuner,
+        "family": _FAMILIES.get(tuner, PeftMethod.family),
+        "__doc__": f"peft's {tuner}.",
+    }
     return type(f"Peft{tuner.title()}", (PeftMethod,), members)
 
 
@@ -259,7 +169,7 @@ def _configs(asked: str) -> dict[str, Any]:
 
 def _inject(
     tuner: str, model: nn.Module, paths: list[str], config: PeftConfig
-) -> dict[str, nn.Module]:
+) -> dict[str, Injected]:
     """Has peft make its layers, and takes them off the model again.
 
     Raises:
@@ -272,7 +182,7 @@ def _inject(
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
             found = _made(tuner, model, before, config)
-    except _REFUSALS as error:
+    except REFUSALS as error:
         raise ConfigError(f"peft:{tuner} does not fit {type(model).__name__}: {error}") from error
     finally:
         for path, layer in before.items():
@@ -288,7 +198,7 @@ def _inject(
 
 def _made(
     tuner: str, model: nn.Module, before: Mapping[str, nn.Module], config: PeftConfig
-) -> dict[str, nn.Module]:
+) -> dict[str, Injected]:
     """The layers that peft puts into a model in the places of others."""
     from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
     from peft.tuners.tuners_utils import BaseTunerLayer
@@ -302,7 +212,40 @@ def _made(
         path: layer for path, layer in layers.items() if isinstance(layer, BaseTunerLayer)
     }
     _check_reach(made, found)
-    return found
+    return _with_names(made, own, found)
+
+
+def _with_names(
+    made: nn.Module, config: Any, found: Mapping[str, nn.Module]
+) -> dict[str, Injected]:
+    """Notes of each layer what peft would save of it.
+
+    Raises:
+        ConfigError: Peft would save something else too.
+    """
+    from peft import get_peft_model_state_dict
+
+    whole = cast(Any, nn.Module())  # the names are those of a PeftModel
+    whole.base_model, whole.peft_config = made, {INNER: config}
+    names = {*get_peft_model_state_dict(whole, adapter_name=INNER, save_embedding_layers=False)}
+    shared: dict[str, tuple[nn.Module, str]] = {}
+    for child, module in made.named_children():
+        for path, holder in module.named_modules(prefix=child):
+            for key in holder._buffers if child != "model" else ():
+                name = _without_name(f"{path}.{key}")
+                if f"{SHARED}{name}" in names:
+                    shared[name] = (holder, key)
+    noted = {}
+    left = names - {f"{SHARED}{name}" for name in shared}
+    for path, layer in found.items():
+        prefix = f"{SHARED}model.{path}."
+        own = {_without_name(key): key for key in own_tensors(layer)}
+        saved = {name: key for name, key in own.items() if f"{prefix}{name}" in names}
+        left -= {f"{prefix}{name}" for name in saved}
+        noted[path] = Injected(layer, saved, shared)
+    if left:
+        raise ConfigError(f"it saves {min(left)}, which is outside of its layers.")
+    return noted
 
 
 def _settings(config: PeftConfig) -> dict[str, Any]:
@@ -321,18 +264,13 @@ def _check_reach(made: nn.Module, found: Mapping[str, nn.Module]) -> None:
         raise ConfigError("it adapts none of the layers.")
     seen: set[int] = set()
     for layer in found.values():
-        trained = {id(p) for p in _own(layer).values() if p.requires_grad}
+        trained = {id(p) for p in own_parameters(layer).values() if p.requires_grad}
         if trained & seen:
             raise ConfigError("its layers share trained parameters.")
         seen |= trained
     rest = [n for n, p in made.named_parameters() if p.requires_grad and id(p) not in seen]
     if rest:
         raise ConfigError(f"it trains {rest[0]}, which is outside of its layers.")
-
-
-def _own(layer: nn.Module) -> dict[str, nn.Parameter]:
-    """A peft layer's parameters without those of the base layer."""
-    return {n: p for n, p in layer.named_parameters() if not n.startswith("base_layer.")}
 
 
 def _without_name(key: str) -> str:

@@ -30,14 +30,14 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, Self, cast
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import model_validator
 from torch import nn
 from transformers import Cache, DynamicCache, EncoderDecoderCache
 
 from lorafit.errors import AdapterError, ConfigError
 from lorafit.methods import methods
-from lorafit.methods.base import CallLayer, Family, Method, MethodConfig
-from lorafit.methods.embedding import word_embedding
+from lorafit.methods.base import CallLayer, MethodConfig
+from lorafit.methods.virtual_tokens import VirtualTokens, VirtualTokensConfig, input_embedding
 from lorafit.model.modes import evaluating
 from lorafit.model.sites import Site
 
@@ -45,27 +45,16 @@ from lorafit.model.sites import Site
 _REFUSALS = (TypeError, ValueError, AttributeError, RuntimeError, IndexError, KeyError)
 
 
-class PrefixConfig(MethodConfig):
+class PrefixConfig(VirtualTokensConfig):
     """Settings of prefix tuning, with PEFT's names."""
 
-    prompt_learning: ClassVar[bool] = True
     peft_type: str = "PREFIX_TUNING"
-    num_virtual_tokens: int = Field(default=20, gt=0)
-    """How many keys and values stand before those of the input, in every layer."""
     init_weights: Literal["vocab", "zero"] | None = None
     """Start from the keys and values of random tokens, from zeros, or (``null``) random."""
     prefix_projection: bool = False
     """Train the prefix through a two-layer MLP."""
     encoder_hidden_size: int | None = None
     """Width of the MLP; ``null``: that of a layer's keys."""
-    token_dim: int | None = None
-    """Filled in: the width of a layer's keys."""
-    num_layers: int | None = None
-    """Filled in: the layers with a cache."""
-    num_attention_heads: int | None = None
-    """Filled in: the heads that keys and values have."""
-    num_transformer_submodules: int | None = None
-    """Filled in, for PEFT: 1."""
 
     @model_validator(mode="after")
     def _start(self) -> Self:
@@ -75,22 +64,16 @@ class PrefixConfig(MethodConfig):
 
 
 @methods.register("prefix")
-class Prefix(Method):
+class Prefix(VirtualTokens):
     """Trained keys and values."""
 
-    family: ClassVar[Family] = "additive"
     config_class = PrefixConfig
     recommended: ClassVar[dict[str, Any]] = {"init_weights": "vocab"}
     learning_rate = 3e-3
-    starts_at_base = False
 
     def select(self, model: nn.Module, sites: Sequence[Site], config: MethodConfig) -> list[Site]:
         """The input embedding, which carries the prefix and computes what it always does."""
-        site = word_embedding(model, sites)
-        if site is None:
-            raise ConfigError(
-                f"prefix needs a table of input embeddings, but {type(model).__name__} has none."
-            )
+        site = input_embedding(model, sites, "prefix")
         if cast(PrefixConfig, config).num_transformer_submodules == 2:
             raise ConfigError(
                 "this prefix for an encoder-decoder was made by PEFT, whose layers share entries "
@@ -118,10 +101,6 @@ class Prefix(Method):
             "encoder_hidden_size": config.encoder_hidden_size or self._heads * self._width,
         }
         return config.model_copy(update=found)
-
-    def reserved_tokens(self, config: MethodConfig) -> int:
-        """One position for each virtual token."""
-        return cast(PrefixConfig, config).num_virtual_tokens
 
 
 class PrefixLayer(CallLayer):

@@ -26,39 +26,28 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, Self, cast
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import model_validator
 from torch import nn
 from transformers import AutoTokenizer
 
 from lorafit.errors import AdapterError, ConfigError
 from lorafit.methods import methods
-from lorafit.methods.base import AdapterLayer, CallLayer, Family, Method, MethodConfig
-from lorafit.methods.embedding import word_embedding
+from lorafit.methods.base import AdapterLayer, CallLayer, MethodConfig
+from lorafit.methods.virtual_tokens import VirtualTokens, VirtualTokensConfig, input_embedding
 from lorafit.model.sites import Site
 from lorafit.paths import resolve
 
 
-class PromptConfig(MethodConfig):
+class PromptConfig(VirtualTokensConfig):
     """Settings of prompt tuning, with PEFT's names."""
 
-    prompt_learning: ClassVar[bool] = True
     peft_type: str = "PROMPT_TUNING"
-    num_virtual_tokens: int = Field(default=20, gt=0)
-    """How many vectors stand before the input."""
     prompt_tuning_init: Literal["SAMPLE_VOCAB", "TEXT", "RANDOM"] = "RANDOM"
     """Start from the embeddings of random tokens, of a text's tokens, or from random numbers."""
     prompt_tuning_init_text: str | None = None
     """The text, for ``TEXT``; repeated or cut to the number of virtual tokens."""
     tokenizer_name_or_path: str | None = None
     """Its tokenizer; ``None``: the base model's."""
-    token_dim: int | None = None
-    """Filled in: the width of the embeddings."""
-    num_layers: int | None = None
-    """Filled in, for PEFT."""
-    num_attention_heads: int | None = None
-    """Filled in, for PEFT."""
-    num_transformer_submodules: int | None = None
-    """Filled in, for PEFT: 1."""
 
     @model_validator(mode="after")
     def _text(self) -> Self:
@@ -70,14 +59,12 @@ class PromptConfig(MethodConfig):
 
 
 @methods.register("prompt")
-class Prompt(Method):
+class Prompt(VirtualTokens):
     """A soft prompt."""
 
-    family: ClassVar[Family] = "additive"
     config_class = PromptConfig
     recommended: ClassVar[dict[str, Any]] = {"prompt_tuning_init": "SAMPLE_VOCAB"}
     learning_rate = 1e-2
-    starts_at_base = False
 
     def select(self, model: nn.Module, sites: Sequence[Site], config: MethodConfig) -> list[Site]:
         """The input embedding."""
@@ -86,11 +73,7 @@ class Prompt(Method):
             raise ConfigError(
                 f"prompt does not fit {type(model).__name__}: an encoder-decoder has two inputs."
             )
-        site = word_embedding(model, sites)
-        if site is None:
-            raise ConfigError(
-                f"prompt needs a table of input embeddings, but {type(model).__name__} has none."
-            )
+        site = input_embedding(model, sites, "prompt")
         special = {getattr(settings, f"{kind}_token_id", None) for kind in ("pad", "eos", "sep")}
         self._stand_in = next(i for i in range(site.d_in) if i not in special)
         return [site]
@@ -119,10 +102,6 @@ class Prompt(Method):
             "tokenizer_name_or_path": tokenizer,
         }
         return config.model_copy(update=found)
-
-    def reserved_tokens(self, config: MethodConfig) -> int:
-        """One position for each virtual token."""
-        return cast(PromptConfig, config).num_virtual_tokens
 
 
 class PromptLayer(CallLayer):

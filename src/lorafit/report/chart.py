@@ -37,15 +37,32 @@ class Line:
 
 @dataclass(frozen=True)
 class Axis:
-    """A linear axis from ``low`` to ``high``."""
+    """An axis from ``low`` to ``high``.
+
+    Attributes:
+        low: Its lower end; above zero on a logarithmic axis.
+        high: Its upper end.
+        log: Whether it is logarithmic.
+    """
 
     low: float
     high: float
+    log: bool = False
 
     @classmethod
-    def around(cls, values: Sequence[float], *, zero: bool = False, margin: float = 0.06) -> Axis:
+    def around(
+        cls,
+        values: Sequence[float],
+        *,
+        zero: bool = False,
+        log: bool = False,
+        margin: float = 0.06,
+    ) -> Axis:
         """The axis that shows all of the values, and zero if asked."""
         low, high = min(values), max(values)
+        if log:
+            spread = (high / low if high > low else 10.0) ** margin
+            return cls(low / spread, high * spread, log=True)
         if zero:
             low, high = min(low, 0.0), max(high, 0.0)
         span = (high - low) or abs(high) or 1.0
@@ -56,10 +73,14 @@ class Axis:
 
     def percent(self, value: float) -> float:
         """Where a value stands, 0 to 100."""
+        if self.log:
+            return 100 * math.log(value / self.low) / math.log(self.high / self.low)
         return 100 * (value - self.low) / ((self.high - self.low) or 1.0)
 
     def ticks(self, about: int) -> list[float]:
         """Round numbers on the axis, roughly ``about`` of them."""
+        if self.log:
+            return self._powers(about)
         rough = (self.high - self.low) / max(about, 1)
         if rough <= 0:
             return [self.low]
@@ -69,6 +90,16 @@ class Axis:
         first = math.ceil(self.low / step - 1e-9)
         last = math.floor(self.high / step + 1e-9)
         return [round(i * step, 12) for i in range(first, last + 1)]
+
+    def _powers(self, about: int) -> list[float]:
+        """Powers of ten on the axis; where it has few of them, numbers between them too."""
+        powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
+        for digits in ((1,), (1, 3), (1, 2, 5), range(1, 10)):
+            every = [m * 10.0**power for power in powers for m in digits]
+            found = [value for value in every if self.low <= value <= self.high]
+            if len(found) >= about - 1:
+                return found[:: -(-len(found) // (2 * about))]
+        return found
 
 
 def line_chart(
@@ -96,10 +127,10 @@ def line_chart(
         mark: A vertical line at x, with its label.
         tips: What to say when the pointer is near x.
     """
-    parts = [_y_grid(y, y_format, 2 if height < 160 else 4), _x_labels(x, x_format)]
+    parts = [y_grid(y, y_format, 2 if height < 160 else 4), x_labels(x, x_format)]
     if mark is not None:
         parts.append(_mark(x.percent(mark[0]), mark[1]))
-    parts += [_polyline(line, x, y) for line in lines]
+    parts += [polyline(line, x, y) for line in lines]
     parts += [
         Markup('<circle class="{}" cx="{:.2f}%" cy="{:.2f}%" r="3.5"/>').format(
             line.style, x.percent(px), 100 - y.percent(py)
@@ -109,7 +140,7 @@ def line_chart(
         for px, py in line.points
     ]
     parts.append(_tips([(x.percent(at), text) for at, text in tips]))
-    return _plot(parts, label, height)
+    return plot(parts, label, height)
 
 
 def interval_chart(
@@ -140,7 +171,7 @@ def interval_chart(
             ).format(at, name)
         )
         parts.append(_bar(interval, axis, at, style, tip))
-    return _plot(parts, label, 34 * len(rows), "intervals")
+    return plot(parts, label, 34 * len(rows), "intervals")
 
 
 def small_intervals(
@@ -164,13 +195,15 @@ def small_intervals(
     )
 
 
-def _plot(parts: Sequence[Markup], label: str, height: int, style: str = "lines") -> Markup:
+def plot(parts: Sequence[Markup], label: str, height: int, style: str = "lines") -> Markup:
+    """The drawing area, ``height`` CSS pixels high, with what is drawn in it."""
     return Markup(
         '<div class="plot {}"><svg height="{}" role="img" aria-label="{}">{}</svg></div>'
     ).format(style, height, label, Markup("").join(parts))
 
 
-def _y_grid(y: Axis, form: Format, about: int) -> Markup:
+def y_grid(y: Axis, form: Format, about: int) -> Markup:
+    """Lines across the chart at about so many numbers, which stand on the left."""
     return Markup("").join(
         Markup(
             '<line class="grid" x1="0" x2="100%" y1="{0:.2f}%" y2="{0:.2f}%"/>'
@@ -180,7 +213,8 @@ def _y_grid(y: Axis, form: Format, about: int) -> Markup:
     )
 
 
-def _x_labels(x: Axis, form: Format) -> Markup:
+def x_labels(x: Axis, form: Format) -> Markup:
+    """A few numbers below the chart."""
     return Markup("").join(
         Markup(
             '<text class="tick" x="{:.2f}%" y="100%" dy="18" text-anchor="middle">{}</text>'
@@ -189,7 +223,8 @@ def _x_labels(x: Axis, form: Format) -> Markup:
     )
 
 
-def _polyline(line: Line, x: Axis, y: Axis) -> Markup:
+def polyline(line: Line, x: Axis, y: Axis) -> Markup:
+    """A line, stretched with the chart."""
     if len(line.points) < 2:
         return Markup("")
     points = " ".join(

@@ -6,11 +6,13 @@ the rows, all text.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lorafit import files
+from lorafit.report import fronts
 from lorafit.report.chart import Axis, interval_chart
 from lorafit.report.html import templates
 from lorafit.report.metric import Interval
@@ -37,19 +39,20 @@ def write_comparison(folder: Path, content: Mapping[str, Any]) -> Path:
         data=content["request"]["config"]["data"]["path"],
         metric=_metric(content),
         chart=_chart(content),
+        fronts=fronts.charts(content, f"Test {_metric(content)}"),
+        quality=_by_family(quality(content)),
         tables={
-            "Quality": (quality(content), QUALITY),
             "Costs": (costs(content), COSTS),
             "Forgetting": (kept(content), KEPT),
-            "Redundancy of the updates": (redundancy(content), REDUNDANCY),
+            "Redundancy of the updates": (redundancy(content), _redundancy_said(content)),
         },
+        whole=_whole,
         remarks=remarks(content),
     )
     files.write_text(page, text, "the page of the comparison")
     return page
 
 
-QUALITY = "On the test split, averaged over seeds."
 COSTS = (
     "Means over the runs; processor time is of all threads, memory of the whole process. Losses "
     "are in nats per example, of models that write text per token; the gap is validation loss "
@@ -59,10 +62,8 @@ KEPT = (
     "How far the model's reading of general text moved. At equal quality: with the update scaled "
     "back to where the validation loss is one that half of the methods reach."
 )
-REDUNDANCY = (
-    "Medians over weight matrices. Above noise: directions stronger than the strongest of a run on "
-    "shuffled labels."
-)
+REDUNDANCY = "Medians over weight matrices."
+NOISE = "Above noise: directions stronger than the strongest of a run on shuffled labels."
 
 
 def remarks(content: Mapping[str, Any]) -> list[str]:
@@ -74,8 +75,6 @@ def remarks(content: Mapping[str, Any]) -> list[str]:
     ]
     if not content["greater_is_better"]:
         said.append(f"{_metric(content).capitalize()}.")
-    fronts = content["fronts"].items()
-    said += [f"Best for their {front}: {', '.join(names)}." for front, names in fronts]
     said += [f"Left out: {method}: {why}" for method, why in content["left_out"].items()]
     said += [f"Failed: {method}: {why}" for method, why in content["failed"].items()]
     edge = [name for name, row in content["arms"].items() if row["rate_at_edge"]]
@@ -84,6 +83,12 @@ def remarks(content: Mapping[str, Any]) -> list[str]:
             f"Best rate at the edge of the search, a better one may lie beyond: {', '.join(edge)}."
         )
     return said
+
+
+def front_lines(content: Mapping[str, Any]) -> list[str]:
+    """The fronts in words, a sentence each."""
+    fronts = content["fronts"].items()
+    return [f"Best for their {front}: {', '.join(names)}." for front, names in fronts]
 
 
 def quality(content: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -148,14 +153,38 @@ def kept(content: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 def redundancy(content: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Ranks of the updates, medians over weights."""
-    cells = []
+    noise, cells = _has_noise(content), []
     for name, found in content["redundancy"].items():
-        above = f"{found['above_noise']:.0f}" if "above_noise" in found else ""
         ranks = [f"{found[key]:.1f}" for key in ("stable_rank", "entropy_rank")]
         energy = [f"{found[key]:.0f}" for key in ("r90", "r99")]
-        cells.append([name, f"{found['full_rank']:.0f}", *ranks, *energy, above])
-    header = ["update", "of", "stable rank", "entropy rank", "r 90 %", "r 99 %", "above noise"]
-    return header, cells
+        cells.append([name, f"{found['full_rank']:.0f}", *ranks, *energy])
+        if noise:
+            cells[-1].append(f"{found['above_noise']:.0f}" if "above_noise" in found else "")
+    header = ["update", "of", "stable rank", "entropy rank", "r 90 %", "r 99 %"]
+    return [*header, "above noise"] if noise else header, cells
+
+
+def _has_noise(content: Mapping[str, Any]) -> bool:
+    """Whether a method was trained on shuffled labels, which only one label a text allows."""
+    return any("above_noise" in found for found in content["redundancy"].values())
+
+
+def _redundancy_said(content: Mapping[str, Any]) -> str:
+    return f"{REDUNDANCY} {NOISE}" if _has_noise(content) else REDUNDANCY
+
+
+def _by_family(table: Table) -> tuple[list[str], dict[str, list[list[str]]]]:
+    """A table whose first column is the family, with the family as a heading of rows."""
+    header, cells = table
+    families: dict[str, list[list[str]]] = {}
+    for family, *row in cells:
+        families.setdefault(family, []).append(row)
+    return header[1:], families
+
+
+def _whole(cell: str) -> str:
+    """A cell that is broken before its interval only, where there is no room for all of it."""
+    return re.sub(r"(?<=,) | (?=%|[KMGT]iB|B$)", "\u00a0", cell)
 
 
 def _metric(content: Mapping[str, Any]) -> str:

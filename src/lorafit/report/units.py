@@ -71,6 +71,14 @@ def general(value: float) -> str:
     return _minus(f"{value:.4g}")
 
 
+def short(value: float) -> str:
+    """A number with few digits: ``22713216`` to ``22.7 M``."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if abs(value) >= size:
+            return f"{value / size:.3g}{THIN}{unit}"
+    return f"{value:.3g}"
+
+
 def plain(value: float) -> str:
     """A number as it is typed: no separators, nothing rounded."""
     return str(value)

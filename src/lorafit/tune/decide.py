@@ -16,7 +16,7 @@ import numpy as np
 import scipy
 import torch
 
-from lorafit.evaluation.score import Scores
+from lorafit.evaluation.score import Scores, mean_interval
 from lorafit.tasks.base import Task
 
 SHARPNESS = (0.05, 20.0)
@@ -83,10 +83,9 @@ def gain(a: np.ndarray, b: np.ndarray, confidence: float = 0.95) -> Gain:
     if a.shape != b.shape or a.ndim != 1 or len(a) < 2:
         raise ValueError(f"a paired gain needs two equally long rows, got {a.shape}, {b.shape}")
     difference = a.astype(np.float64) - b.astype(np.float64)
-    mean = float(difference.mean())
-    se = float(difference.std(ddof=1) / math.sqrt(len(difference)))
-    reach = float(scipy.stats.t.ppf(0.5 + confidence / 2, len(difference) - 1)) * se
-    return Gain(mean, se, mean - reach, mean + reach, len(difference), confidence)
+    mean, low, high = mean_interval(difference, confidence)
+    se = float(scipy.stats.sem(difference))
+    return Gain(mean, se, low, high, len(difference), confidence)
 
 
 def sharpened(scores: Scores, task: Task) -> tuple[np.ndarray, float]:
