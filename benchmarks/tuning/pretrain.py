@@ -1,6 +1,6 @@
 """Pretrains the small language model of the pair "restaurants".
 
-    python -m benchmarks.tuning.pretrain FOLDER [--minutes 4]
+    python -m benchmarks.tuning.pretrain FOLDER [--steps 1500]
 
 A Llama of 4 layers and 192 dimensions with its own tokenizer, on the BBC articles of
 `news` and the reviews of the demo: text of other kinds than the restaurants it is then
@@ -10,7 +10,6 @@ tuned on. Grids need full runs by the dozen, which SmolLM2-135M would take hours
 from __future__ import annotations
 
 import argparse
-import time
 from pathlib import Path
 
 import torch
@@ -52,7 +51,7 @@ def tokenizer_of(corpus: list[str]) -> PreTrainedTokenizerFast:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--minutes", type=float, default=4)
+    parser.add_argument("--steps", type=int, default=1500)
     options = parser.parse_args()
     torch.manual_seed(0)
     corpus = texts()
@@ -75,9 +74,8 @@ def main() -> None:
         )
     )
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.01)
-    start, step = time.perf_counter(), 0
-    while (done := (time.perf_counter() - start) / 60 / options.minutes) < 1:
-        rate = RATE * min(1.0, (step + 1) / 50, 4 * (1 - done))
+    for step in range(options.steps):
+        rate = RATE * min(1.0, (step + 1) / 50, 4 * (1 - step / options.steps))
         for group in optimizer.param_groups:
             group["lr"] = rate
         batch = windows[torch.randint(len(windows), (BATCH,))]
@@ -87,11 +85,10 @@ def main() -> None:
         optimizer.step()
         optimizer.zero_grad()
         if step % 50 == 0:
-            print(f"{100 * done:.0f} % step {step} loss {loss.item():.3f}", flush=True)
-        step += 1
+            print(f"step {step} loss {loss.item():.3f}", flush=True)
     model.save_pretrained(options.folder)
     tokenizer.save_pretrained(options.folder)
-    print(f"{step} steps of {BATCH * LENGTH} tokens, {len(ids):,} tokens of text")
+    print(f"{options.steps} steps of {BATCH * LENGTH} tokens, {len(ids):,} tokens of text")
 
 
 if __name__ == "__main__":

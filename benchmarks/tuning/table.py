@@ -89,11 +89,18 @@ def regret(point: Point, reference: Point, untuned_nll: float, metric: str) -> d
     }
 
 
-def compared(lines: list[Point], untuned_nll: float, metric: str) -> dict[str, Any]:
-    """Mean regrets of all searchers over the seeds, and the grid's choices."""
+def whole_grids(lines: list[Point]) -> dict[int, list[Point]]:
+    """The points of each seed that has all of them: further seeds may have the best ones only."""
     by_seed: dict[int, list[Point]] = {}
     for line in lines:
         by_seed.setdefault(line["seed"], []).append(line)
+    most = max(map(len, by_seed.values()))
+    return {seed: points for seed, points in sorted(by_seed.items()) if len(points) == most}
+
+
+def compared(lines: list[Point], untuned_nll: float, metric: str) -> dict[str, Any]:
+    """Mean regrets of all searchers over the seeds with whole grids, and the grid's choices."""
+    by_seed = whole_grids(lines)
     choosers = {
         "random, 1 run": (random_search(1), 1.0),
         "random, 4 runs": (random_search(4), 4.0),

@@ -5,8 +5,9 @@ One training, the *trunk*, runs through; beside it short branches answer one que
 1. learning rate: a few short runs from the start; the survivor goes on as the trunk;
 2. rank: at 20, 35 and 50 % of the steps two branches start from the trunk's state, on the
    same batches, and decay to zero within 5 % of the steps: *stay* and *grow* (four times the
-   rank, the same function). The trunk grows if the paired gain on the selection set is certain:
-   its whole interval lies above zero;
+   rank, twice where the budget pays for no more; the same function). The trunk grows if the
+   paired gain on the selection set exceeds its standard error and is not certainly smaller than
+   a margin;
 3. modules: at 60 %, *all* against *without* the kinds of modules that hold little of the
    update's energy;
 4. decay: the last quarter of the steps, the best state on the selection set is kept;
@@ -43,6 +44,8 @@ TESTS = (0.20, 0.35, 0.50)
 """Where the rank is tested, as shares of the steps."""
 BRANCH = 0.05
 """Length of a branch."""
+LITTLE = 0.01
+"""Nats: a gain certainly below is not worth four times the rank."""
 MODULES_AT = 0.60
 MARGIN = 0.01
 """Share of the gain over the untuned model that may be lost by leaving modules out."""
@@ -69,12 +72,11 @@ class RankTest:
 
     @property
     def grows(self) -> bool:
-        """Whether more is certainly better.
+        """Whether more pays, and not certainly little.
 
-        With one standard error instead of the interval a task of two classes once rose to 384,
-        on gains of .002 to .008 nats.
+        Without the margin a task of two classes once rose to 384, on gains of .002 to .008 nats.
         """
-        return self.gain.low > 0
+        return self.gain.pays and not self.gain.below(LITTLE)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
@@ -145,10 +147,11 @@ def _rise(bench: Bench, trunk: Trunk, tests: list[RankTest]) -> str:
     for share in points:
         advance(bench, trunk, bench.steps(share))
         r = int(trunk.state.shape.settings["r"])
-        bigger = min(r * GROWTH, bench.tunable.largest_rank())
-        if bigger <= r:
+        largest = bench.tunable.largest_rank()
+        if largest <= r:
             return f"the layers allow no more than {r}"
-        if not bench.affords(trunk.state, 2 * bench.steps(BRANCH), 2, bigger):
+        bigger = _next_rank(bench, trunk.state, r, largest)
+        if bigger is None:
             return f"the budget of {bench.budget:g} runs allowed no further test"
         stay, stayed = _branch(bench, f"stay-{r}-{share}", "rank", trunk.state, trunk.rate)
         tall = bench.grow(trunk.state, bigger)
@@ -182,6 +185,17 @@ def _rise(bench: Bench, trunk: Trunk, tests: list[RankTest]) -> str:
     return "still rising at the last test" if tests and tests[-1].grows else ""
 
 
+def _next_rank(bench: Bench, state: State, r: int, largest: int) -> int | None:
+    """The rank to test against ``r``; ``None``: the budget pays for none.
+
+    Small models are at times too small for four times the rank: there the factors are a good
+    part of the model.
+    """
+    steps = 2 * bench.steps(BRANCH)
+    ranks = (min(r * growth, largest) for growth in (GROWTH, 2))
+    return next((rank for rank in ranks if bench.affords(state, steps, 2, rank)), None)
+
+
 def _keep_if_best(bench: Bench, trunk: Trunk, piece: Trained, scored: Scored) -> None:
     """Judges the end of a branch; its state goes if it is not the best."""
     assert piece.state is not None
@@ -212,10 +226,10 @@ def _rank_choice(trunk: Trunk, tests: list[RankTest], skipped: str, untuned: Sco
         )
     if last.grows:
         reason = f"chosen on the selection set although {last.grown} gained {last.gain} nats"
-    elif last.gain.below(MARGIN):
+    elif last.gain.below(LITTLE):
         reason = (
             f"more does not help: r={last.grown} gains {last.gain} nats, "
-            f"certainly less than {MARGIN:g}"
+            f"certainly less than {LITTLE:g}"
         )
     else:
         reason = (
