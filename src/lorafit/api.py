@@ -452,6 +452,7 @@ def preview(
         with pipeline.saying_less("lorafit"):
             whole = pipeline.encode(problem, loaded.tokenizer, WITHOUT_LIMIT)
         shown = of_tokens(shown, encoded, whole, loaded.tokenizer, limit, seed=config.seed)
+        shown = replace(shown, label=task.label)  # no class a row, of which to count the rows
     truth = pipeline.data_truth(encoded, loaded, task, config)
     labels = {name: split.labels for name, split in truth.splits.items()}
     return replace(shown, task=task.name, truth=truth, labels=labels)
