@@ -237,9 +237,7 @@ def evaluate(run: str | Path | Run, data: Any = None) -> dict[str, Any]:
         pipeline.check_unchanged(run, {"test": rows}, "Pass the data to evaluate on, as it is now.")
     encoded = tuned.task.encode(rows, tuned.tokenizer, tuned.max_length)
     batch = config.train.per_device_eval_batch_size
-    parts = (tuned.model, tuned.tokenizer, tuned.task)
-    with pipeline.saying_less("lorafit"):
-        engine = pipeline.exact_engine(pipeline.make_engine(*parts, config), *parts)
+    engine = pipeline.measuring_engine(tuned.model, tuned.tokenizer, tuned.task, config)
     base, after = pipeline.measure(engine, tuned.adapters, encoded, tuned.task, batch)
     outcome = pipeline.evaluation(base, after, tuned.task, config)
     pipeline.measure_texts(
