@@ -237,9 +237,7 @@ def evaluate(run: str | Path | Run, data: Any = None) -> dict[str, Any]:
         pipeline.check_unchanged(run, {"test": rows}, "Pass the data to evaluate on, as it is now.")
     encoded = tuned.task.encode(rows, tuned.tokenizer, tuned.max_length)
     batch = config.train.per_device_eval_batch_size
-    parts = (tuned.model, tuned.tokenizer, tuned.task)
-    with pipeline.saying_less("lorafit"):
-        engine = pipeline.exact_engine(pipeline.make_engine(*parts, config), *parts)
+    engine = pipeline.measuring_engine(tuned.model, tuned.tokenizer, tuned.task, config)
     base, after = pipeline.measure(engine, tuned.adapters, encoded, tuned.task, batch)
     outcome = pipeline.evaluation(base, after, tuned.task, config)
     pipeline.measure_texts(
@@ -452,6 +450,7 @@ def preview(
         with pipeline.saying_less("lorafit"):
             whole = pipeline.encode(problem, loaded.tokenizer, WITHOUT_LIMIT)
         shown = of_tokens(shown, encoded, whole, loaded.tokenizer, limit, seed=config.seed)
+        shown = replace(shown, label=task.label)  # no class a row, of which to count the rows
     truth = pipeline.data_truth(encoded, loaded, task, config)
     labels = {name: split.labels for name, split in truth.splits.items()}
     return replace(shown, task=task.name, truth=truth, labels=labels)

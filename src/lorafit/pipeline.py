@@ -199,10 +199,7 @@ def make_engine(
 ) -> Engine:
     """The engine that trains this model."""
     accelerator = Accelerator()
-    fast, why = fast_bf16(accelerator.device)
-    if model.dtype == torch.float16:  # the two half formats do not mix
-        fast, why = False, "the model's weights are float16"
-    bf16 = fast if config.train.bf16 is None else config.train.bf16
+    bf16, why = _uses_bf16(model, config, accelerator)
     log.info("computing in %s: %s", "bfloat16" if bf16 else "float32", why)
     return choose_engine(
         config.train.engine,
@@ -213,6 +210,16 @@ def make_engine(
         autocast=bf16,
         dtype=torch.bfloat16 if bf16 else torch.float32,
     )
+
+
+def _uses_bf16(
+    model: PreTrainedModel, config: Config, accelerator: Accelerator
+) -> tuple[bool, str]:
+    """Whether the training computes in bfloat16, and why."""
+    fast, why = fast_bf16(accelerator.device)
+    if model.dtype == torch.float16:  # the two half formats do not mix
+        fast, why = False, "the model's weights are float16"
+    return (fast if config.train.bf16 is None else config.train.bf16), why
 
 
 def prepare(
@@ -340,16 +347,29 @@ def keep_start(run: Run, subject: Subject) -> None:
         peft_format.save(subject.adapters, run.path / START)
 
 
-def exact_engine(
-    engine: Engine, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: Task
+def measuring_engine(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    task: Task,
+    config: Config,
+    trained: Engine | None = None,
 ) -> Engine:
     """The engine to measure with: in the format of the weights, as whoever loads them computes.
 
-    That is the engine that trained where weights and engine are float32, else plain torch.
+    That is the engine that trains where weights and engine are float32, else plain torch.
+
+    Args:
+        model: The adapted model.
+        tokenizer: Its tokenizer.
+        task: What is measured.
+        config: The settings of the run.
+        trained: The engine that trained, if it is at hand.
     """
-    if model.dtype == torch.float32 == getattr(engine, "dtype", None):
-        return engine
-    return EagerEngine(model, task, tokenizer)
+    bf16, _ = _uses_bf16(model, config, Accelerator())
+    if bf16 or model.dtype != torch.float32:
+        return EagerEngine(model, task, tokenizer)
+    with saying_less("lorafit"):  # which engine it is was said before the training
+        return trained or make_engine(model, tokenizer, task, config)
 
 
 def measure(
@@ -516,7 +536,7 @@ def finish(
     subject.tokenizer.save_pretrained(adapter)
     files.write_json(adapter / FACTS, adapter_facts(subject, task, config))
     batch = config.train.per_device_eval_batch_size
-    engine = exact_engine(subject.engine, subject.model, subject.tokenizer, task)
+    engine = measuring_engine(subject.model, subject.tokenizer, task, config, subject.engine)
     base, tuned = measure(engine, adapters, subject.encoded["test"], task, batch)
     outcome = evaluation(base, tuned, task, config)
     measure_texts(

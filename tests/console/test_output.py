@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import pytest
 
 from lorafit.console import saying
 from lorafit.console.output import show_table
+from lorafit.console.result import show_evaluation
+from lorafit.console.runs import show_runs
+from lorafit.run import RunSummary
 from lorafit.units import count, duration, interval, size
 
 log = logging.getLogger("lorafit.test")
@@ -75,3 +79,26 @@ def test_units_are_words_people_read() -> None:
     assert count(73728) == "73,728"
     assert interval({"value": 0.5, "low": 0.4, "high": 0.6}) == "0.500 [0.400, 0.600]"
     assert interval({"difference": -0.1, "low": None, "high": None}, signed=True) == "-0.100"
+
+
+def test_a_narrow_terminal_breaks_no_name_command_or_interval(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lorafit.console.output.WIDE", 60)
+    command = 'lorafit predict runs/m-001 "a text"'
+    show_table([(command, "use it on texts of your own, many of them")], indent=2)
+    number = {"value": 0.457, "low": 0.258, "high": 0.632}
+    change = {"difference": -0.1, "low": -0.365, "high": -0.068}
+    sides = {side: {"micro_f1": number} for side in ("base", "tuned")}
+    show_evaluation({"n": 8, **sides, "paired": {"micro_f1": change}})
+    run = RunSummary("a-run-001", "done", "2026-11-26T19:15", "m", "d", 12, "f1", 0.4, 0.5)
+    show_runs([run], Path("runs"))
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 60
+    for whole in (
+        command,
+        "micro f1   base         0.457 [0.258, 0.632]",
+        "difference   -0.100 [-0.365, -0.068]",
+        "created (UTC)   2026-11-26 19:15",
+    ):
+        assert whole in out

@@ -6,10 +6,13 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+GAP = 3
+"""Spaces between the columns of a table."""
 WIDE = 10_000
 """Width where there is no terminal: nothing is wrapped or cut for a file or a pipe."""
 
@@ -111,6 +114,9 @@ def show_table(
 ) -> None:
     """Writes aligned columns; numbers to the right, other texts to the left.
 
+    Where they do not fit, the first column stays whole (up to two thirds of the width): it has
+    names to recognise and commands to copy. The others are wrapped.
+
     Args:
         rows: The cells.
         header: Names of the columns.
@@ -118,7 +124,11 @@ def show_table(
     """
     if not rows:
         return
-    table = Table(box=None, show_header=header is not None, pad_edge=False, padding=(0, 3, 0, 0))
+    console = out()
+    width = console.width - indent
+    gap = (0, GAP, 0, 0)
+    table = Table(box=None, show_header=header is not None, pad_edge=False, padding=gap)
+    first = _longest(rows, header, 0)
     for index in range(len(rows[0])):
         numeric = all(_is_number(row[index]) for row in rows)
         table.add_column(
@@ -126,14 +136,26 @@ def show_table(
             justify="right" if numeric else "left",
             header_style="bold",
             overflow="fold",
+            no_wrap=index == 0 and first <= 2 * width // 3,
         )
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    console = out()
     with console.capture() as capture:
-        console.print(table)
+        console.print(table, width=width)
     for line in capture.get().splitlines():
         console.out(" " * indent + line.rstrip(), highlight=False)
+
+
+def fits(rows: Sequence[Sequence[str]], header: Sequence[str] | None = None) -> bool:
+    """Whether `show_table` can write these without wrapping."""
+    columns = range(len(rows[0])) if rows else range(0)
+    needed = sum(_longest(rows, header, index) + GAP for index in columns) - GAP
+    return needed <= out().width
+
+
+def _longest(rows: Sequence[Sequence[str]], header: Sequence[str] | None, index: int) -> int:
+    """Characters of the longest cell of a column."""
+    return max(cell_len(row[index]) for row in (*rows, *([header] if header else [])))
 
 
 def _is_number(cell: str) -> bool:

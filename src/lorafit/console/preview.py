@@ -140,7 +140,7 @@ def _lengths(preview: Preview) -> None:
                 _truncation(lengths),
             )
         )
-    show_table(rows, ["split", "mean", "half", "90 %", "99 %", "longest", "cut off"], indent=2)
+    show_table(rows, ["split", "mean", "half", "90 %", "99 %", "most", "cut off"], indent=2)
     split, lengths = next(iter(preview.lengths.items()))
     show()
     show(f"lengths of {split}", style="bold")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lorafit.console.evidence import show_cost, show_evidence
-from lorafit.console.output import show, show_table
+from lorafit.console.output import fits, show, show_table
 from lorafit.units import count, interval
 
 if TYPE_CHECKING:
@@ -53,7 +53,15 @@ def show_evaluation(result: Mapping[str, Any]) -> None:
         if paired:
             row.append(interval(paired[metric], signed=True) if metric in paired else "")
         rows.append(row)
-    show_table(rows, header)
+    if fits(rows, header):
+        show_table(rows, header)
+    else:  # below one another
+        lines = [
+            ("" if at else metric, name, cell)
+            for metric, *cells in rows
+            for at, (name, cell) in enumerate(zip(header[1:], cells, strict=True))
+        ]
+        show_table(lines)
     level = result.get("confidence")
     brackets = f" in brackets: {100 * level:g} % intervals" if level else ""
     about = f"{result.get('split', 'test')} split, {count(result['n'])} examples"
@@ -88,7 +96,7 @@ def show_samples(generation: Mapping[str, Any]) -> None:
     for sample in generation["samples"][:SAMPLES]:
         show()
         rows = [
-            (name, " ".join(sample[name].split()))
+            (name, " ".join(sample[name].split()) or "(nothing)")
             for name in ("prompt", "reference", "base", "tuned")
             if sample[name] is not None
         ]

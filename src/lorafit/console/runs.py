@@ -1,4 +1,4 @@
-"""What `runs` shows: one line a run."""
+"""What `runs` shows: one line a run, or a few where the terminal is narrow."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lorafit.console.output import show, show_table
+from lorafit.console.output import fits, show, show_table
 
 if TYPE_CHECKING:
     from lorafit.run import RunSummary
@@ -31,8 +31,14 @@ def show_runs(runs: Sequence[RunSummary], folder: Path) -> None:
         )
         for run in runs
     ]
-    header = ["run", "status", "created (UTC)", "steps", "metric", "base", "tuned"]
-    show_table(rows, [*header, "model", "data"])
+    header = ["run", "status", "created (UTC)", "steps", "metric", "base", "tuned", "model", "data"]
+    if fits(rows, header):
+        show_table(rows, header)
+        return
+    for run, *cells in rows:
+        show(run, style="bold")
+        facts = zip(header[1:], cells, strict=True)
+        show_table([(name, cell) for name, cell in facts if cell], indent=2)
 
 
 def _metric(value: float | None) -> str:
