@@ -4,8 +4,8 @@ import logging
 
 import pytest
 
-from lorafit.console import saying
-from lorafit.console.output import show_table
+from lorafit.console import output, saying
+from lorafit.console.output import show_split_table, show_table
 from lorafit.units import count, duration, interval, size
 
 log = logging.getLogger("lorafit.test")
@@ -75,3 +75,14 @@ def test_units_are_words_people_read() -> None:
     assert count(73728) == "73,728"
     assert interval({"value": 0.5, "low": 0.4, "high": 0.6}) == "0.500 [0.400, 0.600]"
     assert interval({"difference": -0.1, "low": None, "high": None}, signed=True) == "-0.100"
+
+
+def test_columns_without_room_stand_in_a_table_of_their_own(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output, "WIDE", 30)
+    rows = [["family", "", "", ""], ["  lora", "12", "0.5 [0.4, 0.6]", "worse"]]
+    show_split_table(rows, ["method", "n", "accuracy", "verdict"])
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[:3] == ["method    n   accuracy", "family", "  lora   12   0.5 [0.4, 0.6]"]
+    assert shown[4:] == ["method   verdict", "family", "  lora   worse"]

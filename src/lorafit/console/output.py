@@ -6,12 +6,15 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 WIDE = 10_000
 """Width where there is no terminal: nothing is wrapped or cut for a file or a pipe."""
+GAP = 3
+"""Spaces between the columns of a table."""
 
 
 def out() -> Console:
@@ -106,6 +109,27 @@ def show(text: str = "", style: str | None = None) -> None:
     out().print(Text(text, style=style or ""))
 
 
+def show_split_table(rows: Sequence[Sequence[str]], header: Sequence[str]) -> None:
+    """Writes aligned columns; those without room beside the others in tables of their own.
+
+    Args:
+        rows: The cells; the first one is repeated in every table.
+        header: Names of the columns.
+    """
+    widths = [max(map(cell_len, column)) for column in zip(header, *rows, strict=True)]
+    parts, used = [[0]], widths[0]
+    for index, width in enumerate(widths[1:], start=1):
+        used += GAP + width
+        if used > out().width and len(parts[-1]) > 1:
+            parts.append([0])
+            used = widths[0] + GAP + width
+        parts[-1].append(index)
+    for number, part in enumerate(parts):
+        if number:
+            show()
+        show_table([[row[i] for i in part] for row in rows], [header[i] for i in part])
+
+
 def show_table(
     rows: Sequence[Sequence[str]], header: Sequence[str] | None = None, indent: int = 0
 ) -> None:
@@ -118,9 +142,10 @@ def show_table(
     """
     if not rows:
         return
-    table = Table(box=None, show_header=header is not None, pad_edge=False, padding=(0, 3, 0, 0))
+    table = Table(box=None, show_header=header is not None, pad_edge=False, padding=(0, GAP, 0, 0))
     for index in range(len(rows[0])):
-        numeric = all(_is_number(row[index]) for row in rows)
+        filled = [row[index] for row in rows if row[index]]
+        numeric = bool(filled) and all(map(_is_number, filled))
         table.add_column(
             Text(header[index]) if header else "",
             justify="right" if numeric else "left",
@@ -137,4 +162,4 @@ def show_table(
 
 
 def _is_number(cell: str) -> bool:
-    return bool(cell) and set(cell) <= set("0123456789.,+-%")
+    return set(cell) <= set("0123456789.,+-%")
