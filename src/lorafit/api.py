@@ -308,9 +308,11 @@ def compare(
 
 def _check_left_to_compare(origins: Mapping[str, str]) -> None:
     """Refuses settings that every arm finds for itself."""
+    search = "each method gets the same search, of --budget runs"
     for key, instead in (
         ("train.learning_rate", "a rate is found for each method"),
         ("adapter.method", "name methods with --methods"),
+        *((key, search) for key in origins if key.startswith("tune.")),
     ):
         if origins.get(key, "default") != "default":
             raise ConfigError(f"compare takes no {key} ({origins[key]}): {instead}.")

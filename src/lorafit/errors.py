@@ -70,7 +70,8 @@ def did_you_mean(name: str, candidates: Iterable[str]) -> str:
     >>> did_you_mean("q_proj", ["q_lin", "v_lin", "out_lin"])
     ' Did you mean "q_lin"?'
     """
-    close = difflib.get_close_matches(name, sorted(set(candidates)), n=2, cutoff=0.5)
+    spelled = {candidate.lower(): candidate for candidate in sorted(set(candidates))}
+    close = difflib.get_close_matches(name.lower(), spelled, n=2, cutoff=0.5)
     if not close:
         return ""
-    return " Did you mean " + " or ".join(f'"{match}"' for match in close) + "?"
+    return " Did you mean " + " or ".join(f'"{spelled[match]}"' for match in close) + "?"

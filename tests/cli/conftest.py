@@ -10,8 +10,10 @@ from typer.testing import CliRunner, Result
 
 import lorafit
 from lorafit.cli import app
+from lorafit.comparison.outcome import Comparison
 from lorafit.export.shrunk import Loss, RankQuality, Shrunk
 from lorafit.run import Choice
+from tests.report.comparisons import comparison
 
 Cli = Callable[..., Result]
 
@@ -77,6 +79,7 @@ class FakeApi:
             "train": FakeRun(Path("runs/m-d-001")),
             "demo": FakeRun(Path("runs/demo-001")),
             "evaluate": EVALUATION,
+            "compare": Comparison(Path("runs/m-d-compare-001"), comparison()),
             "merge": Path("merged"),
             "shrink": SHRUNK,
         }

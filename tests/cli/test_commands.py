@@ -273,3 +273,15 @@ def test_shrink_refuses_a_rank_that_is_no_number(cli: Cli, api: FakeApi) -> None
         result
     )
     assert api.calls == []
+
+
+def test_compare_has_a_budget_of_its_own(cli: Cli, api: FakeApi) -> None:
+    result = cli("compare", "m", "d", "--methods", "lora,ia3", "--seeds", "2", "--budget", "0.5")
+    assert result.exit_code == 0
+    [(name, args, given)] = api.calls
+    assert (name, args) == ("compare", ("m", "d"))
+    assert (given["methods"], given["seeds"], given["budget"]) == ("lora,ia3", 2, 0.5)
+    assert given["origins"].get("tune.budget", "default") == "default"
+    assert "Take ia3." in result.stdout
+    assert "  bottleneck           228,000   1 %" in result.stdout
+    assert cli("compare", "m", "d", "--budget", "20min").exit_code == 2

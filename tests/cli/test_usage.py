@@ -6,15 +6,21 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
+from lorafit.cli import app
 from lorafit.cli.flags import FLAGS
 from lorafit.settings.keys import fields, sections, top_level
 
 from .conftest import Cli, FakeApi, only_line
 
-COMMANDS = ["train", "demo", "preview", "plan", "evaluate", "predict", "merge", "runs", "doctor"]
+COMMANDS = [
+    *("train", "compare", "demo", "preview", "plan", "evaluate", "predict", "merge", "shrink"),
+    *("runs", "doctor"),
+]
 SRC = str(Path(__file__).parents[2] / "src")
 
 
@@ -34,6 +40,13 @@ def test_every_command_has_help(cli: Cli, name: str) -> None:
     result = cli(name, "--help")
     assert result.exit_code == 0
     assert "Usage: lorafit " + name in result.stdout
+
+
+def test_no_command_has_two_flags_of_one_name() -> None:
+    group: Any = typer.main.get_command(app)
+    for name, one in group.commands.items():
+        typed = [flag for p in one.params for flag in (*p.opts, *p.secondary_opts)]
+        assert len(typed) == len(set(typed)), name
 
 
 def test_no_command_shows_the_help(cli: Cli) -> None:

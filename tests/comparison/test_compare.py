@@ -25,6 +25,7 @@ from lorafit.comparison.request import Request
 from lorafit.comparison.workers import run_arms
 from lorafit.console import show_comparison
 from lorafit.errors import ConfigError, TrainingError
+from lorafit.methods import methods
 from lorafit.settings import from_keywords, resolve
 from tests import tiny_text
 
@@ -156,11 +157,14 @@ def test_methods_that_do_not_fit_are_refused_before_anything_is_trained(
         compare(base, data, tmp_path / "runs", methods=["prefix", "lora"])
     with pytest.raises(ConfigError, match=r'no method "bitfitt".*Did you mean "bitfit"'):
         compare(base, data, tmp_path / "runs", methods="lora,bitfitt")
+    with pytest.raises(ConfigError, match=r'no method "LoRA".*Did you mean "lora"'):
+        compare(base, data, tmp_path / "runs", methods="LoRA")
     for settings, said in (
         ({"learning_rate": 1e-3}, "takes no train.learning_rate"),
         ({"method": "lora"}, "takes no adapter.method"),
         ({"seeds": 0}, "seeds is 0, but"),
         ({"budget": 9.0}, "budget is 9, but it should be above 0 and at most 4"),
+        ({"strategy": "none"}, "takes no tune.strategy.*the same search"),
     ):
         with pytest.raises(ConfigError, match=said):
             compare(base, data, tmp_path / "runs", **settings)
@@ -179,6 +183,13 @@ def test_all_leaves_out_what_does_not_fit_and_says_why(data: DatasetDict, tmp_pa
     # What a method has of the settings is its own.
     assert field.entries["lora"].settings["r"] == field.entries["dora"].settings["r"] == 3
     assert "r" not in field.entries["ia3"].settings
+
+
+def test_all_and_others_may_be_named_together() -> None:
+    names, leave_out = fitting.names_of("peft:vera, all, lora")
+    assert names == ["peft:vera", *methods]
+    assert leave_out
+    assert fitting.names_of(["ia3", "lora", "ia3"]) == (["ia3", "lora"], False)
 
 
 def test_a_live_model_is_compared_too(base: Path, data: DatasetDict, tmp_path: Path) -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from lorafit.console import saying
-from lorafit.console.output import show_table
+from lorafit.console import output, saying
+from lorafit.console.output import show_split_table, show_table
 from lorafit.console.result import show_evaluation
 from lorafit.console.runs import show_runs
 from lorafit.run import RunSummary
@@ -102,3 +102,14 @@ def test_a_narrow_terminal_breaks_no_name_command_or_interval(
         "created (UTC)   2026-11-26 19:15",
     ):
         assert whole in out
+
+
+def test_columns_without_room_stand_in_a_table_of_their_own(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output, "WIDE", 30)
+    rows = [["family", "", "", ""], ["  lora", "12", "0.5 [0.4, 0.6]", "worse"]]
+    show_split_table(rows, ["method", "n", "accuracy", "verdict"])
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[:3] == ["method    n   accuracy", "family", "  lora   12   0.5 [0.4, 0.6]"]
+    assert shown[4:] == ["method   verdict", "family", "  lora   worse"]

@@ -14,7 +14,7 @@ from lorafit.cli.flags import Debug, Given, Quiet, with_settings
 def compare(
     *,
     methods: Annotated[
-        str, typer.Option(metavar="A,B,...", help="Methods, or all: those that fit the model.")
+        str, typer.Option(metavar="A,B,...", help="Methods; all: those that fit the model.")
     ] = "all",
     seeds: Annotated[int, typer.Option(metavar="INTEGER", help="Runs of each method.")] = 3,
     budget: Annotated[

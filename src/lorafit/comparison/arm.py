@@ -266,7 +266,9 @@ class Arm:
     def spectra(self, subject: Subject, name: str) -> None:
         """Singular values of every weight's update, as a file."""
         found = {p: spectrum.singular_values(delta) for p, delta in subject.adapters.updates()}
-        np.savez(self.own / f"{name}.npz", allow_pickle=False, **found)
+        file, part = (self.own / f"{start}{name}.npz" for start in ("", files.TEMPORARY))
+        np.savez(part, allow_pickle=False, **found)
+        part.replace(file)  # half a file would count as done
 
     def save(self, subject: Subject) -> int:
         """Saves the adapter and returns the bytes of its two files."""

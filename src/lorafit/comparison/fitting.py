@@ -63,20 +63,19 @@ def names_of(asked: Sequence[str] | str) -> tuple[list[str], bool]:
     """The methods asked for, and whether those that do not fit are left out.
 
     Args:
-        asked: Names, or ``all``.
+        asked: Names; ``all`` stands for those of lorafit itself.
 
     Raises:
         ConfigError: There is no such method, or none is named.
     """
     given = asked.split(",") if isinstance(asked, str) else list(asked)
-    names = list(dict.fromkeys(name.strip() for name in given if name.strip()))
-    if names == [ALL]:
-        return list(methods), True
-    if not names:
+    named = [name.strip() for name in given if name.strip()]
+    if not named:
         raise ConfigError("which methods? Name some, or all.")
+    names = [one for name in named for one in (methods if name == ALL else [name])]
     for name in names:
         methods[name]
-    return names, False
+    return list(dict.fromkeys(names)), ALL in named
 
 
 def enter(

@@ -6,17 +6,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lorafit.console.output import show, show_table
+from lorafit.console.output import show, show_split_table
 from lorafit.report.comparison import costs, front_lines, kept, quality, redundancy, remarks
 
 
 def show_comparison(content: Mapping[str, Any], path: Path) -> None:
     """Shows a comparison, in the shape of ``compare.json``."""
     show()
-    for table in (quality, costs, kept, redundancy):
-        header, cells = table(content)
+    header, families = quality(content)
+    rows = []
+    for family, members in families.items():
+        rows.append([family, *[""] * (len(header) - 1)])
+        rows += [[f"  {name}", *cells] for name, *cells in members]
+    for columns, cells in ((header, rows), costs(content), kept(content), redundancy(content)):
         if cells:
-            show_table(cells, header)
+            show_split_table(cells, columns)
             show()
     for remark in [*remarks(content), *front_lines(content)]:
         show(remark)

@@ -109,6 +109,27 @@ def show(text: str = "", style: str | None = None) -> None:
     out().print(Text(text, style=style or ""))
 
 
+def show_split_table(rows: Sequence[Sequence[str]], header: Sequence[str]) -> None:
+    """Writes aligned columns; those without room beside the others in tables of their own.
+
+    Args:
+        rows: The cells; the first one is repeated in every table.
+        header: Names of the columns.
+    """
+    widths = [_longest(rows, header, index) for index in range(len(header))]
+    parts, used = [[0]], widths[0]
+    for index, width in enumerate(widths[1:], start=1):
+        used += GAP + width
+        if used > out().width and len(parts[-1]) > 1:
+            parts.append([0])
+            used = widths[0] + GAP + width
+        parts[-1].append(index)
+    for number, part in enumerate(parts):
+        if number:
+            show()
+        show_table([[row[i] for i in part] for row in rows], [header[i] for i in part])
+
+
 def show_table(
     rows: Sequence[Sequence[str]], header: Sequence[str] | None = None, indent: int = 0
 ) -> None:
@@ -130,7 +151,8 @@ def show_table(
     table = Table(box=None, show_header=header is not None, pad_edge=False, padding=gap)
     first = _longest(rows, header, 0)
     for index in range(len(rows[0])):
-        numeric = all(_is_number(row[index]) for row in rows)
+        filled = [row[index] for row in rows if row[index]]
+        numeric = bool(filled) and all(map(_is_number, filled))
         table.add_column(
             Text(header[index]) if header else "",
             justify="right" if numeric else "left",
@@ -159,4 +181,4 @@ def _longest(rows: Sequence[Sequence[str]], header: Sequence[str] | None, index:
 
 
 def _is_number(cell: str) -> bool:
-    return bool(cell) and set(cell) <= set("0123456789.,+-%")
+    return set(cell) <= set("0123456789.,+-%")

@@ -40,7 +40,7 @@ def write_comparison(folder: Path, content: Mapping[str, Any]) -> Path:
         metric=_metric(content),
         chart=_chart(content),
         fronts=fronts.charts(content, f"Test {_metric(content)}"),
-        quality=_by_family(quality(content)),
+        quality=quality(content),
         tables={
             "Costs": (costs(content), COSTS),
             "Forgetting": (kept(content), KEPT),
@@ -73,6 +73,8 @@ def remarks(content: Mapping[str, Any]) -> list[str]:
         f"Test split, {count(content['n'])} examples, {seeds} seed{'s' * (seeds != 1)}; in "
         f"brackets {level:g} % intervals; not worse: by less than {content['margin']:.2g}."
     ]
+    if seeds == 1:
+        said.append("With one seed the intervals do not know how much runs differ by their seed.")
     if not content["greater_is_better"]:
         said.append(f"{_metric(content).capitalize()}.")
     said += [f"Left out: {method}: {why}" for method, why in content["left_out"].items()]
@@ -91,9 +93,10 @@ def front_lines(content: Mapping[str, Any]) -> list[str]:
     return [f"Best for their {front}: {', '.join(names)}." for front, names in fronts]
 
 
-def quality(content: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Metric, difference to the reference and verdict of each method."""
-    reference, cells = content["reference"], []
+def quality(content: Mapping[str, Any]) -> tuple[list[str], dict[str, list[list[str]]]]:
+    """Metric, difference to the reference and verdict of each method; the rows by family."""
+    reference = content["reference"]
+    families: dict[str, list[list[str]]] = {}
     for name, row in _ordered(content):
         beside, said = "", "reference"
         if name != reference:
@@ -101,11 +104,12 @@ def quality(content: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
         parameters = f"{row['trainable_parameters']:,}"
         share = f"{100 * row['share']:.3g} %"
         metric = interval(row["metric"])
-        cells.append([row["family"], name, parameters, share, metric, beside, said])
+        cells = [name, parameters, share, metric, beside, said]
+        families.setdefault(row["family"], []).append(cells)
     on = f"on {count(content['n'])} examples"
     metric = content["metric"].replace("_", " ")
-    header = ["family", "method", "trained", "share", f"test {metric}", f"beside {reference}", on]
-    return header, cells
+    header = ["method", "trained", "share", f"test {metric}", f"beside {reference}", on]
+    return header, families
 
 
 def costs(content: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -171,15 +175,6 @@ def _has_noise(content: Mapping[str, Any]) -> bool:
 
 def _redundancy_said(content: Mapping[str, Any]) -> str:
     return f"{REDUNDANCY} {NOISE}" if _has_noise(content) else REDUNDANCY
-
-
-def _by_family(table: Table) -> tuple[list[str], dict[str, list[list[str]]]]:
-    """A table whose first column is the family, with the family as a heading of rows."""
-    header, cells = table
-    families: dict[str, list[list[str]]] = {}
-    for family, *row in cells:
-        families.setdefault(family, []).append(row)
-    return header[1:], families
 
 
 def _whole(cell: str) -> str:
