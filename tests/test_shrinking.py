@@ -209,7 +209,7 @@ def test_wrong_input_is_refused_before_anything_is_written(run: Run, tmp_path: P
             lorafit.shrink(folder, wrong)  # type: ignore[arg-type]
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
-    with pytest.raises(AdapterError, match="is there already"):
+    with pytest.raises(AdapterError, match="is not empty"):
         lorafit.shrink(folder, 2, out=tmp_path / "full")
     with pytest.raises(ConfigError, match="retrain_steps is -1"):
         lorafit.shrink(run, 2, splits(), retrain_steps=-1)

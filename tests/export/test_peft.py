@@ -500,8 +500,9 @@ def test_a_hub_that_does_not_answer_is_one_clear_line(monkeypatch: pytest.Monkey
     with pytest.raises(AdapterError) as caught:
         peft.load(tiny.classifier("distilbert"), "someone/adapter")
     assert str(caught.value) == (
-        "there is no folder someone/adapter, and the Hub has no adapter of that name: "
-        "Cannot find the requested files."
+        'there is no folder "someone/adapter", and as a Hub id it is not in the cache and the Hub '
+        "cannot be reached (offline, or HF_HUB_OFFLINE is set). Check the spelling, or go online "
+        "once."
     )
 
 
