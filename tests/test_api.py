@@ -20,7 +20,7 @@ from markupsafe import escape
 from safetensors.torch import load_file
 
 import lorafit
-from lorafit import pipeline
+from lorafit import finishing, pipeline
 from lorafit.engine.eager import EagerEngine
 from lorafit.errors import (
     AdapterError,
@@ -161,11 +161,11 @@ def test_what_the_engine_measures_is_what_plain_torch_computes(
     tuned = lorafit.load(run)
     encoded = tuned.task.encode(data["test"], tuned.tokenizer, tuned.max_length)
     eager = EagerEngine(tuned.model, tuned.task, tuned.tokenizer)
-    fast = pipeline.measuring_engine(tuned.model, tuned.tokenizer, tuned.task, run.config)
+    fast = finishing.measuring_engine(tuned.model, tuned.tokenizer, tuned.task, run.config)
     assert fast.name == "fast"
     for side, scores in zip(
         ("base", "tuned"),
-        pipeline.measure(eager, tuned.adapters, encoded, tuned.task, 4),
+        finishing.measure(eager, tuned.adapters, encoded, tuned.task, 4),
         strict=True,
     ):
         for name, found in intervals(scores, tuned.task).items():

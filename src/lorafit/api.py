@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lorafit import files, pipeline, planning, shrinking
+from lorafit import files, finishing, pipeline, planning, shrinking, unchanged
 from lorafit.adapt import Adapters
 from lorafit.choices import made_choices
 from lorafit.comparison import fitting
@@ -132,7 +132,7 @@ def train(
         config, origins = run.config, run.origins
         if search.MEASURED in origins.values():  # killed between the last two files
             with run.lock():
-                pipeline.close(run)
+                finishing.close(run)
                 search.clean(run)
             return run
     check_trackers(config.train.report_to)
@@ -141,7 +141,7 @@ def train(
         problem = pipeline.pose(data, config, model)
         if run is not None:
             again = "Bring the old rows back to resume it, or start a new run."
-            pipeline.check_unchanged(run, problem.splits, again)
+            unchanged.check_unchanged(run, problem.splits, again)
         subject = pipeline.prepare(problem, config, model, tokenizer, start=start)
     wish = search.wanted(problem, subject, config, origins)
     if run is None:  # only now: wrong input leaves no folder behind
@@ -150,7 +150,7 @@ def train(
     with run.lock():
         try:
             run.write_choices(made_choices(problem, subject, config, origins))
-            run.write_environment(seed=config.seed, data=pipeline.fingerprint(problem.splits))
+            run.write_environment(seed=config.seed, data=unchanged.fingerprint(problem.splits))
             run.write_json("data.json", pipeline.data_record(notes, subject))
             if wish is not None:
                 found = search.search(
@@ -173,7 +173,7 @@ def train(
                     progress=_progress(progress),
                 )
             live = _is_live(model)
-            pipeline.finish(run, problem, subject, config, origins, result, live=live)
+            finishing.finish(run, problem, subject, config, origins, result, live=live)
             search.clean(run)
         except LorafitError as error:
             run.set_status("failed", str(error))
@@ -200,7 +200,7 @@ def load(
         AdapterError: The adapter does not fit the model.
     """
     adapter = _adapter_folder(source)
-    facts = files.read_json(adapter / pipeline.FACTS)
+    facts = files.read_json(adapter / finishing.FACTS)
     task = tasks[facts["task"]["name"]].from_dict(facts["task"])
     base = ModelConfig(**facts["model"])
     if model is None and base.name_or_path == LIVE:
@@ -234,13 +234,15 @@ def evaluate(run: str | Path | Run, data: Any = None) -> dict[str, Any]:
         raise ConfigError(f'"{run.path}" was made from data in memory; pass data to evaluate on.')
     rows = pipeline.test_rows(data, config, tuned.task)
     if data is None:
-        pipeline.check_unchanged(run, {"test": rows}, "Pass the data to evaluate on, as it is now.")
+        unchanged.check_unchanged(
+            run, {"test": rows}, "Pass the data to evaluate on, as it is now."
+        )
     encoded = tuned.task.encode(rows, tuned.tokenizer, tuned.max_length)
     batch = config.train.per_device_eval_batch_size
-    engine = pipeline.measuring_engine(tuned.model, tuned.tokenizer, tuned.task, config)
-    base, after = pipeline.measure(engine, tuned.adapters, encoded, tuned.task, batch)
-    outcome = pipeline.evaluation(base, after, tuned.task, config)
-    pipeline.measure_texts(
+    engine = finishing.measuring_engine(tuned.model, tuned.tokenizer, tuned.task, config)
+    base, after = finishing.measure(engine, tuned.adapters, encoded, tuned.task, batch)
+    outcome = finishing.evaluation(base, after, tuned.task, config)
+    finishing.measure_texts(
         outcome, tuned.adapters, tuned.tokenizer, rows, tuned.task, tuned.max_length, config
     )
     return outcome
@@ -522,9 +524,9 @@ def _adapter_folder(source: str | Path | Run) -> Path:
     """
     if not isinstance(source, Run) and (Path(source) / "adapter_config.json").is_file():
         adapter = Path(source)
-        if not (adapter / pipeline.FACTS).is_file():
+        if not (adapter / finishing.FACTS).is_file():
             raise AdapterError(
-                f'"{adapter}" is an adapter without {pipeline.FACTS}, which names its task and '
+                f'"{adapter}" is an adapter without {finishing.FACTS}, which names its task and '
                 "labels. Load it with lorafit.peft.PeftModel.from_pretrained(model, folder)."
             )
         return adapter

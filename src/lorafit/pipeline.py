@@ -1,16 +1,13 @@
-"""The stages of a run, each one function: problem, subject, result.
+"""The stages of a run up to its training, each one function: problem, subject, engine.
 
 `lorafit.api` strings them together; the commands and the tuner reuse them one by one.
 """
 
 from __future__ import annotations
 
-import gc
-import hashlib
-import json
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +18,6 @@ from accelerate import Accelerator
 from datasets import Dataset, DatasetDict
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lorafit import files
 from lorafit.adapt import Adapters
 from lorafit.config import Config, ModelConfig
 from lorafit.data.batches import BatchOrder
@@ -32,15 +28,8 @@ from lorafit.data.truth import Truth, inspect
 from lorafit.engine.base import Engine
 from lorafit.engine.choose import choose_engine
 from lorafit.engine.eager import EagerEngine
-from lorafit.errors import ConfigError, DataError
-from lorafit.evaluation.compare import paired
-from lorafit.evaluation.generation import generate
-from lorafit.evaluation.handoff import TOLERANCE, check_handoff, sampled_logits
-from lorafit.evaluation.samples import choose_questions, compare_answers
-from lorafit.evaluation.score import Scores, intervals, score
+from lorafit.errors import ConfigError
 from lorafit.export import peft as peft_format
-from lorafit.export.card import Card
-from lorafit.export.card import write as write_card
 from lorafit.hardware import fast_bf16
 from lorafit.methods import method_of, methods
 from lorafit.methods.base import MethodConfig
@@ -48,13 +37,11 @@ from lorafit.model import load
 from lorafit.model.kind import kind_of_model
 from lorafit.model.load import LoadedModel
 from lorafit.model.sites import loose_weights
-from lorafit.report.html import write_report
 from lorafit.run import Run
 from lorafit.tasks import tasks
 from lorafit.tasks.base import Task
 from lorafit.tasks.generative import GenerativeTask
 from lorafit.tasks.guess import guess_task
-from lorafit.training.loop import FitResult
 from lorafit.training.seed import seed_everything
 
 log = logging.getLogger(__name__)
@@ -62,17 +49,11 @@ log = logging.getLogger(__name__)
 LIVE = "(live object)"
 """What the configuration says of a model or data that was passed as an object."""
 
-FACTS = "lorafit.json"
-"""File in the adapter's folder: the task with its labels, and how the base was loaded."""
-
 START = "start"
 """Folder of the run with the adapter as it was before training, if it looked at gradients."""
 
 CHECKED_EPOCHS = 3
 """Epochs whose batches are looked at for one without anything to learn."""
-
-HANDOFF_EXAMPLES = 64
-"""Test examples on which the saved and the merged adapter are compared with the live one."""
 
 
 @dataclass(frozen=True)
@@ -199,7 +180,7 @@ def make_engine(
 ) -> Engine:
     """The engine that trains this model."""
     accelerator = Accelerator()
-    bf16, why = _uses_bf16(model, config, accelerator)
+    bf16, why = uses_bf16(model, config, accelerator)
     log.info("computing in %s: %s", "bfloat16" if bf16 else "float32", why)
     return choose_engine(
         config.train.engine,
@@ -212,9 +193,7 @@ def make_engine(
     )
 
 
-def _uses_bf16(
-    model: PreTrainedModel, config: Config, accelerator: Accelerator
-) -> tuple[bool, str]:
+def uses_bf16(model: PreTrainedModel, config: Config, accelerator: Accelerator) -> tuple[bool, str]:
     """Whether the training computes in bfloat16, and why."""
     fast, why = fast_bf16(accelerator.device)
     if model.dtype == torch.float16:  # the two half formats do not mix
@@ -347,140 +326,6 @@ def keep_start(run: Run, subject: Subject) -> None:
         peft_format.save(subject.adapters, run.path / START)
 
 
-def measuring_engine(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    task: Task,
-    config: Config,
-    trained: Engine | None = None,
-) -> Engine:
-    """The engine to measure with: in the format of the weights, as whoever loads them computes.
-
-    That is the engine that trains where weights and engine are float32, else plain torch.
-
-    Args:
-        model: The adapted model.
-        tokenizer: Its tokenizer.
-        task: What is measured.
-        config: The settings of the run.
-        trained: The engine that trained, if it is at hand.
-    """
-    bf16, _ = _uses_bf16(model, config, Accelerator())
-    if bf16 or model.dtype != torch.float32:
-        return EagerEngine(model, task, tokenizer)
-    with saying_less("lorafit"):  # which engine it is was said before the training
-        return trained or make_engine(model, tokenizer, task, config)
-
-
-def measure(
-    engine: Engine, adapters: Adapters, encoded: Dataset, task: Task, batch: int
-) -> tuple[Scores, Scores]:
-    """Scores the base model and the tuned one on the same examples."""
-    with adapters.disabled():
-        base = score(engine, task, encoded, batch)
-    return base, score(engine, task, encoded, batch)
-
-
-def evaluation(base: Scores, tuned: Scores, task: Task, config: Config) -> dict[str, Any]:
-    """The content of ``eval.json``, less the hand-off."""
-    level, seed = config.run.confidence, config.seed
-    return {
-        "split": "test",
-        "n": len(tuned.losses),
-        "metric": task.metric,
-        "confidence": level,
-        "base": intervals(base, task, level, seed),
-        "tuned": intervals(tuned, task, level, seed),
-        "paired": paired(base, tuned, task, level, seed),
-        "tables": task.tables(tuned.logits, tuned.labels),
-    }
-
-
-def measure_texts(
-    outcome: dict[str, Any],
-    adapters: Adapters,
-    tokenizer: PreTrainedTokenizerBase,
-    rows: Dataset,
-    task: Task,
-    max_length: int,
-    config: Config,
-) -> None:
-    """Lets base and tuned model answer some prompts, if the task writes text.
-
-    Adds the metrics of whole texts to those in ``outcome``, and samples as ``generation``.
-    """
-    settings = config.generate
-    if not isinstance(task, GenerativeTask) or not settings.examples:
-        return
-    questions = choose_questions(task.prompts(rows, tokenizer, max_length), settings.examples)
-    model, prompts = adapters.model, [question.prompt for question in questions]
-    assert isinstance(model, PreTrainedModel)
-    batch = config.train.per_device_eval_batch_size
-    with adapters.disabled():
-        base = generate(model, tokenizer, prompts, settings, batch)
-    tuned = generate(model, tokenizer, prompts, settings, batch)
-    found = compare_answers(questions, base, tuned, config.run.confidence, config.seed)
-    for part in ("base", "tuned", "paired"):
-        outcome[part] |= found[part]
-    outcome["generation"] = {
-        "n": len(questions),
-        "max_new_tokens": settings.max_new_tokens,
-        "num_beams": settings.num_beams,
-        "metrics": list(found["tuned"]),
-        "samples": found["samples"],
-    }
-
-
-def verify_handoff(
-    adapter: Path, subject: Subject, problem: Problem, config: Config, live: bool
-) -> dict[str, float]:
-    """Loads the saved adapter onto the base again, merges it if it can be, compares logits.
-
-    The base is read from its source again, so that this is what the receiver does. A live
-    model has no source: there the adapter is taken off it, which restores it bit for bit.
-    The subject's adapter is unloaded.
-
-    Raises:
-        HandoffError: Reloaded or merged, the model computes something else.
-    """
-    task = problem.task
-    rows = subject.encoded["test"].select(
-        range(min(HANDOFF_EXAMPLES, len(subject.encoded["test"])))
-    )
-    batch = config.train.per_device_eval_batch_size
-
-    def logits(loaded: LoadedModel) -> Any:
-        engine = EagerEngine(loaded.model, task, loaded.tokenizer)
-        return sampled_logits(engine, task, rows, batch)
-
-    trained = logits(subject.loaded)
-    with subject.adapters.disabled():
-        untuned = logits(subject.loaded)
-    dtype = subject.model.dtype
-    subject.adapters.unload()
-    loaded = subject.loaded
-    if not live:
-        # Another random head: what the adapter does not bring along must not go unnoticed.
-        torch.manual_seed(config.seed + 1)
-        with saying_less():
-            loaded = load.load_model(config.model, task)
-    again = peft_format.load(loaded.model, adapter)
-    reloaded = logits(loaded)
-    merged = None
-    if again.unmergeable():
-        log.info("the adapter cannot be merged: %s", again.unmergeable())
-    else:
-        again.merge()
-        merged = logits(loaded)
-    again.unload()
-    gc.collect()
-    tolerance = TOLERANCE[str(dtype).removeprefix("torch.")]
-    found = check_handoff(
-        trained, reloaded=reloaded, merged=merged, base=untuned, tolerance=tolerance
-    )
-    return found | {"n": len(rows), "tolerance": tolerance}
-
-
 @contextmanager
 def saying_less(name: str = load.__name__.rpartition(".")[0]) -> Iterator[None]:
     """Keeps what a package says, of which all is said elsewhere, to errors and warnings.
@@ -497,93 +342,6 @@ def saying_less(name: str = load.__name__.rpartition(".")[0]) -> Iterator[None]:
         speaker.setLevel(level)
 
 
-def adapter_facts(subject: Subject, task: Task, config: Config) -> dict[str, Any]:
-    """What `lorafit.load` needs beyond PEFT's files, so that the folder stands alone."""
-    model = config.model.model_dump()
-    base = subject.loaded.base_name
-    if config.model.name_or_path != LIVE and base is not None:
-        model["name_or_path"] = base  # absolute: the adapter is used from other folders too
-        if base.endswith(f"/{config.model.gguf_file}"):
-            model["gguf_file"] = None
-    return {
-        "task": task.to_dict(),
-        "max_length": subject.max_length,
-        "model": model,
-        "seed": config.seed,
-        "generate": config.generate.model_dump(),
-    }
-
-
-def finish(
-    run: Run,
-    problem: Problem,
-    subject: Subject,
-    config: Config,
-    origins: Mapping[str, str],
-    result: FitResult,
-    live: bool,
-) -> None:
-    """Saves the adapter, measures it, proves the hand-off, writes card and report.
-
-    The test split is read here for the first time. The run says done only after the saved
-    and the merged adapter computed what the trained one computes. What was measured enters
-    ``config.yaml`` last: until then a run that is killed is resumed with the settings it began
-    with, and comes to the same choices.
-    """
-    task, adapters = problem.task, subject.adapters
-    adapter = run.path / "adapter"
-    peft_format.save(adapters, adapter)
-    subject.tokenizer.save_pretrained(adapter)
-    files.write_json(adapter / FACTS, adapter_facts(subject, task, config))
-    batch = config.train.per_device_eval_batch_size
-    engine = measuring_engine(subject.model, subject.tokenizer, task, config, subject.engine)
-    base, tuned = measure(engine, adapters, subject.encoded["test"], task, batch)
-    outcome = evaluation(base, tuned, task, config)
-    measure_texts(
-        outcome,
-        adapters,
-        subject.tokenizer,
-        problem.splits["test"],
-        task,
-        subject.max_length,
-        config,
-    )
-    trainable = sum(p.numel() for p in adapters.trainable().values())
-    total = sum(p.numel() for p in subject.model.parameters())
-    outcome["handoff"] = verify_handoff(adapter, subject, problem, config, live)
-    outcome["training"] = asdict(result) | {
-        "trainable_parameters": trainable,
-        "total_parameters": total,
-        "rows": {name: len(rows) for name, rows in subject.encoded.items()},
-    }
-    run.write_json("eval.json", outcome)
-    write_card(
-        Card(
-            config=config,
-            task=task,
-            base_name=subject.loaded.base_name,
-            rows={name: len(rows) for name, rows in subject.encoded.items()},
-            max_length=subject.max_length,
-            adapter=files.read_json(adapter / "adapter_config.json"),
-            choices=run.choices,
-            evaluation=outcome,
-            versions=run.environment["versions"],
-            trainable_parameters=trainable,
-            steps=result.steps,
-            resized_head=subject.loaded.resized_head,
-        ),
-        adapter,
-    )
-    run.write_config(config, origins)
-    close(run)
-
-
-def close(run: Run) -> None:
-    """The last step of a run, once all else is written."""
-    run.set_status("done")
-    write_report(run.path)
-
-
 def test_rows(data: Any, config: Config, task: Task) -> Dataset:
     """The rows `evaluate` scores: other data, or the run's own test split, carved again.
 
@@ -597,44 +355,10 @@ def test_rows(data: Any, config: Config, task: Task) -> Dataset:
     return splits["test"] if "test" in splits else next(iter(splits.values()))
 
 
-def fingerprint(splits: Mapping[str, Dataset]) -> dict[str, Any]:
-    """Rows and a hash of each split: whether two runs saw the same data."""
-    return {name: {"rows": len(rows), "sha256": _hash(rows)} for name, rows in splits.items()}
-
-
-def check_unchanged(run: Run, splits: Mapping[str, Dataset], instead: str) -> None:
-    """Refuses rows that are not those that the run began with, if it had noted them.
-
-    Args:
-        run: An interrupted or finished run.
-        splits: What was read again.
-        instead: What to do.
-
-    Raises:
-        DataError: A split has other rows.
-    """
-    if not (run.path / "environment.json").is_file():
-        return
-    known = run.environment.get("data", {})
-    changed = [name for name, now in fingerprint(splits).items() if known.get(name, now) != now]
-    if changed:
-        raise DataError(
-            f'the data of "{run.path}" changed since it began: {" and ".join(changed)} '
-            f"{'has' if len(changed) == 1 else 'have'} other rows now. {instead}"
-        )
-
-
 def data_record(notes: Notes, subject: Subject) -> dict[str, Any]:
     """The content of ``data.json``: what was said of the data, and what its examples teach."""
     splits = {} if subject.truth is None else subject.truth.to_dict()["splits"]
     return asdict(notes) | {"splits": splits}
-
-
-def _hash(rows: Dataset) -> str:
-    digest = hashlib.sha256()
-    for row in rows:
-        digest.update(json.dumps(row, sort_keys=True, default=str).encode())
-    return digest.hexdigest()
 
 
 def check_live(model: Any, tokenizer: Any) -> None:

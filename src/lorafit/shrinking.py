@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lorafit import files, pipeline
+from lorafit import files, finishing, pipeline
 from lorafit.adapt import Adapters
 from lorafit.config import Config, ModelConfig
 from lorafit.data.carve import carve
@@ -113,7 +113,7 @@ class Bench:
         self, source: Source, data: Any, config: Config, model: Any = None, tokenizer: Any = None
     ) -> None:
         self.source, self.config = source, config
-        facts = source.folder / pipeline.FACTS
+        facts = source.folder / finishing.FACTS
         if facts.is_file():
             known = files.read_json(facts)
             self.task: Task = tasks[known["task"]["name"]].from_dict(known["task"])

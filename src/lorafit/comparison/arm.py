@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from datasets import Dataset, DatasetDict, load_from_disk
 
-from lorafit import files, paths, pipeline
+from lorafit import files, finishing, paths, pipeline
 from lorafit.comparison.request import Request, arm_folder
 from lorafit.comparison.search import chosen, next_rate
 from lorafit.config import AdapterConfig, Config
@@ -276,8 +276,8 @@ class Arm:
         peft_format.save(subject.adapters, adapter)
         subject.tokenizer.save_pretrained(adapter)
         config = self.config(1.0, 0, self.request.steps)
-        facts = pipeline.adapter_facts(subject, self.problem.task, config)
-        files.write_json(adapter / pipeline.FACTS, facts)
+        facts = finishing.adapter_facts(subject, self.problem.task, config)
+        files.write_json(adapter / finishing.FACTS, facts)
         kept = ("adapter_model.safetensors", "adapter_config.json")
         return sum((adapter / file).stat().st_size for file in kept)
 

@@ -29,8 +29,9 @@ from lorafit.comparison.search import TRIALS
 from lorafit.config import Config
 from lorafit.errors import ConfigError
 from lorafit.evaluation.forgetting import LONGEST
-from lorafit.pipeline import LIVE, Problem, fingerprint
+from lorafit.pipeline import LIVE, Problem
 from lorafit.training.steps import StepPlan
+from lorafit.unchanged import fingerprint
 
 NOISE = ("full", "lora")
 """The arms that are also trained on shuffled labels."""
