@@ -164,13 +164,13 @@ def _rise(bench: Bench, trunk: Trunk, tests: list[RankTest]) -> str:
         tests.append(test)
         pays = test.grows
         _keep_if_best(bench, trunk, stay, stayed)
-        before = trunk.rate, trunk.changes
-        if slower != trunk.rate:
-            trunk.rate = slower
-            trunk.changes += (f"r={bigger} takes {slower:.2g}",)
-        _keep_if_best(bench, trunk, grow, grew)
         if not pays:
-            trunk.rate, trunk.changes = before
+            bench.journal.forget(grow.entry)
+        else:
+            if slower != trunk.rate:
+                trunk.rate = slower
+                trunk.changes += (f"r={bigger} takes {slower:.2g}",)
+            _keep_if_best(bench, trunk, grow, grew)
         bench.say(
             f"r {r} against {bigger} at step {test.step}: gain {test.gain} nats: "
             + ("grows" if pays else "stays")
