@@ -44,7 +44,7 @@ def test_what_base_and_tuned_model_write_stands_in_the_run(
         name: tiny_text.prompts(count, seed)
         for seed, (name, count) in enumerate({"train": 48, "validation": 6, "test": 9}.items())
     }
-    settings = {"num_train_epochs": 12, "learning_rate": 2e-2, "per_device_train_batch_size": 8}
+    settings = {"num_train_epochs": 12, "learning_rate": 1e-2, "per_device_train_batch_size": 8}
     settings |= {"max_new_tokens": 12, "examples": 4, "progress": False, "bf16": False}
     run = lorafit.train(base, data, **settings, **{"run.dir": str(tmp_path / "runs")})
     found = run.eval["generation"]

@@ -19,7 +19,7 @@ from datasets import Dataset, DatasetDict
 from safetensors.torch import load_file
 
 import lorafit
-from lorafit import pipeline
+from lorafit import finishing
 from lorafit.errors import ConfigError
 from lorafit.training.stepper import Stepper
 from lorafit.tune import search as searching
@@ -194,7 +194,7 @@ def test_stopped_after_the_search_it_delivers_what_was_found(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, where, stopping)
+        patch.setattr(finishing, where, stopping)
         with pytest.raises(KeyboardInterrupt):
             train(base, data, tmp_path, **{"run.name": "stopped"})
         patch.undo()
