@@ -3,6 +3,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -79,6 +80,7 @@ class FakeApi:
             "train": FakeRun(Path("runs/m-d-001")),
             "demo": FakeRun(Path("runs/demo-001")),
             "evaluate": EVALUATION,
+            "load": SimpleNamespace(task=SimpleNamespace(text=["text"])),
             "compare": Comparison(Path("runs/m-d-compare-001"), comparison()),
             "merge": Path("merged"),
             "shrink": SHRUNK,

@@ -169,6 +169,13 @@ def test_predict_prints_one_line_a_text(cli: Cli, api: FakeApi) -> None:
     assert json.loads(result.stdout) == {"text": "über", "label": "good", "probability": 0.9}
 
 
+def test_a_tab_parts_the_two_of_a_pair(cli: Cli, api: FakeApi) -> None:
+    api.returns["load"] = SimpleNamespace(task=SimpleNamespace(text=["premise", "hypothesis"]))
+    result = cli("predict", "x", "a film\tit is one")
+    assert api.calls[-1][1][1] == [["a film", "it is one"]]
+    assert result.stdout == "good\t0.900\ta film it is one\n"
+
+
 def test_predict_reads_files_and_standard_input(cli: Cli, api: FakeApi, tmp_path: Path) -> None:
     (tmp_path / "texts.txt").write_bytes("\ufeffone\r\ntwo\u2028still two".encode())
     assert cli("predict", "x", "--file", "texts.txt").exit_code == 0

@@ -30,7 +30,7 @@ def predict(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Predict with the tuned model of RUN: one line a text."""
+    """Predict with the tuned model of RUN: one line a text. A tab parts the two of a pair."""
     if texts and file is not None:
         raise ConfigError("texts come from the command line or from --file, not from both.")
     found = texts or ([] if file is None else read_texts(file))
@@ -42,7 +42,10 @@ def predict(
     from lorafit import api, console
 
     with console.saying(quiet=quiet):
-        predictions = api.predict(run_path(run, runs_dir), found)
+        tuned = api.load(run_path(run, runs_dir))
+        several = len(tuned.task.text) > 1
+        given = [text.split("\t") if several else text for text in found]
+        predictions = api.predict(tuned, given)
     for text, prediction in zip(found, predictions, strict=True):
         if as_json:
             typer.echo(json.dumps({"text": text} | prediction, ensure_ascii=False))

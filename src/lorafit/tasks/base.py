@@ -211,9 +211,10 @@ class Task(ABC):
         cells = [[text] if isinstance(text, str) else list(text) for text in texts]
         wrong = next((row for row in cells if len(row) != len(self.text)), None)
         if wrong is not None:
+            hint = " On the command line a tab parts them." if len(self.text) > 1 else ""
             raise DataError(
                 f"the task reads {len(self.text)} text(s) ({', '.join(self.text)}), "
-                f"got {len(wrong)}."
+                f"got {len(wrong)}." + hint
             )
         return Dataset.from_dict(dict(zip(self.text, zip(*cells, strict=True), strict=True)))
 
