@@ -24,7 +24,6 @@ import functools
 import json
 import logging
 import os
-import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -36,6 +35,7 @@ from filelock import FileLock, Timeout
 from lorafit import files, runconfig, runname
 from lorafit.config import Config
 from lorafit.errors import RunError, did_you_mean
+from lorafit.hints import resume_command
 
 log = logging.getLogger(__name__)
 
@@ -227,7 +227,7 @@ class Run:
         if not (path / "adapter_config.json").is_file():
             raise RunError(
                 f'"{self.path}" has no adapter yet (status: {self.summary.status}). '
-                f"Finish it with: lorafit train --resume {shlex.quote(str(self.path))}"
+                f"Finish it with: {resume_command(self.path)}"
             )
         return path
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lorafit.console.evidence import show_cost, show_evidence
 from lorafit.console.output import fits, show, show_table
+from lorafit.hints import predict_command
 from lorafit.units import count, interval
 
 if TYPE_CHECKING:
@@ -30,9 +31,9 @@ def show_result(run: Run) -> None:
     show()
     show(f"Adapter: {run.adapter}")
     show("Next:")
-    folder = shlex.quote(str(run.path))
+    folder, texts = shlex.quote(str(run.path)), run.choices.get("text")
     rows = [
-        (f'lorafit predict {folder} "a text"', "use it"),
+        (predict_command(str(run.path), texts.value if texts else None), "use it"),
         (f"lorafit evaluate {folder} DATA", "measure it on other data"),
         (f"lorafit merge {folder} OUT", "a plain model, for any server"),
     ]

@@ -12,6 +12,7 @@ from statistics import median
 from typing import Any
 
 from lorafit.export.card import FOLDER
+from lorafit.hints import predict_command
 from lorafit.report.folder import Json, RunFolder, mapping
 from lorafit.report.units import is_number
 
@@ -244,7 +245,10 @@ def snippets(run: RunFolder) -> list[tuple[str, str]]:
         (f"In Python, with {'PEFT' if 'from peft ' in code else 'lorafit'}", code)
         for code in card_snippets(run.card, adapter)
     ]
-    return [*(python or _plain_snippets(run, folder, adapter)), _commands(folder)]
+    return [
+        *(python or _plain_snippets(run, folder, adapter)),
+        _commands(folder, run.task.get("text")),
+    ]
 
 
 def _plain_snippets(run: RunFolder, folder: str, adapter: str) -> list[tuple[str, str]]:
@@ -274,11 +278,11 @@ def _plain_snippets(run: RunFolder, folder: str, adapter: str) -> list[tuple[str
     ]
 
 
-def _commands(folder: str) -> tuple[str, str]:
+def _commands(folder: str, texts: Any) -> tuple[str, str]:
     quoted = shlex.quote(folder)
     return (
         "On the command line",
-        f'lorafit predict {quoted} "a text"\n'
+        f"{predict_command(folder, texts)}\n"
         f"lorafit evaluate {quoted} DATA\n"
         f"lorafit merge {quoted} OUT   # a plain model, for any server\n",
     )

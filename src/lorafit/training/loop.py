@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -15,6 +14,7 @@ from torch.nn import Parameter
 from lorafit.config import Config
 from lorafit.engine.base import Engine
 from lorafit.errors import DataError, DivergenceError
+from lorafit.hints import resume_command
 from lorafit.run import Run
 from lorafit.tasks.base import Task
 from lorafit.training.gradients import advice
@@ -170,8 +170,8 @@ def _stopped(state: TrainState, plan: StepPlan, patience: int | None) -> str:
 
 def _how_to_resume(step: int, total_steps: int, run: Run | None) -> str:
     assert run is not None  # without a run, signals act at once
-    path = shlex.quote(str(run.path))
-    return f"stopped after step {step} of {total_steps}. Go on with: lorafit train --resume {path}"
+    again = resume_command(run.path)
+    return f"stopped after step {step} of {total_steps}. Go on with: {again}"
 
 
 def _check_finite(eval_loss: float, step: int, peak: float) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -21,6 +20,7 @@ from lorafit.config import Config
 from lorafit.engine.eager import EagerEngine
 from lorafit.errors import DivergenceError
 from lorafit.evaluation.score import Scores, score
+from lorafit.hints import resume_command
 from lorafit.pipeline import Problem, Subject
 from lorafit.run import Run
 from lorafit.training.interrupt import Interruptible
@@ -123,7 +123,7 @@ class Bench:
         self.config = config
         self.open = open
         self.run = run
-        self._how_to_resume = "" if run is None else f" Go on with: {resume_command(run)}"
+        self._how_to_resume = "" if run is None else f" Go on with: {resume_command(run.path)}"
         self.journal = Journal(run)
         # A budget in minutes was measured: a resumed search keeps the number it began with.
         noted = self.journal.once("budget", lambda: Entry("budget", {"runs": budget}))
@@ -415,11 +415,6 @@ class Bench:
     def say(self, text: str) -> None:
         """Tells the user something that was found."""
         log.info("%s", text)
-
-
-def resume_command(run: Run) -> str:
-    """What to type to go on with a run."""
-    return f"lorafit train --resume {shlex.quote(str(run.path))}"
 
 
 def spread(count: int, share: float) -> list[int]:
