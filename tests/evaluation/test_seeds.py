@@ -45,6 +45,17 @@ def test_the_difference_of_a_method_to_itself_is_exactly_zero() -> None:
     assert difference(runs, runs, task(), "loss") == Estimate(0.0, 0.0, 0.0)
 
 
+@pytest.mark.parametrize(("n", "said"), [(8, "cannot tell"), (1_000, "not worse")])
+def test_equal_answers_prove_little_on_few_examples(n: int, said: str) -> None:
+    base = scores_of(np.arange(n) % 4 != 0)
+    surer = Scores(base.logits * 2, base.labels, base.losses)
+    found = difference([surer], [base], task(), "accuracy")
+    bound = stats.binomtest(0, n).proportion_ci(method="exact").high
+    assert found.high == pytest.approx(bound)
+    assert found.low == pytest.approx(-bound)
+    assert verdict(found, 0.01) == said
+
+
 def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
     random = np.random.default_rng(0)
     inside = 0

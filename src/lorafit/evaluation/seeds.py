@@ -73,7 +73,14 @@ def difference(
     k = min(len(ours), len(theirs))
     values, resamples = _of_each([*ours[:k], *theirs[:k]], task, metric, seed)
     paired = values[:k] - values[k:]
-    return _estimate(paired, (resamples[:k] - resamples[k:]).mean(axis=0), len(ours[0]), confidence)
+    apart = (resamples[:k] - resamples[k:]).mean(axis=0)
+    found = _estimate(paired, apart, len(ours[0]), confidence)
+    same = all(np.array_equal(a.logits, b.logits) for a, b in zip(ours, theirs, strict=False))
+    if found.low < found.high or same:
+        return found
+    # Two models that count as equal on all n examples may still differ on others.
+    unseen = _rare(len(ours[0]), confidence)
+    return Estimate(found.value, found.value - unseen, found.value + unseen)
 
 
 def verdict(difference: Estimate, margin: float, greater_is_better: bool = True) -> Verdict:
@@ -108,6 +115,14 @@ def _of_each(
     function = task.metrics[metric]
     values = np.array([function(run.logits, run.labels) for run in runs])
     return values, np.stack(resampled(metric, function, sample, random))
+
+
+def _rare(n: int, confidence: float) -> float:
+    """The largest share of all examples that ``n`` may well not have one of ("rule of three").
+
+    Clopper and Pearson's upper end for none among ``n``, two-sided.
+    """
+    return float(1.0 - ((1.0 - confidence) / 2.0) ** (1.0 / n))
 
 
 def _estimate(values: np.ndarray, resamples: np.ndarray, n: int, confidence: float) -> Estimate:
