@@ -37,6 +37,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 from lorafit.adapt import Adapters
 from lorafit.errors import DataError
 from lorafit.model.modes import evaluating
+from lorafit.model.sites import output_embeddings
 
 MOST_TEXTS = 400
 LONGEST = 64
@@ -304,8 +305,7 @@ def _mask(batches: list[dict[str, Tensor]], tokenizer: PreTrainedTokenizerBase) 
 
 def has_language_head(model: nn.Module) -> bool:
     """Whether a model predicts tokens."""
-    found = getattr(model, "get_output_embeddings", lambda: None)()
-    return found is not None
+    return output_embeddings(model) is not None
 
 
 def _is_causal(model: PreTrainedModel) -> bool:

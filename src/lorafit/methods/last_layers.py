@@ -23,7 +23,7 @@ from torch import nn
 from lorafit.errors import ConfigError
 from lorafit.methods import methods
 from lorafit.methods.base import Family, Method, MethodConfig
-from lorafit.model.sites import Site, find_blocks
+from lorafit.model.sites import Site, find_blocks, output_embeddings
 
 
 class LastLayersConfig(MethodConfig):
@@ -56,7 +56,7 @@ class LastLayers(Method):
         first = next(i for i, name in enumerate(names) if name.startswith(f"{stack[-k]}."))
         # A matrix as large as the vocabulary that is not the head of this task, such as the
         # output embedding of a language model, is not a layer.
-        output = getattr(model, "get_output_embeddings", lambda: None)()
+        output = output_embeddings(model)
         spared = {id(parameter) for parameter in output.parameters()} if output else set()
         by_name = dict(model.named_parameters())
         return [n for n in names[first:] if id(by_name.get(n)) not in spared]

@@ -166,12 +166,18 @@ def _attention_root(model: nn.Module, block: str, path: str) -> str | None:
     return None
 
 
+def output_embeddings(model: nn.Module) -> nn.Module | None:
+    """The layer that turns hidden states into scores of tokens; ``None``: the model has none."""
+    found: nn.Module | None = getattr(model, "get_output_embeddings", lambda: None)()
+    return found
+
+
 def head_paths(model: nn.Module) -> list[str]:
     """Paths of the modules outside the base model, output embeddings included."""
     prefix = getattr(model, "base_model_prefix", "")
     if not prefix or not isinstance(getattr(model, prefix, None), nn.Module):
         # T5 with a language-model head has no module for the base.
-        output = getattr(model, "get_output_embeddings", lambda: None)()
+        output = output_embeddings(model)
         return [name for name, module in model.named_children() if module is output]
     return [name for name, _ in model.named_children() if name != prefix]
 
@@ -181,7 +187,7 @@ def head_modules(model: nn.Module) -> list[str]:
 
     Output embeddings tied to the input embeddings are not a head to be trained.
     """
-    output = getattr(model, "get_output_embeddings", lambda: None)()
+    output = output_embeddings(model)
     return [
         path
         for path in head_paths(model)

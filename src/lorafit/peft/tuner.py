@@ -14,7 +14,7 @@ from lorafit.errors import AdapterError, ConfigError, TargetError
 from lorafit.export.merged import untie
 from lorafit.methods.base import MethodConfig
 from lorafit.methods.combine import SignMethod
-from lorafit.model.sites import Site, find_sites
+from lorafit.model.sites import Site, find_sites, output_embeddings
 from lorafit.model.targets import ALL_LINEAR, summary
 from lorafit.peft.config import LoraConfig, TaskType
 
@@ -245,7 +245,7 @@ def all_linear(model: nn.Module, sites: Sequence[Site], task_type: str | None) -
     With ``SEQ_CLS`` the module ``score``, or else ``classifier``, is left out; other heads
     are targets. (In lorafit's own pipeline ``"all-linear"`` never means the head.)
     """
-    output = getattr(model, "get_output_embeddings", lambda: None)()
+    output = output_embeddings(model)
     if output is None and task_type == TaskType.SEQ_CLS:
         heads = (getattr(model, name, None) for name in ("score", "classifier"))
         output = next((head for head in heads if head is not None), None)

@@ -23,6 +23,7 @@ from lorafit.engine.adapted import Projection, active_names
 from lorafit.engine.counter import Seeds
 from lorafit.engine.frozen import FrozenLinear, base_of
 from lorafit.engine.generic.functions import CounterDropout, Frozen, run_adapted
+from lorafit.model.sites import output_embeddings
 
 SMALLEST = 64 * 64
 """Weights below this many numbers are left to torch."""
@@ -50,7 +51,7 @@ class Parts:
     def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
         self.frozen: dict[int, FrozenLinear] = {}
         self.adapted: dict[nn.Module, Projection] = {}
-        head = getattr(model, "get_output_embeddings", lambda: None)()
+        head = output_embeddings(model)
         inner = set()
         for module in model.modules():
             base: Any = base_of(module)

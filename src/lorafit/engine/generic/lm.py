@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from lorafit.engine.frozen import FrozenLinear
 from lorafit.engine.lm_loss import IGNORED, head_loss, labelled, token_losses
 from lorafit.model.modes import evaluating
+from lorafit.model.sites import output_embeddings
 
 
 def label_count(labels: list[int]) -> int:
@@ -63,7 +64,7 @@ class LanguageHead:
 
 
 def _is_plain_product(model: Any) -> bool:
-    head = getattr(model, "get_output_embeddings", lambda: None)()
+    head = output_embeddings(model)
     if type(head) is not nn.Linear or any(p.requires_grad for p in head.parameters()):
         return False
     if model.base_model is model:
