@@ -11,7 +11,7 @@ from benchmarks.tuning.pairs import Pair
 from benchmarks.tuning.trial import measured
 from lorafit import pipeline
 from lorafit.pipeline import Subject
-from lorafit.tune import rates, rise
+from lorafit.tune import rates, rise, trunk
 
 
 def run(
@@ -24,11 +24,13 @@ def run(
         model: As `lorafit.train` takes it.
         data: As `lorafit.train` takes it.
         seed: Of the run.
-        constants: Of `lorafit.tune.rise` or `lorafit.tune.rates`, other than they are; users do
+        constants: Of `lorafit.tune.rise`, `rates` or `trunk`, other than they are; users do
             not choose them, experiments do.
     """
     for name, value in constants.items():
-        setattr(next(module for module in (rise, rates) if hasattr(module, name)), name, value)
+        for module in (rise, rates, trunk):
+            if hasattr(module, name):
+                setattr(module, name, value)
     # U is a plain run as lorafit makes it, evaluations included; the grid's points skip them.
     common = {name: value for name, value in pair.settings.items() if name != "eval_steps"}
     with tempfile.TemporaryDirectory() as folder:

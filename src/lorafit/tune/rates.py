@@ -71,83 +71,39 @@ def choose(bench: Bench, start: State) -> Rate:
     examples = math.ceil(FEWEST_EXAMPLES / batch)
     short = max(bench.steps(SHORT), FEWEST, min(examples, bench.steps(LONG)))
     long = max(bench.steps(LONG), 2 * short)
+    half, later = short // 2, (long - short) // 2
     prior = settings.learning_rate * math.sqrt(min(1.0, batch / USUAL_BATCH))
     centre = prior / (long / bench.total_steps) ** HORIZON
-    warmup = short // 3
-    tried: dict[float, Trained] = {}
-
-    def try_(rate: float) -> None:
-        name = f"lr-{rate:.3g}-{short}"
-        tried[rate] = bench.train(
-            name, "learning rate", start, short, warmed(rate, warmup), learning_rate=rate
-        )
-
-    for rate in (centre / FACTOR, centre, centre * FACTOR):
-        try_(rate)
-    for _ in range(EXTRA):
-        scores = _scores(tried, short)
-        if not scores:
-            try_(min(tried) / FACTOR**2)
-            continue
-        edge = min(scores, key=lambda rate: scores[rate])
-        inner = [rate for rate in scores if edge in (min(scores), max(scores)) and rate != edge]
-        # Only an edge that is really better is followed: among equals the prior is kept.
-        if not all(_better(tried[edge], tried[rate], short // 2) for rate in inner) or not inner:
-            break
-        try_(edge / FACTOR if edge == min(scores) else edge * FACTOR)
-    scores = _scores(tried, short)
-    if not scores:
-        rates = ", ".join(f"{rate:.2g}" for rate in sorted(tried))
-        raise TrainingError(
-            f"every learning rate that was tried ({rates}) diverges. Look at the data with "
-            "`lorafit preview`, or set train.bf16=false, or a learning rate of your own."
-        )
-    curve = sorted(scores)
-    bottom = vertex(np.log(curve), np.array([scores[rate] for rate in curve]))
+    tried = _tried(bench, start, centre, short)
+    scores = _scores(tried, half)
     ranked = sorted(scores, key=lambda rate: scores[rate])
-    if centre in ranked[2:] and not _better(tried[ranked[0]], tried[centre], short // 2):
+    if centre in ranked[2:] and not _better(tried[ranked[0]], tried[centre], half):
         ranked.remove(centre)
         ranked.insert(1, centre)
-    finalists: dict[float, Trained] = {}
-    for rate in ranked[:2]:
-        state = tried[rate].state
-        assert state is not None
-        finalists[rate] = bench.train(
-            f"lr-{rate:.3g}-{long}",
-            "learning rate",
-            state,
-            long,
-            warmed(rate, warmup),
-            learning_rate=rate,
-        )
-    last = _scores(finalists, long - short) or {ranked[0]: scores[ranked[0]]}
+    finalists = {rate: _longer(bench, rate, tried[rate], short, long) for rate in ranked[:2]}
+    last = _scores(finalists, later) or {ranked[0]: scores[ranked[0]]}
     survivor = min(last, key=lambda rate: last[rate])
-    done = finalists[survivor] if survivor in last and not finalists[survivor].diverged else None
-    reached = long if done is not None else short
-    flat = _flat(tried, short // 2) and _flat(finalists, (long - short) // 2)
-    best = centre if flat else _between(last, survivor, scores, bottom)
-    value = settings.learning_rate if flat else best * (reached / bench.total_steps) ** HORIZON
-    pieces = [tried[survivor], *([done] if done is not None else [])]
+    pieces = [tried[survivor]]
+    if not finalists[survivor].diverged:
+        pieces.append(finalists[survivor])
     state = pieces[-1].state
     assert state is not None
+    flat = _flat(tried, half) and _flat(finalists, later)
+    best = centre if flat else _between(last, survivor, scores)
+    shrink = (state.step / bench.total_steps) ** HORIZON
+    value = settings.learning_rate if flat else best * shrink
     for piece in (*tried.values(), *finalists.values()):
         if piece not in pieces:
             bench.journal.forget(piece.entry)
     evidence = {
         "tried": [
-            {
-                "learning_rate": rate,
-                "steps": short,
-                "loss": scores.get(rate),
-                "diverged": tried[rate].diverged,
-            }
-            for rate in sorted(tried)
+            _line(rate, short, scores.get(rate), tried[rate].diverged) for rate in sorted(tried)
         ]
         + [
-            {"learning_rate": rate, "steps": long, "loss": last.get(rate), "diverged": p.diverged}
-            for rate, p in sorted(finalists.items())
+            _line(rate, long, last.get(rate), finalists[rate].diverged)
+            for rate in sorted(finalists)
         ],
-        "best_after": {"steps": reached, "learning_rate": best},
+        "best_after": {"steps": state.step, "learning_rate": best},
         "horizon_exponent": HORIZON,
     }
     if flat:
@@ -157,33 +113,90 @@ def choose(bench: Bench, start: State) -> Rate:
         )
     else:
         reason = (
-            f"of {len(tried)} rates the loss falls fastest at {best:.2g} over {reached} steps; "
+            f"of {len(tried)} rates the loss falls fastest at {best:.2g} over {state.step} steps; "
             f"a run of {bench.total_steps} steps wants {value:.2g}"
         )
     return Rate(value, state, pieces, Choice(float(f"{value:.3g}"), reason, evidence))
 
 
-def _scores(tried: dict[float, Trained], steps: int) -> dict[float, float]:
-    """Mean prequential loss over the second half, of the rates that did not diverge."""
-    half = steps // 2
+def _tried(bench: Bench, start: State, centre: float, short: int) -> dict[float, Trained]:
+    """Rates around a centre, each trained for some steps from the start.
+
+    Raises:
+        TrainingError: Every rate diverges.
+    """
+    tried: dict[float, Trained] = {}
+    half = short // 2
+
+    def try_(rate: float) -> None:
+        tried[rate] = bench.train(
+            f"lr-{rate:.3g}-{short}",
+            "learning rate",
+            start,
+            short,
+            warmed(rate, short // 3),
+            learning_rate=rate,
+        )
+
+    for rate in (centre / FACTOR, centre, centre * FACTOR):
+        try_(rate)
+    for _ in range(EXTRA):
+        scores = _scores(tried, half)
+        if not scores:
+            try_(min(tried) / FACTOR**2)
+            continue
+        edge = min(scores, key=lambda rate: scores[rate])
+        inner = [rate for rate in scores if edge in (min(scores), max(scores)) and rate != edge]
+        # Only an edge that is really better is followed: among equals the prior is kept.
+        if not all(_better(tried[edge], tried[rate], half) for rate in inner) or not inner:
+            break
+        try_(edge / FACTOR if edge == min(scores) else edge * FACTOR)
+    if not _scores(tried, half):
+        rates = ", ".join(f"{rate:.2g}" for rate in sorted(tried))
+        raise TrainingError(
+            f"every learning rate that was tried ({rates}) diverges. Look at the data with "
+            "`lorafit preview`, or set train.bf16=false, or a learning rate of your own."
+        )
+    return tried
+
+
+def _longer(bench: Bench, rate: float, piece: Trained, short: int, long: int) -> Trained:
+    """A finalist, trained on."""
+    assert piece.state is not None
+    return bench.train(
+        f"lr-{rate:.3g}-{long}",
+        "learning rate",
+        piece.state,
+        long,
+        warmed(rate, short // 3),
+        learning_rate=rate,
+    )
+
+
+def _line(rate: float, steps: int, loss: float | None, diverged: bool) -> dict[str, Any]:
+    return {"learning_rate": rate, "steps": steps, "loss": loss, "diverged": diverged}
+
+
+def _scores(tried: dict[float, Trained], first: int) -> dict[float, float]:
+    """Mean prequential loss from a step on, of the rates that did not diverge."""
     return {
-        rate: float(piece.losses[half:].mean())
+        rate: float(piece.losses[first:].mean())
         for rate, piece in tried.items()
         if not piece.diverged
     }
 
 
-def _between(
-    last: dict[float, float], survivor: float, scores: dict[float, float], bottom: float | None
-) -> float:
+def _between(last: dict[float, float], survivor: float, scores: dict[float, float]) -> float:
     """The best rate between and around the finalists, within half a factor of the survivor.
 
     The curvature in log(rate) comes from the first comparison, the slope from the last. Rates
     beyond those that were tried are not measured at all, so none of them is the best.
     """
-    if len(last) < 2 or bottom is None:
+    curve = sorted(scores)
+    losses = [scores[rate] for rate in curve]
+    if len(last) < 2 or vertex(np.log(curve), np.array(losses)) is None:
         return survivor
-    curvature = float(np.polyfit(np.log(sorted(scores)), [scores[r] for r in sorted(scores)], 2)[0])
+    curvature = float(np.polyfit(np.log(curve), losses, 2)[0])
     (x1, y1), (x2, y2) = sorted((math.log(rate), loss) for rate, loss in last.items())
     best = (x1 + x2) / 2 - (y2 - y1) / (2 * curvature * (x2 - x1))
     reach = math.log(FACTOR) / 2

@@ -30,7 +30,7 @@ from lorafit.tune.base import Found, Strategy
 from lorafit.tune.bench import Bench, Scored, Trained
 from lorafit.tune.decide import Gain, gain
 from lorafit.tune.state import State
-from lorafit.tune.trunk import Trunk, advance
+from lorafit.tune.trunk import BRANCH, Trunk, advance, branch
 
 FIRST_RANK = 8
 """Where it begins. From 1 or 2 the losses on news (20 classes) were higher, whatever became of
@@ -42,8 +42,6 @@ under Adam that is the same as keeping ``lora_alpha``. With the full rate, news 
 at a loss of .997 instead of .904 (docs/explanation/tuning.md)."""
 TESTS = (0.20, 0.35, 0.50)
 """Where the rank is tested, as shares of the steps."""
-BRANCH = 0.05
-"""Length of a branch."""
 LITTLE = 0.01
 """Nats: a gain certainly below is not worth four times the rank."""
 MODULES_AT = 0.60
@@ -122,24 +120,6 @@ def _begin(bench: Bench, start: State, choices: dict[str, Choice]) -> Trunk:
     return Trunk(found.state, found.choice.value, pieces=list(found.trunk))
 
 
-def _branch(bench: Bench, name: str, phase: str, state: State, rate: float) -> tuple[Trained, Any]:
-    """A short training with decay to zero, scored at its end."""
-    length = bench.steps(BRANCH)
-    first = state.step
-    piece = bench.train(
-        name,
-        phase,
-        state,
-        first + length,
-        lambda step: rate * (1.0 - (step - first) / length),
-        r=state.shape.settings.get("r"),
-        learning_rate=rate,
-    )
-    if piece.state is None:
-        return piece, None
-    return piece, bench.score(f"{name}-score", phase, piece.state)
-
-
 def _rise(bench: Bench, trunk: Trunk, tests: list[RankTest]) -> str:
     """Phase 2. Returns why the last test was not made, or ``""``."""
     refused = 0
@@ -153,11 +133,11 @@ def _rise(bench: Bench, trunk: Trunk, tests: list[RankTest]) -> str:
         bigger = _next_rank(bench, trunk.state, r, largest)
         if bigger is None:
             return f"the budget of {bench.budget:g} runs allowed no further test"
-        stay, stayed = _branch(bench, f"stay-{r}-{share}", "rank", trunk.state, trunk.rate)
+        stay, stayed = branch(bench, f"stay-{r}-{share}", "rank", trunk.state, trunk.rate)
         tall = bench.grow(trunk.state, bigger)
         kept = bench.tunable.keeps_scaling
         slower = trunk.rate * (r / bigger) ** RATE_EXPONENT if kept else trunk.rate
-        grow, grew = _branch(bench, f"grow-{bigger}-{share}", "rank", tall, slower)
+        grow, grew = branch(bench, f"grow-{bigger}-{share}", "rank", tall, slower)
         if stayed is None or grew is None:
             return "a branch diverged"
         test = RankTest(r, bigger, trunk.state.step, gain(stayed.losses, grew.losses))
@@ -257,9 +237,9 @@ def _without_weak(bench: Bench, trunk: Trunk, untuned: Scored, choices: dict[str
                 "but the budget allowed no test without them"
             )
         else:
-            full, scored = _branch(bench, "modules-all", "modules", trunk.state, trunk.rate)
+            full, scored = branch(bench, "modules-all", "modules", trunk.state, trunk.rate)
             less = bench.leave_out(trunk.state, weakest)
-            part, scored_less = _branch(bench, "modules-less", "modules", less, trunk.rate)
+            part, scored_less = branch(bench, "modules-less", "modules", less, trunk.rate)
             if scored is None or scored_less is None:
                 reason = "all linear layers: a branch diverged"
             else:

@@ -9,6 +9,8 @@ from lorafit.errors import TrainingError
 from lorafit.tune.bench import CHUNK, Bench, Scored, Trained
 from lorafit.tune.state import State
 
+BRANCH = 0.05
+"""Length of a branch, as a share of the steps."""
 RETRIES = 3
 """How often the trunk goes back and halves the rate when it diverges."""
 LEARNED, LOST = 0.85, 1.0
@@ -111,6 +113,30 @@ def advance(bench: Bench, trunk: Trunk, until: int, decay_from: int | None = Non
         # The best state so far may be the one the run ends with.
         if before is not None and (trunk.best is None or trunk.best.state is not before.state):
             bench.journal.forget(before.entry)
+
+
+def branch(
+    bench: Bench, name: str, phase: str, state: State, rate: float
+) -> tuple[Trained, Scored | None]:
+    """A short training beside the trunk with decay to zero, scored at its end.
+
+    Returns:
+        The training and its scores; ``None`` if it diverged.
+    """
+    length = bench.steps(BRANCH)
+    first = state.step
+    piece = bench.train(
+        name,
+        phase,
+        state,
+        first + length,
+        lambda step: rate * (1.0 - (step - first) / length),
+        r=state.shape.settings.get("r"),
+        learning_rate=rate,
+    )
+    if piece.state is None:
+        return piece, None
+    return piece, bench.score(f"{name}-score", phase, piece.state)
 
 
 def decaying(rate: float, decay_from: int | None, bench: Bench) -> Any:
