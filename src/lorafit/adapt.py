@@ -21,7 +21,7 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from lorafit.errors import AdapterError, ConfigError, did_you_mean
+from lorafit.errors import AdapterError, did_you_mean
 from lorafit.methods import method_of, methods
 from lorafit.methods.base import (
     AdapterLayer,
@@ -30,8 +30,6 @@ from lorafit.methods.base import (
     MethodConfig,
     ModulesToSaveWrapper,
 )
-from lorafit.methods.combine import LowRank, SignMethod, combine, new_rank
-from lorafit.methods.lora import LoraConfig, LoraLayer
 from lorafit.methods.replace import Replacements
 from lorafit.model.sites import Site, find_sites
 from lorafit.model.targets import resolve_modules
@@ -47,6 +45,7 @@ class Adapters:
         model: The model, with its layers wrapped while there are adapters.
         configs: The configuration of each adapter, by name.
         sites: The adapted places of each adapter, by name.
+        whole: Paths of the modules that each adapter trains whole, by name.
         active: The adapters that take part in the forward pass.
     """
 
@@ -57,9 +56,9 @@ class Adapters:
         self.configs: dict[str, MethodConfig] = {}
         self.sites: dict[str, list[Site]] = {}
         self.active: list[str] = []
+        self.whole: dict[str, list[str]] = {}
         self._all_sites = find_sites(model)
         self._requires_grad = {n: p.requires_grad for n, p in model.named_parameters()}
-        self._whole: dict[str, list[str]] = {}
         self._replaced = Replacements(model)
         self._hooks: list[RemovableHandle] = []
         self._frozen: set[str] = set()
@@ -114,7 +113,7 @@ class Adapters:
                 self._put(path, wrapper)
             wrapper.modules_to_save[name] = copy.deepcopy(wrapper.original_module).float()
         self._replaced.add(name, names)
-        self.configs[name], self.sites[name], self._whole[name] = config, sites, whole
+        self.configs[name], self.sites[name], self.whole[name] = config, sites, whole
         if config.inference_mode:
             self._frozen.add(name)
         self.set(self.active or [name])
@@ -160,7 +159,7 @@ class Adapters:
         for wrapper in self._wrappers():
             if name in wrapper.modules_to_save:
                 del wrapper.modules_to_save[name]
-        for entries in (self.configs, self.sites, self._whole):
+        for entries in (self.configs, self.sites, self.whole):
             del entries[name]
         self._frozen.discard(name)
         self.set(active)
@@ -194,7 +193,7 @@ class Adapters:
                 if merge:
                     kept = kept.to(next(module.original_module.parameters()).dtype)
                 self._put(path, kept)
-        self.configs, self.sites, self.active, self._whole = {}, {}, [], {}
+        self.configs, self.sites, self.active, self.whole = {}, {}, [], {}
         self._replaced, self._frozen = Replacements(self.model), set()
         for handle in self._hooks:
             handle.remove()
@@ -203,81 +202,6 @@ class Adapters:
             parameter.requires_grad_(self._requires_grad.get(name, True))
             parameter.grad = None
         return self.model
-
-    @torch.no_grad()
-    def combine(
-        self,
-        new: str,
-        names: Sequence[str],
-        weights: Sequence[float],
-        combination_type: str = "svd",
-        svd_rank: int | None = None,
-        density: float | None = None,
-        majority_sign_method: SignMethod = "total",
-    ) -> None:
-        """Adds a LoRA adapter that is a weighted sum of others; it is not made active.
-
-        Args:
-            new: Name of the new adapter.
-            names: LoRA adapters of this model.
-            weights: One factor for each; negative ones subtract.
-            combination_type: One of `lorafit.methods.combine.COMBINATION_TYPES`.
-            svd_rank: Rank for the svd types; ``None``: the largest of the parts.
-            density: Share of the values that the pruning types keep.
-            majority_sign_method: Whether values or only their signs vote (ties).
-
-        Raises:
-            AdapterError: An adapter is unknown, is not plain LoRA, or two of them have
-                modules or parameters of their own.
-            ConfigError: The type does not exist or does not fit.
-        """
-        self._check_new_name(new)
-        self._check_known(names)
-        if not names or len(names) != len(weights):
-            raise ConfigError(f"{len(names)} adapters need as many weights, got {len(weights)}.")
-        configs = [self._plain_lora(name) for name in names]
-        owners = [n for n in names if self._whole[n] or self._replaced.of(n)]
-        if len(owners) > 1:
-            raise AdapterError(f"{' and '.join(owners)} both have modules or biases of their own.")
-        if len(names) == 1:
-            combination_type = "linear"
-        ranks = [
-            max(c.r, *c.rank_pattern.values(), 0) * (2 if c.has_origin else 1) for c in configs
-        ]
-        rank = new_rank(combination_type, ranks, svd_rank, density)
-        paths = {site.path for name in names for site in self.sites[name]}
-        config = LoraConfig(
-            r=rank,
-            lora_alpha=rank,
-            target_modules=paths,
-            task_type=configs[0].task_type,
-            modules_to_save=self._whole[owners[0]] or None if owners else None,
-            bias=self._plain_lora(owners[0]).bias if owners else "none",
-            inference_mode=True,
-        )
-        for site in self.add(config, new):
-            layer = self.model.get_submodule(site.path)
-            assert isinstance(layer, LoraLayer)
-            updates = [
-                LowRank(*layer.factors(name), weight * layer.scaling[name])
-                for name, weight in zip(names, weights, strict=True)
-                if layer.has_adapter(name)
-            ]
-            A, B = combine(updates, combination_type, rank, density, majority_sign_method)
-            keys = list(layer.adapter_state(new))
-            layer.load_adapter_state(new, dict(zip(keys, (A, B), strict=True)))
-        if owners:
-            mine, theirs = self.parameters_of(new), self.parameters_of(owners[0])
-            for path, parameter in theirs.items():
-                twin = path.replace(f".modules_to_save.{owners[0]}.", f".modules_to_save.{new}.")
-                if twin in mine and ".lora_" not in path:
-                    mine[twin].copy_(parameter)
-
-    def _plain_lora(self, name: str) -> LoraConfig:
-        config = self.configs[name]
-        if not isinstance(config, LoraConfig) or config.use_dora:
-            raise AdapterError(f'"{name}" is not plain LoRA; only plain LoRA can be combined.')
-        return config
 
     # Switching -------------------------------------------------------------------------
 
@@ -295,8 +219,7 @@ class Adapters:
                 would change inside a merged layer.
         """
         names = [names] if isinstance(names, str) else list(names)
-        self._check_known(names)
-        owners = [n for n in names if self._whole.get(n) or self._replaced.of(n)]
+        owners = self.owners(names)
         if len(owners) > 1:
             raise AdapterError(
                 f"{' and '.join(owners)} both have modules or biases of their own; only one of "
@@ -382,16 +305,26 @@ class Adapters:
         """The wrapped layers, in module order."""
         return (m for m in self.model.modules() if isinstance(m, AdapterLayer))
 
-    def parameters_of(self, name: str) -> dict[str, nn.Parameter]:
-        """All parameters of one adapter by their path in the model, trained or not."""
+    def layers_of(self, name: str) -> Iterator[tuple[str, AdapterLayer]]:
+        """The layers with one adapter, by their path in the model."""
         self._check_known([name])
-        found: dict[str, nn.Parameter] = {}
         for site in self.sites[name]:
             layer = self.model.get_submodule(site.path)
             assert isinstance(layer, AdapterLayer)
+            yield site.path, layer
+
+    def owners(self, names: Sequence[str]) -> list[str]:
+        """Those of some adapters that train modules whole or parameters of the base."""
+        self._check_known(names)
+        return [name for name in names if self.whole[name] or self._replaced.of(name)]
+
+    def parameters_of(self, name: str) -> dict[str, nn.Parameter]:
+        """All parameters of one adapter by their path in the model, trained or not."""
+        found: dict[str, nn.Parameter] = {}
+        for place, layer in self.layers_of(name):
             for path, parameter in layer.parameters_of(name).items():
-                found[f"{site.path}.{path}"] = parameter
-        for path in self._whole[name]:
+                found[f"{place}.{path}"] = parameter
+        for path in self.whole[name]:
             wrapper = self.model.get_submodule(path)
             assert isinstance(wrapper, ModulesToSaveWrapper)
             copies = wrapper.modules_to_save[name]
@@ -419,13 +352,10 @@ class Adapters:
         Yields:
             The path of the layer and the change, float32, in the weight's orientation.
         """
-        self._check_known([name])
         matrices = {site.path for site in self._all_sites if site.kind != "embedding"}
-        for site in self.sites[name]:
-            layer = self.model.get_submodule(site.path)
-            assert isinstance(layer, AdapterLayer)
-            if site.path in matrices and not layer.unmergeable:
-                yield site.path, layer.delta_weight(name)
+        for path, layer in self.layers_of(name):
+            if path in matrices and not layer.unmergeable:
+                yield path, layer.delta_weight(name)
         for plain, parameter in self._replaced.of(name).items():
             path, _, key = plain.rpartition(".")
             if key == "weight" and path in matrices:
@@ -436,14 +366,11 @@ class Adapters:
 
         Buffers of modules trained whole are included. Tensors share memory with the model.
         """
-        self._check_known([name])
         state: dict[str, torch.Tensor] = {}
-        for site in self.sites[name]:
-            layer = self.model.get_submodule(site.path)
-            assert isinstance(layer, AdapterLayer)
+        for path, layer in self.layers_of(name):
             for key, tensor in layer.adapter_state(name).items():
-                state[f"{site.path}.{key}"] = tensor
-        for path in self._whole[name]:
+                state[f"{path}.{key}"] = tensor
+        for path in self.whole[name]:
             wrapper = self.model.get_submodule(path)
             assert isinstance(wrapper, ModulesToSaveWrapper)
             for key, tensor in wrapper.modules_to_save[name].state_dict().items():
@@ -454,11 +381,8 @@ class Adapters:
 
     def shared_state(self, name: str = "default") -> dict[str, torch.Tensor]:
         """Frozen tensors that one adapter's layers share, less PEFT's ``base_model.`` prefix."""
-        self._check_known([name])
         shared: dict[str, torch.Tensor] = {}
-        for site in self.sites[name]:
-            layer = self.model.get_submodule(site.path)
-            assert isinstance(layer, AdapterLayer)
+        for _, layer in self.layers_of(name):
             shared |= layer.shared_state(name)
         return shared
 
@@ -480,15 +404,11 @@ class Adapters:
             shown = "\n".join(problems[:10])
             more = f"\n... and {len(problems) - 10} more" if len(problems) > 10 else ""
             raise AdapterError(f"the adapter does not fit this model:\n{shown}{more}")
-        for site in self.sites[name]:
-            layer = self.model.get_submodule(site.path)
-            assert isinstance(layer, AdapterLayer)
-            prefix = f"{site.path}."
-            layer.load_adapter_state(
-                name, {key: tensors[prefix + key] for key in layer.adapter_state(name)}
-            )
+        for path, layer in self.layers_of(name):
+            keys = layer.adapter_state(name)
+            layer.load_adapter_state(name, {key: tensors[f"{path}.{key}"] for key in keys})
         with torch.no_grad():
-            for path in self._whole[name]:
+            for path in self.whole[name]:
                 wrapper = self.model.get_submodule(path)
                 assert isinstance(wrapper, ModulesToSaveWrapper)
                 for key, tensor in wrapper.modules_to_save[name].state_dict().items():

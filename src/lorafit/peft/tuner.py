@@ -17,6 +17,7 @@ from lorafit.methods.combine import SignMethod
 from lorafit.model.sites import Site, find_sites, output_embeddings
 from lorafit.model.targets import ALL_LINEAR, summary
 from lorafit.peft.config import LoraConfig, TaskType
+from lorafit.weighted import add_weighted
 
 # Projections of queries and values, apart or fused: PEFT's defaults for the models it knows.
 _QUERY_VALUE = re.compile(r"(q|v)(uery|alue)?(_proj|_lin)?")
@@ -202,7 +203,8 @@ class LoraModel(nn.Module):
         if svd_clamp is not None:
             raise ConfigError("svd_clamp: lorafit does not clamp the factors; leave it out.")
         active = list(self.adapters.active)
-        self.adapters.combine(
+        add_weighted(
+            self.adapters,
             adapter_name,
             adapters,
             weights,
