@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from lorafit.errors import LorafitError
     from lorafit.methods.lora import LoraConfig
     from lorafit.run import Run
+    from lorafit.weighted import add_weighted
 
 __version__ = "0.1.0"
 
@@ -40,6 +41,7 @@ _HOMES = {
     "LoraConfig": "lorafit.methods.lora",
     "LorafitError": "lorafit.errors",
     "Run": "lorafit.run",
+    "add_weighted": "lorafit.weighted",
     **dict.fromkeys(
         (
             *("Tuned", "compare", "demo", "evaluate", "load", "merge", "plan", "predict"),
@@ -56,6 +58,7 @@ __all__ = [
     "LorafitError",
     "Run",
     "Tuned",
+    "add_weighted",
     "compare",
     "demo",
     "evaluate",
