@@ -19,8 +19,8 @@ RATES = {
         {"learning_rate": 0.001, "steps": 24, "loss": 0.68, "diverged": False},
         {"learning_rate": 0.003, "steps": 24, "loss": 0.61, "diverged": False},
         {"learning_rate": 0.009, "steps": 24, "loss": None, "diverged": True},
-        {"learning_rate": 0.001, "steps": 80, "loss": 0.55, "diverged": False},
-        {"learning_rate": 0.003, "steps": 80, "loss": 0.50, "diverged": False},
+        {"learning_rate": 0.001, "steps": 80, "loss": 0.55, "decayed": True},
+        {"learning_rate": 0.003, "steps": 80, "loss": 0.50, "decayed": True},
     ]
 }
 TESTS = {
@@ -44,7 +44,7 @@ def test_each_rate_stands_with_its_loss_and_a_diverged_one_says_so() -> None:
 def test_the_lowest_loss_is_marked_once_for_each_number_of_steps() -> None:
     ((_, rows),) = curves(RATES)
     marked = [row[:2] for row in rows if "lowest" in row[3]]
-    assert marked == [["0.003", "24"], ["0.003", "80"]]
+    assert marked == [["0.003", "24"], ["0.003", "80, decayed"]]
 
 
 def test_gains_share_an_axis_with_zero_on_it() -> None:

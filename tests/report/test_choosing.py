@@ -35,6 +35,14 @@ def test_each_kind_of_evidence_has_its_chart(name: str, said: str) -> None:
     assert said in curve.chart
 
 
+def test_the_note_says_which_losses_are_those_after_a_decay() -> None:
+    tried = [*EVIDENCE["learning_rate"]["tried"]]
+    for rate, loss in ((0.001, 0.55), (0.003, 0.5)):
+        tried.append({"learning_rate": rate, "steps": 105, "loss": loss, "decayed": True})
+    (curve,) = charts({"learning_rate": {"evidence": {"tried": tried}}})["learning_rate"]
+    assert curve.unit == "after 24 and 105 steps, the last with a decay"
+
+
 @pytest.mark.parametrize(
     "evidence",
     [

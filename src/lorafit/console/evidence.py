@@ -61,7 +61,9 @@ def _losses(title: str, points: Sequence[Mapping[str, Any]] | None, name: str) -
     points = [point for point in points or () if "loss" in point and name in point]
     for point in points:
         loss = point["loss"]
-        label = [f"{point[name]:.3g}", *([str(point["steps"])] if "steps" in point else [])]
+        label = [f"{point[name]:.3g}"]
+        if "steps" in point:
+            label.append(f"{point['steps']}{', decayed' if point.get('decayed') else ''}")
         if loss is None:
             rows.append([*label, "diverged", ""])
             continue

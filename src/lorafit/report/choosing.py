@@ -61,7 +61,10 @@ def _rates(evidence: Json) -> Curve | None:
         f"lowest {units.general(best['loss'])} at {best['learning_rate']:.2g}",
     )
     after = " and ".join(units.general(n) for n in lengths if is_number(n))
-    return Curve("Loss by learning rate", f"after {after} steps" if after else "", chart)
+    note = f"after {after} steps" if after else ""
+    if note and any(one.get("decayed") for one in tried):
+        note += ", the last with a decay"
+    return Curve("Loss by learning rate", note, chart)
 
 
 def _log(one: Json) -> Point:

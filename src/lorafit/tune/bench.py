@@ -44,8 +44,11 @@ log = logging.getLogger(__name__)
 Rate = Callable[[int], float]
 """Step, counted from 0, to learning rate."""
 
-SCALE_PASSES = 4
-"""Evaluations that the search for the scale takes at most."""
+SCALE_PASSES, SCALE_EXAMPLES = 4, 256
+"""Evaluations that the search for the scale takes at most, and the examples of each."""
+
+METERED_BATCHES = 4
+"""Training batches over which the energy of the sites is measured."""
 
 CHUNK = 0.05
 """Share of the steps after which a long training is noted: what a kill costs at most."""
@@ -168,13 +171,20 @@ class Bench:
             r: Rank that the trunk may go on with afterwards; ``None``: as it is.
         """
         left = max(0, self.total_steps - self.notes.trunk_step)
-        evaluations += self._late_evaluations + SCALE_PASSES
-        cost = Cost.of(
-            (steps + left) * self.notes.trained_per_step,
-            evaluations * self._eval_tokens,
-            factors=state.factors(r),
-        )
+        evaluations += self._late_evaluations
+        if "adapter.lora_alpha" in self.open:
+            evaluations += SCALE_PASSES * self.scale_share
+        evaluated = evaluations * self._eval_tokens
+        if "adapter.target_modules" in self.open:
+            evaluated += METERED_BATCHES * self.notes.trained_per_step
+        trained = (steps + left) * self.notes.trained_per_step
+        cost = Cost.of(trained, evaluated, factors=state.factors(r))
         return self.ledger.runs(self.ledger.total + cost) <= self.budget
+
+    @property
+    def scale_share(self) -> float:
+        """Share of the selection set that the search for the scale looks at."""
+        return min(1.0, SCALE_EXAMPLES / max(1, len(self.selection)))
 
     def steps(self, share: float) -> int:
         """A share of the run in steps, at least one."""
@@ -287,7 +297,7 @@ class Bench:
         gone = frozenset(names)
         return self._kept(f"without-{'-'.join(names)}", lambda: self.tunable.without(state, gone))
 
-    def energies(self, state: State, batches: int) -> dict[str, float]:
+    def energies(self, state: State) -> dict[str, float]:
         """The energy of each site's update over a few training batches; see `modules`."""
 
         def work() -> Entry:
@@ -300,7 +310,7 @@ class Bench:
                     rows = fetch(self.train_set, step.batches[0])
                     engine.logits(engine.collate(rows))
                     tokens += sum(len(row["input_ids"]) for row in rows)
-                    if step.number >= state.step + batches:
+                    if step.number >= state.step + METERED_BATCHES:
                         break
             cost = self._cost(evaluated=float(tokens), began=began)
             return Entry("", {"cost": cost, "energies": found})

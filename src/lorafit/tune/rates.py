@@ -1,17 +1,24 @@
 """Phase 1: the learning rate, from short runs on the same batches from the same start.
 
-The score of a rate is its *prequential* loss: the loss of each batch before the model is
-updated on it, averaged over the second half of the run, so that nothing is held out and
-nothing has to be evaluated. Shorter runs prefer larger rates; the rate for the whole run is
+A few rates run at once and are compared by their *prequential* loss: the loss of each batch
+before the model is updated on it, averaged over the second half, so that nothing is held out
+and nothing has to be evaluated. At a constant rate that misjudges large ones, which a falling
+rate makes up for at the end. So the two best go on, both decay to zero for a moment, and the
+selection set decides. The trunk goes on from one of the two as it was before its decay: the one
+whose rate is nearer to the one that was found.
 
-    lr(1) = lr(t) * t ** 0.35,        t = share of the run that was tried.
+Shorter runs prefer larger rates; the rate for the whole run is
 
-The exponent was measured on a small encoder (docs/explanation/tuning.md).
+    lr(1) = lr(t) * t ** 0.35,        t = share of the run that was tried, its decay included.
+
+The exponent fits the five pairs of benchmarks/tuning (docs/explanation/tuning.md).
 """
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,9 +26,10 @@ import numpy as np
 
 from lorafit.errors import TrainingError
 from lorafit.run import Choice
-from lorafit.tune.bench import Bench, Trained
-from lorafit.tune.decide import gain, vertex
+from lorafit.tune.bench import Bench, Scored, Trained
+from lorafit.tune.decide import gain
 from lorafit.tune.state import State
+from lorafit.tune.trunk import BRANCH, branch
 
 HORIZON = 0.35
 FACTOR = 3.0
@@ -71,28 +79,32 @@ def choose(bench: Bench, start: State) -> Rate:
     examples = math.ceil(FEWEST_EXAMPLES / batch)
     short = max(bench.steps(SHORT), FEWEST, min(examples, bench.steps(LONG)))
     long = max(bench.steps(LONG), 2 * short)
-    half, later = short // 2, (long - short) // 2
-    prior = settings.learning_rate * math.sqrt(min(1.0, batch / USUAL_BATCH))
-    centre = prior / (long / bench.total_steps) ** HORIZON
+    half = short // 2
+    reached = long + bench.steps(BRANCH)
+    shrink = (reached / bench.total_steps) ** HORIZON
+    centre = settings.learning_rate * math.sqrt(min(1.0, batch / USUAL_BATCH)) / shrink
     tried = _tried(bench, start, centre, short)
     scores = _scores(tried, half)
-    ranked = sorted(scores, key=lambda rate: scores[rate])
-    if centre in ranked[2:] and not _better(tried[ranked[0]], tried[centre], half):
-        ranked.remove(centre)
-        ranked.insert(1, centre)
-    finalists = {rate: _longer(bench, rate, tried[rate], short, long) for rate in ranked[:2]}
-    last = _scores(finalists, later) or {ranked[0]: scores[ranked[0]]}
-    survivor = min(last, key=lambda rate: last[rate])
-    pieces = [tried[survivor]]
-    if not finalists[survivor].diverged:
-        pieces.append(finalists[survivor])
+    finalists = {
+        rate: _longer(bench, rate, tried[rate], short, long)
+        for rate in _finalists(tried, scores, centre, half)
+    }
+    decayed = {rate: _decayed(bench, rate, piece) for rate, piece in finalists.items()}
+    scored = {rate: found for rate, (_, found) in decayed.items() if found is not None}
+    flat = _flat(tried, half) and not any(
+        gain(one.losses, other.losses).certain
+        for one, other in itertools.combinations(scored.values(), 2)
+    )
+    best = centre if flat else _between(scored, next(iter(finalists)), scores)
+    value = settings.learning_rate if flat else best * shrink
+    # The trunk goes on at this rate, so from the state that was trained most like it.
+    whole = [rate for rate, piece in finalists.items() if not piece.diverged]
+    origin = min(whole or finalists, key=lambda rate: abs(math.log(rate / value)))
+    pieces = [tried[origin], *([finalists[origin]] if origin in whole else [])]
     state = pieces[-1].state
     assert state is not None
-    flat = _flat(tried, half) and _flat(finalists, later)
-    best = centre if flat else _between(last, survivor, scores)
-    shrink = (state.step / bench.total_steps) ** HORIZON
-    value = settings.learning_rate if flat else best * shrink
-    for piece in (*tried.values(), *finalists.values()):
+    branched = [piece for piece, _ in decayed.values() if piece is not None]
+    for piece in (*tried.values(), *finalists.values(), *branched):
         if piece not in pieces:
             bench.journal.forget(piece.entry)
     evidence = {
@@ -100,20 +112,21 @@ def choose(bench: Bench, start: State) -> Rate:
             _line(rate, short, scores.get(rate), tried[rate].diverged) for rate in sorted(tried)
         ]
         + [
-            _line(rate, long, last.get(rate), finalists[rate].diverged)
+            _line(rate, reached, scored[rate].nll if rate in scored else None, rate not in scored)
+            | {"decayed": True}
             for rate in sorted(finalists)
         ],
-        "best_after": {"steps": state.step, "learning_rate": best},
+        "best_after": {"steps": reached, "learning_rate": best},
         "horizon_exponent": HORIZON,
     }
     if flat:
         reason = (
             f"training is insensitive to it: {len(scores)} rates from {min(scores):.1g} to "
-            f"{max(scores):.1g} cannot be told apart after {long} steps; {value:g} is usual"
+            f"{max(scores):.1g} cannot be told apart after {reached} steps; {value:g} is usual"
         )
     else:
         reason = (
-            f"of {len(tried)} rates the loss falls fastest at {best:.2g} over {state.step} steps; "
+            f"of {len(tried)} rates {best:.2g} is best over {reached} steps; "
             f"a run of {bench.total_steps} steps wants {value:.2g}"
         )
     return Rate(value, state, pieces, Choice(float(f"{value:.3g}"), reason, evidence))
@@ -160,6 +173,19 @@ def _tried(bench: Bench, start: State, centre: float, short: int) -> dict[float,
     return tried
 
 
+def _finalists(
+    tried: Mapping[float, Trained], scores: Mapping[float, float], centre: float, half: int
+) -> list[float]:
+    """The best rate and the better of its neighbours, or the usual rate if it is as good."""
+    curve = sorted(scores)
+    best = min(curve, key=lambda rate: scores[rate])
+    at = curve.index(best)
+    beside = [rate for rate in curve[max(at - 1, 0) : at + 2] if rate != best]
+    if centre in scores and centre != best and not _better(tried[best], tried[centre], half):
+        beside = [centre]
+    return [best, *sorted(beside, key=lambda rate: scores[rate])[:1]]
+
+
 def _longer(bench: Bench, rate: float, piece: Trained, short: int, long: int) -> Trained:
     """A finalist, trained on."""
     assert piece.state is not None
@@ -171,6 +197,13 @@ def _longer(bench: Bench, rate: float, piece: Trained, short: int, long: int) ->
         warmed(rate, short // 3),
         learning_rate=rate,
     )
+
+
+def _decayed(bench: Bench, rate: float, piece: Trained) -> tuple[Trained | None, Scored | None]:
+    """A finalist after a decay, and its scores; ``None`` where it diverged."""
+    if piece.state is None:
+        return None, None
+    return branch(bench, f"lr-{rate:.3g}-decayed", "learning rate", piece.state, rate)
 
 
 def _line(rate: float, steps: int, loss: float | None, diverged: bool) -> dict[str, Any]:
@@ -186,23 +219,28 @@ def _scores(tried: dict[float, Trained], first: int) -> dict[float, float]:
     }
 
 
-def _between(last: dict[float, float], survivor: float, scores: dict[float, float]) -> float:
-    """The best rate between and around the finalists, within half a factor of the survivor.
+def _between(scored: Mapping[float, Scored], first: float, scores: Mapping[float, float]) -> float:
+    """The best rate between the finalists: the bottom of a parabola in log(rate).
 
-    The curvature in log(rate) comes from the first comparison, the slope from the last. Rates
-    beyond those that were tried are not measured at all, so none of them is the best.
+    Its slope comes from their losses after the decay, its curvature from the first comparison.
+    Where that shows none, the finalists' difference is held against its error: the better one if
+    it is certain, the middle if they are equal. Rates outside are not measured so far, so none
+    of them is the best. If both diverged in the decay, the winner of the first comparison.
     """
-    curve = sorted(scores)
-    losses = [scores[rate] for rate in curve]
-    if len(last) < 2 or vertex(np.log(curve), np.array(losses)) is None:
-        return survivor
-    curvature = float(np.polyfit(np.log(curve), losses, 2)[0])
-    (x1, y1), (x2, y2) = sorted((math.log(rate), loss) for rate, loss in last.items())
-    best = (x1 + x2) / 2 - (y2 - y1) / (2 * curvature * (x2 - x1))
-    reach = math.log(FACTOR) / 2
-    lowest = max(math.log(survivor) - reach, math.log(min(scores)))
-    highest = min(math.log(survivor) + reach, math.log(max(scores)))
-    return math.exp(min(max(best, lowest), highest))
+    if len(scored) < 2:
+        return next(iter(scored), first)
+    low, high = sorted(scored)
+    lost = gain(scored[high].losses, scored[low].losses)  # what the higher one loses
+    apart = math.log(high / low)
+    curvature = 2 * lost.se / apart**2
+    if len(scores) > 2:
+        curve = sorted(scores)
+        losses = [scores[rate] for rate in curve]
+        curvature = max(curvature, float(np.polyfit(np.log(curve), losses, 2)[0]))
+    if curvature <= 0:
+        return min(scored, key=lambda rate: scored[rate].nll)
+    best = math.log(low * high) / 2 - lost.mean / (2 * curvature * apart)
+    return math.exp(min(max(best, math.log(low)), math.log(high)))
 
 
 def _better(one: Trained, other: Trained, first: int) -> bool:

@@ -47,9 +47,6 @@ LITTLE = 0.01
 MODULES_AT = 0.60
 MARGIN = 0.01
 """Share of the gain over the untuned model that may be lost by leaving modules out."""
-METERED_BATCHES = 4
-"""Training batches over which the energy of the sites is measured."""
-SCALE_EXAMPLES = 512
 
 
 @dataclass(frozen=True)
@@ -222,7 +219,7 @@ def _rank_choice(trunk: Trunk, tests: list[RankTest], skipped: str, untuned: Sco
 def _without_weak(bench: Bench, trunk: Trunk, untuned: Scored, choices: dict[str, Choice]) -> None:
     """Phase 3."""
     advance(bench, trunk, bench.steps(MODULES_AT))
-    energy = bench.energies(trunk.state, METERED_BATCHES)
+    energy = bench.energies(trunk.state)
     found = modules.shares(energy)
     evidence = modules.evidence(found)
     every = sorted(found)
@@ -295,8 +292,7 @@ def _finish(bench: Bench, trunk: Trunk, choices: dict[str, Choice], tests: list[
         choices["learning_rate"] = Choice(rate, reason, chosen.evidence)
     eval_loss = float(scored.raw.mean())
     if "adapter.lora_alpha" in bench.open:
-        share = min(1.0, SCALE_EXAMPLES / max(1, len(scored.raw)))
-        found = scale.choose(bench, state, scored, share)
+        found = scale.choose(bench, state, scored)
         alpha = settings["lora_alpha"] * found.factor
         alpha = int(alpha) if float(alpha).is_integer() else float(f"{alpha:.4g}")
         s = alpha / bench.tunable.size(int(settings["r"]))

@@ -34,15 +34,15 @@ class Scale:
     curve: dict[float, float]
 
 
-def choose(bench: Bench, state: State, whole: Scored, share: float) -> Scale:
+def choose(bench: Bench, state: State, whole: Scored) -> Scale:
     """Searches the factor on evenly spread examples of the selection set.
 
     Args:
         bench: Scores.
         state: The trained state.
         whole: Its scores, which are those of factor 1.
-        share: Of the selection set that is used.
     """
+    share = bench.scale_share
     tried: dict[float, np.ndarray] = {}
 
     def try_(factor: float) -> np.ndarray:
