@@ -11,7 +11,8 @@ Shorter runs prefer larger rates; the rate for the whole run is
 
     lr(1) = lr(t) * t ** 0.35,        t = share of the run that was tried, its decay included.
 
-The exponent fits the five pairs of benchmarks/tuning (docs/explanation/tuning.md).
+The exponent is a compromise between the five pairs of benchmarks/tuning, which would want
+between 0 and .4 (docs/explanation/tuning.md).
 """
 
 from __future__ import annotations
