@@ -53,8 +53,8 @@ class Rate:
 
     Attributes:
         value: For the whole run, constant.
-        state: Of the survivor, where the trunk goes on.
-        trunk: The survivor's pieces of work, so far the trunk's.
+        state: Where the trunk goes on: of one of the finalists.
+        trunk: Its pieces of work, so far the trunk's.
         choice: With its reason and evidence.
     """
 
@@ -64,9 +64,9 @@ class Rate:
     choice: Choice
 
 
-def warmed(rate: float, warmup: int, start: int = 0) -> Any:
+def warmed(rate: float, warmup: int) -> Any:
     """A constant rate after a linear warm-up of some steps."""
-    return lambda step: rate * min(1.0, (step - start + 1) / max(warmup, 1))
+    return lambda step: rate * min(1.0, (step + 1) / max(warmup, 1))
 
 
 def choose(bench: Bench, start: State) -> Rate:
