@@ -39,6 +39,7 @@ from lorafit.export.folder import check_free
 from lorafit.export.shrunk import Shrunk
 from lorafit.pipeline import LIVE
 from lorafit.planning import Plan
+from lorafit.report.comparison import write_comparison
 from lorafit.report.html import write_report
 from lorafit.run import Run
 from lorafit.settings import from_config, from_keywords, resolve
@@ -151,7 +152,7 @@ def train(
         try:
             run.write_choices(made_choices(problem, subject, config, origins))
             run.write_environment(seed=config.seed, data=unchanged.fingerprint(problem.splits))
-            run.write_json("data.json", pipeline.data_record(notes, subject))
+            run.write_json("data.json", pipeline.data_record(notes, subject, problem.task))
             if wish is not None:
                 found = search.search(
                     problem, subject, config, origins, wish, run, _progress(progress)
@@ -242,10 +243,10 @@ def evaluate(run: str | Path | Run, data: Any = None) -> dict[str, Any]:
     engine = finishing.measuring_engine(tuned.model, tuned.tokenizer, tuned.task, config)
     base, after = finishing.measure(engine, tuned.adapters, encoded, tuned.task, batch)
     outcome = finishing.evaluation(base, after, tuned.task, config)
-    finishing.measure_texts(
+    outcome = finishing.measure_texts(
         outcome, tuned.adapters, tuned.tokenizer, rows, tuned.task, tuned.max_length, config
     )
-    return outcome
+    return outcome.to_json()
 
 
 def compare(
@@ -305,7 +306,9 @@ def compare(
     if _is_live(model) and not known:
         field.loaded.model.save_pretrained(folder / "base")
         field.loaded.tokenizer.save_pretrained(folder / "base")
-    return conclude(folder, request, field.left_out, run_arms(folder, request))
+    found = conclude(folder, request, field.left_out, run_arms(folder, request))
+    write_comparison(folder, found.record)
+    return found
 
 
 def _check_left_to_compare(origins: Mapping[str, str]) -> None:

@@ -44,7 +44,7 @@ def made_choices(
         if key == "train.learning_rate" and config.adapter.method != "lora":
             reason = f"a common rate for {config.adapter.method}; not measured for this task"
         choices[key.rpartition(".")[2]] = Choice(
-            sorted(value) if isinstance(value, set) else value,
+            value,
             f"default: {reason}" if origin == "default" else f"set by {origin}",
             {"layers": len(sites)} if key == "adapter.target_modules" else {},
         )

@@ -24,6 +24,7 @@ from lorafit.evaluation.generation import generate
 from lorafit.evaluation.handoff import TOLERANCE, check_handoff, sampled_logits
 from lorafit.evaluation.samples import choose_questions, compare_answers
 from lorafit.evaluation.score import Scores, intervals, score
+from lorafit.evidence import Evaluation, Generation, HandOff
 from lorafit.export import peft as peft_format
 from lorafit.export.card import Card
 from lorafit.export.card import write as write_card
@@ -79,37 +80,38 @@ def measure(
     return base, score(engine, task, encoded, batch)
 
 
-def evaluation(base: Scores, tuned: Scores, task: Task, config: Config) -> dict[str, Any]:
-    """The content of ``eval.json``, less the hand-off."""
+def evaluation(base: Scores, tuned: Scores, task: Task, config: Config) -> Evaluation:
+    """What ``eval.json`` holds, less the hand-off and the training."""
     level, seed = config.run.confidence, config.seed
-    return {
-        "split": "test",
-        "n": len(tuned.losses),
-        "metric": task.metric,
-        "confidence": level,
-        "base": intervals(base, task, level, seed),
-        "tuned": intervals(tuned, task, level, seed),
-        "paired": paired(base, tuned, task, level, seed),
-        "tables": task.tables(tuned.logits, tuned.labels),
-    }
+    return Evaluation(
+        n=len(tuned),
+        metric=task.metric,
+        confidence=level,
+        metrics=task.infos,
+        base=intervals(base, task, level, seed),
+        tuned=intervals(tuned, task, level, seed),
+        paired=paired(base, tuned, task, level, seed),
+        tables=task.tables(tuned.logits, tuned.labels),
+    )
 
 
 def measure_texts(
-    outcome: dict[str, Any],
+    outcome: Evaluation,
     adapters: Adapters,
     tokenizer: PreTrainedTokenizerBase,
     rows: Dataset,
     task: Task,
     max_length: int,
     config: Config,
-) -> None:
+) -> Evaluation:
     """Lets base and tuned model answer some prompts, if the task writes text.
 
-    Adds the metrics of whole texts to those in ``outcome``, and samples as ``generation``.
+    Returns:
+        ``outcome`` with the metrics of whole texts beside the others, and samples.
     """
     settings = config.generate
     if not isinstance(task, GenerativeTask) or not settings.examples:
-        return
+        return outcome
     questions = choose_questions(task.prompts(rows, tokenizer, max_length), settings.examples)
     model, prompts = adapters.model, [question.prompt for question in questions]
     assert isinstance(model, PreTrainedModel)
@@ -118,20 +120,26 @@ def measure_texts(
         base = generate(model, tokenizer, prompts, settings, batch)
     tuned = generate(model, tokenizer, prompts, settings, batch)
     found = compare_answers(questions, base, tuned, config.run.confidence, config.seed)
-    for part in ("base", "tuned", "paired"):
-        outcome[part] |= found[part]
-    outcome["generation"] = {
-        "n": len(questions),
-        "max_new_tokens": settings.max_new_tokens,
-        "num_beams": settings.num_beams,
-        "metrics": list(found["tuned"]),
-        "samples": found["samples"],
-    }
+    return outcome.model_copy(
+        update={
+            "metrics": outcome.metrics | found.infos,
+            "base": outcome.base | found.base,
+            "tuned": outcome.tuned | found.tuned,
+            "paired": outcome.paired | found.paired,
+            "generation": Generation(
+                n=len(questions),
+                max_new_tokens=settings.max_new_tokens,
+                num_beams=settings.num_beams,
+                metrics=list(found.tuned),
+                samples=found.samples,
+            ),
+        }
+    )
 
 
 def verify_handoff(
     adapter: Path, subject: Subject, problem: Problem, config: Config, live: bool
-) -> dict[str, float]:
+) -> HandOff:
     """Loads the saved adapter onto the base again, merges it if it can be, compares logits.
 
     The base is read from its source again, so that this is what the receiver does. A live
@@ -176,7 +184,7 @@ def verify_handoff(
     found = check_handoff(
         trained, reloaded=reloaded, merged=merged, base=untuned, tolerance=tolerance
     )
-    return found | {"n": len(rows), "tolerance": tolerance}
+    return found.model_copy(update={"n": len(rows)})
 
 
 def adapter_facts(subject: Subject, task: Task, config: Config) -> dict[str, Any]:
@@ -221,7 +229,7 @@ def finish(
     engine = measuring_engine(subject.model, subject.tokenizer, task, config, subject.engine)
     base, tuned = measure(engine, adapters, subject.encoded["test"], task, batch)
     outcome = evaluation(base, tuned, task, config)
-    measure_texts(
+    outcome = measure_texts(
         outcome,
         adapters,
         subject.tokenizer,
@@ -232,13 +240,14 @@ def finish(
     )
     trainable = sum(p.numel() for p in adapters.trainable().values())
     total = sum(p.numel() for p in subject.model.parameters())
-    outcome["handoff"] = verify_handoff(adapter, subject, problem, config, live)
-    outcome["training"] = asdict(result) | {
+    training = asdict(result) | {
         "trainable_parameters": trainable,
         "total_parameters": total,
         "rows": {name: len(rows) for name, rows in subject.encoded.items()},
     }
-    run.write_json("eval.json", outcome)
+    handoff = verify_handoff(adapter, subject, problem, config, live)
+    outcome = outcome.model_copy(update={"handoff": handoff, "training": training})
+    run.write_evaluation(outcome)
     write_card(
         Card(
             config=config,

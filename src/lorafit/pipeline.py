@@ -355,10 +355,14 @@ def test_rows(data: Any, config: Config, task: Task) -> Dataset:
     return splits["test"] if "test" in splits else next(iter(splits.values()))
 
 
-def data_record(notes: Notes, subject: Subject) -> dict[str, Any]:
-    """The content of ``data.json``: what was said of the data, and what its examples teach."""
+def data_record(notes: Notes, subject: Subject, task: Task) -> dict[str, Any]:
+    """The content of ``data.json``: task, what was said of the data, what its examples teach."""
     splits = {} if subject.truth is None else subject.truth.to_dict()["splits"]
-    return asdict(notes) | {"splits": splits}
+    return asdict(notes) | {
+        "task": task.to_dict(),
+        "metrics": {name: info.to_dict() for name, info in task.infos.items()},
+        "splits": splits,
+    }
 
 
 def check_live(model: Any, tokenizer: Any) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,11 +24,13 @@ from lorafit.data.carve import carve
 from lorafit.data.source import load_splits
 from lorafit.engine.eager import EagerEngine
 from lorafit.errors import AdapterError, ConfigError, DataError
-from lorafit.evaluation.compare import paired
-from lorafit.evaluation.score import Scores, mean_interval, score
+from lorafit.evaluation.compare import as_difference, paired
+from lorafit.evaluation.intervals import mean_interval
+from lorafit.evaluation.score import Scores, score
+from lorafit.evidence import Difference
 from lorafit.export import peft as peft_format
 from lorafit.export import shrunk
-from lorafit.export.shrunk import Loss, RankQuality, Shrunk, Source
+from lorafit.export.shrunk import RankQuality, Shrunk, Source
 from lorafit.methods.lora import LoraEmbedding, LoraLayer
 from lorafit.methods.truncate import Directions, kept_energy
 from lorafit.model.load import max_length
@@ -244,7 +246,7 @@ def with_data(bench: Bench, asked: int | None, steps: int, out: Path) -> Shrunk:
     candidates: dict[tuple[int, str], dict[str, Tensor]] = {}
     for k in ranks_to_try(source.r, asked):
         candidates[k, "weighted"] = shrunk.tensors_at(source, weighted, k)
-        lost: dict[str, Loss] = {}
+        lost: dict[str, Difference] = {}
         for way, found in (("plain", plain), ("weighted", weighted)):
             bench.put(shrunk.projected(source, found, k))
             lost[way] = _lost(before, bench.scores("validation"))
@@ -266,8 +268,8 @@ def with_data(bench: Bench, asked: int | None, steps: int, out: Path) -> Shrunk:
 def _choose(curve: list[RankQuality], asked: int | None, gain: float) -> tuple[int, str, str]:
     """Rank, way and reason; of a rank's two ways the one with the lower validation loss."""
 
-    def best(row: RankQuality) -> tuple[str, Loss]:
-        weighted, retrained = cast(Loss, row.weighted), row.retrained
+    def best(row: RankQuality) -> tuple[str, Difference]:
+        weighted, retrained = cast(Difference, row.weighted), row.retrained
         if retrained is not None and retrained.difference < weighted.difference:
             return "retrained", retrained
         return "weighted", weighted
@@ -285,20 +287,20 @@ def _choose(curve: list[RankQuality], asked: int | None, gain: float) -> tuple[i
     return row.r, way, f"the smallest rank for which {limit}; {_said(lost, gain)}"
 
 
-def _said(lost: Loss, gain: float) -> str:
+def _said(lost: Difference, gain: float) -> str:
     if lost.high <= 0:
         return "with 95 % confidence its validation loss is no higher than before"
     share = f" ({100 * lost.high / gain:.1f} % of the gain)" if gain > 0 else ""
     return f"with 95 % confidence its validation loss is at most {lost.high:.4f} higher{share}"
 
 
-def _lost(before: Scores, after: Scores) -> Loss:
+def _lost(before: Scores, after: Scores) -> Difference:
     """The paired difference of the losses, with Student's interval."""
     difference = after.losses.astype(np.float64) - before.losses.astype(np.float64)
-    return Loss(*mean_interval(difference, 2 * CONFIDENCE - 1))
+    return as_difference(mean_interval(difference, 2 * CONFIDENCE - 1))
 
 
-def _test(bench: Bench, tensors: dict[str, Tensor], k: int) -> dict[str, dict[str, float]]:
+def _test(bench: Bench, tensors: dict[str, Tensor], k: int) -> dict[str, Difference]:
     """The adapter as it was and the smaller one on the test split, which is read here only."""
     before = bench.scores("test")
     config = shrunk.config_at(bench.source, k)
@@ -315,7 +317,17 @@ def _energy(found: dict[str, Directions], k: int) -> float:
 
 
 def _facts(result: Shrunk) -> dict[str, Any]:
-    return {name: value for name, value in asdict(result).items() if name != "path"}
+    """The content of ``shrink.json``: all of the result but where it is."""
+    facts = {field.name: getattr(result, field.name) for field in fields(result)}
+    del facts["path"]
+    ways = ("plain", "weighted", "retrained")
+    curve = [
+        {"r": row.r, "energy": row.energy}
+        | {way: None if (lost := getattr(row, way)) is None else lost.to_dict() for way in ways}
+        for row in result.curve
+    ]
+    test = {name: found.to_dict() for name, found in (result.test or {}).items()}
+    return facts | {"curve": curve, "test": test or None}
 
 
 class _Moments:

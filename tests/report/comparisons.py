@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from lorafit.report.fronts import COSTS
+from lorafit.evidence import ComparisonRecord
+from lorafit.evidence.costs import COSTS
 
 # Method, family, trained parameters, accuracy, half of its interval, processor seconds, GB,
 # forgetting.
@@ -26,7 +27,12 @@ prompt       additive              7680 .537 .075 24 1.17 .066
 """
 
 
-def comparison(noise: bool = True) -> dict[str, Any]:
+def comparison(noise: bool = True) -> ComparisonRecord:
+    """The same as a record."""
+    return ComparisonRecord.from_json(content(noise))
+
+
+def content(noise: bool = True) -> dict[str, Any]:
     """Fourteen methods on an encoder; without ``noise`` none had shuffled labels."""
     arms: dict[str, Any] = {}
     for line in ROWS.split("\n")[1:-1]:

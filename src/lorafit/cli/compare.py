@@ -51,7 +51,7 @@ def compare(
             config=settings.config,
             origins=settings.origins,
         )
-        console.show_comparison(found.content, found.path)
+        console.show_comparison(found.record, found.path)
 
 
 def register(app: typer.Typer) -> None:

@@ -72,7 +72,7 @@ _COST = ("steps", "epoch", "time_s", "peak_memory_bytes", "tokens_per_s", "stopp
 
 def measured(run: RunFolder) -> Json:
     """What the end of training wrote down; ``{}`` before."""
-    return mapping(run.evaluation.get("training"))
+    return {} if run.evaluation is None else run.evaluation.training
 
 
 def training_cost(run: RunFolder) -> Json:
@@ -97,8 +97,7 @@ def training_cost(run: RunFolder) -> Json:
 
 def choosing_cost(run: RunFolder) -> Json:
     """What the automatic choices cost."""
-    cost = mapping(run.choices.get("cost"))
-    return {} if "reason" in cost else cost
+    return run.choices.cost
 
 
 def trained_facts(run: RunFolder) -> Json:

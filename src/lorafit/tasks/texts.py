@@ -39,7 +39,6 @@ class TextTask(Task):
 
     task_type: ClassVar[str] = "SEQ_CLS"
     auto_model: ClassVar[type] = AutoModelForSequenceClassification
-    greater_is_better: ClassVar[bool] = True
 
     def __init__(self, text: Sequence[str], label: str | Sequence[str]) -> None:
         """Binds the task to columns.
