@@ -99,7 +99,7 @@ def make_curves(
         columns=columns,
         rows=rows,
         thinned=thinned,
-        forms={f"eval_{name}": units.value_format(info) for name, info in infos.items()},
+        forms={f"eval_{name}": units.percent for name, info in infos.items() if info.is_share},
     )
 
 

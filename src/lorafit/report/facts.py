@@ -122,7 +122,11 @@ def data_facts(run: RunFolder) -> Json:
     }
     for name in titles.keys() & run.task.keys():
         facts.pop(name, None)
-    facts |= {titles.get(name, name): value for name, value in run.task.items()}
+    facts |= {
+        titles.get(name, name): repr(value) if str(value).isspace() else value
+        for name, value in run.task.items()
+        if value
+    }
     facts["longest input, tokens"] = run.extras.get("max_length")
     data = mapping(run.environment.get("data"))
     if data and all(isinstance(value, dict) for value in data.values()):

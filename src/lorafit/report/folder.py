@@ -113,6 +113,8 @@ def read_folder(path: Path) -> RunFolder:
     found.choices = _record(found, Choices) or Choices()
     found.evaluation = _record(found, Evaluation)
     found.infos = _infos(found)
+    if found.evaluation is not None:
+        found.evaluation = found.evaluation.model_copy(update={"metrics": found.infos})
     found.card = _text(found, "adapter/README.md") or ""
     found.metrics = _lines(found, "metrics.jsonl")
     found.trials = _lines(found, "trials.jsonl")

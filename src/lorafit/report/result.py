@@ -195,7 +195,7 @@ def _what_changed(row: MetricRow, after: Interval, evaluation: Evaluation) -> Ma
         "." if base is None else "; before tuning it was {}."
     )
     way = {True: " (higher is better)", False: " (lower is better)", None: ""}
-    name = f"{row.info.heading}{way[row.info.greater_is_better]}"
+    name = f"{row.info.title}{way[row.info.greater_is_better]}"
     return Markup(text).format(where, name, tuned, base)
 
 
