@@ -30,7 +30,7 @@ from lorafit.engine.choose import choose_engine
 from lorafit.engine.eager import EagerEngine
 from lorafit.errors import ConfigError
 from lorafit.export import peft as peft_format
-from lorafit.hardware import fast_bf16
+from lorafit.machine.processor import fast_bf16
 from lorafit.methods import method_of, methods
 from lorafit.methods.base import MethodConfig
 from lorafit.model import load

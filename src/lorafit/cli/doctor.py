@@ -19,14 +19,18 @@ def doctor(
     online: Annotated[
         bool, typer.Option("--online", help="Also see whether the Hugging Face Hub answers.")
     ] = False,
+    load: Annotated[
+        bool,
+        typer.Option("--load", help="Also see whether torch and transformers can be imported."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
     debug: Debug = False,
 ) -> None:
     """Check versions, threads, memory, disk and number formats; say what would be slow."""
     from lorafit import console
-    from lorafit.doctor import examine
+    from lorafit.machine.doctor import examine
 
-    findings = examine(runs_dir, online=online)
+    findings = examine(runs_dir, online=online, load=load)
     if as_json:
         typer.echo(json.dumps([finding.to_dict() for finding in findings], indent=2))
     else:

@@ -16,11 +16,11 @@ import numpy as np
 from lorafit import files
 from lorafit.comparison.request import RESULT, Request, arm_folder
 from lorafit.comparison.search import at_edge
-from lorafit.environment import describe
 from lorafit.errors import TrainingError
 from lorafit.evaluation.score import Scores
 from lorafit.evaluation.seeds import average, difference, verdict
 from lorafit.evaluation.spectrum import summarise
+from lorafit.machine.describe import describe
 from lorafit.methods import methods
 from lorafit.report.comparison import write_comparison
 from lorafit.report.fronts import COSTS
