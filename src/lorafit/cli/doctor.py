@@ -12,6 +12,7 @@ from lorafit.cli.app import command
 from lorafit.cli.flags import Debug
 
 
+@command("doctor")
 def doctor(
     runs_dir: Annotated[
         Path, typer.Option("--runs-dir", metavar="DIR", help="Folder whose disk is checked.")
@@ -35,8 +36,3 @@ def doctor(
         typer.echo(json.dumps([finding.to_dict() for finding in findings], indent=2))
     else:
         console.show_findings(findings)
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the command to the program."""
-    app.command("doctor")(command(doctor))

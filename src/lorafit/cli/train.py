@@ -13,6 +13,8 @@ from lorafit.config import RunConfig
 from lorafit.errors import ConfigError
 
 
+@command("train")
+@with_settings
 def train(
     *,
     resume: Annotated[
@@ -53,8 +55,3 @@ def train(
                 progress=not quiet,
             )
         console.show_result(run)
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the command to the program."""
-    app.command("train")(command(with_settings(train)))
