@@ -30,14 +30,12 @@ from lorafit.config import Config
 from lorafit.errors import ConfigError
 from lorafit.evaluation.forgetting import LONGEST
 from lorafit.pipeline import LIVE, Problem
+from lorafit.runlist import REQUEST
 from lorafit.training.steps import StepPlan
 from lorafit.unchanged import fingerprint
 
 NOISE = ("full", "lora")
 """The arms that are also trained on shuffled labels."""
-
-REQUEST = "request.json"
-RESULT = "compare.json"
 
 
 @dataclass(frozen=True)
