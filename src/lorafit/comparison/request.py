@@ -23,7 +23,7 @@ import torch
 from datasets import DatasetDict
 from torch import nn
 
-from lorafit import files, runname
+from lorafit import files, quiet, runname
 from lorafit.comparison.fitting import Field
 from lorafit.comparison.search import TRIALS
 from lorafit.config import Config
@@ -197,7 +197,8 @@ def find_or_make(request: Request, splits: DatasetDict, general: list[str]) -> t
             runname.check(name)
             folder = parent / name
             folder.mkdir()
-        splits.save_to_disk(str(folder / "data"))
+        with quiet.others():
+            splits.save_to_disk(str(folder / "data"))
         (folder / "general.txt").write_text("\n".join(general) + "\n", encoding="utf-8")
     files.write_json(folder / REQUEST, asdict(request) | {"key": request.key})
     return folder, False
