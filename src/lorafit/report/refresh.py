@@ -9,7 +9,6 @@ from jinja2 import UndefinedError
 
 from lorafit import files
 from lorafit.errors import RunError
-from lorafit.report.comparison import write_comparison
 from lorafit.report.folder import read_folder
 from lorafit.report.html import NAME, render
 from lorafit.run import Run
@@ -64,6 +63,8 @@ def refresh(folder: Path) -> Page:
 
 
 def _comparison(folder: Path) -> Page:
+    from lorafit.report.comparison import write_comparison
+
     content = files.read_json(folder / COMPARISON)
     try:
         return Page(write_comparison(folder, content))
