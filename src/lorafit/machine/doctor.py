@@ -31,12 +31,14 @@ from lorafit.machine import processor as processors
 from lorafit.units import size
 
 GIB = 1024**3
+PATIENCE = 120
+"""Seconds after which torch is taken to hang; importing it takes a few."""
 LOW_MEMORY = 2 * GIB
 """Below this, even a small model and its data will swap."""
-NVIDIA = ("/dev/nvidia0", "/dev/nvidiactl", "/dev/dxg")
-"""Device files of NVIDIA's driver; the last one is Windows' subsystem for Linux."""
 LOW_DISK = GIB
 """Below this, checkpoints of a small model may not fit."""
+NVIDIA = ("/dev/nvidia0", "/dev/nvidiactl", "/dev/dxg")
+"""Device files of NVIDIA's driver; the last one is Windows' subsystem for Linux."""
 
 
 @dataclass(frozen=True)
@@ -256,9 +258,14 @@ def ask_torch() -> dict[str, Any]:
 
     Raises:
         ImportError: torch or transformers cannot be imported.
+        subprocess.TimeoutExpired: There is no answer within `PATIENCE`: a driver may hang.
     """
     answer = subprocess.run(
-        [sys.executable, "-c", _QUESTION], capture_output=True, text=True, check=False
+        [sys.executable, "-c", _QUESTION],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE,
     )
     if answer.returncode:
         lines = answer.stderr.strip().splitlines() or [f"exit code {answer.returncode}"]
