@@ -84,8 +84,8 @@ fit(
 with adapters.disabled():
     base = score(engine, task, encoded["test"], 64)
 tuned = score(engine, task, encoded["test"], 64)
-print("tuned", intervals(tuned, task)["accuracy"])
-print("tuned - base", paired(base, tuned, task)["accuracy"])
+print(f"tuned: {intervals(tuned, task)['accuracy']:.3f}")
+print(f"tuned - base: {paired(base, tuned, task)['accuracy']:+.3f}")
 
 # Export: PEFT's format; whatever reads it can load it.
 peft.save(adapters, arguments.out)

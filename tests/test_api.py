@@ -169,7 +169,7 @@ def test_what_the_engine_measures_is_what_plain_torch_computes(
         strict=True,
     ):
         for name, found in intervals(scores, tuned.task).items():
-            assert found == pytest.approx(run.eval[side][name], rel=1e-5, abs=1e-6)
+            assert found.to_dict() == pytest.approx(run.eval[side][name], rel=1e-5, abs=1e-6)
 
 
 def test_other_rows_than_at_the_beginning_are_refused(base: Path, tmp_path: Path) -> None:

@@ -69,7 +69,9 @@ def test_a_file_of_a_later_version_is_refused() -> None:
 def test_a_damaged_file_is_refused_with_the_place() -> None:
     content = FOUND.to_json()
     content["tuned"]["accuracy"]["value"] = "high"
-    with pytest.raises(RunError, match=r"tuned.accuracy.value.* is 'high'"):
+    with pytest.raises(
+        RunError, match=r'"runs/a/eval.json" is damaged: .*tuned.accuracy.value.* is .high.'
+    ):
         Evaluation.from_json(content, "runs/a/eval.json")
 
 

@@ -27,12 +27,12 @@ prompt       additive              7680 .537 .075 24 1.17 .066
 """
 
 
-def comparison(noise: bool = True) -> ComparisonRecord:
+def record(noise: bool = True) -> ComparisonRecord:
     """The same as a record."""
-    return ComparisonRecord.from_json(content(noise))
+    return ComparisonRecord.from_json(comparison(noise))
 
 
-def content(noise: bool = True) -> dict[str, Any]:
+def comparison(noise: bool = True) -> dict[str, Any]:
     """Fourteen methods on an encoder; without ``noise`` none had shuffled labels."""
     arms: dict[str, Any] = {}
     for line in ROWS.split("\n")[1:-1]:

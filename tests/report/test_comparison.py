@@ -10,12 +10,12 @@ from lorafit.report.chart import Axis
 from lorafit.report.comparison import write_comparison
 from lorafit.report.labels import LETTER, WIDTHS, Box, Place, places
 from lorafit.report.scatter import steps
-from tests.report.comparisons import comparison
+from tests.report.comparisons import record
 from tests.report.page import Page
 
 
 def test_the_page_is_well_formed_and_loads_nothing(tmp_path: Path) -> None:
-    page = Page(write_comparison(tmp_path, comparison()).read_text(encoding="utf-8"))
+    page = Page(write_comparison(tmp_path, record()).read_text(encoding="utf-8"))
     assert page.unclosed == []
     ids = [a["id"] for _, a in page.elements if "id" in a]
     assert len(ids) == len(set(ids))
@@ -25,7 +25,7 @@ def test_the_page_is_well_formed_and_loads_nothing(tmp_path: Path) -> None:
 
 
 def test_every_method_and_front_is_in_every_chart(tmp_path: Path) -> None:
-    found = comparison()
+    found = record()
     page = Page(write_comparison(tmp_path, found).read_text(encoding="utf-8"))
     charts = [a for a in page.all("svg") if " against " in str(a.get("aria-label"))]
     assert len(charts) == len(COSTS)
@@ -40,11 +40,11 @@ def test_every_method_and_front_is_in_every_chart(tmp_path: Path) -> None:
 
 
 def test_noise_has_a_column_only_where_it_was_measured(tmp_path: Path) -> None:
-    assert redundancy(comparison())[0][-1] == "above noise"
-    header, cells = redundancy(comparison(noise=False))
+    assert redundancy(record())[0][-1] == "above noise"
+    header, cells = redundancy(record(noise=False))
     assert header[-1] == "r 99 %"
     assert {len(row) for row in cells} == {len(header)}
-    page = write_comparison(tmp_path, comparison(noise=False)).read_text(encoding="utf-8")
+    page = write_comparison(tmp_path, record(noise=False)).read_text(encoding="utf-8")
     assert "shuffled" not in page
 
 
@@ -68,7 +68,7 @@ def clashes(
 
 @pytest.mark.parametrize("cost", COSTS, ids=lambda cost: cost.name)
 def test_names_do_not_overlap_at_any_width(cost: Cost) -> None:
-    arms = comparison().arms
+    arms = record().arms
     x = Axis.around([getattr(arm, cost.key) for arm in arms.values()], log=cost.log)
     y = Axis(0.4, 0.95)
     points = [

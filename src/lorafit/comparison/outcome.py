@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 
 from lorafit import files
-from lorafit.comparison.request import RESULT, Request, arm_folder
+from lorafit.comparison.request import Request, arm_folder
 from lorafit.comparison.search import at_edge
-from lorafit.environment import describe
 from lorafit.errors import TrainingError
 from lorafit.evaluation.score import Scores
 from lorafit.evaluation.seeds import average, difference, verdict
@@ -25,6 +24,7 @@ from lorafit.evaluation.spectrum import summarise
 from lorafit.evidence import Arm, ComparisonRecord
 from lorafit.evidence.comparison import Recommendation
 from lorafit.evidence.costs import COSTS
+from lorafit.machine.describe import describe
 from lorafit.methods import methods
 from lorafit.tasks import tasks
 from lorafit.tasks.base import Task
@@ -75,7 +75,7 @@ def conclude(
         raise TrainingError(f"no arm finished; the same command tries again.\n{reasons}")
     record = assemble(folder, request, left_out, failed)
     record = record.model_copy(update={"environment": describe()})
-    files.write_json(folder / RESULT, record.to_json())
+    files.write_json(folder / ComparisonRecord.file, record.to_json())
     return Comparison(folder, record)
 
 

@@ -98,6 +98,7 @@ class ComparisonRecord(Record):
     """A finished comparison."""
 
     file: ClassVar[str] = "compare.json"
+    writer: ClassVar[str] = "lorafit compare"
 
     split: str = "test"
     """The part of the data that was scored."""

@@ -21,6 +21,8 @@ class Record(BaseModel):
 
     file: ClassVar[str]
     """Its name in the folder."""
+    writer: ClassVar[str] = "lorafit train"
+    """The command that writes it."""
 
     schema_version: int = Field(default=SCHEMA, alias="schema")
 
@@ -35,6 +37,11 @@ class Record(BaseModel):
         Raises:
             RunError: A value is not what it should be, or the file is of a later version.
         """
+        if not isinstance(content, Mapping):
+            raise RunError(
+                f'"{source or cls.file}" is damaged: it is not what {cls.writer} writes, '
+                "a JSON object."
+            )
         content = cls.unpacked(content)
         check_version(content, source or cls.file)
         try:
@@ -42,9 +49,10 @@ class Record(BaseModel):
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             place = ".".join(str(part) for part in first["loc"])
+            wrong = "is missing" if first["type"] == "missing" else f"is {first['input']!r:.60}"
             raise RunError(
-                f'cannot read "{source or cls.file}": {place} is {first["input"]!r:.60} '
-                f"({first['msg'].lower()}). Restore the file, or make a new run."
+                f'"{source or cls.file}" is damaged: it is not what {cls.writer} writes '
+                f"({place} {wrong}). Bring the file back, or make it anew."
             ) from error
 
     @classmethod

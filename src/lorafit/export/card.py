@@ -21,12 +21,11 @@ from lorafit import files
 from lorafit.config import Config
 from lorafit.evidence import Choice, Evaluation
 from lorafit.evidence.rows import metric_rows
+from lorafit.hints import FOLDER
 from lorafit.paths import PACKAGE_PREFIX
 from lorafit.tasks.base import Task
 
 FILE = "README.md"
-FOLDER = "path/to/this/folder"
-"""Stands for the adapter's place in the snippets."""
 
 _PIPELINE = {
     "SEQ_CLS": "text-classification",
