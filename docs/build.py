@@ -220,7 +220,7 @@ def methods_page() -> str:
         text = _preset(name) if preset else _doc(sys.modules[methods[name].__module__])
         text = re.sub(r"^\.\. math:: (.*(?:\n   +.*)*)", r"```math\n\1\n```", text, flags=re.M)
         parts.append(f"\n## {name}\n\n{text}")
-    bridge = sys.modules[method_of.__module__ + ".peft_bridge"]
+    bridge = sys.modules[method_of.__module__ + ".peft.bridge"]
     parts.append(f"\n## peft:NAME\n\n{_doc(bridge)}")
     return "\n".join(parts) + "\n"
 
