@@ -24,6 +24,7 @@ from lorafit.cli import app
 from lorafit.config import AdapterConfig, Config
 from lorafit.methods import method_of, methods
 from lorafit.settings.keys import method_config, method_fields, recommended, sections, top_level
+from lorafit.testing import MethodChecks
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = ROOT / "docs" / "reference"
@@ -165,6 +166,10 @@ def api_page() -> str:
         parts.append(f"## lorafit.{name}\n\n```\n{_signature(name, thing)}\n```\n\n{_doc(thing)}\n")
         if inspect.isclass(thing):
             parts += list(_methods(name, thing))
+    formula = MethodChecks.parameter_count
+    shown = f"```\n{_signature('parameter_count', formula)}\n```"
+    parts.append(f"## lorafit.testing.MethodChecks\n\n{_doc(MethodChecks)}\n")
+    parts.append(f"### MethodChecks.parameter_count\n\n{shown}\n\n{_doc(formula)}\n")
     return "\n".join(parts)
 
 
