@@ -219,6 +219,16 @@ def test_collating_pads_and_masks(task, tokenizer):
     assert {tensor.dtype for tensor in batch.values()} == {torch.int64}
 
 
+def test_padding_is_on_the_right_whatever_the_tokenizer_says(task, tokenizer):
+    examples = list(task.encode(tiny_text.rows(4), tokenizer, 16))
+    expected = task.collate(examples, tokenizer)
+    tokenizer.padding_side = "left"
+    found = task.collate(examples, tokenizer)
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert tokenizer.padding_side == "left"
+
+
 def test_a_tokenizer_without_padding_pads_with_the_end_of_sequence(task, caplog):
     tokenizer = tiny_text.gpt2_tokenizer()
     encoded = task.encode(tiny_text.rows(4), tokenizer, 16)
