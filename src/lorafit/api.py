@@ -448,6 +448,7 @@ def preview(
         columns=Columns(
             task.text, task.label, task.reasons.get("text", ""), task.reasons.get("label", "")
         ),
+        special_tokens=task.special_tokens,
         seed=config.seed,
     )
     if task.supervision != "example":

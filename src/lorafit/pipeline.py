@@ -107,6 +107,7 @@ def pose(data: Any, config: Config, model: Any = None) -> Problem:
     else:
         found, why = tasks[config.task], "as asked"
     task = found.from_data(splits, config.data)
+    task.special_tokens = config.data.special_tokens
     task.reasons = {"task": why, **task.reasons}
     carved = carve(
         splits,

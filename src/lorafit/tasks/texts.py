@@ -118,7 +118,10 @@ class TextTask(Task):
                 f"(columns {', '.join([*self.text, *columns])})."
             )
         table = tokenize(
-            [found[index] for index in np.flatnonzero(keep).tolist()], tokenizer, max_length
+            [found[index] for index in np.flatnonzero(keep).tolist()],
+            tokenizer,
+            max_length,
+            self.special_tokens,
         )
         kept = labels[keep]
         table = table.append_column("labels", pa.array(kept if kept.ndim == 1 else list(kept)))
