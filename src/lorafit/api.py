@@ -298,14 +298,14 @@ def compare(
     text = forgetting.general_text(general_text)
     data = config.data.path if data is None else data
     problem = pipeline.pose(data, config, model)
-    field = fitting.enter(problem, config, origins, names, leave_out, model, tokenizer)
-    request = make_request(problem, field, config, seeds=seeds, budget=budget, text=text)
+    entered = fitting.enter(problem, config, origins, names, leave_out, model, tokenizer)
+    request = make_request(problem, entered, config, seeds=seeds, budget=budget, text=text)
     folder, known = find_or_make(request, problem.splits, text)
     log.info("%s %s", "going on with" if known else "comparing in", folder)
     if _is_live(model) and not known:
-        field.loaded.model.save_pretrained(folder / "base")
-        field.loaded.tokenizer.save_pretrained(folder / "base")
-    return conclude(folder, request, field.left_out, run_arms(folder, request))
+        entered.loaded.model.save_pretrained(folder / "base")
+        entered.loaded.tokenizer.save_pretrained(folder / "base")
+    return conclude(folder, request, entered.left_out, run_arms(folder, request))
 
 
 def _check_left_to_compare(origins: Mapping[str, str]) -> None:

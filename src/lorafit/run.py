@@ -422,11 +422,6 @@ class Run:
         if kept or self._metrics_file.exists():
             files.write_text(self._metrics_file, "".join(f"{line}\n" for line in kept))
 
-    @property
-    def metric_count(self) -> int:
-        """Number of whole lines in ``metrics.jsonl``."""
-        return len(self._metric_lines())
-
     # One process at a time
 
     @contextlib.contextmanager
