@@ -15,11 +15,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lorafit.adapt import Adapters
     from lorafit.api import (
-        Tuned,
         compare,
         demo,
         evaluate,
-        load,
         merge,
         plan,
         predict,
@@ -31,6 +29,7 @@ if TYPE_CHECKING:
     from lorafit.errors import LorafitError
     from lorafit.methods.lora import LoraConfig
     from lorafit.run import Run
+    from lorafit.tuned import Tuned, load
     from lorafit.weighted import add_weighted
 
 __version__ = "0.1.0"
@@ -44,11 +43,12 @@ _HOMES = {
     "add_weighted": "lorafit.weighted",
     **dict.fromkeys(
         (
-            *("Tuned", "compare", "demo", "evaluate", "load", "merge", "plan", "predict"),
-            *("preview", "shrink", "train"),
+            *("compare", "demo", "evaluate", "merge", "plan", "predict", "preview", "shrink"),
+            "train",
         ),
         "lorafit.api",
     ),
+    **dict.fromkeys(("Tuned", "load"), "lorafit.tuned"),
 }
 
 __all__ = [

@@ -10,14 +10,13 @@ from __future__ import annotations
 from lorafit.console.comparison import show_comparison
 from lorafit.console.findings import show_findings
 from lorafit.console.output import saying
-from lorafit.console.plan import PlanLike, show_plan
+from lorafit.console.plan import show_plan
 from lorafit.console.preview import show_preview
 from lorafit.console.result import prediction_line, show_evaluation, show_result
 from lorafit.console.runs import show_runs
 from lorafit.console.shrunk import show_shrunk
 
 __all__ = [
-    "PlanLike",
     "prediction_line",
     "saying",
     "show_comparison",
