@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lorafit import finishing, packaged, pipeline, planning, previewing, shrinking, unchanged
+from lorafit import finishing, packaged, pipeline, planning, previewing, quiet, shrinking, unchanged
 from lorafit.choices import record_choices
 from lorafit.comparison import fitting
 from lorafit.comparison.outcome import Comparison, conclude
@@ -213,8 +213,9 @@ def compare(
     folder, known = find_or_make(request, problem.splits, text)
     log.info("%s %s", "going on with" if known else "comparing in", folder)
     if live is not None and not known:
-        live.model.save_pretrained(folder / "base")
-        live.tokenizer.save_pretrained(folder / "base")
+        with quiet.others():
+            live.model.save_pretrained(folder / "base")
+            live.tokenizer.save_pretrained(folder / "base")
     return conclude(folder, request, field.left_out, run_arms(folder, request))
 
 

@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lorafit import files
+from lorafit import files, quiet
 from lorafit.adapt import Adapters
 from lorafit.config import Config
 from lorafit.engine.base import Engine
@@ -31,7 +31,7 @@ from lorafit.export.peft_config import describe as describe_adapter
 from lorafit.job import Job
 from lorafit.model import load
 from lorafit.model.load import LoadedModel
-from lorafit.pipeline import Subject, make_engine, saying_less, uses_bf16
+from lorafit.pipeline import Subject, make_engine, uses_bf16
 from lorafit.run import Choice
 from lorafit.tasks.base import Task
 from lorafit.tasks.generative import GenerativeTask
@@ -65,7 +65,7 @@ def measuring_engine(
     bf16, _ = uses_bf16(model, config, Accelerator())
     if bf16 or model.dtype != torch.float32:
         return EagerEngine(model, task, tokenizer)
-    with saying_less("lorafit"):  # which engine it is was said before the training
+    with quiet.saying_less("lorafit"):  # which engine it is was said before the training
         return trained or make_engine(model, tokenizer, task, config)
 
 
@@ -169,7 +169,7 @@ def verify_handoff(job: Job, adapter: Path) -> dict[str, float]:
     if not subject.live:
         # Another random head: what the adapter does not bring along must not go unnoticed.
         torch.manual_seed(config.seed + 1)
-        with saying_less():
+        with quiet.saying_less():
             loaded = load.load_model(config.model, task)
     again = peft_format.load(loaded.model, adapter)
     reloaded = logits(loaded)

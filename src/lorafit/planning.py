@@ -11,10 +11,10 @@ import numpy as np
 from lorafit.config import Config
 from lorafit.data.batches import BatchOrder
 from lorafit.job import Job
+from lorafit.machine.memory import peak_memory_bytes
 from lorafit.model.sites import Site
 from lorafit.pipeline import Subject
 from lorafit.settings import Settings
-from lorafit.training.memory import peak_memory_bytes
 
 SAMPLED_BATCHES = 3
 """Batches of typical length that are timed, after one that is not (it warms caches up)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from lorafit import pipeline
+from lorafit import pipeline, quiet
 from lorafit.config import Config
 from lorafit.data.columns import Columns, label_columns
 from lorafit.data.preview import Preview
@@ -36,7 +36,7 @@ def describe(problem: Problem, config: Config, live: Live | None = None) -> Prev
     encoded = pipeline.encode(problem, loaded.tokenizer, limit)
     shown = _rows(problem, loaded, limit, config.seed)
     if task.supervision != "example":
-        with pipeline.saying_less("lorafit"):
+        with quiet.saying_less("lorafit"):
             whole = pipeline.encode(problem, loaded.tokenizer, WITHOUT_LIMIT)
         shown = of_tokens(shown, encoded, whole, loaded.tokenizer, limit, seed=config.seed)
         shown = replace(shown, label=task.label)  # no class a row, of which to count the rows

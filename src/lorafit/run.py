@@ -357,7 +357,7 @@ class Run:
         files.write_json(self.path / "choices.json", content)
 
     def write_environment(self, **facts: Any) -> dict[str, Any]:
-        """Writes ``environment.json``: what `environment.describe` finds, and ``facts``.
+        """Writes ``environment.json``: what `lorafit.machine.describe` finds, and ``facts``.
 
         Args:
             **facts: JSON values to add, such as ``seed`` and ``data_fingerprint``.
@@ -365,7 +365,8 @@ class Run:
         Returns:
             What was written.
         """
-        from lorafit.environment import describe  # loads torch, which listing runs can do without
+        # Loads torch, which listing runs can do without.
+        from lorafit.machine.describe import describe
 
         written = describe() | facts
         files.write_json(self.path / "environment.json", written)

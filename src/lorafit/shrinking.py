@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lorafit import files, pipeline
+from lorafit import files, pipeline, quiet
 from lorafit.adapt import Adapters
 from lorafit.config import Config, ModelConfig
 from lorafit.data.carve import carve
@@ -143,7 +143,7 @@ class Bench:
             raise ConfigError(
                 f'"{source.folder}" does not name its base model; pass it with model.'
             )
-        with pipeline.saying_less():
+        with quiet.saying_less():
             self.loaded = pipeline.load_base(base, self.task, seed, live=live)
         limit = limit or max_length(config.data.max_length, self.loaded.tokenizer, self.model)
         self.encoded = {

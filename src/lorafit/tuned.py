@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lorafit import files, pipeline
+from lorafit import files, pipeline, quiet
 from lorafit.adapt import Adapters
 from lorafit.config import Config, GenerateConfig, ModelConfig
 from lorafit.errors import AdapterError, ConfigError
@@ -59,7 +59,7 @@ def load(
     base = ModelConfig(**facts["model"])
     if model is None and base.name_or_path == LIVE:
         raise ConfigError(f'"{adapter}" was made for a live model; pass it: load(source, model).')
-    with pipeline.saying_less():
+    with quiet.saying_less():
         live = live_model(model, tokenizer)
         loaded = pipeline.load_base(base, task, facts["seed"], live=live)
     adapters = peft_format.load(loaded.model, adapter)

@@ -12,11 +12,11 @@ from typing import Any
 
 from lorafit.errors import ConfigError
 from lorafit.job import Job
+from lorafit.machine.memory import peak_memory_bytes, reset_peak
 from lorafit.planning import estimate
 from lorafit.run import Choice, Run
 from lorafit.settings import Settings
 from lorafit.training.loop import FitResult, fit
-from lorafit.training.memory import peak_memory_bytes, reset_peak
 from lorafit.training.parallel import Workers
 from lorafit.training.progress import Progress
 from lorafit.training.steps import StepPlan
