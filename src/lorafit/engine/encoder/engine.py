@@ -22,8 +22,8 @@ from lorafit.engine.counter import Seeds
 from lorafit.engine.encoder.block import Block, Gradient, Saved, Stream, dropout_p
 from lorafit.engine.encoder.layout import EncoderLayout
 from lorafit.engine.frozen import base_of
-from lorafit.engine.kernels import Residual
 from lorafit.engine.packing import Packing
+from lorafit.engine.shapes import Residual
 from lorafit.model.modes import evaluating
 from lorafit.tasks.base import Task
 
@@ -98,7 +98,7 @@ class FastEncoder:
         states.requires_grad_(bottom < len(self.blocks))
         losses = self.task.losses(self._logits(states, batch), batch["labels"])
         loss_sum = losses.sum()
-        (loss_sum * scale).backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(loss_sum * scale)
         if states.grad is not None:
             with torch.no_grad():
                 self._backward(
