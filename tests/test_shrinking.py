@@ -17,9 +17,10 @@ import lorafit
 from lorafit import shrinking
 from lorafit.adapt import Adapters
 from lorafit.errors import AdapterError, ConfigError
+from lorafit.evidence import Difference
 from lorafit.export import peft as peft_format
 from lorafit.export import shrunk
-from lorafit.export.shrunk import Loss, RankQuality
+from lorafit.export.shrunk import RankQuality
 from lorafit.methods.lora import LoraConfig, LoraLayer
 from lorafit.run import Run
 from tests import tiny, tiny_text
@@ -188,7 +189,8 @@ def test_peft_adapter_is_measured_with_the_task_of_its_type(tmp_path: Path) -> N
 def test_the_smallest_rank_inside_the_margin_is_chosen() -> None:
     def row(r: int, weighted: float, retrained: float | None = None) -> RankQuality:
         losses = [
-            None if d is None else Loss(d, d - 0.001, d + 0.001) for d in (weighted, retrained)
+            None if d is None else Difference(d, d - 0.001, d + 0.001)
+            for d in (weighted, retrained)
         ]
         return RankQuality(r, 1.0, None, losses[0], losses[1])
 
