@@ -144,7 +144,7 @@ class Tunable:
         """The state the model is in."""
         values, tensors = generator_states()
         generators = {f"generator/{name}": value for name, value in tensors.items()}
-        return State(step, shape, capture(self.trainable(), optimizer) | generators, values)
+        return State.of(step, shape, capture(self.trainable(), optimizer) | generators, values)
 
     def _optimizer(self) -> RowAdamW:
         settings = self._config.train
