@@ -23,6 +23,7 @@ from lorafit.comparison.outcome import Comparison, conclude
 from lorafit.comparison.request import check_size, find_or_make, make_request
 from lorafit.comparison.workers import run_arms
 from lorafit.config import Config, GenerateConfig, ModelConfig
+from lorafit.console.progress import make_progress
 from lorafit.data.columns import Columns, label_columns
 from lorafit.data.notes import noting
 from lorafit.data.preview import Preview
@@ -46,7 +47,7 @@ from lorafit.tasks import tasks
 from lorafit.tasks.base import Task
 from lorafit.tasks.generative import GenerativeTask
 from lorafit.training.loop import fit
-from lorafit.training.progress import Progress, make_progress
+from lorafit.training.progress import Progress
 from lorafit.training.trackers import check_trackers
 from lorafit.tune import search
 
@@ -161,14 +162,9 @@ def train(
                 run.write_choices(choices, **found.extra)
             else:
                 result = fit(
-                    subject.engine,
-                    subject.model,
-                    problem.task,
-                    subject.encoded["train"],
-                    subject.encoded["validation"],
+                    subject.learner(problem.task),
                     config,
-                    run=run,
-                    trainable=subject.adapters.trainable(),
+                    run,
                     resume=resume is not None,
                     progress=_progress(progress),
                 )
@@ -413,7 +409,7 @@ def shrink(
     given = {"learning_rate": RETRAIN_RATE} | settings
     base = model if model is not None else source.config.base_model_name_or_path or LIVE
     config, _ = _settings(base, data, None, None, given)
-    bench = shrinking.Bench(source, data, config, model, tokenizer)
+    bench = shrinking.Shrinking(source, data, config, model, tokenizer)
     return shrinking.with_data(bench, asked, retrain_steps, target)
 
 

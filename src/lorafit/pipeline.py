@@ -20,7 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lorafit.adapt import Adapters
 from lorafit.config import Config, ModelConfig
-from lorafit.data.batches import BatchOrder
+from lorafit.data.batches import BatchOrder, lengths
 from lorafit.data.carve import carve
 from lorafit.data.notes import Notes
 from lorafit.data.source import load_splits
@@ -42,6 +42,7 @@ from lorafit.tasks import tasks
 from lorafit.tasks.base import Task
 from lorafit.tasks.generative import GenerativeTask
 from lorafit.tasks.guess import guess_task
+from lorafit.training.learner import Learner
 from lorafit.training.seed import seed_everything
 
 log = logging.getLogger(__name__)
@@ -85,6 +86,17 @@ class Subject:
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """Its tokenizer."""
         return self.loaded.tokenizer
+
+    def learner(self, task: Task) -> Learner:
+        """What `lorafit.training.loop.fit` trains: all that is trainable now."""
+        return Learner(
+            self.engine,
+            self.model,
+            task,
+            self.adapters.trainable(),
+            self.encoded["train"],
+            self.encoded["validation"],
+        )
 
 
 def pose(data: Any, config: Config, model: Any = None) -> Problem:
@@ -276,8 +288,7 @@ def data_truth(
     size = config.train.per_device_train_batch_size
     batches: list[list[int]] = []
     if len(encoded["train"]):
-        lengths = [len(ids) for ids in encoded["train"]["input_ids"]]
-        order = BatchOrder(lengths, size, config.seed)
+        order = BatchOrder(lengths(encoded["train"]), size, config.seed)
         epochs = min(CHECKED_EPOCHS, math.ceil(config.train.num_train_epochs))
         batches = [batch for epoch in range(epochs) for batch in order.epoch(epoch)]
     return inspect(
@@ -306,7 +317,7 @@ def calibrate(
     """Shows a fresh adapter the gradients of the batches that training will begin with."""
     method = methods[config.adapter.method]()
     size = config.train.per_device_train_batch_size
-    order = BatchOrder([len(ids) for ids in train["input_ids"]], size, config.seed).epoch(0)
+    order = BatchOrder(lengths(train), size, config.seed).epoch(0)
     batches = order[: method.calibration_batches(adapters.configs["default"])]
     engine = EagerEngine(loaded.model, task, loaded.tokenizer)
 

@@ -6,7 +6,6 @@ import itertools
 import json
 import os
 import signal
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -133,9 +132,7 @@ class Whole:
 @pytest.fixture(scope="module")
 def wholes(
     problem: tuple[pipeline.Problem, Config], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[float, Whole]]:
-    known: dict[float, Whole] = {}
-
+) -> dict[float, Whole]:
     class ByBudget(dict[float, Whole]):
         def __missing__(self, budget: float) -> Whole:
             search = Search(*problem, budget)
@@ -143,8 +140,7 @@ def wholes(
             self[budget] = Whole(search, run, search.go(run))
             return self[budget]
 
-    known = ByBudget()
-    yield known
+    return ByBudget()
 
 
 def assert_the_same(run: Run, found: Found, whole: Whole) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import Parameter
 
-from lorafit.training.adamw import RowAdamW
+from lorafit.tune.adamw import RowAdamW
 from lorafit.tune.state import Shape, State, capture, grown, put_back
 
 A, B = "layer.lora_A.default.weight", "layer.lora_B.default.weight"

@@ -17,21 +17,21 @@ import numpy as np
 import torch
 
 from lorafit.config import Config
+from lorafit.data.batches import fetch, lengths
 from lorafit.engine.eager import EagerEngine
 from lorafit.errors import DivergenceError, RunError
 from lorafit.evaluation.score import Scores, score
 from lorafit.hints import resume_command
 from lorafit.pipeline import Problem, Subject
 from lorafit.run import Run
-from lorafit.training.adamw import RowAdamW
 from lorafit.training.interrupt import Interruptible
-from lorafit.training.parallel import Workers
 from lorafit.training.progress import Progress
 from lorafit.training.schedule import make_schedule
-from lorafit.training.state import Tally
+from lorafit.training.state import Tally, TrainState
 from lorafit.training.stepper import Stepper
-from lorafit.training.steps import StepPlan, lengths
-from lorafit.training.validate import fetch
+from lorafit.training.steps import StepPlan
+from lorafit.training.taken import steps_taken
+from lorafit.tune.adamw import RowAdamW
 from lorafit.tune.decide import sharpened
 from lorafit.tune.journal import START, Entry, Journal
 from lorafit.tune.ledger import Cost, Ledger
@@ -136,7 +136,6 @@ class Bench:
         self.selection = subject.encoded["validation"]
         self.plan = StepPlan(self.train_set, config)
         self.total_steps = self.plan.total_steps
-        self._workers = Workers()
         self._eval_tokens = sum(lengths(self.selection))
         late = range(self.total_steps - self.steps(config.train.decay_ratio) // 2, self.total_steps)
         self._late_evaluations = max(1, sum(self.plan.evaluates(step + 1) for step in late))
@@ -377,41 +376,28 @@ class Bench:
         began = time.perf_counter()
         optimizer = self._load(state)
         schedule = make_schedule(optimizer, rate, state.step)
-        stepper = Stepper(
-            self.subject.engine,
-            self.train_set,
-            self.tunable.trainable(),
-            optimizer,
-            schedule,
-            self.config.train,
-            self._workers,
-            fresh=state.step == 0,
-        )
+        learner = self.subject.learner(self.task)
+        settings = self.config.train
+        stepper = Stepper(learner, optimizer, schedule, settings, fresh=state.step == 0)
+        count = TrainState(step=state.step)
         losses: list[float] = []
         lines: list[dict[str, Any]] = []
-        tokens, window = 0.0, Tally()
         diverged = False
         self.subject.model.train()
         try:
-            for step in self.plan.steps(done=state.step):
-                if step.number > until:
-                    break
-                outcome = stepper.take(step)
-                loss = outcome.loss_sum / outcome.units
-                losses.append(loss)
-                tokens += outcome.tokens
-                window.add(outcome.loss_sum, outcome.units, outcome.tokens, outcome.time_s)
-                self.notes.stepped(step, outcome)
-                if self.plan.logs(step.number) or step.number == until:
-                    lines.append(metrics_line(step, outcome, window))
-                    window = Tally()
+            for taken in steps_taken(stepper, self.plan, count, until=until):
+                losses.append(taken.outcome.loss)
+                self.notes.stepped(taken.step, taken.outcome)
+                if self.plan.logs(count.step) or taken.stopped:
+                    lines.append(metrics_line(taken.step, taken.outcome, count.window))
+                    count.window = Tally()
                 self._stop_if_asked()
         except DivergenceError as error:
             log.info("%s", str(error).partition(".")[0])
             diverged = True
         finally:
             self.subject.model.train(False)
-        cost = self._cost(trained=tokens, began=began)
+        cost = self._cost(trained=count.total.tokens, began=began)
         facts = {"cost": cost, "diverged": diverged, "lines": lines}
         kept = None if diverged else self.tunable.captured(until, state.shape, optimizer)
         return Entry("", facts, {"losses": torch.tensor(losses, dtype=torch.float64)}, kept)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from lorafit.training.adamw import RowAdamW
+from lorafit.tune.adamw import RowAdamW
 
 _FACTORS = {
     # Part of the parameter's path to the dimension that the rank is.
