@@ -144,7 +144,7 @@ def train(
             again = "Bring the old rows back to resume it, or start a new run."
             unchanged.check_unchanged(run, problem.splits, again)
         subject = pipeline.prepare(problem, config, model, tokenizer, start=start)
-    wish = search.wanted(problem, subject, config, origins)
+    wish = search.wanted(problem, subject, config, origins, run)
     if run is None:  # only now: wrong input leaves no folder behind
         run = Run.create(config, config.run.dir, config.run.name, origins)
         pipeline.keep_start(run, subject)

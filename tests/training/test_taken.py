@@ -113,9 +113,10 @@ def test_a_divergence_leaves_the_weights_of_the_step_before() -> None:
         return inner(batch, float("nan") if calls[0] == 3 else scale)
 
     parts.learner.engine.forward_backward = breaking  # type: ignore[method-assign]
-    before: dict[str, torch.Tensor] = {}
+    taken = steps_taken(parts.stepper, parts.plan, parts.state)
+    assert [next(taken).step.number for _ in range(2)] == [1, 2]
+    before = toy.weights(dict(parts.learner.trainable))
     with pytest.raises(DivergenceError, match="at step 3"):
-        for _ in steps_taken(parts.stepper, parts.plan, parts.state):
-            before = toy.weights(dict(parts.learner.trainable))
+        next(taken)
     assert parts.state.step == 2
     assert toy.same(before, toy.weights(dict(parts.learner.trainable)))

@@ -16,10 +16,11 @@ from datasets import DatasetDict
 
 from lorafit import pipeline
 from lorafit.config import Config
-from lorafit.errors import RunError
+from lorafit.errors import ConfigError, RunError
 from lorafit.run import Run
 from lorafit.settings import from_keywords, resolve
 from lorafit.training.progress import Progress, QuietProgress, Update
+from lorafit.tune import search as searching
 from lorafit.tune import strategies
 from lorafit.tune.base import CHOOSABLE, Found
 from lorafit.tune.bench import Bench
@@ -262,3 +263,20 @@ def test_a_signal_while_scoring_stops_once_the_scores_are_noted(
         whole.search.go(run, Signalling())
     assert noted(run) == ["budget", "start", "untuned"]
     assert_the_same(run, whole.search.go(run), whole)
+
+
+def test_a_budget_in_minutes_is_measured_once(
+    problem: tuple[pipeline.Problem, Config], tmp_path: Path
+) -> None:
+    posed, config = problem
+    config = config.model_copy(deep=True)
+    config.tune.budget = "0.001s"  # far too little for this machine, as it is now
+    search = Search(posed, config, 1.4)
+    run = search.run_in(tmp_path)
+    search.killed_after(run, 2)
+    subject = pipeline.prepare(posed, config, encoded=search.encoded)
+    with pytest.raises(ConfigError, match="one run of these epochs takes about"):
+        searching.wanted(posed, subject, config, {})
+    wish = searching.wanted(posed, subject, config, {}, run)
+    assert wish is not None
+    assert wish.budget == 1.4

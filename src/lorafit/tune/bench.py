@@ -33,7 +33,7 @@ from lorafit.training.steps import StepPlan
 from lorafit.training.taken import steps_taken
 from lorafit.tune.adamw import RowAdamW
 from lorafit.tune.decide import sharpened
-from lorafit.tune.journal import START, Entry, Journal
+from lorafit.tune.journal import BUDGET, START, Entry, Journal
 from lorafit.tune.ledger import Cost, Ledger
 from lorafit.tune.modules import collecting
 from lorafit.tune.notes import Notes, metrics_line
@@ -130,7 +130,7 @@ class Bench:
         self._how_to_resume = "" if run is None else f" Go on with: {resume_command(run.path)}"
         self.journal = Journal(run)
         # A budget in minutes was measured: a resumed search keeps the number it began with.
-        noted = self.journal.once("budget", lambda: Entry("budget", {"runs": budget}))
+        noted = self.journal.once(BUDGET, lambda: Entry(BUDGET, {"runs": budget}))
         self.budget = float(noted.facts["runs"])
         self.train_set = subject.encoded["train"]
         self.selection = subject.encoded["validation"]

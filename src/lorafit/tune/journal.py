@@ -29,6 +29,9 @@ from lorafit.tune.state import Shape, State, count_factors
 FOLDER = "tune"
 """In the run folder; removed when the run is done."""
 
+BUDGET = "budget"
+"""Name of the entry with the budget that a search began with."""
+
 START = "start"
 """Name of the piece of work that a search begins with; its state is never let go of."""
 
@@ -48,6 +51,21 @@ class Entry:
     facts: dict[str, Any]
     arrays: dict[str, Tensor] = field(default_factory=dict)
     kept: State | None = None
+
+
+def noted_budget(run: Run | None) -> float | None:
+    """The budget in plain runs that the search of a run began with.
+
+    A budget in minutes is measured by the clock, which says something else on another day: it
+    is measured once.
+
+    Returns:
+        ``None``: no search has begun.
+    """
+    if run is None:
+        return None
+    file = run.path / FOLDER / f"{BUDGET}.json"
+    return float(files.read_json(file)["facts"]["runs"]) if file.is_file() else None
 
 
 class Journal:

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from lorafit.config import AdapterConfig, Config
 from lorafit.errors import ConfigError
 from lorafit.pipeline import Problem, Subject
@@ -23,7 +25,7 @@ from lorafit.training.steps import StepPlan
 from lorafit.tune import short, strategies
 from lorafit.tune.base import CHOOSABLE
 from lorafit.tune.bench import Bench
-from lorafit.tune.journal import FOLDER
+from lorafit.tune.journal import FOLDER, noted_budget
 
 log = logging.getLogger(__name__)
 
@@ -92,9 +94,15 @@ class Wanted:
 
 
 def wanted(
-    problem: Problem, subject: Subject, config: Config, origins: Mapping[str, str]
+    problem: Problem,
+    subject: Subject,
+    config: Config,
+    origins: Mapping[str, str],
+    run: Run | None = None,
 ) -> Wanted | None:
     """What is to be measured in this run; ``None``, with the reason said: nothing.
+
+    A run that goes on keeps the budget that its search began with.
 
     Raises:
         ConfigError: There is no such strategy, or the budget is no budget.
@@ -102,7 +110,8 @@ def wanted(
     if config.tune.strategy == "none":
         return None
     strategies[config.tune.strategy]
-    budget = budget_runs(config, problem, subject)
+    noted = noted_budget(run)
+    budget = budget_runs(config, problem, subject) if noted is None else noted
     names = open_settings(config, origins)
     steps = StepPlan(subject.encoded["train"], config).total_steps
     unset = origins.get("tune.budget", DEFAULT) == DEFAULT
@@ -140,7 +149,8 @@ def budget_runs(config: Config, problem: Problem, subject: Subject) -> float:
                 "such as 20min or 2h."
             ) from None
         seconds = float(time[1]) * _SECONDS[time[2].lower()]
-        plain = estimate(problem, subject, config, {}).time_s
+        with torch.random.fork_rng():  # what follows must not depend on whether this was run
+            plain = estimate(problem, subject, config, {}).time_s
         runs = seconds / max(plain, 1e-9)
         if runs < 1:
             raise ConfigError(
