@@ -11,11 +11,11 @@ from torch import nn
 from lorafit.config import Config
 from lorafit.errors import DataError
 from lorafit.hints import resume_command
+from lorafit.machine.memory import peak_memory_bytes, reset_peak
 from lorafit.run import Run
 from lorafit.training.interrupt import Interruptible
 from lorafit.training.keeper import Keeper
 from lorafit.training.learner import Learner
-from lorafit.training.memory import peak_memory_bytes, reset_peak
 from lorafit.training.optim import make_optimizer
 from lorafit.training.parallel import Workers
 from lorafit.training.progress import Progress, QuietProgress

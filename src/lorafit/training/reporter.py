@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import time
 
+from lorafit.machine.memory import peak_memory_bytes
 from lorafit.run import Run
-from lorafit.training.memory import peak_memory_bytes
 from lorafit.training.progress import Progress, Update
 from lorafit.training.state import Tally, TrainState
 from lorafit.training.steps import StepPlan
