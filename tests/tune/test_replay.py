@@ -15,10 +15,10 @@ import torch
 from datasets import DatasetDict
 
 from lorafit import pipeline
-from lorafit.config import Config
 from lorafit.errors import ConfigError, RunError
+from lorafit.job import Job
 from lorafit.run import Run
-from lorafit.settings import from_keywords, resolve
+from lorafit.settings import Settings, from_config, from_keywords, resolve
 from lorafit.training.progress import Progress, QuietProgress, Update
 from lorafit.tune import search as searching
 from lorafit.tune import strategies
@@ -74,25 +74,20 @@ class Search:
     """What a search is made of; each start prepares model and bench anew, as a process does."""
 
     problem: pipeline.Problem
-    config: Config
+    settings: Settings
     budget: float
     encoded: dict[str, Any] | None = None
 
     def run_in(self, folder: Path) -> Run:
-        return Run.create(self.config, folder, None, {})
+        return Run.create(self.settings.config, folder, None, self.settings.origins)
+
+    def job(self, run: Run | None) -> Job:
+        subject = pipeline.prepare(self.problem, self.settings.config, encoded=self.encoded)
+        self.encoded = subject.encoded
+        return Job(self.problem, subject, self.settings, run)
 
     def bench(self, run: Run, progress: Progress | None = None) -> Bench:
-        subject = pipeline.prepare(self.problem, self.config, encoded=self.encoded)
-        self.encoded = subject.encoded
-        return Bench(
-            self.problem,
-            subject,
-            self.config,
-            frozenset(CHOOSABLE),
-            self.budget,
-            run,
-            progress or QuietProgress(),
-        )
+        return Bench(self.job(run), frozenset(CHOOSABLE), self.budget, progress or QuietProgress())
 
     def go(self, run: Run, progress: Progress | None = None) -> Found:
         bench = self.bench(run, progress)
@@ -105,7 +100,7 @@ class Search:
 
 
 @pytest.fixture(scope="module")
-def problem(tmp_path_factory: pytest.TempPathFactory) -> tuple[pipeline.Problem, Config]:
+def problem(tmp_path_factory: pytest.TempPathFactory) -> tuple[pipeline.Problem, Settings]:
     base = tiny_text.save_base(tmp_path_factory.mktemp("base"), "distilbert")
     sizes = {"train": 120, "validation": 100, "test": 40}
     data = DatasetDict({n: tiny_text.rows(size, i) for i, (n, size) in enumerate(sizes.items())})
@@ -117,8 +112,8 @@ def problem(tmp_path_factory: pytest.TempPathFactory) -> tuple[pipeline.Problem,
         "learning_rate": "auto",
         "bf16": False,
     }
-    config = resolve(from_keywords(settings)).config
-    return pipeline.pose(data, config), config
+    whole = resolve(from_keywords(settings))
+    return pipeline.pose(data, whole.config), whole
 
 
 @dataclass
@@ -132,7 +127,7 @@ class Whole:
 
 @pytest.fixture(scope="module")
 def wholes(
-    problem: tuple[pipeline.Problem, Config], tmp_path_factory: pytest.TempPathFactory
+    problem: tuple[pipeline.Problem, Settings], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[float, Whole]:
     class ByBudget(dict[float, Whole]):
         def __missing__(self, budget: float) -> Whole:
@@ -266,17 +261,15 @@ def test_a_signal_while_scoring_stops_once_the_scores_are_noted(
 
 
 def test_a_budget_in_minutes_is_measured_once(
-    problem: tuple[pipeline.Problem, Config], tmp_path: Path
+    problem: tuple[pipeline.Problem, Settings], tmp_path: Path
 ) -> None:
-    posed, config = problem
-    config = config.model_copy(deep=True)
-    config.tune.budget = "0.001s"  # far too little for this machine, as it is now
-    search = Search(posed, config, 1.4)
+    posed, settings = problem
+    little = resolve(from_config(settings.config), from_keywords({"tune.budget": "0.001s"}))
+    search = Search(posed, little, 1.4)
     run = search.run_in(tmp_path)
     search.killed_after(run, 2)
-    subject = pipeline.prepare(posed, config, encoded=search.encoded)
     with pytest.raises(ConfigError, match="one run of these epochs takes about"):
-        searching.wanted(posed, subject, config, {})
-    wish = searching.wanted(posed, subject, config, {}, run)
+        searching.budget_runs(search.job(None))
+    wish = searching.wanted(search.job(run))
     assert wish is not None
     assert wish.budget == 1.4
