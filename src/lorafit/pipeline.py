@@ -167,7 +167,8 @@ def adapter_config(config: Config, loaded: LoadedModel, task: Task) -> MethodCon
     settings["task_type"] = settings.get("task_type") or task.task_type
     settings["base_model_name_or_path"] = loaded.base_name
     settings["revision"] = config.model.revision
-    return methods[config.adapter.method].config_class(**settings)
+    adapter: MethodConfig = methods[config.adapter.method].config_class(**settings)
+    return adapter
 
 
 def try_adapter(config: Config, loaded: LoadedModel, task: Task) -> MethodConfig:
