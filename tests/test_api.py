@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 import transformers as hf
@@ -195,11 +197,41 @@ def test_predict_takes_a_run_a_folder_and_a_loaded_model(run: lorafit.Run) -> No
     assert lorafit.predict(run, []) == []
 
 
+def test_predict_answers_whatever_holds_the_texts(run: lorafit.Run) -> None:
+    texts = ["a good film", "a bad film"]
+    tuned = lorafit.load(run)
+    answers = lorafit.predict(tuned, texts)
+    rows = [{"id": f"row {text}", "text": text, "label": "neg"} for text in texts]
+    given: list[Any] = [pd.Series(texts), np.array(texts), tuple(texts), (t for t in texts)]
+    given += [rows, pd.DataFrame(rows), Dataset.from_list(rows)]
+    assert [lorafit.predict(tuned, one) for one in given] == [answers] * len(given)
+    [answer] = lorafit.predict(tuned, texts[0])
+    assert answer["probabilities"] == pytest.approx(answers[0]["probabilities"])
+
+
+def test_predictions_do_not_depend_on_how_many_are_asked_at_once(
+    run: lorafit.Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tuned, texts = lorafit.load(run), tiny_text.rows(20)["text"]
+    whole = lorafit.predict(tuned, texts)
+    monkeypatch.setattr("lorafit.predicting.ROWS_AT_ONCE", 3)
+    parts = lorafit.predict(tuned, texts)
+    for one, other in zip(whole, parts, strict=True):
+        assert one["label"] == other["label"]
+        assert one["probability"] == pytest.approx(other["probability"], abs=1e-6)
+
+
 def test_predict_refuses_what_is_not_a_text(run: lorafit.Run) -> None:
     with pytest.raises(DataError, match="empty"):
         lorafit.predict(run, ["  "])
     with pytest.raises(DataError, match="reads 1 text"):
         lorafit.predict(run, [("a", "b")])
+    with pytest.raises(DataError, match="text 2 of 2 is empty"):
+        lorafit.predict(run, ["a film", None])
+    with pytest.raises(DataError, match=r"text 1 of 1 is a number \(5\)"):
+        lorafit.predict(run, [5])
+    with pytest.raises(DataError, match='row 1 of 1 has no "text"'):
+        lorafit.predict(run, [{"review": "a film"}])
 
 
 def test_the_merged_folder_is_a_plain_model_that_computes_the_same(

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lorafit import files, finishing, pipeline, planning, shrinking, unchanged
+from lorafit import files, finishing, pipeline, planning, predicting, shrinking, unchanged
 from lorafit.adapt import Adapters
 from lorafit.choices import made_choices
 from lorafit.comparison import fitting
@@ -28,11 +28,8 @@ from lorafit.data.notes import noting
 from lorafit.data.preview import Preview
 from lorafit.data.preview import preview as describe_data
 from lorafit.data.token_preview import of_tokens
-from lorafit.engine.eager import EagerEngine
 from lorafit.errors import AdapterError, ConfigError, LorafitError, RunError
 from lorafit.evaluation import forgetting
-from lorafit.evaluation.generation import generate
-from lorafit.evaluation.score import all_logits
 from lorafit.export import merged, shrunk
 from lorafit.export import peft as peft_format
 from lorafit.export.folder import check_free
@@ -54,11 +51,6 @@ log = logging.getLogger(__name__)
 
 WITHOUT_LIMIT = 1_000_000
 """Tokens; longer than any example."""
-
-PREDICT_BATCH = 64
-"""Texts that `predict` computes at once."""
-GENERATE_BATCH = 16
-"""Texts that `predict` writes at once."""
 
 RETRAIN_STEPS = 50
 RETRAIN_RATE = 5e-4
@@ -320,33 +312,22 @@ def _check_left_to_compare(origins: Mapping[str, str]) -> None:
             raise ConfigError(f"compare takes no {key} ({origins[key]}): {instead}.")
 
 
-def predict(
-    run: str | Path | Run | Tuned, texts: Sequence[str | Sequence[str]]
-) -> list[dict[str, Any]]:
+def predict(run: str | Path | Run | Tuned, texts: Any) -> list[dict[str, Any]]:
     """Predicts with the tuned model of a run.
 
     Args:
         run: What `load` takes, or what it returned (saves loading it again).
-        texts: Texts; pairs of texts for a task on pairs; texts or lists of words for tags.
+        texts: A text; texts in a list, tuple, series, array or generator; pairs of texts for a
+            task on pairs, lists of words for tags, conversations for a chat; or rows with the
+            run's text columns: dicts, a pandas DataFrame, a `datasets.Dataset`, a `Path`.
 
     Returns:
         For each text what the task says of it: label, probability, ...
 
     Raises:
-        DataError: A text is empty, or is not a text.
+        DataError: Something is not a text, or is empty; the message names which.
     """
-    tuned = run if isinstance(run, Tuned) else load(run)
-    if not texts:
-        return []
-    rows = tuned.task.rows(texts)
-    if isinstance(tuned.task, GenerativeTask):
-        prompts = tuned.task.prompts(rows, tuned.tokenizer, tuned.max_length)
-        answers = generate(tuned.model, tuned.tokenizer, prompts, tuned.generate, GENERATE_BATCH)
-        return [{"generated": answer} for answer in answers]
-    encoded = tuned.task.encode(rows, tuned.tokenizer, tuned.max_length)
-    engine = EagerEngine(tuned.model, tuned.task, tuned.tokenizer)
-    logits = all_logits(engine, tuned.task, encoded, PREDICT_BATCH)
-    return tuned.task.decode(logits, encoded, rows)
+    return predicting.predict(run if isinstance(run, Tuned) else load(run), texts)
 
 
 def merge(run: str | Path | Run, out: str | Path) -> Path:

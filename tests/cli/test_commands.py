@@ -184,6 +184,36 @@ def test_predict_reads_files_and_standard_input(cli: Cli, api: FakeApi, tmp_path
     assert api.calls[-1][1][1] == ["three", "four"]
 
 
+def test_predict_reads_the_text_column_of_a_table(cli: Cli, api: FakeApi, tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text('label;text;n\npos;"a\nfilm";1\nneg;ein Stück;2\n', "cp1252")
+    texts = ["a\nfilm", "ein Stück"]
+    result = cli("predict", "x", "--file", "x.csv", "--encoding", "cp1252", "--quiet")
+    assert api.calls[-1][1][1] == texts
+    assert result.stdout == "good\t0.900\ta film\ngood\t0.900\tein Stück\n"
+    result = cli("predict", "x", "x.csv", "--encoding", "cp1252")
+    assert api.calls[-1][1][1] == texts
+    assert '"x.csv" is a file: its rows are predicted' in result.stderr
+    assert "Read it with" not in result.stderr
+    (tmp_path / "x.csv").write_text("label,text\npos,\nneg,a film\n")
+    result = cli("predict", "x", "--file", "x.csv", "--out", "y.csv")
+    assert result.exit_code == 2
+    assert "text 1 of 2 is empty" in only_line(result)
+    assert not (tmp_path / "y.csv").exists()
+    result = cli("predict", "x", "--file", "x.csv", "--skip-bad-rows", "--out", "y.csv")
+    assert result.stdout == "1 answers: y.csv\n"
+    assert (tmp_path / "y.csv").read_text("utf-8").splitlines() == [
+        "row,text,answer,probability",
+        "2,a film,good,0.9",
+    ]
+
+
+def test_what_a_model_writes_follows_its_prompt(
+    cli: Cli, api: FakeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FakeApi, "predict", lambda *_: [{"generated": "an\tanswer"}], raising=False)
+    assert cli("predict", "x", "a\nquestion").stdout == "a question\tan answer\n"
+
+
 COMMANDS = [
     ("train", "m", "d"),
     ("train", "--resume", "x"),

@@ -136,10 +136,12 @@ def show_choices(choices: Mapping[str, Any]) -> None:
 def prediction_line(text: str, prediction: Mapping[str, Any]) -> str:
     """One line for one prediction: the answer, its probability, the text, separated by tabs.
 
-    The answer is the first value of what the task says. Tabs and line breaks become spaces, so
-    that the columns hold.
+    The answer is the first value of what the task says. A text that was written follows its
+    prompt. Tabs and line breaks become spaces, so that the columns hold.
     """
     answer = next(iter(prediction.values()))
+    if "generated" in prediction:
+        return "\t".join(" ".join(part.split()) for part in (text, answer or "(nothing)"))
     cells = [" ".join((_value(answer) or "(none)").split())]
     probability = prediction.get("probability")
     if probability is not None:
