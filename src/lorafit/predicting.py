@@ -10,6 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lorafit.config import GenerateConfig
 from lorafit.data.asked import read_asked
 from lorafit.engine.eager import EagerEngine
+from lorafit.errors import DataError
 from lorafit.evaluation.generation import generate as write
 from lorafit.evaluation.score import all_logits
 from lorafit.tasks.base import Task
@@ -56,6 +57,8 @@ def _some(tuned: Predictor, cells: Sequence[Any]) -> list[dict[str, Any]]:
     rows = tuned.task.rows(cells)
     if isinstance(tuned.task, GenerativeTask):
         prompts = tuned.task.prompts(rows, tuned.tokenizer, tuned.max_length)
+        if len(prompts) < len(cells):
+            raise DataError("the chat template refuses some of the conversations (see above).")
         written = write(tuned.model, tuned.tokenizer, prompts, tuned.generate, GENERATE_BATCH)
         return [{"generated": answer} for answer in written]
     encoded = tuned.task.encode(rows, tuned.tokenizer, tuned.max_length)

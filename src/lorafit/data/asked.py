@@ -30,6 +30,7 @@ from lorafit.data.files import read_file
 from lorafit.data.nested import with_nested
 from lorafit.data.rows import to_dataset
 from lorafit.data.values import column_values
+from lorafit.data.written import read_written_lists
 from lorafit.errors import DataError, did_you_mean
 
 log = logging.getLogger(__name__)
@@ -186,6 +187,7 @@ def _of_columns(given: Mapping[Any, Any], columns: Sequence[str]) -> list[Any]:
 def _of_table(rows: Dataset, columns: Sequence[str]) -> list[Any]:
     rows = with_nested(rows, DataConfig(path="", text=list(columns)))
     require_columns(rows, columns, "which is the text here")
+    rows = read_written_lists(DatasetDict({"rows": rows.select_columns(list(columns))}))["rows"]
     values = [column_values(rows, column) for column in columns]
     return [_cell(list(row)) for row in zip(*values, strict=True)]
 

@@ -117,7 +117,7 @@ def check_encoding(encoding: str | None) -> str:
         return "utf-8-sig"  # drops the byte order mark that Excel and Notepad put in front
     try:
         name = codecs.lookup(encoding).name
-        b"".decode(name)
+        "a".encode(name)
     except (LookupError, ValueError) as error:
         raise DataError(
             f'there is no encoding "{encoding}". Often used are utf-8, utf-16, cp1252 (Windows, '
