@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -71,6 +72,7 @@ def test_a_run_leaves_everything_that_was_promised(run: lorafit.Run) -> None:
         "choices.json",
         "environment.json",
         "data.json",
+        "train_rows.npy",
         "metrics.jsonl",
         "checkpoints",
         "adapter",
@@ -155,6 +157,47 @@ def test_evaluate_repeats_what_training_measured(run: lorafit.Run, data: Dataset
     again = lorafit.evaluate(run, data)
     for side in ("base", "tuned"):
         assert again[side] == run.eval[side]
+
+
+def test_evaluating_on_rows_that_were_trained_on_is_said(
+    run: lorafit.Run, data: DatasetDict, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    mixed = [*data["train"].select(range(5)), {"text": "a film of another kind", "label": "pos"}]
+    found = lorafit.evaluate(run, mixed)
+    assert (found["split"], found["n"], found["trained_on"]) == ("all rows", 6, 5)
+    assert "the run was trained on 5 of these 6 rows" in caplog.text
+    caplog.clear()
+    found = lorafit.evaluate(run, data)
+    assert (found["split"], found["trained_on"]) == ("test", 0)
+    assert caplog.text == ""
+    assert (run.path / "train_rows.npy").stat().st_size < 128 + 8 * len(data["train"]) + 1
+    old = tmp_path / "old"
+    shutil.copytree(run.path, old)
+    (old / "train_rows.npy").unlink()
+    found = lorafit.evaluate(old, data["validation"])
+    assert (found["split"], found["trained_on"]) == ("all rows", None)
+
+
+def test_test_rows_in_a_file_of_their_own_are_scored_and_checked_for_leaks(
+    base: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, rows in (("train", tiny_text.rows(40)), ("held", tiny_text.rows(10, seed=7))):
+        rows.to_csv(tmp_path / f"{name}.csv", index=False)
+    with (tmp_path / "held.csv").open("a") as file:
+        file.write(f"{tiny_text.rows(40)['text'][0]},NEG \n")
+    given = settings(
+        tmp_path,
+        max_steps=1,
+        test=str(tmp_path / "held.csv"),
+        clean_labels=True,
+        learning_rate=1e-3,
+    )
+    run = lorafit.train(base, tmp_path / "train.csv", **given)
+    assert run.eval["n"] == 11
+    assert "1 of 11 test rows have a text that also stands in an earlier split" in caplog.text
+    assert lorafit.evaluate(run)["tuned"] == run.eval["tuned"]
+    other = [{"text": "a film of another kind", "label": "Pos "}]
+    assert lorafit.evaluate(run, other)["n"] == 1
 
 
 def test_what_the_engine_measures_is_what_plain_torch_computes(
@@ -424,8 +467,6 @@ def test_a_run_folder_that_cannot_be_written_is_said_before_anything_is_trained(
 
 
 def test_a_damaged_adapter_is_refused(run: lorafit.Run, tmp_path: Path) -> None:
-    import shutil
-
     folder = tmp_path / "adapter"
     shutil.copytree(run.adapter, folder)
     weights = folder / "adapter_model.safetensors"

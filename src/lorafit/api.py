@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lorafit import files, finishing, pipeline, planning, predicting, shrinking, unchanged
+from lorafit import files, finishing, pipeline, planning, predicting, seen, shrinking, unchanged
 from lorafit.adapt import Adapters
 from lorafit.choices import made_choices
 from lorafit.comparison import fitting
@@ -143,6 +143,7 @@ def train(
         try:
             run.write_choices(made_choices(problem, subject, config, origins))
             run.write_environment(seed=config.seed, data=unchanged.fingerprint(problem.splits))
+            seen.keep(run, problem.splits["train"], problem.task)
             run.write_json("data.json", pipeline.data_record(notes, subject))
             if wish is not None:
                 found = search.search(
@@ -214,7 +215,9 @@ def evaluate(run: str | Path | Run, data: Any = None) -> dict[str, Any]:
             only one. ``None``: the run's own test split.
 
     Returns:
-        What ``eval.json`` holds; see `Run.eval`.
+        What ``eval.json`` holds; see `Run.eval`. For other data also ``split`` (``all rows``
+        where it has none) and ``trained_on``: how many of the rows the run was trained on, which
+        is a warning too; ``None``: not known.
 
     Raises:
         RunError: There is no such run, or it has no adapter yet.
@@ -224,7 +227,7 @@ def evaluate(run: str | Path | Run, data: Any = None) -> dict[str, Any]:
     tuned, config = load(run), run.config
     if config.data.path == LIVE and data is None:
         raise ConfigError(f'"{run.path}" was made from data in memory; pass data to evaluate on.')
-    rows = pipeline.test_rows(data, config, tuned.task)
+    rows, split = pipeline.test_rows(data, config, tuned.task)
     if data is None:
         unchanged.check_unchanged(
             run, {"test": rows}, "Pass the data to evaluate on, as it is now."
@@ -237,6 +240,9 @@ def evaluate(run: str | Path | Run, data: Any = None) -> dict[str, Any]:
     finishing.measure_texts(
         outcome, tuned.adapters, tuned.tokenizer, rows, tuned.task, tuned.max_length, config
     )
+    outcome["split"] = split
+    if data is not None:
+        outcome["trained_on"] = seen.say(run, rows, tuned.task)
     return outcome
 
 

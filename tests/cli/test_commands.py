@@ -156,6 +156,20 @@ def test_plan_shows_settings_origins_layers_and_cost(cli: Cli, api: FakeApi) -> 
     assert "about 1.0 GiB" in result.stdout
 
 
+def test_data_settings_have_flags(cli: Cli, api: FakeApi) -> None:
+    given = ("--test", "t.csv", "--validation", "v.csv", "--encoding", "cp1252", "--clean-labels")
+    assert cli("train", "m", "d", *given).exit_code == 0
+    data = api.calls[0][2]["config"].data
+    assert (data.test, data.validation, data.encoding) == ("t.csv", "v.csv", "cp1252")
+    assert data.clean_labels is True
+
+
+def test_the_evaluation_of_data_without_splits_is_of_all_rows(cli: Cli, api: FakeApi) -> None:
+    assert "(test split, 1,066 examples; in brackets" in cli("evaluate", "x").stdout
+    api.returns["evaluate"] = EVALUATION | {"split": "all rows"}
+    assert "(all rows, 1,066 examples; in brackets" in cli("evaluate", "x", "d.csv").stdout
+
+
 def test_merge_says_where_the_model_is(cli: Cli, api: FakeApi) -> None:
     result = cli("merge", "x", "merged")
     assert result.stdout == "Merged model: merged\n"

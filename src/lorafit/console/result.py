@@ -65,7 +65,8 @@ def show_evaluation(result: Mapping[str, Any]) -> None:
         show_table(lines)
     level = result.get("confidence")
     brackets = f" in brackets: {100 * level:g} % intervals" if level else ""
-    about = f"{result.get('split', 'test')} split, {count(result['n'])} examples"
+    split = result.get("split", "test")
+    about = f"{split}{'' if split == 'all rows' else ' split'}, {count(result['n'])} examples"
     show(f"({about}{';' if brackets else ''}{brackets})")
     for table in result.get("tables", []):
         show_class_table(table)
