@@ -25,6 +25,7 @@ AT_ONCE = 128
 """Texts that are answered before their answers are shown or written."""
 
 
+@command("predict")
 def predict(
     run: RunArgument,
     texts: Annotated[
@@ -189,8 +190,3 @@ def read_texts(path: Path, encoding: str | None = None, skip: bool = False) -> l
             what = "is empty" if len(lines) == 1 else f"has an empty line, line {number}"
             raise DataError(f"{name} {what}; put one text on each line.")
     return lines
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the command to the program."""
-    app.command("predict")(command(predict))
