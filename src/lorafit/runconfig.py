@@ -20,6 +20,9 @@ from pydantic import BaseModel, ValidationError
 from lorafit.config import Config
 from lorafit.errors import ConfigError, RunError
 
+MEASURED = "measured"
+"""Origin of a value that the run chose by measurement."""
+
 _MARK = "  # "
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """libyaml's, ten times as fast, where PyYAML was built with it: `lorafit runs` reads many."""
