@@ -114,6 +114,7 @@ def pose(data: Any, config: Config, live: Live | None = None) -> Problem:
     else:
         found, why = tasks[config.task], "as asked"
     task = found.from_data(splits, config.data)
+    task.special_tokens = config.data.special_tokens
     task.reasons = {"task": why, **task.reasons}
     carved = carve(
         splits,
@@ -156,7 +157,8 @@ def adapter_config(config: Config, loaded: LoadedModel, task: Task) -> MethodCon
     settings["task_type"] = settings.get("task_type") or task.task_type
     settings["base_model_name_or_path"] = loaded.base_name
     settings["revision"] = config.model.revision
-    return methods[config.adapter.method].config_class(**settings)
+    adapter: MethodConfig = methods[config.adapter.method].config_class(**settings)
+    return adapter
 
 
 def try_adapter(config: Config, loaded: LoadedModel, task: Task) -> MethodConfig:

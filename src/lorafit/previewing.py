@@ -58,5 +58,6 @@ def _rows(problem: Problem, loaded: LoadedModel, limit: int, seed: int) -> Previ
         columns=Columns(
             task.text, task.label, task.reasons.get("text", ""), task.reasons.get("label", "")
         ),
+        special_tokens=task.special_tokens,
         seed=seed,
     )

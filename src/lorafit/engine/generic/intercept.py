@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 from transformers.pytorch_utils import Conv1D
 
 from lorafit.engine.adapted import Projection, active_names
+from lorafit.engine.autograd import apply
 from lorafit.engine.counter import Seeds
 from lorafit.engine.frozen import FrozenLinear, base_of
 from lorafit.engine.generic.functions import CounterDropout, Frozen, run_adapted
@@ -92,7 +93,7 @@ class Interception(TorchFunctionMode):
             return NotImplemented
         if bias is not None and bias.requires_grad:  # bitfit
             return NotImplemented
-        return Frozen.apply(x, linear)  # type: ignore[no-untyped-call]
+        return apply(Frozen, x, linear)
 
     def addmm(self, bias: Tensor, x: Tensor, weight: Tensor, **kwargs: Any) -> Any:
         """``Conv1D``'s product ``x W + b``."""
@@ -104,7 +105,7 @@ class Interception(TorchFunctionMode):
         """``F.dropout`` from a counter."""
         if not training or not 0.0 < p < 1.0 or inplace or x.dim() == 0 or not x.numel():
             return NotImplemented
-        return CounterDropout.apply(x, self._seeds.drop(p))  # type: ignore[no-untyped-call]
+        return apply(CounterDropout, x, self._seeds.drop(p))
 
     def attention(
         self,
@@ -120,7 +121,8 @@ class Interception(TorchFunctionMode):
         """Attention with dropout: torch has no fused form of it on the CPU either."""
         if dropout_p == 0.0 or enable_gqa:
             return NotImplemented
-        scores = q @ k.transpose(-2, -1) * (scale or 1 / math.sqrt(q.shape[-1]))
+        scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
+        scores = q @ k.transpose(-2, -1) * scale
         if is_causal:
             future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(1)
             scores = scores.masked_fill(future, float("-inf"))
@@ -130,10 +132,13 @@ class Interception(TorchFunctionMode):
                 if attn_mask.dtype == torch.bool
                 else scores + attn_mask
             )
+        dead = None if attn_mask is None else _without_keys(attn_mask)
+        if dead is not None:
+            scores = scores.masked_fill(dead, 0.0)
         p = scores.softmax(-1).to(v.dtype)
-        drop = self._seeds.drop(dropout_p)
-        dropped: Tensor = CounterDropout.apply(p, drop)  # type: ignore[no-untyped-call]
-        return dropped @ v
+        if dead is not None:
+            p = p.masked_fill(dead, 0.0)
+        return apply(CounterDropout, p, self._seeds.drop(dropout_p)) @ v
 
     @contextmanager
     def fused_adapters(self) -> Iterator[None]:
@@ -154,6 +159,18 @@ class Interception(TorchFunctionMode):
             return run_adapted(module, projection, self._seeds, x)
 
         return forward
+
+
+def _without_keys(mask: Tensor) -> Tensor | None:
+    """The queries that see no key at all, ``(..., queries, 1)``; ``None``: there is none.
+
+    Padding may be one: before the first token of a text, or behind it where a layer looks at
+    near tokens only. Their attention is zero, as torch's own function has it; a softmax would
+    make it NaN, and NaN times the probability 0 is NaN for every other query of the next layer.
+    """
+    closed = ~mask if mask.dtype == torch.bool else mask == float("-inf")
+    dead = closed.all(dim=-1, keepdim=True)
+    return dead if bool(dead.any()) else None
 
 
 _HANDLERS: dict[Any, Callable[..., Any]] = {

@@ -6,7 +6,7 @@ Their adapter stands around the input embedding, and PEFT counts them as prompt 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, TypeVar
 
 from pydantic import Field
 from torch import nn
@@ -32,15 +32,18 @@ class VirtualTokensConfig(MethodConfig):
     """Filled in, for PEFT: 1."""
 
 
-class VirtualTokens(Method):
+V = TypeVar("V", bound=VirtualTokensConfig)
+
+
+class VirtualTokens(Method[V]):
     """A method with virtual tokens."""
 
     family: ClassVar[Family] = "additive"
     starts_at_base = False
 
-    def reserved_tokens(self, config: MethodConfig) -> int:
+    def reserved_tokens(self, config: V) -> int:
         """One position for each virtual token."""
-        return cast(VirtualTokensConfig, config).num_virtual_tokens
+        return config.num_virtual_tokens
 
 
 def input_embedding(model: nn.Module, sites: Sequence[Site], method: str) -> Site:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import nn
 
-from lorafit.methods.base import AdapterLayer, MethodConfig
-from lorafit.methods.lora_config import LoraConfig
+from lorafit.methods.base import AdapterLayer
+from lorafit.methods.lora.config import LoraConfig
+from lorafit.methods.parts.entries import ModuleDict
 from lorafit.model.sites import Site
 
+if TYPE_CHECKING:
+    from lorafit.methods.lora.dora import DoraMagnitude
 
-class LoraLayer(AdapterLayer):
+
+class LoraLayer(AdapterLayer[LoraConfig]):
     """What LoRA of linear layers and of embeddings have in common."""
 
     adapter_layer_names: ClassVar[tuple[str, ...]] = (
@@ -33,15 +37,14 @@ class LoraLayer(AdapterLayer):
         self.use_rslora: dict[str, bool] = {}
         self.use_dora: dict[str, bool] = {}
         self.lora_dropout = nn.ModuleDict()
-        self.lora_A = nn.ModuleDict()
-        self.lora_B = nn.ModuleDict()
+        self.lora_A: ModuleDict[nn.Linear] = ModuleDict()
+        self.lora_B: ModuleDict[nn.Linear] = ModuleDict()
         self.lora_embedding_A = nn.ParameterDict()
         self.lora_embedding_B = nn.ParameterDict()
-        self.lora_magnitude_vector = nn.ModuleDict()
+        self.lora_magnitude_vector: ModuleDict[DoraMagnitude] = ModuleDict()
 
-    def add_adapter(self, name: str, config: MethodConfig, site: Site) -> None:
+    def add_adapter(self, name: str, config: LoraConfig, site: Site) -> None:
         """Adds an adapter of the rank and scale the configuration has for this site."""
-        config = cast(LoraConfig, config)
         self.r[name] = config.rank(site.path)
         self.lora_alpha[name] = config.alpha(site.path)
         self.scaling[name] = config.scaling(site.path)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from lorafit.methods import methods
-from lorafit.methods.lora import Lora
+from lorafit.methods.lora.method import Lora
 
 
 @methods.register("rslora")

@@ -18,7 +18,7 @@ import dataclasses
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 from pydantic import create_model
 from torch import nn
@@ -26,7 +26,7 @@ from torch import nn
 from lorafit.errors import ConfigError, did_you_mean
 from lorafit.methods import methods
 from lorafit.methods.base import AdapterLayer, Family, Method, MethodConfig
-from lorafit.methods.peft_layer import (
+from lorafit.methods.peft.layer import (
     INNER,
     REFUSALS,
     Injected,
@@ -63,16 +63,15 @@ _BEYOND = {
 }
 
 
-class PeftMethod(Method):
+class PeftMethod(Method[PeftConfig]):
     """One tuner of peft."""
 
     family: ClassVar[Family] = "reparametrization"
     recommended: ClassVar[dict[str, Any]] = {"target_modules": ALL_LINEAR}
     tuner: ClassVar[str]
 
-    def select(self, model: nn.Module, sites: Sequence[Site], config: MethodConfig) -> list[Site]:
+    def select(self, model: nn.Module, sites: Sequence[Site], config: PeftConfig) -> list[Site]:
         """Resolves the patterns, and has peft make its layers there."""
-        config = cast(PeftConfig, config)
         targets = config.target_modules
         chosen = select(
             model,
@@ -89,14 +88,14 @@ class PeftMethod(Method):
         return PeftLayer(layer)
 
     def resolved(
-        self, model: nn.Module, sites: Sequence[Site], names: Sequence[str], config: MethodConfig
-    ) -> MethodConfig:
+        self, model: nn.Module, sites: Sequence[Site], names: Sequence[str], config: PeftConfig
+    ) -> PeftConfig:
         """Lists the layers, and hands on what peft made for them."""
         paths = sorted(site.path for site in sites)
         found = {"target_modules": paths, "exclude_modules": None}
         own = type(config).model_fields
         resolved = config.model_copy(update={k: v for k, v in found.items() if k in own})
-        cast(PeftConfig, resolved)._injected = self._injected
+        resolved._injected = self._injected
         return resolved
 
 
@@ -225,7 +224,7 @@ def _with_names(
     """
     from peft import get_peft_model_state_dict
 
-    whole = cast(Any, nn.Module())  # the names are those of a PeftModel
+    whole: Any = nn.Module()  # the names are those of a PeftModel
     whole.base_model, whole.peft_config = made, {INNER: config}
     names = {*get_peft_model_state_dict(whole, adapter_name=INNER, save_embedding_layers=False)}
     shared: dict[str, tuple[nn.Module, str]] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import torch
 from pydantic import PrivateAttr
@@ -47,7 +47,7 @@ class PeftConfig(MethodConfig):
     _injected: dict[str, Injected] = PrivateAttr(default_factory=dict)
 
 
-class PeftLayer(AdapterLayer):
+class PeftLayer(AdapterLayer[PeftConfig]):
     """A frozen layer with peft's layers around it, one for each adapter."""
 
     adapter_layer_names: ClassVar[tuple[str, ...]] = ("tuners",)
@@ -59,9 +59,9 @@ class PeftLayer(AdapterLayer):
         self._trained: dict[str, list[str]] = {}
         self._unmergeable: dict[str, str] = {}
 
-    def add_adapter(self, name: str, config: MethodConfig, site: Site) -> None:
+    def add_adapter(self, name: str, config: PeftConfig, site: Site) -> None:
         """Takes over the layer that peft made here."""
-        made = cast(PeftConfig, config)._injected.pop(site.path)
+        made = config._injected.pop(site.path)
         self._trained[name] = [
             path for path, p in own_parameters(made.layer).items() if p.requires_grad
         ]
@@ -120,10 +120,11 @@ class PeftLayer(AdapterLayer):
     @torch.no_grad()
     def _merged(self, name: str) -> dict[str, torch.Tensor]:
         """Has peft merge, reads the result, and puts the original back."""
-        layer, base = cast(Any, self.tuners[name]), self.base_layer
+        layer: Any = self.tuners[name]
+        base = self.base_layer
         now = dict(base._parameters)
         filled = [key for key, p in now.items() if p is not None]
-        pristine = {key: cast(nn.Parameter, self.pristine(key)) for key in filled}
+        pristine = {key: p for key in filled if (p := self.pristine(key)) is not None}
         base._parameters.update({k: nn.Parameter(p.clone(), False) for k, p in pristine.items()})
         try:
             layer.merge(safe_merge=False, adapter_names=[INNER])

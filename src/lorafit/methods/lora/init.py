@@ -6,6 +6,8 @@ Each function returns ``A (r, d_in)`` and ``B (d_out, r)``, contiguous, float32.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
+from torch import nn
 
 from lorafit.errors import AdapterError
 
@@ -48,3 +50,20 @@ def _checked(
             f"{tuple(W.shape)}, got r={r}."
         )
     return A.contiguous(), B.contiguous()
+
+
+class Origin(nn.Module):
+    """The frozen start ``B_0 A_0`` of an adapter: ``A (r, d_in)``, ``B (d_out, r)``."""
+
+    A: torch.Tensor
+    B: torch.Tensor
+
+    def __init__(self, A: torch.Tensor, B: torch.Tensor) -> None:
+        super().__init__()
+        self.register_buffer("A", A)
+        self.register_buffer("B", B)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """``B_0 A_0 x``, by the same two products as the trained pair: the start is exact."""
+        product: torch.Tensor = F.linear(F.linear(x, self.A), self.B)
+        return product

@@ -7,15 +7,15 @@ r"""LoRA of embeddings: a low-rank update of the table.
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from lorafit.errors import TargetError
-from lorafit.methods.lora_config import LoraConfig
-from lorafit.methods.lora_layer import LoraLayer
+from lorafit.methods.lora.config import LoraConfig
+from lorafit.methods.lora.layer import LoraLayer
 from lorafit.model.sites import Site
 
 
@@ -28,15 +28,14 @@ class LoraEmbedding(LoraLayer):
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Token ids ``(...)`` to ``(..., dim)``."""
-        base: torch.Tensor = self.base_layer(x, *args, **kwargs)
+        table: Any = self.base_layer
+        base: torch.Tensor = table(x, *args, **kwargs)
         result = base
         for name in self._running():
             A, B = self.lora_embedding_A[name], self.lora_embedding_B[name]
-            looked_up = F.embedding(
-                x, A.T, padding_idx=cast(nn.Embedding, self.base_layer).padding_idx
-            )
+            looked_up = F.embedding(x, A.T, padding_idx=table.padding_idx)
             update = (looked_up @ B.T) * self.scaling[name]
-            embed_scale = getattr(self.base_layer, "embed_scale", None)
+            embed_scale = getattr(table, "embed_scale", None)
             if embed_scale is not None:
                 update = update * embed_scale
             result = result + update
