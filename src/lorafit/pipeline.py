@@ -20,8 +20,10 @@ from lorafit.adapt import Adapters
 from lorafit.config import Config, ModelConfig
 from lorafit.data.batches import BatchOrder, lengths
 from lorafit.data.carve import carve
+from lorafit.data.columns import label_columns
 from lorafit.data.notes import Notes
 from lorafit.data.source import load_splits
+from lorafit.data.spellings import spelled_as
 from lorafit.data.truth import Truth, inspect
 from lorafit.engine.base import Engine
 from lorafit.engine.choose import choose_engine
@@ -342,17 +344,26 @@ def keep_start(run: Run, subject: Subject) -> None:
         peft_format.save(subject.adapters, run.path / START)
 
 
-def test_rows(data: Any, config: Config, task: Task) -> Dataset:
+def test_rows(data: Any, config: Config, task: Task) -> tuple[Dataset, str]:
     """The rows `evaluate` scores: other data, or the run's own test split, carved again.
+
+    Returns:
+        The rows, and which they are: the name of a split, or ``all rows`` of data without splits.
 
     Raises:
         DataError: The data cannot be read or lacks the task's columns.
     """
     if data is None:
         known = config.model_copy(update={"task": task.name})
-        return pose(config.data.path, known).splits["test"]
-    splits = load_splits(data, config.data)
-    return splits["test"] if "test" in splits else next(iter(splits.values()))
+        return pose(config.data.path, known).splits["test"], "test"
+    # The files of the run's own splits are none of the other data's.
+    alone = config.data.model_copy(update={"test": None, "validation": None})
+    splits = load_splits(data, alone)
+    name = "test" if "test" in splits else next(iter(splits))
+    rows = splits[name]
+    if config.data.clean_labels:
+        rows = spelled_as(rows, label_columns(task.label), getattr(task, "label_names", ()))
+    return rows, "all rows" if list(splits) == ["train"] else name
 
 
 def data_record(notes: Notes, subject: Subject) -> dict[str, Any]:

@@ -65,7 +65,8 @@ def show_evaluation(result: Mapping[str, Any]) -> None:
         show_table(lines)
     level = result.get("confidence")
     brackets = f" in brackets: {100 * level:g} % intervals" if level else ""
-    about = f"{result.get('split', 'test')} split, {count(result['n'])} examples"
+    split = result.get("split", "test")
+    about = f"{split}{'' if split == 'all rows' else ' split'}, {count(result['n'])} examples"
     show(f"({about}{';' if brackets else ''}{brackets})")
     for table in result.get("tables", []):
         show_class_table(table)
@@ -136,10 +137,12 @@ def show_choices(choices: Mapping[str, Any]) -> None:
 def prediction_line(text: str, prediction: Mapping[str, Any]) -> str:
     """One line for one prediction: the answer, its probability, the text, separated by tabs.
 
-    The answer is the first value of what the task says. Tabs and line breaks become spaces, so
-    that the columns hold.
+    The answer is the first value of what the task says. A text that was written follows its
+    prompt. Tabs and line breaks become spaces, so that the columns hold.
     """
     answer = next(iter(prediction.values()))
+    if "generated" in prediction:
+        return "\t".join(" ".join(part.split()) for part in (text, answer or "(nothing)"))
     cells = [" ".join((_value(answer) or "(none)").split())]
     probability = prediction.get("probability")
     if probability is not None:
