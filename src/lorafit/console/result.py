@@ -53,7 +53,9 @@ def show_evaluation(result: Evaluation | Mapping[str, Any]) -> None:
     _show_metrics(result)
     level = result.confidence
     brackets = f" in brackets: {100 * level:g} % intervals" if level else ""
-    about = f"{result.split} split, {count(int(result.n or 0))} examples"
+    split = result.split
+    where = split if split == "all rows" else f"{split} split"
+    about = f"{where}, {count(int(result.n or 0))} examples"
     show(f"({about}{';' if brackets else ''}{brackets})")
     for table in result.tables:
         show_class_table(table)
@@ -153,10 +155,12 @@ def show_choices(choices: Mapping[str, Choice]) -> None:
 def prediction_line(text: str, prediction: Mapping[str, Any]) -> str:
     """One line for one prediction: the answer, its probability, the text, separated by tabs.
 
-    The answer is the first value of what the task says. Tabs and line breaks become spaces, so
-    that the columns hold.
+    The answer is the first value of what the task says. A text that was written follows its
+    prompt. Tabs and line breaks become spaces, so that the columns hold.
     """
     answer = next(iter(prediction.values()))
+    if "generated" in prediction:
+        return "\t".join(" ".join(part.split()) for part in (text, answer or "(nothing)"))
     cells = [" ".join((_value(answer) or "(none)").split())]
     probability = prediction.get("probability")
     if probability is not None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-import pyarrow.compute as pc
 from datasets import Dataset
 
-from lorafit.data.batches import evaluation_order
-from lorafit.data.values import column_table
-from lorafit.engine.base import Answers, Engine
+from lorafit.data.batches import evaluation_order, fetch, lengths
+from lorafit.engine.answers import answer
+from lorafit.engine.base import Engine
 from lorafit.errors import DataError, DivergenceError
 from lorafit.evaluation.bootstrap import Sample, resampled, resampled_mean
 from lorafit.evaluation.intervals import percentiles, wilson
@@ -41,10 +40,7 @@ class Scores:
 
 
 def score(engine: Engine, task: Task, encoded: Dataset, batch_size: int) -> Scores:
-    """Computes logits and losses of every example, in evaluation mode.
-
-    Examples of similar length share a batch, the longest first; the results are in the
-    order of the data.
+    """Computes logits and losses of every example, in evaluation mode, in the data's order.
 
     Args:
         engine: Computes the logits.
@@ -58,9 +54,7 @@ def score(engine: Engine, task: Task, encoded: Dataset, batch_size: int) -> Scor
     """
     if len(encoded) == 0:
         raise DataError("there are 0 examples to score.")
-    order = evaluation_order(_token_counts(encoded), batch_size)
-    batches = (engine.collate(encoded.__getitems__(indices)) for indices in order.batches)
-    found = Answers.joined([engine.answers(batch) for batch in batches], order.inverse)
+    found = answer(engine, encoded, batch_size)
     result, finite = Scores(found.kept, found.labels, found.losses, found.units), found.finite
     if not finite.all():
         raise DivergenceError(
@@ -77,19 +71,13 @@ def all_logits(engine: Engine, task: Task, encoded: Dataset, batch_size: int) ->
     Logits of every token come without those of padding.
     """
     found: list[np.ndarray] = [np.empty(0)] * len(encoded)
-    lengths = _token_counts(encoded)
+    tokens = lengths(encoded)
     per_token = task.supervision in ("token", "next_token")
-    for indices in evaluation_order(lengths, batch_size).batches:
-        logits = engine.logits(engine.collate(encoded.__getitems__(indices))).float().cpu().numpy()
+    for indices in evaluation_order(tokens, batch_size).batches:
+        logits = engine.logits(engine.collate(fetch(encoded, indices))).float().cpu().numpy()
         for index, row in zip(indices, logits, strict=True):
-            found[index] = row[: lengths[index]] if per_token else row
+            found[index] = row[: tokens[index]] if per_token else row
     return found
-
-
-def _token_counts(encoded: Dataset) -> list[int]:
-    tokens = column_table(encoded, ["input_ids"]).column("input_ids")
-    counts: list[int] = pc.list_value_length(tokens).to_pylist()
-    return counts
 
 
 def intervals(

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from lorafit.config import DataConfig
 from lorafit.data.columns import LABEL_NAMES, choose_columns, label_columns
-from lorafit.data.labelled import find_label
+from lorafit.data.labelled import find_label, find_labels
 from lorafit.data.splits import train_rows
 from lorafit.errors import DataError
 from lorafit.evidence import MetricInfo, Table
@@ -73,7 +73,10 @@ class SequenceClassification(TextTask):
         if len(label_columns(config.label)) > 1:
             return None
         found = find_label(rows, config, "classes")
-        return None if found is None else Fit(f"text, and classes in {found.column}", found.certain)
+        if found is None:
+            return None
+        columns = [one.column for one in find_labels(rows, config) if one.holds == "classes"]
+        return Fit(f"text, and classes in {' or '.join(columns)}", found.certain)
 
     @classmethod
     def from_data(cls, splits: DatasetDict, config: DataConfig) -> SequenceClassification:

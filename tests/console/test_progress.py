@@ -4,14 +4,9 @@ import sys
 import pytest
 from rich.console import Console
 
-from lorafit.training.progress import (
-    PlainProgress,
-    QuietProgress,
-    RichProgress,
-    Update,
-    duration,
-    make_progress,
-)
+from lorafit.console.progress import PlainProgress, RichProgress, duration, make_progress
+from lorafit.training.progress import QuietProgress, Update
+from tests.training import toy
 
 
 def update(step):
@@ -105,3 +100,13 @@ def test_lines_name_each_phase_once() -> None:
     for name in ("rank", "rank", "modules"):
         progress.phase(name, 0.1, 1.0)
     assert out.getvalue() == "phase: rank\nphase: modules\n"
+
+
+def test_plain_progress_shows_a_whole_run():
+    text = io.StringIO()
+    toy.run_fit(toy.config(max_steps=2, eval_steps=2), progress=PlainProgress(text, interval_s=0.0))
+    first, *steps, last = text.getvalue().splitlines()
+    assert first == "training for 2 steps"
+    assert len(steps) == 2
+    assert last.startswith("step 2: validation loss 0.")
+    assert last.endswith("(best)")
