@@ -163,7 +163,7 @@ def test_plan_shows_settings_origins_layers_and_cost(cli: Cli, api: FakeApi) -> 
 def test_data_settings_have_flags(cli: Cli, api: FakeApi) -> None:
     given = ("--test", "t.csv", "--validation", "v.csv", "--encoding", "cp1252", "--clean-labels")
     assert cli("train", "m", "d", *given).exit_code == 0
-    data = api.calls[0][2]["config"].data
+    data = api.calls[0][2]["config"].config.data
     assert (data.test, data.validation, data.encoding) == ("t.csv", "v.csv", "cp1252")
     assert data.clean_labels is True
 
