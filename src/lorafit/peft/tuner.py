@@ -10,14 +10,14 @@ from typing import Any, cast
 from torch import nn
 
 from lorafit.adapt import Adapters
+from lorafit.adapt.combine import SignMethod
+from lorafit.adapt.weighted import add_weighted
 from lorafit.errors import AdapterError, ConfigError, TargetError
 from lorafit.export.merged import untie
 from lorafit.methods.base import MethodConfig
-from lorafit.methods.combine import SignMethod
 from lorafit.model.sites import Site, find_sites, output_embeddings
 from lorafit.model.targets import ALL_LINEAR, summary
 from lorafit.peft.config import LoraConfig, TaskType
-from lorafit.weighted import add_weighted
 
 # Projections of queries and values, apart or fused: PEFT's defaults for the models it knows.
 _QUERY_VALUE = re.compile(r"(q|v)(uery|alue)?(_proj|_lin)?")
