@@ -120,9 +120,10 @@ def save(
         text = json.dumps(fields, indent=2, sort_keys=True) + "\n"
         (stage / CONFIG_FILE).write_text(text, encoding="utf-8")
     reasons = servable(adapters.configs[name])
-    if reasons:
+    if reasons and fields.get("task_type") in ("CAUSAL_LM", None):  # of others vLLM serves none
         remedy = "" if adapters.unmergeable([name]) else "; merge it first"
-        log.info("vLLM cannot serve %s: %s%s.", path, "; ".join(reasons), remedy)
+        server = "vLLM (a server for language models)"
+        log.info("%s cannot serve %s: %s%s.", server, path, "; ".join(reasons), remedy)
     return path
 
 

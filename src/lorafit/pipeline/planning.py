@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from lorafit.config import Config
 from lorafit.data.batches import BatchOrder, lengths
+from lorafit.evidence import Choice
 from lorafit.machine.memory import peak_memory_bytes
 from lorafit.model.sites import Site
+from lorafit.pipeline.defaults import made_choices
 from lorafit.pipeline.job import Job
 from lorafit.pipeline.subject import Subject
 from lorafit.settings import Settings
@@ -35,6 +38,8 @@ class Plan:
         time_s: Estimated seconds of one plain run, evaluations included.
         peak_memory_bytes: Memory the measured steps took.
         measured: Settings that training would choose, by key; their values are starting values.
+        runs: What choosing and training may cost together, in plain runs.
+        guessed: What nobody set and was found by looking at the data, by key.
     """
 
     settings: Settings
@@ -47,6 +52,8 @@ class Plan:
     time_s: float
     peak_memory_bytes: int
     measured: frozenset[str] = frozenset()
+    runs: float = 1.0
+    guessed: Mapping[str, Choice] = field(default_factory=dict)
 
     @property
     def config(self) -> Config:
@@ -87,6 +94,7 @@ def estimate(job: Job) -> Plan:
     evaluations = max(1, steps // (settings.eval_steps or max(1, per_epoch // 4)))
     # Frozen weights need no gradient: a step is 2N operations a token forward and 2N back,
     # an evaluation only the first half.
+    choices = made_choices(job)
     held_out = sum(lengths(subject.encoded["validation"]))
     return Plan(
         settings=job.settings,
@@ -98,6 +106,11 @@ def estimate(job: Job) -> Plan:
         steps=steps,
         time_s=per_token_s * (sum(sizes) * epochs + evaluations * held_out / 2),
         peak_memory_bytes=peak_memory_bytes(),
+        guessed={
+            key: choices[name]
+            for name in job.task.reasons
+            if not job.settings.is_set(key := f"data.{name}")
+        },
     )
 
 

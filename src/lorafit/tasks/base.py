@@ -251,6 +251,21 @@ class Task(ABC):
             rows: The rows they were made of, likewise.
         """
 
+    def constant(self, labels: np.ndarray) -> tuple[str, np.ndarray] | None:
+        """The best answer that looks at no text, in words, and as `keep` would give it.
+
+        Args:
+            labels: As `keep` gives them, ``(n, ...)``.
+
+        Returns:
+            The words that follow "always answering", and ``(n, ...)``; ``None``: there is none.
+        """
+        return None
+
+    def never_predicted(self, kept: np.ndarray, labels: np.ndarray) -> list[str]:
+        """The classes that some examples have and none was given."""
+        return []
+
     def tables(self, kept: np.ndarray, labels: np.ndarray) -> list[Table]:
         """What is shown beside the metrics: one row a class, a confusion matrix, ..."""
         return []

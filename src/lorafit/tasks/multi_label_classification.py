@@ -175,6 +175,18 @@ class MultiLabelClassification(TextTask):
             for row in values
         ]
 
+    def constant(self, labels: np.ndarray) -> tuple[str, np.ndarray]:
+        """The labels that most examples have, often none."""
+        most = labels.mean(axis=0) > 0.5
+        names = [f'"{name}"' for name, has in zip(self.label_names, most, strict=True) if has]
+        kept = np.broadcast_to(np.where(most, 1.0, -1.0) + THRESHOLD, labels.shape)
+        return " and ".join(names) or "no label", kept
+
+    def never_predicted(self, kept: np.ndarray, labels: np.ndarray) -> list[str]:
+        """The labels that some examples have and none was given."""
+        missed = (labels == 1).any(axis=0) & ~_predicted(kept).any(axis=0)
+        return [name for name, none in zip(self.label_names, missed, strict=True) if none]
+
     def tables(self, kept: np.ndarray, labels: np.ndarray) -> list[Table]:
         """Each label."""
         return [per_class(labels, _predicted(kept).astype(int), self.label_names)]

@@ -142,6 +142,11 @@ class Regression(TextTask):
         """Spearman's and Pearson's correlation, root of the mean squared error, R squared."""
         return dict(_METRICS)
 
+    def constant(self, labels: np.ndarray) -> tuple[str, np.ndarray]:
+        """The mean."""
+        mean = float(labels.mean())
+        return f"the mean, {mean:.3g}", np.full((len(labels), 1), mean)
+
     def decode(
         self,
         logits: Sequence[np.ndarray] | np.ndarray,

@@ -167,6 +167,18 @@ class SequenceClassification(TextTask):
             for row in probabilities
         ]
 
+    def constant(self, labels: np.ndarray) -> tuple[str, np.ndarray]:
+        """The most frequent class."""
+        kept = np.zeros((len(labels), len(self.label_names)))
+        most = int(np.bincount(labels).argmax())
+        kept[:, most] = 1.0
+        return f'"{self.label_names[most]}"', kept
+
+    def never_predicted(self, kept: np.ndarray, labels: np.ndarray) -> list[str]:
+        """The classes that some examples have and none was given."""
+        missed = np.setdiff1d(labels, kept.argmax(axis=-1))
+        return [self.label_names[index] for index in missed]
+
     def tables(self, kept: np.ndarray, labels: np.ndarray) -> list[Table]:
         """Each class, the confusion matrix, and of a large one the most frequent mistakes."""
         predicted, names = kept.argmax(axis=-1), self.label_names

@@ -30,6 +30,7 @@ def choose_rate(bench: Bench) -> Found:
     open_rate = "train.learning_rate" in bench.open
     factors = FACTORS[:count] if open_rate else FACTORS[:1]
     bench.say(f"{few}: {len(factors)} whole runs")
+    bench.notes.expect_runs(len(factors))
     outcomes: list[whole.Outcome] = []
     for factor in factors:
         outcomes.append(whole.run(bench, Point(prior * factor)))
