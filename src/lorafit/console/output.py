@@ -6,6 +6,7 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TextIO
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -15,6 +16,9 @@ from lorafit.quiet import bars
 
 WIDE = 10_000
 """Width where there is no terminal: nothing is wrapped or cut for a file or a pipe."""
+
+Moved = list[tuple["logging.StreamHandler[TextIO]", TextIO]]
+"""Handlers, and the stream that each wrote to before."""
 
 _drawn: Console | None = None
 """The terminal, while something on it is drawn again and again."""
@@ -45,6 +49,31 @@ def draw_on(console: Console | None) -> None:
     """
     global _drawn
     _drawn = console
+
+
+def move_handlers(source: TextIO, target: TextIO) -> Moved:
+    """Makes what other packages log to one stream go to another.
+
+    Args:
+        source: Such as the terminal, which their handlers got hold of before.
+        target: Such as what puts each line above a live display.
+
+    Returns:
+        The handlers and where they wrote to.
+    """
+    if source is target:
+        return []
+    loggers = [logging.getLogger(), *logging.root.manager.loggerDict.values()]
+    handlers = {
+        handler
+        for logger in loggers
+        if isinstance(logger, logging.Logger)
+        for handler in logger.handlers
+        if isinstance(handler, logging.StreamHandler) and handler.stream is source
+    }
+    for handler in handlers:
+        handler.setStream(target)
+    return [(handler, source) for handler in handlers]
 
 
 def _console(stderr: bool) -> Console:

@@ -14,7 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from lorafit.console.output import draw_on, err, wrapped, write
+from lorafit.console.output import Moved, draw_on, err, move_handlers, wrapped, write
 from lorafit.evidence.phases import spoken
 from lorafit.training.progress import Progress, QuietProgress, Update
 
@@ -93,6 +93,7 @@ class RichProgress:
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or err()
         self._drawing = Drawing()
+        self._moved: Moved = []
         self._live = Live(
             get_renderable=lambda: self._drawing,
             console=self._console,
@@ -104,7 +105,9 @@ class RichProgress:
         """Shows the bar."""
         self._drawing.step, self._drawing.total_steps = step, total_steps
         draw_on(self._console)
+        before = sys.stderr
         self._live.start()
+        self._moved = move_handlers(before, sys.stderr)
 
     def phase(self, name: str, runs: float, time_s: float) -> None:
         """Shows the phase above the bar and its cost in the table."""
@@ -120,8 +123,15 @@ class RichProgress:
         """Prints a line above the bar."""
         write(self._console, evaluation(step, metrics, best), indent=2)
 
+    def draw(self) -> None:
+        """Draws it now; it also is ten times a second."""
+        self._live.refresh()
+
     def stop(self) -> None:
         """Leaves the bar as it is."""
+        for handler, stream in self._moved:
+            handler.setStream(stream)
+        self._moved = []
         self._live.stop()
         draw_on(None)
 
