@@ -229,7 +229,7 @@ def _reason(
     how: str, count: int, name: str, rivals: Sequence[Mapping[str, Any]], keeps_scaling: bool
 ) -> str:
     """One sentence for one setting."""
-    first = f"best of {count} whole runs {how} on the selection set"
+    first = f"best of {count} whole runs {how} on the validation rows"
     if name == "lora_alpha":
         same = "the scaling" if keeps_scaling else "it"
         return f"{first}; {same} was the same in all of them"

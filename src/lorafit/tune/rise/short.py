@@ -25,7 +25,7 @@ def choose_rate(bench: Bench) -> Found:
         TrainingError: All of them diverge.
     """
     prior = bench.config.train.learning_rate
-    few = f"{bench.total_steps} steps are too few for branches"
+    few = f"{bench.total_steps} steps are too few for short trials"
     count = max(1, min(len(FACTORS), int(bench.budget)))
     open_rate = "train.learning_rate" in bench.open
     factors = FACTORS[:count] if open_rate else FACTORS[:1]
