@@ -154,8 +154,8 @@ def test_plan_shows_settings_origins_layers_and_cost(cli: Cli, api: FakeApi) -> 
     assert result.exit_code == 0, result.stderr
     lines = [line.split() for line in result.stdout.splitlines()]
     assert lines[0][:4] == ["time", "up", "to", "2"]  # the answer comes first
-    assert "up to 2 min 22 s, choosing included (about 1 min 35 s for one" in result.stdout
-    assert "up to 1.5 training runs" in result.stdout
+    assert "up to 2 min 22 s (one training run: about 1 min 35 s)" in result.stdout
+    assert "up to 0.5 training runs on top of the one" in result.stdout
     assert ["adapter.r", "8", "flag", "--r"] in lines
     starting = ["0.002", "to", "be", "measured;", "starting", "value"]
     assert ["train.learning_rate", *starting] in lines

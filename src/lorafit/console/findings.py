@@ -23,7 +23,7 @@ def show_findings(findings: Sequence[Finding]) -> None:
     for finding in problems:
         write(out(), f"warning: {finding.warning}", "yellow", indent=2)
         if finding.fix:
-            show(f"  {finding.fix}")
+            write(out(), f"  {finding.fix}", indent=2)
     if problems:
         show()
         many = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"

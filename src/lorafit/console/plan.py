@@ -40,14 +40,13 @@ def show_plan(plan: Plan, every: bool = False) -> None:
 def _costs(plan: Plan) -> list[tuple[str, str]]:
     share = 100 * plan.trainable_parameters / max(plan.total_parameters, 1)
     trained = f"{count(plan.trainable_parameters)} of {count(plan.total_parameters)}"
-    searched = plan.runs > 1
     once = f"about {duration(plan.time_s)}"
     rows = [("time", once)]
-    if searched:
-        longest = duration(plan.time_s * plan.runs)
+    if plan.runs > 1:
+        longest = f"up to {duration(plan.time_s * plan.runs)}"
         rows = [
-            ("time", f"up to {longest}, choosing included ({once} for one training run)"),
-            ("cost of choosing", f"training and choosing together, up to {plan.runs:g} training runs"),
+            ("time", f"{longest} (one training run: {once})"),
+            ("cost of choosing", f"up to {plan.runs - 1:g} training runs on top of the one"),
         ]
     rows += [
         ("peak memory", f"about {size(plan.peak_memory_bytes)}"),

@@ -181,7 +181,9 @@ class Drawing:
             loss, speed, left = _facts(self.update)
             by_weight = [facts[0], left, loss, speed]
             room = width - SHORTEST_BAR
-            kept = [fact for at, fact in enumerate(by_weight) if _length(by_weight[: at + 1]) <= room]
+            kept = [
+                fact for at, fact in enumerate(by_weight) if _length(by_weight[: at + 1]) <= room
+            ]
             facts += [fact for fact in (loss, speed, left) if fact in kept]
         row: list[ProgressBar | Text] = [Text("  ".join(facts), no_wrap=True)]
         bar = min(BAR, width - _length(facts))
