@@ -47,6 +47,8 @@ class Adapters:
         sites: The adapted places of each adapter, by name.
         whole: Paths of the modules that each adapter trains whole, by name.
         active: The adapters that take part in the forward pass.
+        paths: The modules of the plain model; names in settings are looked up among these.
+        names: The parameters of the plain model.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -57,8 +59,10 @@ class Adapters:
         self.sites: dict[str, list[Site]] = {}
         self.active: list[str] = []
         self.whole: dict[str, list[str]] = {}
+        self.paths = [path for path, _ in model.named_modules() if path]
         self._all_sites = find_sites(model)
         self._requires_grad = {n: p.requires_grad for n, p in model.named_parameters()}
+        self.names = list(self._requires_grad)
         self._replaced = Replacements(model)
         self._hooks: list[RemovableHandle] = []
         self._frozen: set[str] = set()
@@ -83,11 +87,11 @@ class Adapters:
         self._check_new_name(name)
         self._check_unmerged("add an adapter")
         method = _method(config)
-        whole = resolve_modules(self.model, config.modules_to_save or [], "modules_to_save")
-        whole = [self._outer(path) for path in whole]
+        names_of_whole = config.modules_to_save or []
+        whole = resolve_modules(self.model, self.paths, names_of_whole, "modules_to_save")
         sites = method.select(self.model, self._all_sites, config)
         sites = [s for s in sites if not any(_within(s.path, path) for path in whole)]
-        names = [n for n in self._requires_grad if not any(_within(n, path) for path in whole)]
+        names = [n for n in self.names if not any(_within(n, path) for path in whole)]
         names = method.parameters(self.model, names, sites, config)
         self._check_layers(config, sites)
         config = method.resolved(self.model, sites, names, config)
@@ -96,22 +100,24 @@ class Adapters:
             self.model.requires_grad_(False)
         self._replaced.place([])  # what is copied below are the originals
         for site in sites:
-            layer = self.model.get_submodule(site.path)
+            place = self._place_inside(site.path)
+            layer = self.model.get_submodule(place)
             if not isinstance(layer, AdapterLayer):
                 layer = method.wrap(layer, site)
                 layer.train(self.model.training)
-                self._put(site.path, layer)
+                self._put(place, layer)
                 if isinstance(layer, CallLayer):
                     self._hook(layer)
             layer.add_adapter(name, config, site)
             layer.train(layer.training)
         for path in whole:
-            wrapper = self.model.get_submodule(path)
+            place = self._place_of(path)
+            wrapper = self.model.get_submodule(place)
             if not isinstance(wrapper, ModulesToSaveWrapper):
                 wrapper = ModulesToSaveWrapper(wrapper)
                 wrapper.train(self.model.training)
-                self._put(path, wrapper)
-            wrapper.modules_to_save[name] = copy.deepcopy(wrapper.original_module).float()
+                self._put(place, wrapper)
+            wrapper.modules_to_save[name] = _plain_copy(wrapper.original_module).float()
         self._replaced.add(name, names)
         self.configs[name], self.sites[name], self.whole[name] = config, sites, whole
         if config.inference_mode:
@@ -127,7 +133,7 @@ class Adapters:
             name: The adapter, which must be fresh.
         """
         config, method = self.configs[name], _method(self.configs[name])
-        layers = {s.path: self.model.get_submodule(s.path) for s in self.sites[name]}
+        layers: dict[str, nn.Module] = dict(self.layers_of(name))
         weights = {p: x.weight for p, x in layers.items() if isinstance(x, AdapterLayer)}
         try:
             for weight in weights.values():
@@ -185,7 +191,8 @@ class Adapters:
         else:
             self.unmerge()
             self.set([])
-        for path, module in list(self.model.named_modules()):
+        # From inside out: what a wrapper stands around may have wrappers within.
+        for path, module in reversed(list(self.model.named_modules())):
             if isinstance(module, AdapterLayer):
                 self._put(path, module.base_layer)
             elif isinstance(module, ModulesToSaveWrapper):
@@ -309,7 +316,7 @@ class Adapters:
         """The layers with one adapter, by their path in the model."""
         self._check_known([name])
         for site in self.sites[name]:
-            layer = self.model.get_submodule(site.path)
+            layer = self.model.get_submodule(self._place_inside(site.path))
             assert isinstance(layer, AdapterLayer)
             yield site.path, layer
 
@@ -321,15 +328,14 @@ class Adapters:
     def parameters_of(self, name: str) -> dict[str, nn.Parameter]:
         """All parameters of one adapter by their path in the model, trained or not."""
         found: dict[str, nn.Parameter] = {}
-        for place, layer in self.layers_of(name):
-            for path, parameter in layer.parameters_of(name).items():
-                found[f"{place}.{path}"] = parameter
-        for path in self.whole[name]:
-            wrapper = self.model.get_submodule(path)
-            assert isinstance(wrapper, ModulesToSaveWrapper)
-            copies = wrapper.modules_to_save[name]
-            for key, parameter in copies.named_parameters():
-                found[f"{path}.modules_to_save.{name}.{key}"] = parameter
+        for path, layer in self.layers_of(name):
+            place = self._place_inside(path)
+            for key, parameter in layer.parameters_of(name).items():
+                found[f"{place}.{key}"] = parameter
+        for path, module in self._whole_of(name):
+            place = self._place_of(path)
+            for key, parameter in module.named_parameters():
+                found[f"{place}.modules_to_save.{name}.{key}"] = parameter
         for plain, parameter in self._replaced.of(name).items():
             found[self._replaced.path(plain)] = parameter
         return found
@@ -370,10 +376,8 @@ class Adapters:
         for path, layer in self.layers_of(name):
             for key, tensor in layer.adapter_state(name).items():
                 state[f"{path}.{key}"] = tensor
-        for path in self.whole[name]:
-            wrapper = self.model.get_submodule(path)
-            assert isinstance(wrapper, ModulesToSaveWrapper)
-            for key, tensor in wrapper.modules_to_save[name].state_dict().items():
+        for path, module in self._whole_of(name):
+            for key, tensor in module.state_dict().items():
                 state[f"{path}.{key}"] = tensor
         for key, parameter in self._replacements(name).items():
             state[key] = parameter.detach()
@@ -408,10 +412,8 @@ class Adapters:
             keys = layer.adapter_state(name)
             layer.load_adapter_state(name, {key: tensors[f"{path}.{key}"] for key in keys})
         with torch.no_grad():
-            for path in self.whole[name]:
-                wrapper = self.model.get_submodule(path)
-                assert isinstance(wrapper, ModulesToSaveWrapper)
-                for key, tensor in wrapper.modules_to_save[name].state_dict().items():
+            for path, module in self._whole_of(name):
+                for key, tensor in module.state_dict().items():
                     tensor.copy_(tensors[f"{path}.{key}"])
             for key, parameter in self._replacements(name).items():
                 parameter.copy_(tensors[key])
@@ -425,9 +427,30 @@ class Adapters:
         parent, _, child = path.rpartition(".")
         setattr(self.model.get_submodule(parent), child, module)
 
-    def _outer(self, path: str) -> str:
-        """The path of the wrapper around a module that another adapter trains whole."""
-        return path.split(".modules_to_save.")[0].removesuffix(".original_module")
+    def _whole_of(self, name: str) -> Iterator[tuple[str, nn.Module]]:
+        """The copies that one adapter trains whole, by the originals' paths in the plain model."""
+        for path in self.whole[name]:
+            wrapper = self.model.get_submodule(self._place_of(path))
+            assert isinstance(wrapper, ModulesToSaveWrapper)
+            yield path, wrapper.modules_to_save[name]
+
+    def _place_of(self, path: str) -> str:
+        """Where a module of the plain model stands now, its own wrappers included."""
+        module, place = self.model, []
+        for part in path.split("."):
+            while isinstance(module, AdapterLayer | ModulesToSaveWrapper):
+                inner = "base_layer" if isinstance(module, AdapterLayer) else "original_module"
+                place.append(inner)
+                module = module.get_submodule(inner)
+            place.append(part)
+            module = module.get_submodule(part)
+        return ".".join(place)
+
+    def _place_inside(self, path: str) -> str:
+        """Where the adapter layer of a module stands: within what trains the module whole."""
+        place = self._place_of(path)
+        whole = isinstance(self.model.get_submodule(place), ModulesToSaveWrapper)
+        return f"{place}.original_module" if whole else place
 
     def _replacements(self, name: str) -> dict[str, nn.Parameter]:
         """The base parameters an adapter trains, under their names on disk."""
@@ -484,6 +507,17 @@ class Adapters:
     def _check_unmerged(self, what: str) -> None:
         if self.merged:
             raise AdapterError(f"{', '.join(self.merged)} is merged; unmerge before you {what}.")
+
+
+def _plain_copy(module: nn.Module) -> nn.Module:
+    """A copy of a module without the wrappers of other adapters."""
+    holder = nn.ModuleDict({"module": copy.deepcopy(module)})
+    for path, part in reversed(list(holder.named_modules())):
+        if isinstance(part, AdapterLayer | ModulesToSaveWrapper):
+            plain = part.base_layer if isinstance(part, AdapterLayer) else part.original_module
+            parent, _, child = path.rpartition(".")
+            setattr(holder.get_submodule(parent), child, plain)
+    return holder["module"]
 
 
 def _within(path: str, parent: str) -> bool:

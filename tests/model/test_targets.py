@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+from transformers import PreTrainedModel
 
 from lorafit.errors import TargetError
 from lorafit.model.sites import find_sites, head_modules
@@ -87,13 +88,18 @@ def test_roles_and_blocks_are_found_by_structure(family: str) -> None:
     )
 
 
+def modules(model: PreTrainedModel) -> list[str]:
+    return [path for path, _ in model.named_modules() if path]
+
+
 def test_modules_to_save_follow_the_suffix_rule_and_keep_the_outermost() -> None:
     model = tiny.classifier("distilbert")
-    assert resolve_modules(model, ["classifier"], "modules_to_save") == [
+    assert resolve_modules(model, modules(model), ["classifier"], "modules_to_save") == [
         "pre_classifier",
         "classifier",
     ]
     roberta = tiny.classifier("roberta")
-    assert resolve_modules(roberta, ["classifier", "out_proj"], "modules_to_save") == ["classifier"]
+    names = ["classifier", "out_proj"]
+    assert resolve_modules(roberta, modules(roberta), names, "modules_to_save") == ["classifier"]
     with pytest.raises(TargetError, match='Did you mean "classifier"'):
-        resolve_modules(model, ["clasifier"], "modules_to_save")
+        resolve_modules(model, modules(model), ["clasifier"], "modules_to_save")

@@ -33,7 +33,6 @@ from lorafit.export.folder import staged
 from lorafit.export.peft_config import (
     CONFIG_FILE,
     describe,
-    module_paths,
     parse,
     servable,
 )
@@ -420,7 +419,7 @@ def _add(adapters: Adapters, config: MethodConfig, name: str, adapted: set[str])
     try:
         adapters.add(config, name)
     except TargetError:
-        if not adapted or not adapted <= set(module_paths(adapters.model)):
+        if not adapted or not adapted <= set(adapters.paths):
             raise
         selection = {
             "target_modules": adapted,
@@ -442,15 +441,15 @@ def _fitted(
     """
     values: dict[str, Any] = {}
     if config.modules_to_save:
-        paths = module_paths(adapters.model)
         names = dict.fromkeys(config.modules_to_save)
-        values["modules_to_save"] = [n for n in names if any(p.endswith(n) for p in paths)] or None
+        values["modules_to_save"] = [
+            n for n in names if any(p.endswith(n) for p in adapters.paths)
+        ] or None
     if not isinstance(config, LoraConfig):
         return config.model_copy(update=values)
     adapted = _adapted(tensors)
-    modules = dict(adapters.model.named_modules())
-    where = adapted & modules.keys() if config.bias == "lora_only" else modules.keys()
-    if not any(getattr(modules[path], "bias", None) is not None for path in where):
+    where = adapted & set(adapters.paths) if config.bias == "lora_only" else adapters.paths
+    if not any(f"{path}.bias" in adapters.names for path in where):
         values["bias"] = "none"
     for setting in ("rank_pattern", "alpha_pattern"):
         values[setting] = {

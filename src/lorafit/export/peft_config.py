@@ -22,7 +22,7 @@ from torch import nn
 from lorafit.adapt import Adapters
 from lorafit.errors import AdapterError
 from lorafit.methods import method_of, methods
-from lorafit.methods.base import AdapterLayer, MethodConfig, ModulesToSaveWrapper
+from lorafit.methods.base import MethodConfig
 from lorafit.methods.lora import LoraConfig
 from lorafit.model.targets import matches
 
@@ -133,7 +133,7 @@ def _ranks(config: LoraConfig) -> dict[str, Any]:
 def _say_explicitly(fields: dict[str, Any], adapters: Adapters, name: str) -> None:
     """Replaces the selection by a list of layers where PEFT would read it differently."""
     adapted = {site.path for site in adapters.sites[name]}
-    paths = module_paths(adapters.model)
+    paths = adapters.paths
     targets = fields["target_modules"]
     symbolic = targets is None or (isinstance(targets, str) and targets.lower() == "all-linear")
     # PEFT refuses block indices together with an expression.
@@ -166,18 +166,6 @@ def _peft_selection(fields: dict[str, Any], paths: Iterable[str]) -> set[str]:
                 continue
         chosen.add(path)
     return chosen
-
-
-def module_paths(model: nn.Module) -> list[str]:
-    """Module paths of a model as they were before it was adapted."""
-    paths, inside = [], None
-    for path, module in model.named_modules():
-        if inside is not None and path.startswith(inside):
-            continue
-        paths.append(path)
-        if isinstance(module, AdapterLayer | ModulesToSaveWrapper):
-            inside = f"{path}."
-    return paths
 
 
 def _source(model: nn.Module) -> str | None:

@@ -180,16 +180,24 @@ def _parents(name: str) -> list[str]:
     return [".".join(parts[: i + 1]) for i in range(len(parts))]
 
 
-def resolve_modules(model: nn.Module, names: Iterable[str], setting: str) -> list[str]:
+def resolve_modules(
+    model: nn.Module, paths: Sequence[str], names: Iterable[str], setting: str
+) -> list[str]:
     """Paths of whole modules that names mean; PEFT's rule: a path that ends with the name.
 
     The plain suffix rule is what makes ``classifier`` also mean DistilBERT's
     ``pre_classifier``. Of nested matches only the outermost is kept.
 
+    Args:
+        model: The model, for its name in messages.
+        paths: The modules there are to choose from: those of the plain model, for inside of
+            adapters stand the names that users gave them.
+        names: What to look for.
+        setting: What to call it in messages.
+
     Raises:
         TargetError: A name matches no module.
     """
-    paths = [path for path, _ in model.named_modules() if path]
     found: list[str] = []
     for name in names:
         hits = [path for path in paths if path.endswith(name)]

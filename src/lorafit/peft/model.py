@@ -17,7 +17,6 @@ from transformers.utils.import_utils import is_peft_available
 from lorafit.errors import AdapterError, ConfigError, did_you_mean
 from lorafit.export import peft as on_disk
 from lorafit.export.peft import SaveEmbeddings
-from lorafit.export.peft_config import module_paths
 from lorafit.peft import card, status
 from lorafit.peft.config import LoraConfig, PeftConfig, PeftType, TaskType
 from lorafit.peft.state import LoadResult, get_peft_model_state_dict
@@ -197,7 +196,7 @@ class PeftModel(LooksLikePeft, PushToHubMixin, nn.Module):
 
     def _add_head(self, config: LoraConfig) -> None:
         """PEFT's rule: the head modules are those whose path ends with one of the names."""
-        paths = module_paths(self.get_base_model())
+        paths = self.base_model.adapters.paths
         there = [name for name in self.head_names if any(p.endswith(name) for p in paths)]
         if self.head_names and not there:
             log.warning(
