@@ -73,7 +73,8 @@ class Adapters:
     def add(self, config: MethodConfig, name: str = "default") -> list[Site]:
         """Adds a freshly initialised adapter; the first one becomes active.
 
-        Everything is resolved and checked before the model is touched. Initialisation
+        Everything is resolved and checked before the model is touched; the configuration is
+        copied, so that what its owner does with it later says nothing here. Initialisation
         draws from torch's global generator: seed it for a reproducible adapter.
 
         Returns:
@@ -86,6 +87,7 @@ class Adapters:
         """
         self._check_new_name(name)
         self._check_unmerged("add an adapter")
+        config = config.model_copy(deep=True)
         method = _method(config)
         names_of_whole = config.modules_to_save or []
         whole = resolve_modules(self.model, self.paths, names_of_whole, "modules_to_save")
@@ -122,7 +124,8 @@ class Adapters:
         self.configs[name], self.sites[name], self.whole[name] = config, sites, whole
         if config.inference_mode:
             self._frozen.add(name)
-        self.set(self.active or [name])
+        self._switch(self.active or [name])
+        self._train([name])
         return sites
 
     def calibrate(self, backward: Callable[[], None], name: str = "default") -> None:
@@ -149,7 +152,8 @@ class Adapters:
             self.model.zero_grad(set_to_none=True)
         adapted = {p: x for p, x in layers.items() if isinstance(x, AdapterLayer)}
         self.configs[name] = method.calibrate(adapted, gradients, name, config)
-        self.set(self.active)
+        self._switch(self.active)
+        self._train([name])
 
     def delete(self, name: str) -> None:
         """Forgets one adapter. If it was the only active one, the first left becomes active.
@@ -159,7 +163,8 @@ class Adapters:
         """
         self._check_known([name])
         self._check_unmerged("delete an adapter")
-        active = [n for n in self.active if n != name] or [n for n in self.configs if n != name][:1]
+        left = [n for n in self.active if n != name]
+        active = left or [n for n in self.configs if n != name][:1]
         for layer in self.layers():
             layer.delete_adapter(name)
         for wrapper in self._wrappers():
@@ -168,7 +173,8 @@ class Adapters:
         for entries in (self.configs, self.sites, self.whole):
             del entries[name]
         self._frozen.discard(name)
-        self.set(active)
+        self._switch(active)
+        self._train([n for n in active if n not in left])
         self._replaced.delete(name)
 
     def unload(self, merge: bool = False, names: Sequence[str] | None = None) -> nn.Module:
@@ -236,16 +242,8 @@ class Adapters:
         if inference_mode is not None:
             for name in names:
                 (self._frozen.add if inference_mode else self._frozen.discard)(name)
-        self.active = names
-        for layer in self.layers():
-            layer.active_adapters = list(names)
-        for wrapper in self._wrappers():
-            wrapper.active_adapters = [n for n in names if n in wrapper.modules_to_save]
-        self._place()
-        for name in self.configs:
-            trains = name in names and name not in self._frozen
-            for parameter in self.parameters_of(name).values():
-                parameter.requires_grad_(trains)
+        self._switch(names)
+        self._train(list(self.configs))
 
     @contextmanager
     def disabled(self) -> Iterator[nn.Module]:
@@ -419,6 +417,22 @@ class Adapters:
                 parameter.copy_(tensors[key])
 
     # Pieces ----------------------------------------------------------------------------
+
+    def _switch(self, names: Sequence[str]) -> None:
+        """Makes adapters active; what trains is left alone."""
+        self.active = list(names)
+        for layer in self.layers():
+            layer.active_adapters = list(names)
+        for wrapper in self._wrappers():
+            wrapper.active_adapters = [n for n in names if n in wrapper.modules_to_save]
+        self._place()
+
+    def _train(self, names: Sequence[str]) -> None:
+        """Makes those of some adapters trainable that are active, and freezes the others."""
+        for name in names:
+            trains = name in self.active and name not in self._frozen
+            for parameter in self.parameters_of(name).values():
+                parameter.requires_grad_(trains)
 
     def _wrappers(self) -> Iterator[ModulesToSaveWrapper]:
         return (m for m in self.model.modules() if isinstance(m, ModulesToSaveWrapper))

@@ -79,7 +79,7 @@ def test_the_source_of_the_base_is_noted() -> None:
     base.name_or_path = "someone/base"
     config = api.LoraConfig(target_modules=["q_lin"], base_model_name_or_path="other")
     with pytest.warns(UserWarning, match="renamed from 'other' to 'someone/base'"):
-        api.get_peft_model(base, config, revision="v2")
+        config = api.get_peft_model(base, config, revision="v2").peft_config["default"]
     assert (config.base_model_name_or_path, config.revision) == ("someone/base", "v2")
 
 

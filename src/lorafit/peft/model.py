@@ -21,7 +21,7 @@ from lorafit.peft import card, status
 from lorafit.peft.config import LoraConfig, PeftConfig, PeftType, TaskType
 from lorafit.peft.state import LoadResult, get_peft_model_state_dict
 from lorafit.peft.trainer import ForwardOfBase, LooksLikePeft, save_tied_weights_once
-from lorafit.peft.tuner import LoraModel
+from lorafit.peft.tuner import LoraModel, with_targets
 
 log = logging.getLogger(__name__)
 
@@ -191,10 +191,9 @@ class PeftModel(LooksLikePeft, PushToHubMixin, nn.Module):
                 f"lorafit.peft takes its own LoraConfig, got {type(peft_config).__module__}."
                 f"{type(peft_config).__name__}; change that import as well."
             )
-        self._add_head(peft_config)
-        self.base_model.add(peft_config, adapter_name)
+        self.base_model.add(self._with_head(peft_config), adapter_name)
 
-    def _add_head(self, config: LoraConfig) -> None:
+    def _with_head(self, config: LoraConfig) -> LoraConfig:
         """PEFT's rule: the head modules are those whose path ends with one of the names."""
         paths = self.base_model.adapters.paths
         there = [name for name in self.head_names if any(p.endswith(name) for p in paths)]
@@ -204,8 +203,8 @@ class PeftModel(LooksLikePeft, PushToHubMixin, nn.Module):
                 type(self.get_base_model()).__name__,
                 " or ".join(self.head_names),
             )
-        if there:
-            config.modules_to_save = list(dict.fromkeys([*(config.modules_to_save or []), *there]))
+        names = list(dict.fromkeys([*(config.modules_to_save or []), *there]))
+        return config.model_copy(update={"modules_to_save": names}) if there else config
 
     def set_adapter(self, adapter_name: str, inference_mode: bool = False) -> None:
         """Makes one adapter active, and trainable unless ``inference_mode``."""
@@ -304,9 +303,8 @@ class PeftModel(LooksLikePeft, PushToHubMixin, nn.Module):
             AdapterError: The adapter is missing, damaged, or of another base model; the
                 model is then as before.
         """
-        if config is None:
-            config = PeftConfig.from_pretrained(model_id, **kwargs)
-        target = _MODELS.get(config.task_type, PeftModel) if config.task_type else cls
+        task = (config or PeftConfig.from_pretrained(model_id, **kwargs)).task_type
+        target = _MODELS.get(task, PeftModel) if task else cls
         wrapped = target.__new__(target)
         wrapped._wrap(model)
         wrapped.load_adapter(
@@ -355,9 +353,11 @@ class PeftModel(LooksLikePeft, PushToHubMixin, nn.Module):
         if adapter_name in self.peft_config:
             on_disk.update(adapters, tensors, adapter_name, source=source)
         else:
-            config = kwargs.get("config") or PeftConfig.from_pretrained(model_id, **hub)
+            config = self._given(kwargs.get("config")) or PeftConfig.from_pretrained(
+                model_id, **hub
+            )
             assert isinstance(config, LoraConfig)
-            config.inference_mode = not is_trainable
+            config = config.model_copy(update={"inference_mode": not is_trainable})
             on_disk.attach(adapters, config, tensors, adapter_name, source=source)
             self.base_model._publish()
             if is_trainable:
@@ -365,6 +365,13 @@ class PeftModel(LooksLikePeft, PushToHubMixin, nn.Module):
         if not is_trainable:
             self.eval()
         return LoadResult([], [])
+
+    def _given(self, config: LoraConfig | None) -> LoraConfig | None:
+        """A configuration to load with, filled in as when an adapter is made."""
+        if config is None:
+            return None
+        tuner = self.base_model
+        return self._with_head(with_targets(config, tuner.model, tuner._sites))
 
 
 class PeftModelForSequenceClassification(PeftModel):

@@ -55,9 +55,8 @@ class LoraModel(nn.Module):
             self.add(config, adapter_name)
 
     def add(self, config: LoraConfig, name: str) -> None:
-        """Adds an adapter; the configuration then names what was selected, as in PEFT."""
-        settle_targets(config, self.model, self._sites)
-        self.adapters.add(config, name)
+        """Adds an adapter; `peft_config` then names what was selected, as in PEFT."""
+        self.adapters.add(with_targets(config, self.model, self._sites), name)
         self._publish()
 
     def _publish(self) -> None:
@@ -232,13 +231,14 @@ def as_peft(config: MethodConfig) -> LoraConfig:
     return LoraConfig(**config.model_dump(exclude={"peft_type"}))
 
 
-def settle_targets(config: LoraConfig, model: nn.Module, sites: Sequence[Site]) -> None:
-    """Names the layers in a configuration that leaves them open or says ``"all-linear"``."""
+def with_targets(config: LoraConfig, model: nn.Module, sites: Sequence[Site]) -> LoraConfig:
+    """The configuration with names of layers where it leaves them open or says "all-linear"."""
     targets = config.target_modules
     if targets is None:
-        config.target_modules = default_targets(model, sites)
+        targets = default_targets(model, sites)
     elif isinstance(targets, str) and targets.lower() == ALL_LINEAR:
-        config.target_modules = all_linear(model, sites, config.task_type)
+        targets = all_linear(model, sites, config.task_type)
+    return config.model_copy(update={"target_modules": targets})
 
 
 def all_linear(model: nn.Module, sites: Sequence[Site], task_type: str | None) -> set[str]:
@@ -299,5 +299,4 @@ def inject(config: LoraConfig, model: nn.Module, name: str) -> None:
         object.__setattr__(model, _INJECTED, tuner.adapters)
         object.__setattr__(model, _SITES, tuner._sites)
     else:
-        settle_targets(config, model, model.__dict__[_SITES])
-        adapters.add(config, name)
+        adapters.add(with_targets(config, model, model.__dict__[_SITES]), name)
