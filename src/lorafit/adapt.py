@@ -98,29 +98,18 @@ class Adapters:
         self._check_layers(config, sites)
         config = method.resolved(self.model, sites, names, config)
 
-        if not self.configs:
+        first, hooks, placed = not self.configs, len(self._hooks), list[str]()
+        if first:
             self.model.requires_grad_(False)
-        self._replaced.place([])  # what is copied below are the originals
-        for site in sites:
-            place = self._place_inside(site.path)
-            layer = self.model.get_submodule(place)
-            if not isinstance(layer, AdapterLayer):
-                layer = method.wrap(layer, site)
-                layer.train(self.model.training)
-                self._put(place, layer)
-                if isinstance(layer, CallLayer):
-                    self._hook(layer)
-            layer.add_adapter(name, config, site)
-            layer.train(layer.training)
-        for path in whole:
-            place = self._place_of(path)
-            wrapper = self.model.get_submodule(place)
-            if not isinstance(wrapper, ModulesToSaveWrapper):
-                wrapper = ModulesToSaveWrapper(wrapper)
-                wrapper.train(self.model.training)
-                self._put(place, wrapper)
-            wrapper.modules_to_save[name] = _plain_copy(wrapper.original_module).float()
-        self._replaced.add(name, names)
+        try:
+            self._build(name, config, method, sites, whole, placed)
+            self._replaced.add(name, names)
+        except Exception:
+            # A start that cannot be computed is found out here only; nothing of it stays.
+            self._take_back(name, placed, hooks)
+            if first:
+                self._restore_requires_grad()
+            raise
         self.configs[name], self.sites[name], self.whole[name] = config, sites, whole
         if config.inference_mode:
             self._frozen.add(name)
@@ -211,8 +200,8 @@ class Adapters:
         for handle in self._hooks:
             handle.remove()
         self._hooks = []
-        for name, parameter in self.model.named_parameters():
-            parameter.requires_grad_(self._requires_grad.get(name, True))
+        self._restore_requires_grad()
+        for parameter in self.model.parameters():
             parameter.grad = None
         return self.model
 
@@ -417,6 +406,61 @@ class Adapters:
                 parameter.copy_(tensors[key])
 
     # Pieces ----------------------------------------------------------------------------
+
+    def _build(
+        self,
+        name: str,
+        config: MethodConfig,
+        method: Method,
+        sites: Sequence[Site],
+        whole: Sequence[str],
+        placed: list[str],
+    ) -> None:
+        """Makes an adapter's layers and copies; notes in ``placed`` where wrappers are new."""
+        self._replaced.place([])  # what is copied below are the originals
+        for site in sites:
+            place = self._place_inside(site.path)
+            layer = self.model.get_submodule(place)
+            if not isinstance(layer, AdapterLayer):
+                layer = method.wrap(layer, site)
+                layer.train(self.model.training)
+                self._put(place, layer)
+                placed.append(place)
+                if isinstance(layer, CallLayer):
+                    self._hook(layer)
+            layer.add_adapter(name, config, site)
+            layer.train(layer.training)
+        for path in whole:
+            place = self._place_of(path)
+            wrapper = self.model.get_submodule(place)
+            if not isinstance(wrapper, ModulesToSaveWrapper):
+                wrapper = ModulesToSaveWrapper(wrapper)
+                wrapper.train(self.model.training)
+                self._put(place, wrapper)
+                placed.append(place)
+            wrapper.modules_to_save[name] = _plain_copy(wrapper.original_module).float()
+
+    def _take_back(self, name: str, placed: Sequence[str], hooks: int) -> None:
+        """Takes an adapter off of which only some layers were made."""
+        for handle in self._hooks[hooks:]:
+            handle.remove()
+        del self._hooks[hooks:]
+        for layer in self.layers():
+            layer.delete_adapter(name)
+        for wrapper in self._wrappers():
+            if name in wrapper.modules_to_save:
+                del wrapper.modules_to_save[name]
+        for place in reversed(placed):
+            module = self.model.get_submodule(place)
+            inner = "base_layer" if isinstance(module, AdapterLayer) else "original_module"
+            self._put(place, module.get_submodule(inner))
+        self._replaced.delete(name)
+        self._place()
+
+    def _restore_requires_grad(self) -> None:
+        """Has the plain model's parameters train as before there were adapters."""
+        for name, parameter in self.model.named_parameters():
+            parameter.requires_grad_(self._requires_grad.get(name, True))
 
     def _switch(self, names: Sequence[str]) -> None:
         """Makes adapters active; what trains is left alone."""
