@@ -88,6 +88,20 @@ def test_roles_and_blocks_are_found_by_structure(family: str) -> None:
     )
 
 
+def test_with_blocks_chosen_a_whole_path_outside_of_them_stays_a_target() -> None:
+    family, settings = "bert", {"layers_to_transform": [1]}
+    inside = "bert.encoder.layer.1.attention.self.query"
+    assert paths(family, target_modules=["query", "classifier"], **settings) == [
+        inside,
+        "classifier",
+    ]
+    whole = ["query", "bert.pooler.dense", "bert.encoder.layer.0.attention.self.key"]
+    assert set(paths(family, target_modules=whole, **settings)) == {inside, *whole[1:]}
+    for name in ("pooler.dense", "word_embeddings"):
+        with pytest.raises(TargetError, match=rf'left of the target "{name}".*whole path \(bert'):
+            paths(family, target_modules=["query", name], **settings)
+
+
 def modules(model: PreTrainedModel) -> list[str]:
     return [path for path, _ in model.named_modules() if path]
 

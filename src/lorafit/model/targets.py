@@ -62,7 +62,7 @@ def select(
         _check_names(model, sites, exclude_modules, "exclude_modules")
         chosen = [s for s in chosen if not matches(s.path, exclude_modules)]
     if layers_to_transform is not None and layers_to_transform != []:
-        chosen = _in_blocks(model, chosen, layers_to_transform, layers_pattern)
+        chosen = _in_blocks(model, chosen, layers_to_transform, layers_pattern, target_modules)
     if not chosen:
         raise TargetError(
             f"{_name(model)}: nothing is left of target_modules after exclude_modules, "
@@ -126,7 +126,12 @@ def _in_blocks(
     sites: Sequence[Site],
     indices: Collection[int] | int,
     layers_pattern: Collection[str] | str | None,
+    target_modules: Collection[str] | str,
 ) -> list[Site]:
+    """The targets in some blocks, and those that are named by their whole path (PEFT's rule)."""
+    names = [] if isinstance(target_modules, str) else sorted(target_modules)
+    by_path = [s for s in sites if s.path in names]
+    targets = sites
     wanted = {indices} if isinstance(indices, int) else set(indices)
     lists = [layers_pattern] if isinstance(layers_pattern, str) else list(layers_pattern or [])
     if lists:
@@ -142,7 +147,16 @@ def _in_blocks(
             f"layers_to_transform: {_name(model)} has no targets in block "
             f"{', '.join(map(str, missing))}; it has {there}."
         )
-    return [s for s in sites if s.block in wanted]
+    kept = {s.path for s in [*sites, *by_path] if s.block in wanted or s in by_path}
+    for name in names:
+        hits = [s for s in targets if matches(s.path, [name])]
+        if hits and not any(s.path in kept for s in hits):
+            raise TargetError(
+                f'layers_to_transform: nothing is left of the target "{name}" of {_name(model)}, '
+                f"which is not in these blocks. Name it by its whole path ({hits[0].path}) to "
+                "adapt it nevertheless, or leave it out."
+            )
+    return [s for s in targets if s.path in kept]
 
 
 def inside(
