@@ -54,6 +54,8 @@ class Adapters:
     def __init__(self, model: nn.Module) -> None:
         if any(isinstance(m, AdapterLayer | ModulesToSaveWrapper) for m in model.modules()):
             raise AdapterError("this model has adapters already; unload them first.")
+        # A compiled model runs what it was compiled from: that is what gets the layers.
+        model = getattr(model, "_orig_mod", model)
         self.model = model
         self.configs: dict[str, MethodConfig] = {}
         self.sites: dict[str, list[Site]] = {}
@@ -63,6 +65,7 @@ class Adapters:
         self._all_sites = find_sites(model)
         self._requires_grad = {n: p.requires_grad for n, p in model.named_parameters()}
         self.names = list(self._requires_grad)
+        self._saved = list(model.state_dict())
         self._replaced = Replacements(model)
         self._hooks: list[RemovableHandle] = []
         self._frozen: set[str] = set()
@@ -370,6 +373,40 @@ class Adapters:
             state[key] = parameter.detach()
         return state
 
+    def saved_names(self, name: str = "default") -> dict[str, str]:
+        """What one adapter's parameters are called in `state_dict`, by their path in the model."""
+        names: dict[str, str] = {}
+        for path, layer in self.layers_of(name):
+            place = self._place_inside(path)
+            names |= {f"{place}.{k}": f"{path}.{v}" for k, v in layer.saved_names(name).items()}
+        for path, module in self._whole_of(name):
+            place = f"{self._place_of(path)}.modules_to_save.{name}"
+            names |= {f"{place}.{key}": f"{path}.{key}" for key in module.state_dict()}
+        method = _method(self.configs[name])
+        for plain in self._replaced.of(name):
+            names[self._replaced.path(plain)] = method.saved_name(plain, self.sites[name])
+        return names
+
+    def base_state(self) -> dict[str, torch.Tensor]:
+        """The plain model's state, whatever adapters are active or merged; shares its memory."""
+        state: dict[str, torch.Tensor] = {}
+        for key in self._saved:
+            path, _, own = key.rpartition(".")
+            module = self.model.get_submodule(self._place_of(path)) if path else self.model
+            value: torch.Tensor | None = None
+            while isinstance(module, AdapterLayer | ModulesToSaveWrapper):
+                if isinstance(module, ModulesToSaveWrapper):
+                    module = module.original_module
+                else:
+                    value = module.pristine(own)
+                    module = module.base_layer
+            if self._replaced.has(key):
+                value = self._replaced.original(key)
+            if value is None:
+                value = module.state_dict(keep_vars=True)[own]
+            state[key] = value.detach()
+        return state
+
     def shared_state(self, name: str = "default") -> dict[str, torch.Tensor]:
         """Frozen tensors that one adapter's layers share, less PEFT's ``base_model.`` prefix."""
         shared: dict[str, torch.Tensor] = {}
@@ -381,8 +418,10 @@ class Adapters:
         """Copies tensors into one adapter. All of them are checked before any is copied.
 
         Raises:
-            AdapterError: Names are missing or unexpected, or a shape differs; it lists them.
+            AdapterError: Names are missing or unexpected, or a shape differs; it lists them. Or
+                an adapter is merged: the model would go on computing with the old values.
         """
+        self._check_unmerged("load tensors into an adapter")
         own = self.state_dict(name)
         problems = [f"missing: {key}" for key in own if key not in tensors]
         problems += [f"unexpected: {key}" for key in tensors if key not in own]

@@ -121,9 +121,9 @@ def _ranks(config: LoraConfig) -> dict[str, Any]:
         r_times, alpha_times = 2, math.sqrt(2) if config.use_rslora else 2.0
     ranks: dict[str, Any] = {
         "r": config.r * r_times,
-        "lora_alpha": _number(config.lora_alpha * alpha_times),
+        "lora_alpha": number(config.lora_alpha * alpha_times),
         "rank_pattern": {k: v * r_times for k, v in config.rank_pattern.items()},
-        "alpha_pattern": {k: _number(v * alpha_times) for k, v in config.alpha_pattern.items()},
+        "alpha_pattern": {k: number(v * alpha_times) for k, v in config.alpha_pattern.items()},
     }
     if config.has_origin:
         ranks["init_lora_weights"] = True
@@ -132,8 +132,8 @@ def _ranks(config: LoraConfig) -> dict[str, Any]:
 
 def _say_explicitly(fields: dict[str, Any], adapters: Adapters, name: str) -> None:
     """Replaces the selection by a list of layers where PEFT would read it differently."""
-    adapted = {site.path for site in adapters.sites[name]}
-    paths = adapters.paths
+    adapted = {plain(site.path) for site in adapters.sites[name]}
+    paths = [plain(path) for path in adapters.paths]
     targets = fields["target_modules"]
     symbolic = targets is None or (isinstance(targets, str) and targets.lower() == "all-linear")
     # PEFT refuses block indices together with an expression.
@@ -168,6 +168,11 @@ def _peft_selection(fields: dict[str, Any], paths: Iterable[str]) -> set[str]:
     return chosen
 
 
+def plain(path: str) -> str:
+    """A path or key without the part that ``torch.compile`` puts into it."""
+    return path.replace("_orig_mod.", "")
+
+
 def _source(model: nn.Module) -> str | None:
     """Where a transformers model came from."""
     source = getattr(model, "name_or_path", None) or None
@@ -183,7 +188,7 @@ def _as_json(names: Collection[str] | str | None) -> list[str] | str | None:
     return names if names is None or isinstance(names, str) else sorted(names)
 
 
-def _number(value: float) -> int | float:
+def number(value: float) -> int | float:
     """Whole numbers without a decimal point: PEFT's and vLLM's ``lora_alpha`` are ints."""
     return int(value) if value == int(value) else value
 

@@ -63,7 +63,7 @@ def find_sites(model: nn.Module) -> list[Site]:
     }
     sites = []
     for path, module in model.named_modules():
-        shape = _shape(module)
+        shape = shape_of(module)
         if shape is None or any(path.startswith(prefix) for prefix in unreachable):
             continue
         kind, d_in, d_out = shape
@@ -93,7 +93,7 @@ def loose_weights(model: nn.Module) -> dict[str, int]:
     blocks = tuple(f"{path}." for path, _ in find_blocks(model))
     found: dict[str, int] = {}
     for path, module in model.named_modules():
-        if not path.startswith(blocks) or _shape(module) is not None:
+        if not path.startswith(blocks) or shape_of(module) is not None:
             continue
         for name, parameter in module.named_parameters(recurse=False):
             if parameter.ndim > 1:
@@ -102,7 +102,7 @@ def loose_weights(model: nn.Module) -> dict[str, int]:
     return found
 
 
-def _shape(module: nn.Module) -> tuple[Kind, int, int] | None:
+def shape_of(module: nn.Module) -> tuple[Kind, int, int] | None:
     """Kind, input width and output width of an adaptable layer."""
     if isinstance(module, nn.Linear):
         return "linear", module.in_features, module.out_features

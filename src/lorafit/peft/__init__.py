@@ -8,6 +8,7 @@ strict; adapters are always float32; unmerging and disabling restore the base bi
 bit; adapters of PiSSA and OLoRA leave the base alone and are saved as ordinary LoRA.
 """
 
+import sys
 from typing import Any
 
 from lorafit.methods.base import AdapterLayer as BaseTunerLayer
@@ -35,7 +36,11 @@ from lorafit.peft.model import (
     PeftModelForSequenceClassification,
     PeftModelForTokenClassification,
 )
-from lorafit.peft.state import get_peft_model_state_dict, set_peft_model_state_dict
+from lorafit.peft.state import (
+    get_base_model_state_dict,
+    get_peft_model_state_dict,
+    set_peft_model_state_dict,
+)
 from lorafit.peft.status import (
     TunerLayerStatus,
     TunerModelStatus,
@@ -70,6 +75,7 @@ __all__ = [
     "TaskType",
     "TunerLayerStatus",
     "TunerModelStatus",
+    "get_base_model_state_dict",
     "get_layer_status",
     "get_model_status",
     "get_peft_config",
@@ -85,7 +91,12 @@ def __getattr__(name: str) -> Any:
     """Says of PEFT's other names that they are not here."""
     if not name[:1].isupper():
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    raise ImportError(
+    sentence = (
         f"lorafit.peft has no {name}: it has PEFT's LoRA (with rsLoRA, DoRA, PiSSA, OLoRA). "
         f"Import {name} from peft if you need it, with everything that goes with it."
     )
+    # `from lorafit.peft import X` asks `hasattr` from within the import system, and would then
+    # say on its own only that there is no X.
+    if sys._getframe(1).f_code.co_name == "_handle_fromlist":
+        raise ImportError(sentence, name=__name__)
+    raise AttributeError(sentence, name=name)

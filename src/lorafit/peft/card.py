@@ -37,7 +37,7 @@ def write(model: PeftModel, folder: Path) -> None:
         base = model.active_peft_config.base_model_name_or_path if model.active_adapters else None
         assert isinstance(card.data, ModelCardData)
         tags = set(card.data.tags or []) | {"lora"}
-        if isinstance(model.get_base_model(), PreTrainedModel):
+        if isinstance(model.base_model.adapters.model, PreTrainedModel):
             tags.add("transformers")
         if base:
             card.data.base_model = base

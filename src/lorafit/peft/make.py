@@ -34,7 +34,7 @@ def get_peft_model(
     if mixed:
         raise ConfigError("mixed=True: lorafit.peft has LoRA only, there is nothing to mix.")
     if isinstance(peft_config, LoraConfig):
-        source = model.__dict__.get("name_or_path") or None
+        source = getattr(model, "_orig_mod", model).__dict__.get("name_or_path") or None
         before = peft_config.base_model_name_or_path
         if before is not None and before != source:
             warnings.warn(

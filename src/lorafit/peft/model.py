@@ -19,6 +19,7 @@ from lorafit.export import peft as on_disk
 from lorafit.export.peft import SaveEmbeddings
 from lorafit.peft import card, status
 from lorafit.peft.config import LoraConfig, PeftConfig, PeftType, TaskType
+from lorafit.peft.kbit import require_input_grads
 from lorafit.peft.state import LoadResult, get_peft_model_state_dict
 from lorafit.peft.trainer import ForwardOfBase, LooksLikePeft, save_tied_weights_once
 from lorafit.peft.tuner import LoraModel, with_targets
@@ -67,7 +68,7 @@ class PeftModel(LooksLikePeft, PushToHubMixin, nn.Module):
             save_tied_weights_once(self)
         if getattr(model, "is_activation_checkpointing", False):
             # Reentrant checkpointing drops gradients unless its input asks for them.
-            model.enable_input_require_grads()  # type: ignore[operator]
+            require_input_grads(model)
 
     # Looking ---------------------------------------------------------------------------
 
@@ -89,6 +90,7 @@ class PeftModel(LooksLikePeft, PushToHubMixin, nn.Module):
     @property
     def active_peft_config(self) -> LoraConfig:
         """The configuration of the (first) active adapter."""
+        self._check_there("ask for its configuration")
         return self.peft_config[self.active_adapters[0]]
 
     @property
@@ -146,12 +148,7 @@ class PeftModel(LooksLikePeft, PushToHubMixin, nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Runs the adapted model."""
-        if kwargs.get("adapter_names") is not None:
-            raise ConfigError(
-                "adapter_names: lorafit does not mix adapters in one batch; call the model once "
-                "for each adapter (`set_adapter`)."
-            )
-        kwargs.pop("adapter_names", None)
+        _refuse_mixed(kwargs)
         return self.base_model(*args, **kwargs)
 
     if not is_peft_available():
@@ -159,6 +156,7 @@ class PeftModel(LooksLikePeft, PushToHubMixin, nn.Module):
 
     def generate(self, *args: Any, **kwargs: Any) -> Any:
         """Generates with the adapted model."""
+        _refuse_mixed(kwargs)
         return self.get_base_model().generate(*args, **kwargs)  # type: ignore[operator]
 
     @contextmanager
@@ -247,6 +245,7 @@ class PeftModel(LooksLikePeft, PushToHubMixin, nn.Module):
         """
         if not safe_serialization:
             raise ConfigError("safe_serialization=False: lorafit writes safetensors only.")
+        self._check_there("save")
         names = list(self.peft_config) if selected_adapters is None else selected_adapters
         for name in names:
             if name not in self.peft_config:
@@ -266,6 +265,15 @@ class PeftModel(LooksLikePeft, PushToHubMixin, nn.Module):
             )
             on_disk.save(self.base_model.adapters, folder, name, tensors=tensors)
         self.create_or_update_model_card(save_directory)
+
+    def _check_there(self, what: str) -> None:
+        """Refuses to do something with adapters where none are left."""
+        if not self.peft_config:
+            raise AdapterError(
+                f"there is no adapter left to {what}: all have been unloaded or deleted. The plain "
+                "model is what `merge_and_unload` or `unload` returned; save that one, with its "
+                "own `save_pretrained`."
+            )
 
     def create_or_update_model_card(self, output_dir: str | os.PathLike[str]) -> None:
         """Notes the base model and the tags that the Hub reads in ``README.md``."""
@@ -332,6 +340,8 @@ class PeftModel(LooksLikePeft, PushToHubMixin, nn.Module):
     ) -> LoadResult:
         """Loads a saved adapter, as a new one or into the one of this name.
 
+        Into one that is there go the tensors and the scale of the file (``lora_alpha``), so
+        that it computes what was saved; what only concerns training, such as dropout, stays.
         A new adapter is not made active (unless it is the first). The tensors go where
         the layers are, whatever ``torch_device`` says.
 
@@ -339,7 +349,8 @@ class PeftModel(LooksLikePeft, PushToHubMixin, nn.Module):
             What did not match: nothing, for loading is strict.
 
         Raises:
-            AdapterError: The adapter is missing, damaged, or does not fit.
+            AdapterError: The adapter is missing, damaged, or does not fit; or an adapter is
+                merged.
         """
         if ephemeral_gpu_offload or key_mapping:
             raise ConfigError(
@@ -351,7 +362,9 @@ class PeftModel(LooksLikePeft, PushToHubMixin, nn.Module):
         tensors = on_disk.read_tensors(folder, source=source)
         adapters = self.base_model.adapters
         if adapter_name in self.peft_config:
-            on_disk.update(adapters, tensors, adapter_name, source=source)
+            saved = kwargs.get("config") or PeftConfig.from_pretrained(model_id, **hub)
+            assert isinstance(saved, LoraConfig)
+            on_disk.update(adapters, tensors, adapter_name, source=source, saved=saved)
         else:
             config = self._given(kwargs.get("config")) or PeftConfig.from_pretrained(
                 model_id, **hub
@@ -371,7 +384,16 @@ class PeftModel(LooksLikePeft, PushToHubMixin, nn.Module):
         if config is None:
             return None
         tuner = self.base_model
-        return self._with_head(with_targets(config, tuner.model, tuner._sites))
+        return self._with_head(with_targets(config, tuner.adapters.model, tuner._sites))
+
+
+def _refuse_mixed(kwargs: dict[str, Any]) -> None:
+    """Takes PEFT's argument for batches of several adapters out, and refuses a value."""
+    if kwargs.pop("adapter_names", None) is not None:
+        raise ConfigError(
+            "adapter_names: lorafit does not mix adapters in one batch; call the model once "
+            "for each adapter (`set_adapter`)."
+        )
 
 
 class PeftModelForSequenceClassification(PeftModel):

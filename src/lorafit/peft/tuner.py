@@ -46,8 +46,8 @@ class LoraModel(nn.Module):
         low_cpu_mem_usage: bool = False,
     ) -> None:
         super().__init__()
-        self._sites = find_sites(model)
         self.adapters = Adapters(model)
+        self._sites = find_sites(self.adapters.model)
         self.model = model
         if isinstance(config, dict):
             config = config[adapter_name]
@@ -56,12 +56,12 @@ class LoraModel(nn.Module):
 
     def add(self, config: LoraConfig, name: str) -> None:
         """Adds an adapter; `peft_config` then names what was selected, as in PEFT."""
-        self.adapters.add(with_targets(config, self.model, self._sites), name)
+        self.adapters.add(with_targets(config, self.adapters.model, self._sites), name)
         self._publish()
 
     def _publish(self) -> None:
         """PEFT puts the configurations on the base model too; libraries look for them there."""
-        object.__setattr__(self.model, "peft_config", self.adapters.configs)
+        object.__setattr__(self.adapters.model, "peft_config", self.adapters.configs)
 
     @property
     def peft_config(self) -> dict[str, LoraConfig]:
@@ -163,18 +163,17 @@ class LoraModel(nn.Module):
             self.adapters.set(adapter_names)
         if safe_merge:
             self.adapters.merge(safe_merge=True)
-        model = self._unload(merge=True)
-        untie(model)
-        return model
+        self._unload(merge=True)
+        untie(self.adapters.model)
+        return self.model
 
     def unload(self) -> nn.Module:
         """Returns the plain base model, as it was before."""
-        return self._unload(merge=False)
+        self._unload(merge=False)
+        return self.model
 
-    def _unload(self, merge: bool) -> nn.Module:
-        model = self.adapters.unload(merge=merge)
-        model.__dict__.pop("peft_config", None)
-        return model
+    def _unload(self, merge: bool) -> None:
+        self.adapters.unload(merge=merge).__dict__.pop("peft_config", None)
 
     def add_weighted_adapter(
         self,
