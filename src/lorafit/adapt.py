@@ -577,6 +577,13 @@ class Adapters:
                     f'"{name}" ({other.peft_type}) already adapts {min(taken)}; adapters of '
                     f"different methods ({config.peft_type}) cannot share a layer."
                 )
+            kinds = {site.path: site.kind for site in self.sites[name]}
+            for site in sites:
+                if kinds.get(site.path, site.kind) != site.kind:
+                    raise AdapterError(
+                        f'"{name}" adapts {site.path} in another way (its {kinds[site.path]}), and '
+                        "two ways cannot share a layer."
+                    )
 
     def _hook(self, layer: CallLayer) -> None:
         """Has the model pass its arguments and its output through a layer."""

@@ -101,6 +101,11 @@ def _ranks(adapters: Adapters, names: Sequence[str]) -> dict[str, list[int]]:
 
 def _plain_lora(adapters: Adapters, name: str) -> LoraConfig:
     config = adapters.configs[name]
-    if not isinstance(config, LoraConfig) or config.use_dora:
+    if (
+        not isinstance(config, LoraConfig)
+        or config.use_dora
+        or config.target_parameters
+        or config.trainable_token_indices
+    ):
         raise AdapterError(f'"{name}" is not plain LoRA; only plain LoRA can be combined.')
     return config

@@ -34,6 +34,7 @@ from lorafit.export.folder import staged
 from lorafit.export.peft_config import (
     CONFIG_FILE,
     describe,
+    layer_sites,
     number,
     parse,
     plain,
@@ -42,6 +43,7 @@ from lorafit.export.peft_config import (
 from lorafit.export.peft_source import WEIGHTS_FILE, locate, read_tensors
 from lorafit.methods.base import AdapterLayer, MethodConfig, ModulesToSaveWrapper
 from lorafit.methods.lora import LoraConfig, LoraLayer
+from lorafit.methods.lora_tokens import TokenRows
 
 __all__ = [
     "PREFIX",
@@ -143,6 +145,8 @@ def tensors_of(
     tensors |= _shared(adapters, name)
     for path, module in _embeddings_to_save(adapters, name, save_embedding_layers):
         own = f"{path}.base_layer" if isinstance(module, AdapterLayer) else path
+        if isinstance(module, TokenRows):
+            own = f"{path}.token_adapter.base_layer"
         for key, value in _plain(module).state_dict().items():
             tensors.setdefault(f"{PREFIX}{plain(own)}.{key}", value)
     return tensors
@@ -170,7 +174,7 @@ def _embeddings_to_save(
     PEFT's rule: if one of them is a target (by the names it knows), those that are
     targets; if the vocabulary was resized or on request, both.
     """
-    targets = {site.path for site in adapters.sites[name]}
+    targets = {site.path for site in layer_sites(adapters, name)}
     targeted = any(path.rpartition(".")[2] in EMBEDDING_LAYERS for path in targets)
     if adapters.configs[name].prompt_learning:
         return []
@@ -430,7 +434,8 @@ def _take_embeddings(
     pairs = []
     for path, module in _embeddings(adapters.model):
         for name, live in _plain(module).state_dict().items():
-            for key in (f"{plain(path)}.base_layer.{name}", f"{plain(path)}.{name}"):
+            for place in ("", ".base_layer", ".token_adapter.base_layer"):
+                key = f"{plain(path)}{place}.{name}"
                 if key not in given or key in own:
                     continue
                 tensor = given.pop(key)
@@ -504,7 +509,8 @@ def _fitted(
         values[setting] = {
             pattern: value
             for pattern, value in getattr(config, setting).items()
-            if any(re.match(rf"(.*\.)?({pattern})$", path) for path in adapted)
+            if config.target_parameters
+            or any(re.match(rf"(.*\.)?({pattern})$", path) for path in adapted)
         }
     return config.model_copy(update=values)
 

@@ -24,6 +24,7 @@ from lorafit.errors import AdapterError
 from lorafit.methods import method_of, methods
 from lorafit.methods.base import MethodConfig
 from lorafit.methods.lora import LoraConfig
+from lorafit.model.sites import Site
 from lorafit.model.targets import matches
 
 CONFIG_FILE = "adapter_config.json"
@@ -106,6 +107,9 @@ def _lora_fields(config: LoraConfig, adapters: Adapters, name: str) -> dict[str,
         "use_rslora": config.use_rslora,
         **_ranks(config),
     }
+    for key in ("target_parameters", "trainable_token_indices"):
+        if value := getattr(config, key):
+            fields[key] = value
     _say_explicitly(fields, adapters, name)
     return fields
 
@@ -132,7 +136,7 @@ def _ranks(config: LoraConfig) -> dict[str, Any]:
 
 def _say_explicitly(fields: dict[str, Any], adapters: Adapters, name: str) -> None:
     """Replaces the selection by a list of layers where PEFT would read it differently."""
-    adapted = {plain(site.path) for site in adapters.sites[name]}
+    adapted = {plain(site.path) for site in layer_sites(adapters, name)}
     paths = [plain(path) for path in adapters.paths]
     targets = fields["target_modules"]
     symbolic = targets is None or (isinstance(targets, str) and targets.lower() == "all-linear")
@@ -166,6 +170,11 @@ def _peft_selection(fields: dict[str, Any], paths: Iterable[str]) -> set[str]:
                 continue
         chosen.add(path)
     return chosen
+
+
+def layer_sites(adapters: Adapters, name: str) -> list[Site]:
+    """Where layers are adapted: what ``target_modules`` means."""
+    return [s for s in adapters.sites[name] if s.kind not in ("parameter", "tokens")]
 
 
 def plain(path: str) -> str:

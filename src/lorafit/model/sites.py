@@ -17,7 +17,7 @@ from typing import Literal
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-Kind = Literal["linear", "conv1d", "embedding"]
+Kind = Literal["linear", "conv1d", "embedding", "parameter", "tokens"]
 Role = Literal["attention", "mlp", "embedding", "head", "other"]
 
 
@@ -27,7 +27,8 @@ class Site:
 
     Attributes:
         path: Dotted module path, as in ``model.named_modules()``.
-        kind: What the layer is.
+        kind: What the layer is. ``parameter`` and ``tokens`` are what a configuration names
+            beside layers: modules with weights that are no layers, and rows of an embedding.
         d_in: Input width (vocabulary size for embeddings).
         d_out: Output width.
         role: Where the layer stands.

@@ -57,7 +57,7 @@ def select(
     """
     chosen = _targets(model, sites, target_modules)
     if modules_to_save:
-        chosen = [s for s in chosen if not _inside(s.path, modules_to_save)]
+        chosen = [s for s in chosen if not inside_modules(s.path, modules_to_save)]
     if exclude_modules:
         _check_names(model, sites, exclude_modules, "exclude_modules")
         chosen = [s for s in chosen if not matches(s.path, exclude_modules)]
@@ -116,7 +116,7 @@ def _check_names(
         )
 
 
-def _inside(path: str, names: Collection[str]) -> bool:
+def inside_modules(path: str, names: Collection[str]) -> bool:
     """Whether a path is one of the named modules or stands inside one (PEFT's rule)."""
     return any(re.match(rf"(^|.*\.){re.escape(name)}($|\..*)", path) for name in names)
 

@@ -38,8 +38,6 @@ _OFF: dict[str, tuple[Any, ...]] = {
     "peft_version": (),
     "qalora_group_size": (16,),
     "runtime_config": (None,),
-    "target_parameters": (None, []),
-    "trainable_token_indices": (None,),
     "use_bdlora": (None,),
     "use_qalora": (False,),
     "velora_config": (None,),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import warnings
 from collections.abc import Sequence
@@ -14,10 +15,12 @@ from lorafit.errors import AdapterError, ConfigError, TargetError
 from lorafit.export.merged import untie
 from lorafit.methods.base import MethodConfig
 from lorafit.methods.combine import SignMethod
-from lorafit.model.sites import Site, find_sites, output_embeddings
+from lorafit.model.sites import Site, find_sites, loose_weights, output_embeddings
 from lorafit.model.targets import ALL_LINEAR, summary
 from lorafit.peft.config import LoraConfig, TaskType
 from lorafit.weighted import add_weighted
+
+log = logging.getLogger(__name__)
 
 # Projections of queries and values, apart or fused: PEFT's defaults for the models it knows.
 _QUERY_VALUE = re.compile(r"(q|v)(uery|alue)?(_proj|_lin)?")
@@ -48,6 +51,7 @@ class LoraModel(nn.Module):
         super().__init__()
         self.adapters = Adapters(model)
         self._sites = find_sites(self.adapters.model)
+        self._loose = loose_weights(self.adapters.model)
         self.model = model
         if isinstance(config, dict):
             config = config[adapter_name]
@@ -57,6 +61,11 @@ class LoraModel(nn.Module):
     def add(self, config: LoraConfig, name: str) -> None:
         """Adds an adapter; `peft_config` then names what was selected, as in PEFT."""
         self.adapters.add(with_targets(config, self.adapters.model, self._sites), name)
+        if self._loose and not config.target_parameters:
+            log.warning(
+                "not adapted: %s; they are no layers (name them in target_parameters).",
+                ", ".join(self._loose),
+            )
         self._publish()
 
     def _publish(self) -> None:
@@ -233,7 +242,9 @@ def as_peft(config: MethodConfig) -> LoraConfig:
 def with_targets(config: LoraConfig, model: nn.Module, sites: Sequence[Site]) -> LoraConfig:
     """The configuration with names of layers where it leaves them open or says "all-linear"."""
     targets = config.target_modules
-    if targets is None:
+    if targets is None and config.target_parameters:
+        targets = set()
+    elif targets is None:
         targets = default_targets(model, sites)
     elif isinstance(targets, str) and targets.lower() == ALL_LINEAR:
         targets = all_linear(model, sites, config.task_type)
