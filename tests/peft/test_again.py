@@ -14,19 +14,19 @@ from torch import nn
 import lorafit.peft as api
 from lorafit.errors import AdapterError, ConfigError
 from tests import tiny
+from tests.peers.pair import assert_close
 
 
 def made(base: nn.Module | None = None, seed: int = 0, **settings: Any) -> api.PeftModel:
     """A model with an adapter that is not zero."""
-    values = {"r": 4, "target_modules": ["query"], "init_lora_weights": False} | settings
+    values = {"r": 4, "target_modules": ["query", "value"], "init_lora_weights": False} | settings
+    base = tiny.classifier("bert") if base is None else base
     torch.manual_seed(seed)
-    model = api.get_peft_model(
-        tiny.classifier("bert") if base is None else base, api.LoraConfig(**values)
-    )
+    model = api.get_peft_model(base, api.LoraConfig(**values))
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.requires_grad:
-                parameter.add_(0.1 * torch.randn_like(parameter))
+                parameter.add_(torch.randn_like(parameter))
     return model
 
 
@@ -59,10 +59,10 @@ def test_an_adapter_loaded_into_another_computes_what_was_saved(
     model = made(seed=1, **first)
     assert not torch.allclose(tiny.logits(model, "bert"), expected)
     model.load_adapter(tmp_path / "saved", "default")
-    torch.testing.assert_close(tiny.logits(model, "bert"), expected)
+    assert_close(tiny.logits(model, "bert"), expected)
     model.save_pretrained(tmp_path / "again")
     again = api.PeftModel.from_pretrained(tiny.classifier("bert"), tmp_path / "again")
-    torch.testing.assert_close(tiny.logits(again, "bert"), expected)
+    assert_close(tiny.logits(again, "bert"), expected)
 
 
 def test_nothing_is_loaded_while_an_adapter_is_merged(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_the_state_of_a_compiled_model_is_what_is_saved(tmp_path: Path) -> None:
         folder = tmp_path / str(number)
         model.save_pretrained(folder, state_dict=state)
         loaded = api.PeftModel.from_pretrained(tiny.classifier("bert"), folder)
-        torch.testing.assert_close(tiny.logits(loaded, "bert"), expected)
+        assert_close(tiny.logits(loaded, "bert"), expected)
 
 
 def test_a_state_of_another_model_is_refused(tmp_path: Path) -> None:
@@ -152,12 +152,12 @@ def test_an_adapter_on_a_compiled_base_fits_a_plain_one_and_back(
     assert not any("_orig_mod" in key for key in keys)
     assert "_orig_mod" not in (tmp_path / "one" / "adapter_config.json").read_text()
     plain = api.PeftModel.from_pretrained(tiny.classifier("bert"), tmp_path / "one")
-    torch.testing.assert_close(tiny.logits(plain, "bert"), expected)
+    assert_close(tiny.logits(plain, "bert"), expected)
     plain.save_pretrained(tmp_path / "two")
     back = api.PeftModel.from_pretrained(compiled(), tmp_path / "two")
-    torch.testing.assert_close(tiny.logits(back, "bert"), expected)
+    assert_close(tiny.logits(back, "bert"), expected)
     merged = back.merge_and_unload()
-    torch.testing.assert_close(tiny.logits(merged, "bert"), expected)
+    assert_close(tiny.logits(merged, "bert"), expected)
 
 
 # Pickle, generation ----------------------------------------------------------------------
