@@ -133,7 +133,8 @@ def cli_page() -> str:
         "# Command line\n",
         "Exit codes: 0 success, 2 wrong usage (the input has to change), 1 any other failure,",
         "130 after Ctrl-C. Results go to standard output, everything else to standard error.",
-        "`--debug` shows the traceback of an error.\n",
+        "`--debug` shows the traceback of an error. `lorafit --install-completion` makes the shell",
+        "complete commands and flags; `--show-completion` prints what it would install.\n",
     ]
     for name, command in group.commands.items():
         arguments = [p for p in command.params if p.param_type_name == "argument"]

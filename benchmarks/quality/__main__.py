@@ -22,6 +22,8 @@ from typing import Any
 
 import numpy as np
 
+from lorafit.machine.processor import usable_cores
+
 HERE = Path(__file__).parent
 SIDES = ("ours", "theirs-best", "theirs", "chosen")
 """chosen: ours with nothing set, so that all is measured."""
@@ -60,7 +62,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=float, default=3)
     parser.add_argument("--rows", type=int)
     parser.add_argument("--sides", nargs="+", default=list(SIDES[:2]), choices=SIDES)
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--threads", type=int, default=usable_cores())
     options = parser.parse_args()
     data = read(options.data, options.rows)
     steps = int(-(-len(data["train"]) // 32) * options.epochs)

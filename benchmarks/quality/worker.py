@@ -97,7 +97,7 @@ def theirs(job: dict[str, Any], data: Any) -> tuple[np.ndarray, dict[str, Any]]:
 def main() -> None:
     from datasets import load_from_disk
 
-    from lorafit.training.memory import peak_rss_bytes
+    from lorafit.machine.memory import peak_rss_bytes
 
     job = json.loads(sys.argv[1])
     torch.set_num_threads(job["threads"])

@@ -21,6 +21,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from lorafit.machine.processor import processor, usable_cores
+
 HERE = Path(__file__).parent
 SIDES = ("ours", "theirs", "theirs-best")
 
@@ -115,7 +117,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--engine", default="auto")
     parser.add_argument("--dtype", default="auto", choices=["auto", "bfloat16", "float32"])
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--threads", type=int, default=usable_cores())
     parser.add_argument(
         "--clock",
         default="wall",
@@ -129,7 +131,7 @@ def main() -> None:
     if arguments.out.exists():
         results = json.loads(arguments.out.read_text())
     results["machine"] = {
-        **{"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()},
+        **{"cpu": processor().name or platform.machine(), "cores": usable_cores()},
         "python": platform.python_version(),
     }
     with tempfile.TemporaryDirectory() as folder:

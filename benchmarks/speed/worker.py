@@ -22,7 +22,7 @@ from datasets import Dataset
 from torch import nn
 
 from benchmarks.speed.cases import CASES, Case, block_parameters, load
-from lorafit.training.memory import peak_rss_bytes
+from lorafit.machine.memory import peak_rss_bytes
 
 WARM_UP = 15
 """Steps; a third of a short run."""

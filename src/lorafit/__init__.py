@@ -13,6 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lorafit import peft
     from lorafit.adapt import Adapters
     from lorafit.api import (
         Tuned,
@@ -28,7 +29,18 @@ if TYPE_CHECKING:
         train,
     )
     from lorafit.config import Config
-    from lorafit.errors import LorafitError
+    from lorafit.errors import (
+        AdapterError,
+        ConfigError,
+        DataError,
+        DivergenceError,
+        HandoffError,
+        LorafitError,
+        ModelError,
+        RunError,
+        TargetError,
+        TrainingError,
+    )
     from lorafit.methods.lora import LoraConfig
     from lorafit.run import Run
     from lorafit.weighted import add_weighted
@@ -39,7 +51,6 @@ _HOMES = {
     "Adapters": "lorafit.adapt",
     "Config": "lorafit.config",
     "LoraConfig": "lorafit.methods.lora",
-    "LorafitError": "lorafit.errors",
     "Run": "lorafit.run",
     "add_weighted": "lorafit.weighted",
     **dict.fromkeys(
@@ -49,14 +60,30 @@ _HOMES = {
         ),
         "lorafit.api",
     ),
+    **dict.fromkeys(
+        (
+            *("AdapterError", "ConfigError", "DataError", "DivergenceError", "HandoffError"),
+            *("LorafitError", "ModelError", "RunError", "TargetError", "TrainingError"),
+        ),
+        "lorafit.errors",
+    ),
 }
 
 __all__ = [
+    "AdapterError",
     "Adapters",
     "Config",
+    "ConfigError",
+    "DataError",
+    "DivergenceError",
+    "HandoffError",
     "LoraConfig",
     "LorafitError",
+    "ModelError",
     "Run",
+    "RunError",
+    "TargetError",
+    "TrainingError",
     "Tuned",
     "add_weighted",
     "compare",
@@ -64,6 +91,7 @@ __all__ = [
     "evaluate",
     "load",
     "merge",
+    "peft",
     "plan",
     "predict",
     "preview",
@@ -73,10 +101,13 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "peft":
+        return importlib.import_module("lorafit.peft")
     if name not in _HOMES:
         raise AttributeError(f'module "lorafit" has no attribute "{name}"')
     return getattr(importlib.import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    """The public names, not the modules that happen to be loaded."""
+    return sorted([*__all__, "__doc__", "__version__"])

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lorafit import files, finishing, pipeline, planning, shrinking, unchanged
+from lorafit import files, finishing, pipeline, planning, quiet, shrinking, unchanged
 from lorafit.adapt import Adapters
 from lorafit.choices import made_choices
 from lorafit.comparison import fitting
@@ -205,7 +205,7 @@ def load(
     base = ModelConfig(**facts["model"])
     if model is None and base.name_or_path == LIVE:
         raise ConfigError(f'"{adapter}" was made for a live model; pass it: load(source, model).')
-    with pipeline.saying_less():
+    with quiet.saying_less():
         loaded = pipeline.load_base(model, tokenizer, base, task, facts["seed"])
     adapters = peft_format.load(loaded.model, adapter)
     loaded.model.train(False)
@@ -303,8 +303,9 @@ def compare(
     folder, known = find_or_make(request, problem.splits, text)
     log.info("%s %s", "going on with" if known else "comparing in", folder)
     if _is_live(model) and not known:
-        field.loaded.model.save_pretrained(folder / "base")
-        field.loaded.tokenizer.save_pretrained(folder / "base")
+        with quiet.others():
+            field.loaded.model.save_pretrained(folder / "base")
+            field.loaded.tokenizer.save_pretrained(folder / "base")
     return conclude(folder, request, field.left_out, run_arms(folder, request))
 
 
@@ -451,7 +452,7 @@ def preview(
         seed=config.seed,
     )
     if task.supervision != "example":
-        with pipeline.saying_less("lorafit"):
+        with quiet.saying_less("lorafit"):
             whole = pipeline.encode(problem, loaded.tokenizer, WITHOUT_LIMIT)
         shown = of_tokens(shown, encoded, whole, loaded.tokenizer, limit, seed=config.seed)
         shown = replace(shown, label=task.label)  # no class a row, of which to count the rows

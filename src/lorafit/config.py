@@ -27,11 +27,15 @@ class ModelConfig(Stage):
     name_or_path: str
     """Hub id, local folder, or ``package:NAME/path`` (files inside an installed package)."""
     revision: str | None = None
+    """Branch, tag or commit of a Hub model; ``None``: its main branch."""
     gguf_file: str | None = None
+    """Name of the GGUF file in the model's folder that holds the weights; ``None``: safetensors."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
     """Number format of the frozen weights; the adapter is always float32."""
     attn_implementation: str | None = None
+    """Attention of transformers, e.g. ``sdpa`` or ``eager``; ``None``: its own choice."""
     trust_remote_code: bool = False
+    """Whether Python code that comes with the model may run on this machine."""
 
 
 class DataConfig(Stage):
@@ -42,6 +46,7 @@ class DataConfig(Stage):
     name: str | None = None
     """Configuration name of a Hub data set."""
     revision: str | None = None
+    """Branch, tag or commit of a Hub data set; ``None``: its main branch."""
     text: list[str] | None = None
     """Text column, or two for text pairs; ``None``: guessed, and said."""
     label: str | list[str] | None = None
@@ -68,7 +73,9 @@ class DataConfig(Stage):
     test_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1
     """Share of the training rows carved off when the data has no test split."""
     max_train_samples: PositiveInt | None = None
+    """Most training rows; drawn at random, in the proportions of the labels; ``None``: all."""
     max_eval_samples: PositiveInt | None = None
+    """Most validation rows and most test rows, drawn likewise; ``None``: all."""
 
 
 class AdapterConfig(BaseModel):
@@ -77,6 +84,7 @@ class AdapterConfig(BaseModel):
     model_config = ConfigDict(extra="allow", validate_assignment=True)
 
     method: str = "lora"
+    """A method of ``methods/``, or ``peft:NAME``."""
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -91,20 +99,31 @@ class TrainConfig(Stage):
     """Peak learning rate. LoRA wants about ten times that of full fine-tuning
     ("LoRA Without Regret", Thinking Machines 2025); docs/explanation has our measurements."""
     num_train_epochs: Annotated[float, Field(gt=0.0)] = 3.0
+    """Passes over the training examples; need not be whole."""
     max_steps: PositiveInt | None = None
     """Stops after this many optimizer steps; overrides ``num_train_epochs``."""
     per_device_train_batch_size: PositiveInt = 32
+    """Examples a process takes for one forward and backward pass."""
     per_device_eval_batch_size: PositiveInt = 64
+    """Examples a process scores at once; changes memory and speed, not results."""
     gradient_accumulation_steps: PositiveInt = 1
+    """Batches whose gradients make one optimizer step."""
     lr_scheduler_type: Literal["warmup_stable_decay", "linear"] = "warmup_stable_decay"
+    """Course of the learning rate: up, level and down to zero, or up and down at once."""
     warmup_ratio: Fraction = 0.06
+    """Share of the steps over which the learning rate rises to its peak."""
     decay_ratio: Fraction = 0.25
     """Share of the steps over which ``warmup_stable_decay`` falls to zero at the end."""
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
+    """AdamW: share of a matrix that a step takes off it, times the learning rate."""
     adam_beta1: Fraction = 0.9
+    """AdamW: share kept of the running mean of the gradient at each step."""
     adam_beta2: Fraction = 0.999
+    """AdamW: share kept of the running mean of the squared gradient at each step."""
     adam_epsilon: Annotated[float, Field(gt=0.0)] = 1e-8
+    """AdamW: added to the root of that mean, so that nothing is divided by zero."""
     max_grad_norm: Annotated[float, Field(gt=0.0)] | None = 1.0
+    """Gradients with a larger norm, over all parameters, are scaled to it; ``None``: none are."""
     eval_steps: PositiveInt | None = None
     """Steps between evaluations; ``None``: four times an epoch."""
     save_steps: PositiveInt | None = None
@@ -112,7 +131,9 @@ class TrainConfig(Stage):
     early_stopping_patience: PositiveInt | None = 8
     """Evaluations without a better validation loss before training stops; ``None``: never."""
     load_best_model_at_end: bool = True
+    """Keep the state with the lowest validation loss instead of the last one."""
     logging_steps: PositiveInt = 10
+    """Optimizer steps between lines of ``metrics.jsonl``."""
     bf16: bool | None = None
     """Compute in bfloat16 (weights of the adapter stay float32); ``None``: where the
     hardware does it faster than float32."""
@@ -120,6 +141,7 @@ class TrainConfig(Stage):
     """What computes the steps: ``fast`` (packed, some encoder families), ``generic`` (any model
     on the CPU, faster parts), ``eager`` (plain torch); ``auto``: the first that can."""
     report_to: list[Literal["tensorboard", "trackio", "wandb", "mlflow"]] = []
+    """Trackers that also get the metrics."""
 
 
 class TuneConfig(Stage):
@@ -147,6 +169,7 @@ class RunConfig(Stage):
     """Where the results go."""
 
     dir: str = "runs"
+    """Folder in which run folders are made."""
     name: str | None = None
     """Folder name below ``dir``; ``None``: made from the model, the data and a counter."""
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
@@ -159,12 +182,20 @@ class Config(Stage):
     task: str | None = None
     """Task name; ``None``: guessed from the columns and the model, and said."""
     seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of everything random: carved splits, order of examples, dropout, new weights."""
     deterministic: bool = False
     """Ask torch for bit-reproducible kernels."""
     model: ModelConfig
+    """The model; `ModelConfig`."""
     data: DataConfig
+    """The data; `DataConfig`."""
     adapter: AdapterConfig = AdapterConfig()
+    """The method; `AdapterConfig`."""
     train: TrainConfig = TrainConfig()
+    """The training loop; `TrainConfig`."""
     tune: TuneConfig = TuneConfig()
+    """What is measured; `TuneConfig`."""
     generate: GenerateConfig = GenerateConfig()
+    """How texts are written; `GenerateConfig`."""
     run: RunConfig = RunConfig()
+    """Where the results go; `RunConfig`."""

@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lorafit import files
+from lorafit import files, quiet
 from lorafit.adapt import Adapters
 from lorafit.config import Config
 from lorafit.engine.base import Engine
@@ -29,7 +29,7 @@ from lorafit.export.card import Card
 from lorafit.export.card import write as write_card
 from lorafit.model import load
 from lorafit.model.load import LoadedModel
-from lorafit.pipeline import LIVE, Problem, Subject, make_engine, saying_less, uses_bf16
+from lorafit.pipeline import LIVE, Problem, Subject, make_engine, uses_bf16
 from lorafit.report.html import write_report
 from lorafit.run import Run
 from lorafit.tasks.base import Task
@@ -66,7 +66,7 @@ def measuring_engine(
     bf16, _ = uses_bf16(model, config, Accelerator())
     if bf16 or model.dtype != torch.float32:
         return EagerEngine(model, task, tokenizer)
-    with saying_less("lorafit"):  # which engine it is was said before the training
+    with quiet.saying_less("lorafit"):  # which engine it is was said before the training
         return trained or make_engine(model, tokenizer, task, config)
 
 
@@ -160,7 +160,7 @@ def verify_handoff(
     if not live:
         # Another random head: what the adapter does not bring along must not go unnoticed.
         torch.manual_seed(config.seed + 1)
-        with saying_less():
+        with quiet.saying_less():
             loaded = load.load_model(config.model, task)
     again = peft_format.load(loaded.model, adapter)
     reloaded = logits(loaded)

@@ -1,10 +1,13 @@
-"""Commands that are suggested to be typed next."""
+"""Commands and code that are suggested to be typed next."""
 
 from __future__ import annotations
 
 import shlex
 from pathlib import Path
 from typing import Any
+
+FOLDER = "path/to/this/folder"
+"""Stands for the adapter's place in a snippet."""
 
 
 def resume_command(folder: Path) -> str:

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +28,7 @@ from lorafit.engine.choose import choose_engine
 from lorafit.engine.eager import EagerEngine
 from lorafit.errors import ConfigError
 from lorafit.export import peft as peft_format
-from lorafit.hardware import fast_bf16
+from lorafit.machine.processor import fast_bf16
 from lorafit.methods import method_of, methods
 from lorafit.methods.base import MethodConfig
 from lorafit.model import load
@@ -324,22 +322,6 @@ def keep_start(run: Run, subject: Subject) -> None:
     own = subject.adapters.configs["default"]
     if methods[method_of(own.peft_type) or ""]().calibration_batches(own):
         peft_format.save(subject.adapters, run.path / START)
-
-
-@contextmanager
-def saying_less(name: str = load.__name__.rpartition(".")[0]) -> Iterator[None]:
-    """Keeps what a package says, of which all is said elsewhere, to errors and warnings.
-
-    By default what is said of a freshly loaded model (its new head, ...): true of a model to be
-    trained, it would mislead where an adapter brings the head. Of all of lorafit errors only.
-    """
-    speaker = logging.getLogger(name)
-    level = speaker.level
-    speaker.setLevel(logging.WARNING if "." in name else logging.ERROR)
-    try:
-        yield
-    finally:
-        speaker.setLevel(level)
 
 
 def test_rows(data: Any, config: Config, task: Task) -> Dataset:

@@ -10,9 +10,9 @@ import numpy as np
 
 from lorafit.config import Config
 from lorafit.data.batches import BatchOrder
+from lorafit.machine.memory import peak_memory_bytes
 from lorafit.model.sites import Site
 from lorafit.pipeline import Problem, Subject
-from lorafit.training.memory import peak_memory_bytes
 
 SAMPLED_BATCHES = 3
 """Batches of typical length that are timed, after one that is not (it warms caches up)."""

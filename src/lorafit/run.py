@@ -337,12 +337,14 @@ class Run:
         files.write_json(self.path / "choices.json", content)
 
     def write_environment(self, **facts: Any) -> None:
-        """Writes ``environment.json``: what `environment.describe` finds, and ``facts``.
+        """Writes ``environment.json``: what `lorafit.machine.describe` finds, and ``facts``.
 
         Args:
             **facts: JSON values to add, such as ``seed`` and ``data_fingerprint``.
         """
-        from lorafit.environment import describe  # loads torch, which listing runs can do without
+        from lorafit.machine.describe import (
+            describe,
+        )  # loads torch, which listing runs can do without
 
         files.write_json(self.path / "environment.json", describe() | facts)
 

@@ -21,6 +21,17 @@ from lorafit.config import Config
 from lorafit.errors import ConfigError, RunError
 
 _MARK = "  # "
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""libyaml's, ten times as fast, where PyYAML was built with it: `lorafit runs` reads many."""
+
+
+def parse(text: str) -> Any:
+    """The plain values that the text of a ``config.yaml`` holds.
+
+    Raises:
+        yaml.YAMLError: It is not YAML.
+    """
+    return yaml.load(text, _LOADER)
 
 
 def _leaf(value: Any) -> str:
@@ -74,7 +85,7 @@ def read(path: Path) -> Config:
     """
     text = _read_text(path)
     try:
-        return Config.model_validate(yaml.safe_load(text))
+        return Config.model_validate(parse(text))
     except yaml.YAMLError as error:
         raise ConfigError(f'"{path}" is not YAML: {" ".join(str(error).split())}') from error
     except ValidationError as error:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lorafit import files, finishing, pipeline
+from lorafit import files, finishing, pipeline, quiet
 from lorafit.adapt import Adapters
 from lorafit.config import Config, ModelConfig
 from lorafit.data.carve import carve
@@ -140,7 +140,7 @@ class Bench:
             raise ConfigError(
                 f'"{source.folder}" does not name its base model; pass it with model.'
             )
-        with pipeline.saying_less():
+        with quiet.saying_less():
             self.loaded = pipeline.load_base(model, tokenizer, base, self.task, seed)
         limit = limit or max_length(config.data.max_length, self.loaded.tokenizer, self.model)
         self.encoded = {

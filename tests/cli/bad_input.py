@@ -64,6 +64,9 @@ FILES: dict[str, bytes] = {
     "blank.txt": b"\n",
     "lines.txt": b"a film\n\na plot\n",
     "latin.txt": b"a film\ncaf\xe9\n",
+    "begun/request.json": b"{}",
+    "damaged/compare.json": b'{"arms": ',
+    "other/compare.json": b'{"arms": 1}',
 }
 """Bad files. Good ones: model, lm, reviews.csv, prompts.jsonl, runs/first (finished) and
 runs/stopped (interrupted)."""
@@ -201,6 +204,16 @@ TABLE = [
     Bad("merge runs/stopped out", "a run without an adapter", "has no adapter yet"),
     Bad("runs --runs-dir none", "no such folder", 'no folder "none"'),
     Bad("runs --runs-dir reviews.csv", "a file for a folder", '"reviews.csv" is a file'),
+    # Pages.
+    Bad("report", "no run", "Missing argument 'RUN'"),
+    Bad("report none", "no such run", 'no run "none"; "runs" has'),
+    Bad("report model", "a folder that is no run", '"model" is not a run folder'),
+    Bad("report runs/first/adapter", "the adapter's folder", 'the folder above: "runs/first"'),
+    Bad("report begun", "a comparison without a result", 'comparison in "begun" is not finished'),
+    Bad("report damaged", "broken JSON", 'cannot read "damaged/compare.json"'),
+    Bad("report other", "JSON of another kind", "is not what lorafit compare writes"),
+    Bad("open none", "no such run", 'no run "none"; "runs" has'),
+    Bad("open reviews.csv", "a file for a run", 'no run "reviews.csv"'),
     # Shrinking.
     Bad("shrink none", "no such adapter", 'no folder "none"'),
     Bad("shrink model --r 1", "a folder without an adapter", "has no adapter_config.json"),
@@ -235,6 +248,7 @@ TABLE = [
     Bad("demo --seed -1", "out of range", "seed is -1"),
     Bad("demo --runs-dir reviews.csv", "a file for a folder", "a file is in the way"),
     Bad("doctor --runs-dir", "a flag without its value", "requires an argument"),
+    Bad("version now", "an argument too many", "unexpected extra argument"),
 ]
 
 

@@ -11,16 +11,12 @@ from typing import Any
 import pytest
 import typer
 
-from lorafit.cli import app
+from lorafit.cli import COMMANDS, app
 from lorafit.cli.flags import FLAGS
 from lorafit.settings.keys import fields, sections, top_level
 
 from .conftest import Cli, FakeApi, only_line
 
-COMMANDS = [
-    *("train", "compare", "demo", "preview", "plan", "evaluate", "predict", "merge", "shrink"),
-    *("runs", "doctor"),
-]
 SRC = str(Path(__file__).parents[2] / "src")
 
 

@@ -9,7 +9,7 @@ import pytest
 from datasets import Dataset, DatasetDict
 
 from lorafit.config import DataConfig
-from lorafit.data.source import load_splits, quiet
+from lorafit.data.source import load_splits
 from lorafit.errors import DataError
 
 COLUMNS = {"text": ["good film", "bad film"], "label": [1, 0]}
@@ -300,14 +300,6 @@ def test_every_failure_of_the_hub_is_one_data_error(monkeypatch, error, hint):
 def test_the_name_of_a_file_format_is_no_data_set():
     with pytest.raises(DataError, match="a file format"):
         load("csv")
-
-
-def test_quiet_puts_everything_back():
-    before = datasets.utils.are_progress_bars_disabled(), datasets.utils.logging.get_verbosity()
-    with quiet():
-        assert datasets.utils.are_progress_bars_disabled()
-    after = datasets.utils.are_progress_bars_disabled(), datasets.utils.logging.get_verbosity()
-    assert before == after
 
 
 def test_loading_prints_nothing(folder, capfd):

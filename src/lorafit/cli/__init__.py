@@ -1,40 +1,23 @@
 """The command line: flags to settings to the call that Python users make.
 
-One command a file. A command reads its flags, calls one function of `lorafit.api` and
-shows what that returns; everything else is the library's business. Modules here import
-nothing heavy at the top, so that ``lorafit --help`` answers at once.
+One command a file: `COMMANDS` names them in the order in which ``--help`` lists them. A command
+reads its flags, calls one function of the library and shows what that returns. Modules here
+import nothing heavy at the top, so that ``lorafit --help`` answers at once; commands that only
+look at files (``runs``, ``report``, ``doctor``) never load torch.
 """
 
 from __future__ import annotations
 
-from lorafit.cli import (
-    compare,
-    demo,
-    doctor,
-    evaluate,
-    merge,
-    plan,
-    predict,
-    preview,
-    runs,
-    shrink,
-    train,
-)
+import importlib
+
 from lorafit.cli.app import app, main
 
-for command in (
-    train,
-    compare,
-    demo,
-    preview,
-    plan,
-    evaluate,
-    predict,
-    merge,
-    shrink,
-    runs,
-    doctor,
-):
-    command.register(app)
+COMMANDS = (
+    *("train", "compare", "demo", "preview", "plan", "evaluate", "predict", "merge", "shrink"),
+    *("runs", "report", "open", "doctor", "version"),
+)
 
-__all__ = ["app", "main"]
+for name in COMMANDS:
+    importlib.import_module(f"lorafit.cli.{name}")
+
+__all__ = ["COMMANDS", "app", "main"]

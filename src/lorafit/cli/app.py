@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+import lorafit
 from lorafit.errors import LorafitError
 
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
@@ -64,7 +65,6 @@ class _Group(TyperGroup):
 app = typer.Typer(
     name="lorafit",
     cls=_Group,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -75,15 +75,19 @@ def main() -> None:
     app(prog_name="lorafit")
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
-        from importlib import metadata
+def version() -> str:
+    """What is installed, as one line; of a folder that is not, what its source says."""
+    from importlib import metadata
 
-        try:
-            version = metadata.version("lorafit")
-        except metadata.PackageNotFoundError:
-            version = "(run from a folder, not installed)"
-        typer.echo(f"lorafit {version}")
+    try:
+        return f"lorafit {metadata.version('lorafit')}"
+    except metadata.PackageNotFoundError:
+        return f"lorafit {lorafit.__version__} (run from a folder, not installed)"
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(version())
         raise typer.Exit
 
 
@@ -92,7 +96,7 @@ def _program(
     context: typer.Context,
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
     """Fine-tune Hugging Face models with LoRA, and see the evidence.
@@ -103,12 +107,23 @@ def _program(
         typer.echo(context.get_help())
 
 
-def command(function: Callable[..., None]) -> Callable[..., None]:
-    """Makes a function a command: its errors become messages and exit codes.
+def command(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Makes a function a command of the program: its errors become messages and exit codes.
 
     The function takes ``debug``; with it, the traceback comes before the message.
+
+    Args:
+        name: As typed after ``lorafit``.
     """
 
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        app.command(name)(_guarded(function))
+        return function
+
+    return register
+
+
+def _guarded(function: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> None:
         debug = kwargs.get("debug", False)

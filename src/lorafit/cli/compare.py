@@ -11,6 +11,8 @@ from lorafit.cli.app import command
 from lorafit.cli.flags import Debug, Given, Quiet, with_settings
 
 
+@command("compare")
+@with_settings
 def compare(
     *,
     methods: Annotated[
@@ -52,8 +54,3 @@ def compare(
             origins=settings.origins,
         )
         console.show_comparison(found.content, found.path)
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the command to the program."""
-    app.command("compare")(command(with_settings(compare)))

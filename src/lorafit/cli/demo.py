@@ -11,6 +11,7 @@ from lorafit.cli.app import command
 from lorafit.cli.flags import Debug, Quiet
 
 
+@command("demo")
 def demo(
     runs_dir: Annotated[
         Path, typer.Option("--runs-dir", metavar="DIR", help="Folder of the runs.")
@@ -27,8 +28,3 @@ def demo(
 
     with console.saying(quiet=quiet):
         console.show_result(api.demo(runs_dir=str(runs_dir), seed=seed, progress=not quiet))
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the command to the program."""
-    app.command("demo")(command(demo))

@@ -12,6 +12,7 @@ from lorafit.cli.app import command
 from lorafit.cli.flags import Debug
 
 
+@command("doctor")
 def doctor(
     runs_dir: Annotated[
         Path, typer.Option("--runs-dir", metavar="DIR", help="Folder whose disk is checked.")
@@ -19,20 +20,19 @@ def doctor(
     online: Annotated[
         bool, typer.Option("--online", help="Also see whether the Hugging Face Hub answers.")
     ] = False,
+    load: Annotated[
+        bool,
+        typer.Option("--load", help="Also see whether torch and transformers can be imported."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
     debug: Debug = False,
 ) -> None:
     """Check versions, threads, memory, disk and number formats; say what would be slow."""
     from lorafit import console
-    from lorafit.doctor import examine
+    from lorafit.machine.doctor import examine
 
-    findings = examine(runs_dir, online=online)
+    findings = examine(runs_dir, online=online, load=load)
     if as_json:
         typer.echo(json.dumps([finding.to_dict() for finding in findings], indent=2))
     else:
         console.show_findings(findings)
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the command to the program."""
-    app.command("doctor")(command(doctor))

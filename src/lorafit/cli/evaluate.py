@@ -12,6 +12,7 @@ from lorafit.cli.app import command
 from lorafit.cli.flags import Debug, Quiet, RunArgument, RunsDir, run_path
 
 
+@command("evaluate")
 def evaluate(
     run: RunArgument,
     data: Annotated[
@@ -32,8 +33,3 @@ def evaluate(
         typer.echo(json.dumps(result, indent=2))
     else:
         console.show_evaluation(result)
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the command to the program."""
-    app.command("evaluate")(command(evaluate))

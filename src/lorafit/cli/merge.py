@@ -11,6 +11,7 @@ from lorafit.cli.app import command
 from lorafit.cli.flags import Debug, Quiet, RunArgument, RunsDir, run_path
 
 
+@command("merge")
 def merge(
     run: RunArgument,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write; must not exist.")],
@@ -27,8 +28,3 @@ def merge(
     with console.saying(quiet=quiet):
         path = api.merge(run_path(run, runs_dir), out)
     typer.echo(f"Merged model: {path}")
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the command to the program."""
-    app.command("merge")(command(merge))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import typer
-
 from lorafit.cli.app import command
 from lorafit.cli.flags import Debug, Given, Quiet, with_settings
 
 
+@command("plan")
+@with_settings
 def plan(*, quiet: Quiet = False, debug: Debug = False, given: Given) -> None:
     """Show what `train` would do: every setting and its origin, parameters, time, memory.
 
@@ -19,8 +19,3 @@ def plan(*, quiet: Quiet = False, debug: Debug = False, given: Given) -> None:
 
     with console.saying(quiet=quiet):
         console.show_plan(api.plan(settings.config, settings.origins))
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the command to the program."""
-    app.command("plan")(command(with_settings(plan)))

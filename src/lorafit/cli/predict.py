@@ -14,6 +14,7 @@ from lorafit.cli.flags import Debug, Quiet, RunArgument, RunsDir, run_path
 from lorafit.errors import ConfigError, DataError
 
 
+@command("predict")
 def predict(
     run: RunArgument,
     texts: Annotated[
@@ -74,8 +75,3 @@ def read_texts(path: Path) -> list[str]:
             what = "is empty" if len(lines) == 1 else f"has an empty line, line {number}"
             raise DataError(f"{name} {what}; put one text on each line.")
     return lines
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the command to the program."""
-    app.command("predict")(command(predict))

@@ -9,6 +9,8 @@ from lorafit.cli.flags import Debug, Given, Quiet, with_settings
 from lorafit.errors import DataError
 
 
+@command("preview")
+@with_settings
 def preview(*, quiet: Quiet = False, debug: Debug = False, given: Given) -> None:
     """Look at DATA the way MODEL will see it: columns, labels, lengths, examples.
 
@@ -23,8 +25,3 @@ def preview(*, quiet: Quiet = False, debug: Debug = False, given: Given) -> None
         console.show_preview(found)
     if found.truth is not None and found.truth.problems:
         raise typer.Exit(DataError.exit_code)
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the command to the program."""
-    app.command("preview")(command(with_settings(preview)))

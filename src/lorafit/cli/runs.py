@@ -14,28 +14,25 @@ from lorafit.cli.flags import Debug, RunsDir
 from lorafit.errors import RunError
 
 
+@command("runs")
 def runs(
     runs_dir: RunsDir = Path("runs"),
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a run.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object each.")] = False,
     debug: Debug = False,
 ) -> None:
-    """List the runs, oldest first, with their results."""
+    """List runs and comparisons, oldest first, with their results."""
     if runs_dir.exists() and not runs_dir.is_dir():
         raise RunError(f'"{runs_dir}" is a file; --runs-dir wants the folder of the runs.')
     if not runs_dir.exists() and runs_dir != Path("runs"):
         raise RunError(f'there is no folder "{runs_dir}".')
 
     from lorafit import console
-    from lorafit.run import Run
+    from lorafit.runlist import list_comparisons, list_runs
 
-    found = [run.summary for run in Run.list(runs_dir)]
+    found, comparisons = list_runs(runs_dir), list_comparisons(runs_dir)
     if as_json:
-        for summary in found:
-            typer.echo(json.dumps(asdict(summary)))
+        for kind, summaries in (("run", found), ("comparison", comparisons)):
+            for summary in summaries:
+                typer.echo(json.dumps({"kind": kind} | asdict(summary)))
     else:
-        console.show_runs(found, runs_dir)
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the command to the program."""
-    app.command("runs")(command(runs))
+        console.show_runs(found, runs_dir, comparisons)

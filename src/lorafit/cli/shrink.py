@@ -11,6 +11,7 @@ from lorafit.cli.app import UsageError, command
 from lorafit.cli.flags import Debug, Quiet, RunsDir, run_path
 
 
+@command("shrink")
 def shrink(
     adapter: Annotated[
         str, typer.Argument(metavar="ADAPTER", help="A run, or a LoRA adapter's folder or Hub id.")
@@ -67,8 +68,3 @@ def _rank(text: str) -> int | Literal["auto"]:
         return int(text)
     except ValueError:
         raise UsageError(f'--r is "{text}", but it should be a whole number or auto.') from None
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the command to the program."""
-    app.command("shrink")(command(shrink))

@@ -9,10 +9,11 @@ import typer
 
 from lorafit.cli.app import command
 from lorafit.cli.flags import Debug, Given, Quiet, run_path, with_settings
-from lorafit.config import RunConfig
 from lorafit.errors import ConfigError
 
 
+@command("train")
+@with_settings
 def train(
     *,
     resume: Annotated[
@@ -36,6 +37,8 @@ def train(
                 f"--resume goes on with the run's own settings, but got {', '.join(others)}.\n"
                 "Leave them out, or start a new run without --resume."
             )
+        from lorafit.config import RunConfig
+
         runs_dir = Path(given.flags.get("run.dir", ("", RunConfig().dir))[1])
 
     from lorafit import api, console
@@ -53,8 +56,3 @@ def train(
                 progress=not quiet,
             )
         console.show_result(run)
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the command to the program."""
-    app.command("train")(command(with_settings(train)))

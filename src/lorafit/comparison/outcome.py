@@ -14,16 +14,17 @@ from typing import Any
 import numpy as np
 
 from lorafit import files
-from lorafit.comparison.request import RESULT, Request, arm_folder
+from lorafit.comparison.request import Request, arm_folder
 from lorafit.comparison.search import at_edge
-from lorafit.environment import describe
 from lorafit.errors import TrainingError
 from lorafit.evaluation.score import Scores
 from lorafit.evaluation.seeds import average, difference, verdict
 from lorafit.evaluation.spectrum import summarise
+from lorafit.machine.describe import describe
 from lorafit.methods import methods
 from lorafit.report.comparison import write_comparison
 from lorafit.report.fronts import COSTS
+from lorafit.runlist import COMPARISON
 from lorafit.tasks import tasks
 from lorafit.tasks.base import Task
 
@@ -71,7 +72,7 @@ def conclude(
         raise TrainingError(f"no arm finished; the same command tries again.\n{reasons}")
     content = assemble(folder, request, left_out, failed)
     content["environment"] = describe()
-    files.write_json(folder / RESULT, content)
+    files.write_json(folder / COMPARISON, content)
     write_comparison(folder, content)
     return Comparison(folder, content)
 

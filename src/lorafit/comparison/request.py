@@ -23,21 +23,19 @@ import torch
 from datasets import DatasetDict
 from torch import nn
 
-from lorafit import files, runname
+from lorafit import files, quiet, runname
 from lorafit.comparison.fitting import Field
 from lorafit.comparison.search import TRIALS
 from lorafit.config import Config
 from lorafit.errors import ConfigError
 from lorafit.evaluation.forgetting import LONGEST
 from lorafit.pipeline import LIVE, Problem
+from lorafit.runlist import REQUEST
 from lorafit.training.steps import StepPlan
 from lorafit.unchanged import fingerprint
 
 NOISE = ("full", "lora")
 """The arms that are also trained on shuffled labels."""
-
-REQUEST = "request.json"
-RESULT = "compare.json"
 
 
 @dataclass(frozen=True)
@@ -199,7 +197,8 @@ def find_or_make(request: Request, splits: DatasetDict, general: list[str]) -> t
             runname.check(name)
             folder = parent / name
             folder.mkdir()
-        splits.save_to_disk(str(folder / "data"))
+        with quiet.others():
+            splits.save_to_disk(str(folder / "data"))
         (folder / "general.txt").write_text("\n".join(general) + "\n", encoding="utf-8")
     files.write_json(folder / REQUEST, asdict(request) | {"key": request.key})
     return folder, False

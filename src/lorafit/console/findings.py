@@ -10,7 +10,7 @@ from rich.text import Text
 from lorafit.console.output import out, show, show_table
 
 if TYPE_CHECKING:
-    from lorafit.doctor import Finding
+    from lorafit.machine.doctor import Finding
 
 
 def show_findings(findings: Sequence[Finding]) -> None:

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from lorafit.quiet import bars
+
 GAP = 3
 """Spaces between the columns of a table."""
 WIDE = 10_000
@@ -73,35 +75,11 @@ def saying(quiet: bool = False) -> Iterator[None]:
     logger.addHandler(handler)
     logger.setLevel(logging.WARNING if quiet else logging.INFO)
     try:
-        with _no_bars():
+        with bars(downloads=True):
             yield
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)
-
-
-@contextmanager
-def _no_bars() -> Iterator[None]:
-    import datasets
-    from huggingface_hub import utils as hub
-    from transformers.utils import logging as transformers_logging
-
-    in_transformers = transformers_logging.is_progress_bar_enabled()
-    in_datasets = not datasets.are_progress_bars_disabled()
-    in_hub = not hub.are_progress_bars_disabled()  # type: ignore[attr-defined]
-    if in_transformers:  # turns the Hub's off too
-        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    if in_datasets:
-        datasets.disable_progress_bars()
-    if in_transformers and in_hub:
-        hub.enable_progress_bars()  # type: ignore[attr-defined]
-    try:
-        yield
-    finally:
-        if in_transformers:
-            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
-        if in_datasets:
-            datasets.enable_progress_bars()
 
 
 def show(text: str = "", style: str | None = None) -> None:

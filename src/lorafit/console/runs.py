@@ -10,13 +10,30 @@ from lorafit.console.output import fits, show, show_table
 
 if TYPE_CHECKING:
     from lorafit.run import RunSummary
+    from lorafit.runlist import ComparisonSummary
 
 
-def show_runs(runs: Sequence[RunSummary], folder: Path) -> None:
-    """Shows runs with their state and headline metric."""
-    if not runs:
+def show_runs(
+    runs: Sequence[RunSummary], folder: Path, comparisons: Sequence[ComparisonSummary] = ()
+) -> None:
+    """Shows runs with their state and headline metric, then comparisons.
+
+    Args:
+        runs: The runs.
+        folder: Where they are; named if there is nothing.
+        comparisons: The comparisons beside them.
+    """
+    if not runs and not comparisons:
         show(f'There are no runs in "{folder}". Make one with: lorafit train MODEL DATA')
-        return
+    if runs:
+        _show_runs(runs)
+    if runs and comparisons:
+        show()
+    if comparisons:
+        _show_comparisons(comparisons)
+
+
+def _show_runs(runs: Sequence[RunSummary]) -> None:
     rows = [
         (
             run.name,
@@ -32,13 +49,38 @@ def show_runs(runs: Sequence[RunSummary], folder: Path) -> None:
         for run in runs
     ]
     header = ["run", "status", "created (UTC)", "steps", "metric", "base", "tuned", "model", "data"]
+    _show_listed(rows, header)
+
+
+def _show_comparisons(comparisons: Sequence[ComparisonSummary]) -> None:
+    rows = [
+        (
+            one.name,
+            one.status,
+            one.created_at[:16].replace("T", " "),
+            "" if one.methods is None else str(one.methods),
+            "" if one.seeds is None else str(one.seeds),
+            one.metric or "",
+            one.recommended or "",
+            _metric(one.value),
+            one.model,
+            one.data,
+        )
+        for one in comparisons
+    ]
+    header = ["comparison", "status", "created (UTC)", "methods", "seeds", "metric"]
+    _show_listed(rows, [*header, "recommended", "tuned", "model", "data"])
+
+
+def _show_listed(rows: Sequence[tuple[str, ...]], header: Sequence[str]) -> None:
+    """One line each where the terminal is wide enough, else a few."""
     if fits(rows, header):
         show_table(rows, header)
         return
-    for run, *cells in rows:
-        show(run, style="bold")
+    for name, *cells in rows:
+        show(name, style="bold")
         facts = zip(header[1:], cells, strict=True)
-        show_table([(name, cell) for name, cell in facts if cell], indent=2)
+        show_table([(fact, cell) for fact, cell in facts if cell], indent=2)
 
 
 def _metric(value: float | None) -> str:

@@ -15,9 +15,7 @@ from __future__ import annotations
 
 import logging
 import os
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +23,8 @@ import datasets
 import pandas as pd
 import pyarrow as pa
 from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
-from huggingface_hub.utils.tqdm import (
-    are_progress_bars_disabled,
-    disable_progress_bars,
-    enable_progress_bars,
-)
 
+from lorafit import quiet
 from lorafit.config import DataConfig
 from lorafit.data.files import read_file
 from lorafit.data.folder import read_folder
@@ -56,7 +50,7 @@ def load_splits(data: Any, config: DataConfig) -> DatasetDict:
     Raises:
         DataError: The data cannot be found or read, or no rows are left.
     """
-    with quiet():
+    with quiet.others():
         found = _load(config.path if data is None else data, config)
         splits = DatasetDict({split: found[split] for split in SPLITS if split in found})
         for split, rows in splits.items():
@@ -68,28 +62,6 @@ def load_splits(data: Any, config: DataConfig) -> DatasetDict:
     counts = ", ".join(f"{split} {len(rows):,}" for split, rows in splits.items())
     log.info("rows: %s", counts)
     return splits
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keeps the progress bars and messages of datasets and the Hub client off."""
-    level = datasets.utils.logging.get_verbosity()
-    bars = not datasets.utils.are_progress_bars_disabled()
-    hub_bars = not are_progress_bars_disabled()
-    datasets.utils.logging.set_verbosity_error()
-    with warnings.catch_warnings():
-        # Bars that the user's environment forces on stay on, without a warning.
-        warnings.simplefilter("ignore")
-        datasets.disable_progress_bars()
-        disable_progress_bars()
-    try:
-        yield
-    finally:
-        datasets.utils.logging.set_verbosity(level)
-        if bars:
-            datasets.enable_progress_bars()
-        if hub_bars:
-            enable_progress_bars()
 
 
 def _load(data: Any, config: DataConfig) -> dict[str, Dataset]:

@@ -15,7 +15,6 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from lorafit.engine.allocator import keep_freed_memory
 from lorafit.engine.base import Batch, Engine
 from lorafit.engine.decoder import layout as decoder_layout
 from lorafit.engine.decoder.engine import FastDecoder
@@ -27,6 +26,7 @@ from lorafit.engine.generic.engine import GenericEngine
 from lorafit.engine.library import library
 from lorafit.engine.support import Unsupported
 from lorafit.errors import ConfigError
+from lorafit.machine.allocator import keep_freed_memory
 from lorafit.model.modes import evaluating
 from lorafit.tasks.base import Task
 

@@ -17,7 +17,7 @@ from transformers.pytorch_utils import Conv1D
 
 from lorafit.engine.mapped import release
 from lorafit.engine.product import Packed, multiplier, pack
-from lorafit.hardware import fast_bf16
+from lorafit.machine.processor import fast_bf16
 
 SMALLEST_STEP = 16
 

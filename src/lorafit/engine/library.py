@@ -14,7 +14,7 @@ from typing import ClassVar
 import torch
 
 from lorafit.engine.native.build import library_path
-from lorafit.hardware import bf16_flags
+from lorafit.machine.processor import bf16_flags
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from lorafit.engine.kernels import active, fits, rows_of
 from lorafit.engine.library import Library
-from lorafit.hardware import bf16_flags
+from lorafit.machine.processor import bf16_flags
 
 PANEL = 64
 """Outputs that lie together; as in native/product.cpp."""

@@ -19,13 +19,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from lorafit import files
 from lorafit.config import Config
+from lorafit.hints import FOLDER
 from lorafit.paths import PACKAGE_PREFIX
 from lorafit.run import Choice
 from lorafit.tasks.base import Task
 
 FILE = "README.md"
-FOLDER = "path/to/this/folder"
-"""Stands for the adapter's place in the snippets."""
 
 _PIPELINE = {
     "SEQ_CLS": "text-classification",

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from lorafit import quiet
 from lorafit.adapt import Adapters
 from lorafit.errors import AdapterError, HandoffError
 from lorafit.export.folder import check_free, staged
@@ -63,7 +64,7 @@ def save(
     plain = copy.deepcopy(adapters).unload(merge=True)
     assert isinstance(plain, PreTrainedModel)
     untie(plain)
-    with staged(path) as stage:
+    with quiet.others(), staged(path) as stage:
         plain.save_pretrained(stage)
         if tokenizer is not None:
             tokenizer.save_pretrained(stage)

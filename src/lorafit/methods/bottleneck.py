@@ -48,6 +48,7 @@ class BottleneckConfig(MethodConfig):
     reduction_factor: int = Field(default=16, gt=0)
     """The adapter's inner width is the model's divided by this, at least 1."""
     non_linearity: Literal["gelu", "relu", "silu", "tanh"] = "gelu"
+    """Function between the two layers."""
 
     def width(self, site: Site) -> int:
         """The inner width ``m`` at a site."""

@@ -39,6 +39,7 @@ class IA3Config(MethodConfig):
     """Names, a regular expression that matches whole paths, or ``"all-linear"``; ``None``:
     keys, values and the last layer of each MLP."""
     exclude_modules: set[str] | str | None = None
+    """Names, or a regular expression that matches whole paths, left out of the targets."""
     feedforward_modules: set[str] | str | None = None
     """The targets whose input is rescaled instead of their output; ``None``: those that stand
     in an MLP."""

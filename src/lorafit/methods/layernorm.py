@@ -34,6 +34,7 @@ class LayerNormConfig(MethodConfig):
     """Normalisations to train: names, or a regular expression that matches whole paths.
     ``None``: all."""
     exclude_modules: set[str] | str | None = None
+    """Names, or a regular expression that matches whole paths, of normalisations not trained."""
 
 
 @methods.register("layernorm")

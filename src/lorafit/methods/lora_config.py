@@ -24,6 +24,7 @@ class LoraConfig(MethodConfig):
     target_modules: set[str] | str | None = None
     """Names, a regular expression that matches whole paths, or ``"all-linear"`` (also ``None``)."""
     exclude_modules: set[str] | str | None = None
+    """Names, or a regular expression that matches whole paths, left out of the targets."""
     lora_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Dropout on the input of ``A`` only."""
     fan_in_fan_out: bool = False
@@ -31,15 +32,20 @@ class LoraConfig(MethodConfig):
     bias: Literal["none", "all", "lora_only"] = "none"
     """Which biases are trained: none, all of the model's, or the adapted layers'."""
     use_rslora: bool = False
+    """Scale by ``lora_alpha / sqrt(r)``, so that a larger rank takes the same learning rate."""
     use_dora: bool = False
+    """Also train the length of each row of the weight (DoRA)."""
     init_lora_weights: bool | str = True
     """``True`` (Kaiming A, zero B), ``"gaussian"``, ``"orthogonal"``, ``"olora"``, ``"pissa"``
     (``"pissa_niter_16"``: fast SVD), or ``False`` (both random: does not start at the base)."""
     layers_to_transform: list[int] | int | None = None
+    """Numbers of the blocks to adapt, from 0; ``None``: all."""
     layers_pattern: list[str] | str | None = None
+    """Names of the block lists that these numbers count in, e.g. ``h``; ``None``: all."""
     rank_pattern: dict[str, int] = Field(default_factory=dict)
     """Module name or expression to rank, where it differs from ``r``."""
     alpha_pattern: dict[str, float] = Field(default_factory=dict)
+    """Module name or expression to ``lora_alpha``, where it differs."""
     target_parameters: list[str] | None = None
     """Weights that are no layers, such as the experts of a mixture (``experts.down_proj``)."""
     trainable_token_indices: list[int] | dict[str, list[int]] | None = None

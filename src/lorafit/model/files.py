@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,16 +15,12 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.utils.tqdm import are_progress_bars_disabled, enable_progress_bars
 from safetensors import SafetensorError
-from transformers import modeling_gguf_pytorch_utils as gguf
-from transformers.utils import logging as transformers_logging
 
 from lorafit.errors import LorafitError, ModelError, did_you_mean
 
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 _PICKLED = ("*.bin", "*.bin.index.json", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-_CONVERSION = "DISABLE_SAFETENSORS_CONVERSION"
 
 
 def check_folder(folder: Path, gguf_file: str | None, name: str) -> None:
@@ -75,40 +70,6 @@ def check_folder(folder: Path, gguf_file: str | None, name: str) -> None:
     raise ModelError(
         f'"{name}" has no weights: there is no model.safetensors. It has {", ".join(files[:8])}.'
     )
-
-
-@contextlib.contextmanager
-def quiet(*, local: bool) -> Iterator[None]:
-    """Silences transformers' tables and bars; what matters we say ourselves, in one line.
-
-    Bars for downloads stay. The service that converts pickled Hub models on request, which
-    transformers would ask unasked, stays off.
-    """
-    verbosity = transformers_logging.get_verbosity()
-    bars = transformers_logging.is_progress_bar_enabled()
-    hub_bars = not are_progress_bars_disabled()
-    conversion = os.environ.get(_CONVERSION)
-    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    if hub_bars and not local:
-        enable_progress_bars()
-    os.environ[_CONVERSION] = "1"
-    reader = vars(gguf)  # its bar does not ask whether bars are shown
-    bar = reader["tqdm"]
-    reader["tqdm"] = functools.partial(bar, disable=True)
-    try:
-        yield
-    finally:
-        reader["tqdm"] = bar
-        transformers_logging.set_verbosity(verbosity)
-        if bars:
-            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
-        if hub_bars:
-            enable_progress_bars()
-        if conversion is None:
-            del os.environ[_CONVERSION]
-        else:
-            os.environ[_CONVERSION] = conversion
 
 
 @contextlib.contextmanager

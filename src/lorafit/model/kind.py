@@ -10,8 +10,9 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_MASKED_LM_MAPPING,
 )
 
+from lorafit import quiet
 from lorafit.config import ModelConfig
-from lorafit.model.files import quiet, translated
+from lorafit.model.files import translated
 from lorafit.model.load import find_source
 from lorafit.tasks.base import ModelKind
 
@@ -30,7 +31,10 @@ def kind_of_model(model: PreTrainedModel | ModelConfig) -> ModelKind:
         options["revision"] = model.revision
     if source.gguf_file is not None:
         options["gguf_file"] = source.gguf_file
-    with quiet(local=source.folder is not None), translated(model.name_or_path, model.revision):
+    with (
+        quiet.others(downloads=source.folder is None),
+        translated(model.name_or_path, model.revision),
+    ):
         return _kind(AutoConfig.from_pretrained(source.location, **options))
 
 

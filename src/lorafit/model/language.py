@@ -15,7 +15,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from lorafit.model.files import quiet
+from lorafit import quiet
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ def load_language_model(
     """
     options = {"revision": revision} if revision is not None else {}
     try:
-        with quiet(local=True):
+        with quiet.others():
             config = AutoConfig.from_pretrained(
                 source, trust_remote_code=trust_remote_code, **options
             )

@@ -24,10 +24,10 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from lorafit import paths
+from lorafit import paths, quiet
 from lorafit.config import ModelConfig
 from lorafit.errors import ModelError
-from lorafit.model.files import check_folder, quiet, translated
+from lorafit.model.files import check_folder, translated
 from lorafit.model.limits import DEFAULT_MAX_LENGTH, max_length
 from lorafit.model.new import add_relabelled, new_modules, say_new
 from lorafit.model.sites import head_modules
@@ -104,7 +104,7 @@ def load_model(config: ModelConfig, task: Task) -> LoadedModel:
         options["revision"] = config.revision
     if source.gguf_file is not None:
         options["gguf_file"] = source.gguf_file
-    with quiet(local=source.folder is not None), translated(name, config.revision):
+    with quiet.others(downloads=source.folder is None), translated(name, config.revision):
         model_config = AutoConfig.from_pretrained(source.location, **options)
     stored_labels = dict(getattr(model_config, "id2label", None) or {})
     _check_kind(model_config, task, name, trusted=config.trust_remote_code)
@@ -117,7 +117,7 @@ def load_model(config: ModelConfig, task: Task) -> LoadedModel:
         options["quantization_config"] = GgufConfig(dequantize=True)
     if config.attn_implementation is not None:
         options["attn_implementation"] = config.attn_implementation
-    with quiet(local=source.folder is not None), translated(name, config.revision):
+    with quiet.others(downloads=source.folder is None), translated(name, config.revision):
         model, info = task.auto_model.from_pretrained(  # type: ignore[attr-defined]
             source.location,
             config=model_config,
@@ -235,7 +235,7 @@ def _check_kind(config: PreTrainedConfig, task: Task, name: str, *, trusted: boo
 
 
 def _load_tokenizer(name: str, source: Source, options: dict[str, Any]) -> PreTrainedTokenizerBase:
-    with quiet(local=source.folder is not None), translated(name, options.get("revision")):
+    with quiet.others(downloads=source.folder is None), translated(name, options.get("revision")):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             source.location, **options
         )

@@ -87,6 +87,11 @@ __all__ = [
 ]
 
 
+def __dir__() -> list[str]:
+    """PEFT's names that are here, and nothing that only happens to be imported."""
+    return sorted([*__all__, "__doc__"])
+
+
 def __getattr__(name: str) -> Any:
     """Says of PEFT's other names that they are not here."""
     if not name[:1].isupper():

@@ -11,8 +11,7 @@ from math import prod
 from statistics import median
 from typing import Any
 
-from lorafit.export.card import FOLDER
-from lorafit.hints import predict_command
+from lorafit.hints import FOLDER, predict_command
 from lorafit.report.folder import Json, RunFolder, mapping
 from lorafit.report.units import is_number
 

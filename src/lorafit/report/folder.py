@@ -172,7 +172,7 @@ def _read_config(found: RunFolder) -> None:
     if text is None:
         return
     try:
-        value = yaml.safe_load(text)
+        value = runconfig.parse(text)
     except yaml.YAMLError as error:
         found.problems.append(f"config.yaml is damaged: {' '.join(str(error).split())}")
         return

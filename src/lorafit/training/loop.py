@@ -15,12 +15,12 @@ from lorafit.config import Config
 from lorafit.engine.base import Engine
 from lorafit.errors import DataError, DivergenceError
 from lorafit.hints import resume_command
+from lorafit.machine.memory import peak_memory_bytes, reset_peak
 from lorafit.run import Run
 from lorafit.tasks.base import Task
 from lorafit.training.gradients import advice
 from lorafit.training.interrupt import Interruptible
 from lorafit.training.keeper import Keeper
-from lorafit.training.memory import peak_memory_bytes, reset_peak
 from lorafit.training.optim import make_optimizer
 from lorafit.training.parallel import Workers
 from lorafit.training.progress import Progress, QuietProgress, make_progress

@@ -6,8 +6,8 @@ import math
 import time
 from collections.abc import Mapping
 
+from lorafit.machine.memory import peak_memory_bytes
 from lorafit.run import Run
-from lorafit.training.memory import peak_memory_bytes
 from lorafit.training.progress import Progress, Update
 from lorafit.training.state import Tally, TrainState
 from lorafit.training.stepper import Outcome

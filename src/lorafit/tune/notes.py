@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from lorafit.machine.memory import peak_memory_bytes
 from lorafit.run import Run
-from lorafit.training.memory import peak_memory_bytes
 from lorafit.training.progress import Progress, Update
 from lorafit.training.state import Tally
 from lorafit.training.stepper import Outcome

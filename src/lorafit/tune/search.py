@@ -11,12 +11,12 @@ from typing import Any
 
 from lorafit.config import AdapterConfig, Config
 from lorafit.errors import ConfigError
+from lorafit.machine.memory import peak_memory_bytes, reset_peak
 from lorafit.pipeline import Problem, Subject
 from lorafit.planning import estimate
 from lorafit.run import Choice, Run
 from lorafit.settings import AUTO, DEFAULT
 from lorafit.training.loop import FitResult
-from lorafit.training.memory import peak_memory_bytes, reset_peak
 from lorafit.training.parallel import Workers
 from lorafit.training.progress import Progress
 from lorafit.training.steps import StepPlan

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from lorafit.engine.allocator import keep_freed_memory
 from lorafit.engine.base import (
     Answers,
     Batch,
@@ -24,6 +23,7 @@ from lorafit.engine.counter import Seeds
 from lorafit.engine.generic.intercept import Interception, Parts
 from lorafit.engine.generic.lm import LanguageHead, label_count
 from lorafit.engine.generic.split import split_by_length
+from lorafit.machine.allocator import keep_freed_memory
 from lorafit.model.modes import evaluating
 from lorafit.tasks.base import Task
 

@@ -7,10 +7,14 @@ installation is what one calls the doctor for.
 
 from __future__ import annotations
 
+import functools
+import json
 import os
 import platform
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -18,18 +22,23 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import psutil
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from lorafit.machine import memory as memories
+from lorafit.machine import processor as processors
 from lorafit.units import size
 
 GIB = 1024**3
+PATIENCE = 120
+"""Seconds after which torch is taken to hang; importing it takes a few."""
 LOW_MEMORY = 2 * GIB
 """Below this, even a small model and its data will swap."""
 LOW_DISK = GIB
 """Below this, checkpoints of a small model may not fit."""
+NVIDIA = ("/dev/nvidia0", "/dev/nvidiactl", "/dev/dxg")
+"""Device files of NVIDIA's driver; the last one is Windows' subsystem for Linux."""
 
 
 @dataclass(frozen=True)
@@ -53,18 +62,25 @@ class Finding:
         return asdict(self)
 
 
-def examine(runs_dir: Path = Path("runs"), online: bool = False) -> list[Finding]:
+def examine(
+    runs_dir: Path = Path("runs"), online: bool = False, load: bool = False
+) -> list[Finding]:
     """Makes every check.
+
+    Nothing heavy is imported here: what only torch knows is asked of it in another process,
+    where something hints at a GPU, or for ``load``.
 
     Args:
         runs_dir: The folder whose disk is checked; it may be missing.
         online: Also ask the Hugging Face Hub for an answer; otherwise nothing is sent.
+        load: Also see whether torch and transformers can be imported.
     """
     checks: list[tuple[str, Callable[[], Iterator[Finding]]]] = [
         ("versions", versions),
         ("processor", processor),
         ("threads", threads),
-        ("accelerator", accelerator),
+        ("accelerator", partial(accelerator, load)),
+        ("imports", partial(imports, load)),
         ("memory", memory),
         ("disk", partial(disk, runs_dir)),
         ("hub", partial(hub, online)),
@@ -130,9 +146,9 @@ def _package(requirement: Requirement, tested: str | None) -> Finding:
 def tested_versions() -> dict[str, str]:
     """Package to version of ``constraints.txt``.
 
-    In a checkout it stands two folders up; an installed package has it in its metadata.
+    In a checkout it stands beside ``src``; an installed package has it in its metadata.
     """
-    checkout = Path(__file__).parents[2] / "constraints.txt"
+    checkout = Path(__file__).parents[3] / "constraints.txt"
     if checkout.is_file():
         text = checkout.read_text("utf-8")
     else:
@@ -144,42 +160,26 @@ def tested_versions() -> dict[str, str]:
 
 def processor() -> Iterator[Finding]:
     """The processor and whether it computes bfloat16 itself."""
-    import torch
-
-    from lorafit.hardware import bf16_flags
-
-    name = _processor_name()
-    capability = torch.backends.cpu.get_cpu_capability()
-    yield Finding("processor", f"{name or platform.machine()} ({capability})")
-    if capability in ("DEFAULT", "NO AVX"):
+    own = processors.processor()
+    capability = processors.vector_units()
+    shown = f" ({capability})" if capability else ""
+    yield Finding("processor", f"{own.name or platform.machine()}{shown}")
+    if capability == "DEFAULT":
         yield Finding(
             "vector units",
             "none used",
             "torch uses no vector instructions on this processor: training will be very slow.",
             "Check that torch is built for this processor, and that ATEN_CPU_CAPABILITY is unset.",
         )
-    native = bf16_flags()
-    if native:
-        yield Finding("bfloat16", f"in hardware ({', '.join(native)}): used by default")
+    if own.bf16:
+        yield Finding("bfloat16", f"in hardware ({', '.join(own.bf16)}): used by default")
     else:
         yield Finding("bfloat16", "emulated, slower than float32: not used by default")
 
 
-def _processor_name() -> str:
-    """Name of the processor; empty where the system does not tell."""
-    try:
-        text = Path("/proc/cpuinfo").read_text("utf-8")
-    except OSError:
-        return platform.processor()
-    name = re.search(r"^model name\s*: (.*)$", text, re.MULTILINE)
-    return name[1] if name else ""
-
-
 def threads() -> Iterator[Finding]:
     """Threads against the cores this process may use."""
-    import torch
-
-    cores, used = usable_cores(), torch.get_num_threads()
+    cores, used = processors.usable_cores(), processors.expected_threads()
     omp = os.environ.get("OMP_NUM_THREADS")
     found = f"{used} on {cores} usable cores" + (f", OMP_NUM_THREADS={omp}" if omp else "")
     if used > cores:
@@ -209,41 +209,84 @@ def threads() -> Iterator[Finding]:
         yield Finding("load", busy)
 
 
-def usable_cores() -> int:
-    """Cores this process may use: its affinity, and a container's share of time."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text("utf-8").split()
-    except (OSError, ValueError):
-        return cores
-    return cores if quota == "max" else max(1, min(cores, round(int(quota) / int(period))))
+def accelerator(ask: bool = False) -> Iterator[Finding]:
+    """Graphics processors, and whether torch can use them.
 
-
-def accelerator() -> Iterator[Finding]:
-    """Graphics processors, and whether torch can use them."""
-    import torch
-
-    if torch.cuda.is_available():
-        for index in range(torch.cuda.device_count()):
-            properties = torch.cuda.get_device_properties(index)
-            yield Finding(f"GPU {index}", f"{properties.name}, {size(properties.total_memory)}")
-    elif torch.backends.mps.is_available():
+    Args:
+        ask: Import torch (in another process) even if nothing hints at a GPU.
+    """
+    nvidia = any(Path(name).exists() for name in NVIDIA) or shutil.which("nvidia-smi") is not None
+    others = sys.platform == "darwin" or Path("/dev/kfd").exists()
+    if not (ask or nvidia or others):
+        yield Finding("GPU", "none; training runs on the processor")
+        return
+    said = ask_torch()
+    for index, (name, n_bytes) in enumerate(said["gpus"]):
+        yield Finding(f"GPU {index}", f"{name}, {size(n_bytes)}")
+    if said["gpus"]:
+        return
+    if said["mps"]:
         yield Finding("GPU", "Apple MPS")
-    elif Path("/dev/nvidia0").exists():
+    elif nvidia:
         yield Finding(
             "GPU",
             "present, not used",
-            f"there is an NVIDIA GPU, but torch {torch.__version__} cannot use it.",
+            f"there is an NVIDIA GPU, but torch {said['version']} cannot use it.",
             "Install a CUDA build of torch (see pytorch.org), or update the driver.",
         )
     else:
         yield Finding("GPU", "none; training runs on the processor")
 
 
+_QUESTION = """
+import json, torch, transformers
+cuda = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
+found = [torch.cuda.get_device_properties(index) for index in cuda]
+print(json.dumps({
+    "version": torch.__version__,
+    "gpus": [(one.name, one.total_memory) for one in found],
+    "mps": torch.backends.mps.is_available(),
+    "threads": torch.get_num_threads(),
+    "capability": torch.backends.cpu.get_cpu_capability(),
+}))
+"""
+
+
+@functools.cache
+def ask_torch() -> dict[str, Any]:
+    """What torch says of this machine, asked in a process of its own.
+
+    Raises:
+        ImportError: torch or transformers cannot be imported.
+        subprocess.TimeoutExpired: There is no answer within `PATIENCE`: a driver may hang.
+    """
+    answer = subprocess.run(
+        [sys.executable, "-c", _QUESTION],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE,
+    )
+    if answer.returncode:
+        lines = answer.stderr.strip().splitlines() or [f"exit code {answer.returncode}"]
+        raise ImportError(f"torch and transformers cannot be imported: {lines[-1]}")
+    said: dict[str, Any] = json.loads(answer.stdout.splitlines()[-1])
+    return said
+
+
+def imports(load: bool) -> Iterator[Finding]:
+    """Whether torch and transformers can be imported, and what torch would compute with."""
+    if not load:
+        yield Finding("imports", "not tried (--load imports torch and transformers)")
+        return
+    said = ask_torch()
+    found = f"torch and transformers work; {said['threads']} threads, {said['capability']}"
+    yield Finding("imports", found)
+
+
 def memory() -> Iterator[Finding]:
-    """Memory in all and free."""
-    state = psutil.virtual_memory()
+    """Memory in all and free: the machine's, or its container's where that is less."""
+    state = memories.memory()
     found = f"{size(state.available)} free of {size(state.total)}"
     if state.available < LOW_MEMORY:
         yield Finding(

@@ -7,11 +7,12 @@ import os
 import platform
 import shlex
 import sys
-from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
+
+from lorafit.machine.memory import memory
+from lorafit.machine.processor import processor, usable_cores
 
 _PACKAGES = (
     "lorafit", "torch", "transformers", "datasets", "accelerate", "tokenizers", "safetensors",
@@ -30,17 +31,6 @@ def _versions() -> dict[str, str | None]:
     return versions
 
 
-def _cpu_model() -> str:
-    """The processor's name (Linux keeps it in ``/proc/cpuinfo``; elsewhere platform knows)."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
-
-
 def _gpus() -> list[str]:
     if torch.cuda.is_available():
         return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
@@ -50,18 +40,18 @@ def _gpus() -> list[str]:
 def describe() -> dict[str, Any]:
     """JSON values that say what this process runs on.
 
-    ``memory_bytes`` is the machine's memory; ``cores`` the cores this process may use.
+    ``memory_bytes`` and ``cores`` are what this process may use: all of the machine's, or the
+    share of the container it runs in.
     """
-    affinity = getattr(os, "sched_getaffinity", None)
     return {
         "command": shlex.join([sys.executable, *sys.argv]),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "versions": _versions(),
-        "cpu": _cpu_model(),
+        "cpu": processor().name or platform.machine(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "cores": len(affinity(0)) if affinity else os.cpu_count(),
-        "memory_bytes": psutil.virtual_memory().total,
+        "cores": usable_cores(),
+        "memory_bytes": memory().total,
         "gpus": _gpus(),
         "threads": {
             "torch": torch.get_num_threads(),

@@ -6,17 +6,15 @@ from collections import namedtuple
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
-from types import SimpleNamespace
 
-import psutil
 import pytest
 import torch
 from packaging.requirements import Requirement
 from typer.testing import CliRunner
 
-from lorafit import doctor
 from lorafit.cli import app
-from lorafit.doctor import Finding, examine
+from lorafit.machine import doctor, memory, processor
+from lorafit.machine.doctor import Finding, examine
 
 
 def only(findings: Iterator[Finding], what: str) -> Finding:
@@ -71,11 +69,45 @@ def test_the_tested_versions_are_known() -> None:
 def test_threads_are_held_against_the_cores(
     monkeypatch: pytest.MonkeyPatch, cores: int, used: int, warns: bool
 ) -> None:
-    monkeypatch.setattr(doctor, "usable_cores", lambda: cores)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: used)
+    monkeypatch.setattr(processor, "usable_cores", lambda: cores)
+    monkeypatch.setattr(processor, "expected_threads", lambda: used)
     finding = only(doctor.threads(), "threads")
     assert (finding.warning is not None) is warns
     assert finding.found.startswith(f"{used} on {cores} usable cores")
+
+
+def test_torch_is_asked_where_something_hints_at_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "nvidia0").touch()
+    monkeypatch.setattr(doctor, "NVIDIA", (str(tmp_path / "nvidia0"),))
+    said = {"version": "2.13.0+cpu", "gpus": [], "mps": False}
+    monkeypatch.setattr(doctor, "ask_torch", lambda: said)
+    finding = only(doctor.accelerator(), "GPU")
+    assert finding.warning == "there is an NVIDIA GPU, but torch 2.13.0+cpu cannot use it."
+    said["gpus"] = [("H100", 80 * 2**30)]
+    assert only(doctor.accelerator(), "GPU 0").found == "H100, 80.0 GiB"
+
+
+def test_torch_in_a_process_of_its_own_says_what_it_says_here() -> None:
+    said = doctor.ask_torch()
+    assert said["version"] == torch.__version__
+    assert said["capability"] == torch.backends.cpu.get_cpu_capability()
+    assert len(said["gpus"]) == torch.cuda.device_count()
+    found = only(doctor.imports(load=True), "imports").found
+    assert found == f"torch and transformers work; {said['threads']} threads, {said['capability']}"
+
+
+def test_a_broken_torch_is_a_warning(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("raise ImportError('libtorch.so: no such file')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    doctor.ask_torch.cache_clear()
+    try:
+        finding = only(iter(examine(load=True)), "imports")
+    finally:
+        doctor.ask_torch.cache_clear()
+    assert finding.warning is not None
+    assert "cannot be imported: ImportError: libtorch.so: no such file" in finding.warning
 
 
 def test_other_programs_on_the_cores_are_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,13 +115,8 @@ def test_other_programs_on_the_cores_are_a_warning(monkeypatch: pytest.MonkeyPat
     assert only(doctor.threads(), "load").warning is not None
 
 
-def test_a_containers_share_limits_the_cores() -> None:
-    assert 1 <= doctor.usable_cores() <= (os.cpu_count() or 1)
-
-
 def test_little_memory_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
-    state = SimpleNamespace(available=2**29, total=2**34)
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: state)
+    monkeypatch.setattr(memory, "memory", lambda: memory.Memory(total=2**34, available=2**29))
     finding = only(doctor.memory(), "memory")
     assert finding.found == "512.0 MiB free of 16.0 GiB"
     assert finding.warning == "only 512.0 MiB of memory are free."
@@ -127,7 +154,7 @@ def test_a_hub_that_does_not_answer_is_a_warning(monkeypatch: pytest.MonkeyPatch
 
 
 def test_warnings_leave_the_exit_code_at_0(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "usable_cores", lambda: 1000)
+    monkeypatch.setattr(processor, "usable_cores", lambda: 1000)
     result = CliRunner().invoke(app, ["doctor"])
     assert result.exit_code == 0
     assert "warning: torch uses" in result.stdout

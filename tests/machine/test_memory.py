@@ -2,11 +2,11 @@ import os
 import subprocess
 import sys
 
-from lorafit.training.memory import peak_memory_bytes, peak_rss_bytes, reset_peak
+from lorafit.machine.memory import peak_memory_bytes, peak_rss_bytes, reset_peak
 
 FRESH = """
 import numpy as np
-from lorafit.training.memory import peak_rss_bytes, reset_peak
+from lorafit.machine.memory import peak_rss_bytes, reset_peak
 
 reset_peak()
 before = peak_rss_bytes()

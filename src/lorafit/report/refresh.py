@@ -1,0 +1,77 @@
+"""Writes the page of a run or a comparison anew, from its folder alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from jinja2 import UndefinedError
+
+from lorafit import files
+from lorafit.errors import RunError
+from lorafit.report.folder import read_folder
+from lorafit.report.html import NAME, render
+from lorafit.run import Run
+from lorafit.runlist import COMPARISON, REQUEST
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page that was written.
+
+    Attributes:
+        path: Where.
+        problems: What of the folder could not be read, and why.
+    """
+
+    path: Path
+    problems: list[str] = field(default_factory=list)
+
+
+def find_folder(name: str | Path, dir: str | Path = "runs") -> Path:
+    """The folder of a run or a comparison.
+
+    Args:
+        name: The folder, or just its name below ``dir``.
+        dir: Folder of the runs, for names.
+
+    Raises:
+        RunError: There is none, or it is neither.
+    """
+    for folder in (Path(name), Path(dir) / name):
+        if any((folder / file).is_file() for file in (COMPARISON, REQUEST)):
+            return folder
+    return Run.open(name, dir).path
+
+
+def refresh(folder: Path) -> Page:
+    """Writes ``report.html`` or ``compare.html``.
+
+    Raises:
+        RunError: The comparison is not finished or damaged, or the page cannot be written.
+    """
+    if (folder / COMPARISON).is_file():
+        return _comparison(folder)
+    if (folder / REQUEST).is_file():
+        raise RunError(
+            f'the comparison in "{folder}" is not finished: it has no {COMPARISON}. The same '
+            "lorafit compare command goes on with it."
+        )
+    run = read_folder(folder)
+    files.write_text(folder / NAME, render(run), "the report")
+    return Page(folder / NAME, run.problems)
+
+
+def _comparison(folder: Path) -> Page:
+    from lorafit.report.comparison import write_comparison
+
+    content = files.read_json(folder / COMPARISON)
+    try:
+        return Page(write_comparison(folder, content))
+    except RunError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, UndefinedError) as error:
+        raise RunError(
+            f'"{folder / COMPARISON}" is damaged: it is not what lorafit compare writes '
+            f"({type(error).__name__}: {error})."
+        ) from error

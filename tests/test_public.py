@@ -1,0 +1,56 @@
+"""What `import lorafit` offers."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import lorafit
+import lorafit.peft
+from lorafit import errors
+
+SRC = str(Path(__file__).parents[1] / "src")
+
+
+@pytest.mark.parametrize("module", [lorafit, lorafit.peft], ids=lambda module: module.__name__)
+def test_completion_shows_public_names_only(module: ModuleType) -> None:
+    shown = [name for name in dir(module) if not name.startswith("__")]
+    assert shown == sorted(module.__all__)
+    assert all(hasattr(module, name) for name in shown)
+
+
+def test_every_error_is_exported() -> None:
+    own = {
+        name
+        for name, value in vars(errors).items()
+        if isinstance(value, type) and issubclass(value, errors.LorafitError)
+    }
+    assert own <= set(lorafit.__all__)
+    assert all(getattr(lorafit, name) is getattr(errors, name) for name in own)
+
+
+def test_a_name_that_is_none_is_an_attribute_error() -> None:
+    assert not hasattr(lorafit, "importlib2")
+    with pytest.raises(AttributeError, match='has no attribute "tarin"'):
+        _ = lorafit.tarin  # type: ignore[attr-defined]
+
+
+def test_importing_loads_nothing_until_a_name_is_used() -> None:
+    code = (
+        "import sys, lorafit; dir(lorafit); lorafit.DataError\n"
+        "assert 'torch' not in sys.modules and 'lorafit.api' not in sys.modules\n"
+        "assert lorafit.peft.LoraConfig.__module__.startswith('lorafit')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=os.environ | {"PYTHONPATH": SRC},
+    )
+    assert (done.returncode, done.stderr) == (0, "")
