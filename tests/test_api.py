@@ -274,10 +274,7 @@ def test_plan_trains_nothing_and_writes_nothing(
     base: Path, data: DatasetDict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    config = lorafit.Config.model_validate(
-        {"model": {"name_or_path": str(base)}, "data": {"path": "memory"}}
-    )
-    plan = lorafit.plan(config, data=data)
+    plan = lorafit.plan(base, data)
     assert plan.rows == {"train": 24, "validation": 6, "test": 8}
     assert len(plan.sites) == 18
     assert plan.trainable_parameters < plan.total_parameters
@@ -285,6 +282,16 @@ def test_plan_trains_nothing_and_writes_nothing(
     assert plan.time_s > 0
     assert plan.measured == frozenset()  # three steps are too few to measure anything
     assert list(tmp_path.iterdir()) == []
+
+
+def test_plan_takes_what_train_takes(base: Path, data: DatasetDict) -> None:
+    plan = lorafit.plan(base, data, max_steps=7, r=2)
+    assert plan.steps == 7
+    assert plan.config.adapter.settings["r"] == 2
+    assert plan.origins["adapter.r"] == "keyword r"
+    with pytest.raises(ConfigError, match=r"lorafit.plan\(model, data, config=config\)"):
+        lorafit.plan(plan.config, data=data)  # type: ignore[arg-type]
+    assert lorafit.plan(config=plan.config, data=data).origins["adapter.r"] == "config"
 
 
 def test_preview_describes_the_data(base: Path, data: DatasetDict) -> None:

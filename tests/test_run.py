@@ -237,6 +237,69 @@ def test_training_without_a_process_is_shown_as_interrupted(run):
         assert Run.open(run.path).summary.status == "training"
 
 
+# from the beginning to the end
+
+
+def test_the_status_follows_the_work(run):
+    with run.working():
+        assert (run.status, run.locked) == ("training", True)
+        with run.working("trained"):
+            assert run.status == "training"
+        assert run.status == "trained"
+    assert (run.status, run.locked) == ("done", False)
+
+
+def test_an_error_fails_the_run_with_its_message(run):
+    with pytest.raises(RunError, match="no luck"), run.working(), run.working("trained"):
+        raise RunError("no luck")
+    assert (run.status, run.message) == ("failed", "no luck")
+    with run.working("trained"):
+        assert (run.status, run.message) == ("training", None)
+    assert run.status == "trained"
+
+
+def test_an_interruption_leaves_the_status_as_it_is(run):
+    with pytest.raises(KeyboardInterrupt), run.working():
+        raise KeyboardInterrupt
+    assert (run.status, run.summary.status) == ("training", "interrupted")
+
+
+def test_two_cannot_work_on_a_run(run):
+    with run.working(), pytest.raises(RunError, match="another process"), Run(run.path).working():
+        pass
+    assert run.status == "done"
+
+
+def test_a_delivered_run_gets_its_final_settings_when_it_is_closed(run):
+    def stopped() -> None:
+        with run.working():
+            run.deliver(settings(seed=7), {"seed": "measured"})
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
+    assert run.config.seed != 7  # what a resumed run would begin with
+    assert run.delivered
+    assert (run.status, run.summary.status) == ("delivered", "interrupted")
+    with run.working():
+        assert run.status == "delivered"
+    assert (run.status, run.delivered) == ("done", False)
+    assert (run.config.seed, run.origins["seed"]) == (7, "measured")
+    assert not list(run.path.glob("*final*"))
+
+
+def test_a_run_of_version_0_1_0_that_only_misses_its_last_file_is_delivered(run):
+    run.write_config(settings(seed=7), {"seed": "measured"})
+    run.set_status("trained")
+    assert not run.delivered  # there is no result yet
+    (run.path / "adapter").mkdir()
+    (run.path / "adapter" / "README.md").write_text("a card")
+    assert run.delivered
+    with run.working():
+        pass
+    assert (run.status, run.config.seed) == ("done", 7)
+
+
 # metrics.jsonl
 
 

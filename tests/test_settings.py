@@ -10,6 +10,7 @@ from lorafit.errors import ConfigError
 from lorafit.methods.lora import LoraConfig
 from lorafit.settings import (
     Settings,
+    from_call,
     from_config,
     from_file,
     from_flags,
@@ -348,3 +349,52 @@ def test_a_config_object_keeps_its_defaults_as_defaults() -> None:
     assert settings.config.train.max_steps == 3
     assert settings.origins["train.max_steps"] == "config"
     assert settings.origins["train.learning_rate"] == "default"
+
+
+def test_settings_that_are_resolved_are_taken_as_they_are() -> None:
+    settings = with_sets("adapter.r=4")
+    assert from_call(None, None, settings, None, {}) is settings
+
+
+def test_keywords_on_top_of_settings_leave_the_other_origins() -> None:
+    settings = with_sets("adapter.r=4", "train.max_steps=3")
+    found = from_call("other", None, settings, None, {"r": 5})
+    assert found.config.model.name_or_path == "other"
+    assert found.config.adapter.settings["r"] == 5
+    assert found.origin("adapter.r") == "keyword r"
+    assert found.origin("train.max_steps") == "flag --set"
+    assert found.origin("data.path") == "flag DATA"
+    assert not found.is_set("train.weight_decay")
+
+
+def test_origins_of_a_plain_configuration_are_kept() -> None:
+    config = with_sets("adapter.r=4").config
+    found = from_call(None, None, config, {"adapter.r": "a file of mine"}, {})
+    assert found.origin("adapter.r") == "a file of mine"
+    assert found.config == config
+
+
+def test_what_is_left_to_measure_stays_open_in_a_call() -> None:
+    found = from_call("m", "d", None, None, {"learning_rate": "auto", "r": 3})
+    assert found.is_open("train.learning_rate")
+    assert found.is_open("adapter.lora_alpha")
+    assert not found.is_open("adapter.r")
+
+
+def test_a_configuration_in_the_place_of_the_model_is_refused() -> None:
+    config = with_sets().config
+    for model, data in ((config, None), ("m", config), (Settings(config, {}), "d")):
+        with pytest.raises(ConfigError, match=r"lorafit.plan\(model, data, config=config\)"):
+            from_call(model, data, None, None, {})
+
+
+def test_measured_values_take_the_place_of_their_starting_values() -> None:
+    settings = with_sets("train.max_steps=3")
+    values = {"train.learning_rate": 3e-4, "adapter.target_modules": {"v", "q"}, "adapter.r": 2}
+    found = settings.with_measured(values)
+    assert found.config.train.learning_rate == 3e-4
+    assert found.config.train.max_steps == 3
+    assert found.config.adapter.settings["target_modules"] == ["q", "v"]
+    assert found.config.adapter.settings["r"] == 2
+    assert {key for key in found.origins if found.origin(key) == "measured"} == set(values)
+    assert settings.config.train.learning_rate != 3e-4

@@ -16,11 +16,9 @@ if TYPE_CHECKING:
     from lorafit import peft
     from lorafit.adapt import Adapters
     from lorafit.api import (
-        Tuned,
         compare,
         demo,
         evaluate,
-        load,
         merge,
         plan,
         predict,
@@ -43,6 +41,7 @@ if TYPE_CHECKING:
     )
     from lorafit.methods.lora import LoraConfig
     from lorafit.run import Run
+    from lorafit.tuned import Tuned, load
     from lorafit.weighted import add_weighted
 
 __version__ = "0.1.0"
@@ -55,11 +54,12 @@ _HOMES = {
     "add_weighted": "lorafit.weighted",
     **dict.fromkeys(
         (
-            *("Tuned", "compare", "demo", "evaluate", "load", "merge", "plan", "predict"),
-            *("preview", "shrink", "train"),
+            *("compare", "demo", "evaluate", "merge", "plan", "predict", "preview", "shrink"),
+            "train",
         ),
         "lorafit.api",
     ),
+    **dict.fromkeys(("Tuned", "load"), "lorafit.tuned"),
     **dict.fromkeys(
         (
             *("AdapterError", "ConfigError", "DataError", "DivergenceError", "HandoffError"),

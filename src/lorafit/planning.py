@@ -10,9 +10,11 @@ import numpy as np
 
 from lorafit.config import Config
 from lorafit.data.batches import BatchOrder
+from lorafit.job import Job
 from lorafit.machine.memory import peak_memory_bytes
 from lorafit.model.sites import Site
-from lorafit.pipeline import Problem, Subject
+from lorafit.pipeline import Subject
+from lorafit.settings import Settings
 
 SAMPLED_BATCHES = 3
 """Batches of typical length that are timed, after one that is not (it warms caches up)."""
@@ -23,8 +25,7 @@ class Plan:
     """What `lorafit plan` shows.
 
     Attributes:
-        config: The resolved configuration.
-        origins: Where each setting came from.
+        settings: The resolved configuration, and where each setting came from.
         task: Name of the task.
         rows: Rows of each split.
         sites: The layers that would be adapted.
@@ -36,8 +37,7 @@ class Plan:
         measured: Settings that training would choose, by key; their values are starting values.
     """
 
-    config: Config
-    origins: dict[str, str]
+    settings: Settings
     task: str
     rows: dict[str, int]
     sites: list[Site]
@@ -48,13 +48,24 @@ class Plan:
     peak_memory_bytes: int
     measured: frozenset[str] = frozenset()
 
+    @property
+    def config(self) -> Config:
+        """The resolved configuration."""
+        return self.settings.config
 
-def estimate(problem: Problem, subject: Subject, config: Config, origins: dict[str, str]) -> Plan:
+    @property
+    def origins(self) -> dict[str, str]:
+        """Where each setting came from."""
+        return self.settings.origins
+
+
+def estimate(job: Job) -> Plan:
     """Times a few forward and backward passes; weights stay as they are.
 
     The longest batches decide the memory, typical ones the time: one batch of the longest
     examples is run first, then batches as the first epoch would draw them.
     """
+    subject, config = job.subject, job.config
     train, settings = subject.encoded["train"], config.train
     lengths = [len(ids) for ids in train["input_ids"]]
     batch = min(settings.per_device_train_batch_size, len(lengths))
@@ -78,9 +89,8 @@ def estimate(problem: Problem, subject: Subject, config: Config, origins: dict[s
     # an evaluation only the first half.
     held_out = sum(len(ids) for ids in subject.encoded["validation"]["input_ids"])
     return Plan(
-        config=config,
-        origins=origins,
-        task=problem.task.name,
+        settings=job.settings,
+        task=job.task.name,
         rows={name: len(rows) for name, rows in subject.encoded.items()},
         sites=subject.adapters.sites["default"],
         trainable_parameters=sum(p.numel() for p in subject.adapters.trainable().values()),

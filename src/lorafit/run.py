@@ -4,10 +4,12 @@
 
     runs/<name>/
       config.yaml       the resolved settings, each with its origin as a comment
-      status.json       created, training, trained, done or failed, and since when
+      status.json       created, training, trained, delivered, done or failed, and since when
       choices.json      every automatic choice: value, reason, evidence
+      data.json         what was found in the data
       environment.json  versions, hardware, threads, seeds, data fingerprint, exact command
       metrics.jsonl     one JSON object a line
+      trials.jsonl      what choosing the settings tried, one JSON object a line
       checkpoints/      resumable state
       adapter/          the result, in PEFT format
       eval.json         base and tuned metrics on the test split, with intervals
@@ -42,7 +44,12 @@ log = logging.getLogger(__name__)
 Lines = list[dict[str, Any]]
 """The content of a ``.jsonl`` file. (Inside `Run`, ``list`` is the method.)"""
 
-Status = Literal["created", "training", "trained", "done", "failed"]
+Status = Literal["created", "training", "trained", "delivered", "done", "failed"]
+"""``delivered``: all files of the result are written, and only the run's closing is left."""
+
+FINAL = "config-final.yaml"
+"""The settings with what was measured, until closing the run makes them its ``config.yaml``:
+a run that is killed before that is resumed with the settings it began with."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +100,7 @@ class Run:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock = FileLock(path / ".lock", timeout=0)
+        self._working = False
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
@@ -217,6 +225,18 @@ class Run:
         return message
 
     @property
+    def delivered(self) -> bool:
+        """Whether the result is all there and the run was stopped before it was closed."""
+        status = self.status
+        if status != "trained":
+            return status == "delivered"
+        # A folder of version 0.1.0, where the measured settings were written last but one.
+        return (
+            runconfig.MEASURED in self.origins.values()
+            and (self.path / "adapter" / "README.md").is_file()
+        )
+
+    @property
     def adapter(self) -> Path:
         """Folder of the finished adapter.
 
@@ -292,7 +312,7 @@ class Run:
             config = self.config
             model, data = config.model.name_or_path, config.data.path
         status: str = self.status
-        if status == "training" and not self.locked:
+        if status in ("training", "delivered") and not self.locked:
             status = "interrupted"
         result: dict[str, Any] = {}
         with contextlib.suppress(RunError):
@@ -336,17 +356,21 @@ class Run:
         content = {name: asdict(choice) for name, choice in choices.items()} | other
         files.write_json(self.path / "choices.json", content)
 
-    def write_environment(self, **facts: Any) -> None:
+    def write_environment(self, **facts: Any) -> dict[str, Any]:
         """Writes ``environment.json``: what `lorafit.machine.describe` finds, and ``facts``.
 
         Args:
             **facts: JSON values to add, such as ``seed`` and ``data_fingerprint``.
-        """
-        from lorafit.machine.describe import (
-            describe,
-        )  # loads torch, which listing runs can do without
 
-        files.write_json(self.path / "environment.json", describe() | facts)
+        Returns:
+            What was written.
+        """
+        # Loads torch, which listing runs can do without.
+        from lorafit.machine.describe import describe
+
+        written = describe() | facts
+        files.write_json(self.path / "environment.json", written)
+        return written
 
     def write_json(self, name: str, value: Any) -> Path:
         """Writes a JSON file of this run atomically and returns its path."""
@@ -424,10 +448,56 @@ class Run:
         if kept or self._metrics_file.exists():
             files.write_text(self._metrics_file, "".join(f"{line}\n" for line in kept))
 
-    @property
-    def metric_count(self) -> int:
-        """Number of whole lines in ``metrics.jsonl``."""
-        return len(self._metric_lines())
+    # From the beginning to the end
+
+    @contextlib.contextmanager
+    def working(self, reaching: Literal["trained", "done"] = "done") -> Iterator[None]:
+        """Keeps the run's status while it is worked on, and other processes out.
+
+        The status is ``training`` inside, then ``reaching``; after an error it is ``failed``,
+        with the message. After an interruption or a kill it stays what it was inside.
+        Entered again inside, it only says how far the run has got.
+
+        Args:
+            reaching: What the run is when the block ends; ``done`` also closes it.
+
+        Raises:
+            RunError: Another process works on the run, or the folder cannot be written.
+        """
+        if self._working:
+            yield
+            self._reach(reaching)
+            return
+        with self.lock():
+            if not self.delivered:
+                self.set_status("training")
+            self._working = True
+            try:
+                yield
+                self._reach(reaching)
+            except Exception as error:
+                # The disk may be full: the first error is the one to show.
+                with contextlib.suppress(OSError, RunError):
+                    self.set_status("failed", str(error))
+                raise
+            finally:
+                self._working = False
+
+    def deliver(self, config: Config, origins: Mapping[str, str]) -> None:
+        """Notes that all of the result is written, and the settings that it was made with.
+
+        They become the run's own when it is closed, at the end of `working`.
+        """
+        files.write_text(self.path / FINAL, runconfig.render(config, origins))
+        self.set_status("delivered")
+
+    def _reach(self, status: Status) -> None:
+        final = self.path / FINAL
+        if status == "done" and final.is_file():
+            with files.writing(self.path, "config.yaml"):
+                final.replace(self.path / "config.yaml")
+                files.sync_folder(self.path)
+        self.set_status(status)
 
     # One process at a time
 

@@ -20,6 +20,9 @@ from pydantic import BaseModel, ValidationError
 from lorafit.config import Config
 from lorafit.errors import ConfigError, RunError
 
+MEASURED = "measured"
+"""Origin of a value that the run chose by measurement."""
+
 _MARK = "  # "
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """libyaml's, ten times as fast, where PyYAML was built with it: `lorafit runs` reads many."""
@@ -85,7 +88,7 @@ def read(path: Path) -> Config:
     """
     text = _read_text(path)
     try:
-        return Config.model_validate(parse(text))
+        return Config.model_validate(_completed(parse(text)))
     except yaml.YAMLError as error:
         raise ConfigError(f'"{path}" is not YAML: {" ".join(str(error).split())}') from error
     except ValidationError as error:
@@ -94,6 +97,14 @@ def read(path: Path) -> Config:
             for problem in error.errors()
         )
         raise ConfigError(f'"{path}" is not a configuration of lorafit: {problems}') from error
+
+
+def _completed(values: Any) -> Any:
+    """What an older version wrote, with the values that it had for settings it did not know."""
+    data = values.get("data") if isinstance(values, dict) else None
+    if isinstance(data, dict):
+        data.setdefault("special_tokens", "control")
+    return values
 
 
 def read_origins(path: Path) -> dict[str, str]:

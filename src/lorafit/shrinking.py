@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lorafit import files, finishing, pipeline, quiet
+from lorafit import files, pipeline, quiet
 from lorafit.adapt import Adapters
 from lorafit.config import Config, ModelConfig
 from lorafit.data.carve import carve
@@ -32,10 +32,12 @@ from lorafit.export.shrunk import Loss, RankQuality, Shrunk, Source
 from lorafit.methods.lora import LoraEmbedding, LoraLayer
 from lorafit.methods.truncate import Directions, kept_energy
 from lorafit.model.load import max_length
+from lorafit.settings import LIVE
 from lorafit.tasks import tasks
 from lorafit.tasks.base import Task
 from lorafit.training.loop import fit
 from lorafit.training.progress import QuietProgress
+from lorafit.tuned import FACTS
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +115,8 @@ class Bench:
         self, source: Source, data: Any, config: Config, model: Any = None, tokenizer: Any = None
     ) -> None:
         self.source, self.config = source, config
-        facts = source.folder / finishing.FACTS
+        live = pipeline.live_model(model, tokenizer)
+        facts = source.folder / FACTS
         if facts.is_file():
             known = files.read_json(facts)
             self.task: Task = tasks[known["task"]["name"]].from_dict(known["task"])
@@ -131,17 +134,17 @@ class Bench:
             kinds = [n for n in tasks if tasks[n].task_type == source.config.task_type]
             kind = kinds[0] if len(kinds) == 1 else None
             whole = config.model_copy(update={"task": config.task or kind})
-            problem = pipeline.pose(data, whole, model)
+            problem = pipeline.pose(data, whole, live)
             self.task, splits = problem.task, problem.splits
             base, limit, seed = config.model, None, config.seed
         if isinstance(model, str | Path):
-            base, model = base.model_copy(update={"name_or_path": str(model)}), None
-        if base.name_or_path == pipeline.LIVE and model is None:
+            base = base.model_copy(update={"name_or_path": str(model)})
+        if base.name_or_path == LIVE and live is None:
             raise ConfigError(
                 f'"{source.folder}" does not name its base model; pass it with model.'
             )
         with quiet.saying_less():
-            self.loaded = pipeline.load_base(model, tokenizer, base, self.task, seed)
+            self.loaded = pipeline.load_base(base, self.task, seed, live=live)
         limit = limit or max_length(config.data.max_length, self.loaded.tokenizer, self.model)
         self.encoded = {
             n: self.task.encode(s, self.loaded.tokenizer, limit) for n, s in splits.items()

@@ -29,7 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     given = (path / "model", path / "reviews.csv")
     lorafit.train(*given, name="first", max_steps=2, target_modules=["query"], **runs)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lorafit.api.fit", stop)
+        patch.setattr("lorafit.tune.search.fit", stop)
         with pytest.raises(KeyboardInterrupt):
             lorafit.train(*given, name="stopped", target_modules=["query"], **runs)
     return path

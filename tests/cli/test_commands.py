@@ -9,9 +9,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from lorafit.config import Config
 from lorafit.errors import DivergenceError, RunError, TargetError
 from lorafit.model.sites import Site
+from lorafit.planning import Plan
+from lorafit.settings import Settings
 
 from .conftest import EVALUATION, Cli, FakeApi, only_line
 
@@ -24,9 +25,11 @@ def test_train_calls_the_api_with_the_settings_and_their_origins(cli: Cli, api: 
     )
     assert result.exit_code == 0, result.stderr
     [(name, args, kwargs)] = api.calls
-    config = kwargs["config"]
-    assert (name, args) == ("train", ("m", "d.csv"))
-    assert isinstance(config, Config)
+    settings = kwargs["config"]
+    assert (name, args) == ("train", ())
+    assert isinstance(settings, Settings)
+    config = settings.config
+    assert (config.model.name_or_path, config.data.path) == ("m", "d.csv")
     assert config.adapter.settings["r"] == 4
     assert repr(config.adapter.settings["lora_alpha"]) == "32"
     assert config.adapter.settings["target_modules"] == ["q", "v"]
@@ -39,15 +42,15 @@ def test_train_calls_the_api_with_the_settings_and_their_origins(cli: Cli, api: 
     assert config.train.report_to == ["tensorboard"]
     assert config.data.text == ["a", "b"]
     assert config.run.name == "first"
-    assert kwargs["origins"]["adapter.r"] == "flag --r"
-    assert kwargs["origins"]["train.per_device_train_batch_size"] == "flag --batch-size"
-    assert kwargs["origins"]["data.path"] == "flag DATA"
+    assert settings.origins["adapter.r"] == "flag --r"
+    assert settings.origins["train.per_device_train_batch_size"] == "flag --batch-size"
+    assert settings.origins["data.path"] == "flag DATA"
     assert kwargs["progress"] is True
 
 
 def test_the_long_spelling_of_the_batch_size_works_too(cli: Cli, api: FakeApi) -> None:
     assert cli("train", "m", "d", "--per-device-train-batch-size", "3").exit_code == 0
-    assert api.calls[0][2]["config"].train.per_device_train_batch_size == 3
+    assert api.calls[0][2]["config"].config.train.per_device_train_batch_size == 3
 
 
 def test_train_reads_model_and_data_from_the_file_too(
@@ -57,7 +60,7 @@ def test_train_reads_model_and_data_from_the_file_too(
         "model:\n  name_or_path: m\ndata:\n  path: d\nadapter:\n  r: 2\n"
     )
     assert cli("train", "--config", "run.yaml", "--r", "3").exit_code == 0
-    config = api.calls[0][2]["config"]
+    config = api.calls[0][2]["config"].config
     assert (config.model.name_or_path, config.data.path) == ("m", "d")
     assert config.adapter.settings["r"] == 3
 
@@ -128,11 +131,12 @@ def test_demo_passes_its_flags_on(cli: Cli, api: FakeApi) -> None:
 
 
 def test_plan_shows_settings_origins_layers_and_cost(cli: Cli, api: FakeApi) -> None:
-    def plan(config: Config, origins: dict[str, str]) -> SimpleNamespace:
+    def plan(config: Settings) -> Plan:
         sites = [Site(f"l.{i}.q_lin", "linear", 384, 384, "attention", i) for i in range(6)]
-        return SimpleNamespace(
-            config=config,
-            origins=origins,
+        return Plan(
+            settings=config,
+            task="sequence_classification",
+            rows={"train": 6400},
             sites=sites,
             trainable_parameters=36_864,
             total_parameters=22_700_000,
@@ -286,9 +290,10 @@ def test_compare_has_a_budget_of_its_own(cli: Cli, api: FakeApi) -> None:
     result = cli("compare", "m", "d", "--methods", "lora,ia3", "--seeds", "2", "--budget", "0.5")
     assert result.exit_code == 0
     [(name, args, given)] = api.calls
-    assert (name, args) == ("compare", ("m", "d"))
+    assert (name, args) == ("compare", ())
+    assert given["config"].config.model.name_or_path == "m"
     assert (given["methods"], given["seeds"], given["budget"]) == ("lora,ia3", 2, 0.5)
-    assert given["origins"].get("tune.budget", "default") == "default"
+    assert not given["config"].is_set("tune.budget")
     assert "Take ia3." in result.stdout
     assert "  bottleneck           228,000   1 %" in result.stdout
     assert cli("compare", "m", "d", "--budget", "20min").exit_code == 2

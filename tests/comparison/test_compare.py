@@ -176,10 +176,10 @@ def test_all_leaves_out_what_does_not_fit_and_says_why(data: DatasetDict, tmp_pa
     given = {"model.name_or_path": str(base), "data.path": "x", "adapter.r": 3}
     resolved = resolve(from_keywords(given))
     problem = pipeline.pose(data, resolved.config)
-    names, leave_out = fitting.names_of("all")
-    field = fitting.enter(problem, resolved.config, resolved.origins, names, leave_out)
+    asked = fitting.names_of("all")
+    field = fitting.enter(problem, resolved, asked)
     assert "has none" in field.left_out["bitfit"]
-    assert set(field.entries) | set(field.left_out) == set(names)
+    assert set(field.entries) | set(field.left_out) == set(asked.names)
     # What a method has of the settings is its own.
     assert field.entries["lora"].settings["r"] == field.entries["dora"].settings["r"] == 3
     assert "r" not in field.entries["ia3"].settings

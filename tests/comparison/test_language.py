@@ -15,7 +15,7 @@ from lorafit import pipeline
 from lorafit.comparison import fitting
 from lorafit.comparison.arm import Arm
 from lorafit.comparison.outcome import Comparison, conclude
-from lorafit.comparison.request import find_or_make, make_request
+from lorafit.comparison.request import Size, find_or_make, make_request
 from lorafit.methods import methods
 from lorafit.report.comparison import remarks
 from lorafit.settings import from_keywords, resolve
@@ -30,8 +30,8 @@ def compared(base: Path, data: DatasetDict, names: list[str], runs: Path) -> Com
     paths: dict[str, Any] = {"model.name_or_path": str(base), "data.path": "(test)"}
     resolved = resolve(from_keywords(paths | given))
     problem = pipeline.pose(data, resolved.config)
-    field = fitting.enter(problem, resolved.config, resolved.origins, names, leave_out=True)
-    request = make_request(problem, field, resolved.config, seeds=1, budget=2.0, text=TEXT)
+    field = fitting.enter(problem, resolved, fitting.Asked(names, leave_out=True))
+    request = make_request(problem, field, resolved.config, Size(1, 2.0), TEXT)
     folder, _ = find_or_make(request, problem.splits, TEXT)
     for method in request.arms:
         Arm(folder, method, lambda line: None).run()

@@ -5,8 +5,8 @@ import torch
 
 from lorafit.engine import kernels
 from lorafit.engine.counter import Drop
-from lorafit.engine.kernels import Heads, Residual
 from lorafit.engine.packing import Packing
+from lorafit.engine.shapes import Heads, Residual
 
 X = torch.randn(6, 8)
 ONE = torch.ones(8)

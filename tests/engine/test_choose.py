@@ -88,6 +88,13 @@ def test_llama_like_models_get_the_fast_engine(family, dtype):
         assert chosen("auto", made.requires_grad_(False), dtype=dtype).name == "fast"
 
 
+def test_a_classifier_whose_padding_is_not_token_zero_gets_the_fast_engine():
+    """It reads the last token that is not padding, by the number of that token."""
+    made = tiny.classifier("llama").requires_grad_(False)
+    made.config.pad_token_id = 2
+    assert chosen("auto", made, dtype=torch.float32).name == "fast"
+
+
 @pytest.mark.parametrize("family", ["gpt2", "t5"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_other_families_get_the_generic_engine(family, dtype):

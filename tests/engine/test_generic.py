@@ -8,7 +8,9 @@ import pytest
 import torch
 import transformers as hf
 from torch import nn
+from torch.nn import functional as F
 
+from lorafit.engine.counter import Seeds
 from lorafit.engine.frozen import FrozenLinear
 from lorafit.engine.generic import intercept
 from lorafit.engine.generic.engine import GenericEngine
@@ -281,3 +283,61 @@ def test_language_model_gradients_are_those_of_all_logits(family, chunked):
     assert result.units == fast.units(batch) == int((labels[:, 1:] != -100).sum())
     assert float(result.loss_sum) == pytest.approx(float(loss.detach()), rel=1e-5)
     assert helpers.distance(helpers.gradients(adapted), expected) < 3e-6
+
+
+@pytest.mark.parametrize("kind", ["boolean", "float", "partly float"])
+def test_attention_of_a_query_without_keys_is_torchs(kind):
+    torch.manual_seed(0)
+    seen = torch.rand(2, 1, 5, 6) > 0.4
+    seen[0, :, 1] = False
+    seen[1, :, 4] = False
+    mask = seen if kind == "boolean" else torch.zeros(seen.shape).masked_fill(~seen, -torch.inf)
+    if kind == "partly float":  # a bias that leaves every query something to look at
+        mask = mask.masked_fill(~seen.any(-1, keepdim=True), -1.0)
+    found = []
+    for dropout in (1e-12, 0.0):
+        g = torch.Generator().manual_seed(1)
+        q, k, v = (torch.randn(2, 3, n, 8, generator=g).requires_grad_() for n in (5, 6, 6))
+        with intercept.Interception(intercept.Parts(nn.Module(), torch.float32), Seeds(0)):
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+        (out * torch.linspace(-1, 1, out.numel()).view(out.shape)).sum().backward()
+        found.append([out.detach(), q.grad, k.grad, v.grad])
+    if kind != "partly float":
+        assert (found[0][0][0, :, 1] == 0).all()
+    for ours, torchs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, torchs, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("family", ["modernbert", "gemma3", "gpt2", "mixtral"])
+def test_padding_that_sees_no_token_makes_no_nan(family):
+    torch.manual_seed(0)
+    settings = {"attn_implementation": "sdpa", "num_labels": 3, "pad_token_id": 0}
+    dropout = {"attn_pdrop": 0.5} if family == "gpt2" else {"attention_dropout": 0.5}
+    config = tiny._CONFIGS[family](**settings, **dropout)
+    made = hf.AutoModelForSequenceClassification.from_config(config)
+    adapted = helpers.adapt(
+        made,
+        {"gpt2": ["c_attn"], "modernbert": ["Wqkv"]}.get(family, ["q_proj"]),
+        fan_in_fan_out=family == "gpt2",
+    ).train()
+
+    class Task(helpers.PlainTask):
+        """Padding on the left, where decoders' first queries see nothing at all."""
+
+        def collate(self, examples: Any, tokenizer: Any) -> dict[str, torch.Tensor]:
+            batch = super().collate(examples, tokenizer)
+            if family != "modernbert":
+                shifts = [len(examples[0]["input_ids"]) - len(x["input_ids"]) for x in examples]
+                for name in ("input_ids", "attention_mask"):
+                    rows = zip(batch[name], shifts, strict=True)
+                    batch[name] = torch.stack([row.roll(by) for row, by in rows])
+            return batch
+
+    task: Any = Task()
+    tokenizer: Any = helpers.PlainTokenizer()
+    fast = GenericEngine(adapted, task, tokenizer, dtype=torch.float32)
+    result = fast.forward_backward(fast.collate(rows([39, 2, 38, 4], family)), 1.0)
+    assert torch.isfinite(result.loss_sum)
+    gradients = helpers.gradients(adapted)
+    assert gradients
+    assert all(torch.isfinite(gradient).all() for gradient in gradients.values())

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from lorafit.engine import kernels
 from lorafit.engine.counter import Drop
-from lorafit.engine.kernels import Heads, Residual
 from lorafit.engine.packing import Packing
+from lorafit.engine.shapes import Heads, Residual
 
 Pairs = list[tuple[Tensor, Tensor]]
 TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 6e-3}

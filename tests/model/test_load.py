@@ -1,11 +1,13 @@
 import json
 import logging
 import shutil
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
 import torch
 import transformers as hf
+from datasets import Dataset
 from torch import nn
 
 from lorafit.config import ModelConfig
@@ -389,13 +391,66 @@ def test_live_models_that_cannot_be_used_are_refused(tmp_path):
         from_live(tiny.classifier("bert", num_labels=3), tokenizer, TASK)
 
 
+@pytest.mark.parametrize(
+    ("family", "side"), [("bert", "right"), ("gpt2", "right"), ("xlnet", "left")]
+)
+def test_the_tokenizer_pads_on_the_side_that_the_model_needs(family, side, tmp_path, caplog):
+    given = tiny_text.bert_tokenizer(tmp_path)
+    given.padding_side = "left"
+    model: Any = tiny.classifier("bert" if family == "xlnet" else family, num_labels=2)
+    if family == "xlnet":
+        model = xlnet()
+    with caplog.at_level(logging.INFO, "lorafit"):
+        loaded = from_live(model, given, TASK)
+    assert loaded.tokenizer.padding_side == side
+    assert ("pads on the left; the model reads" in caplog.text) == (side == "right")
+    assert given.padding_side == "left"
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_an_answer_of_xlnet_does_not_depend_on_padding(side):
+    """Its classifier reads the last position, whatever stands there."""
+    tokenizer = tiny_text.gpt2_tokenizer()
+    tokenizer.padding_side = side
+    task = SequenceClassification(["text"], "label", ["neg", "pos"])
+    loaded = from_live(xlnet(), tokenizer, task)
+    task.meet(loaded.model)
+    rows = Dataset.from_dict({"text": ["a good film", "the plot is very very dull and slow"]})
+    encoded = list(task.encode(rows, loaded.tokenizer, 20))
+    with torch.no_grad():
+        found = []
+        for batch in ([encoded[0]], encoded):
+            inputs = task.collate(batch, loaded.tokenizer)
+            del inputs["labels"]
+            found.append(loaded.model(**inputs).logits[0])
+    torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-6)
+
+
+def test_an_encoder_decoder_whose_padding_ends_texts_is_refused():
+    model = tiny.classifier("t5", num_labels=2)
+    model.config.pad_token_id = model.config.eos_token_id
+    with pytest.raises(ModelError, match="pads with the same token"):
+        TASK.meet(model)
+
+
+def xlnet() -> hf.PreTrainedModel:
+    torch.manual_seed(0)
+    config = hf.XLNetConfig(
+        **{"vocab_size": 99, "d_model": 32, "n_layer": 2, "n_head": 4, "d_inner": 40},
+        pad_token_id=2,
+        num_labels=2,
+    )
+    return hf.AutoModelForSequenceClassification.from_config(config).eval()
+
+
 def test_decoders_and_their_tokenizer_agree_on_padding(caplog):
     model = tiny.classifier("gpt2", num_labels=2)
     model.config.pad_token_id = None
     tokenizer = tiny_text.gpt2_tokenizer()
     with caplog.at_level(logging.INFO, "lorafit"):
         from_live(model, tokenizer, TASK)
-    assert model.config.pad_token_id == tokenizer.pad_token_id == tokenizer.eos_token_id
+    assert model.config.pad_token_id == tokenizer.eos_token_id
+    assert tokenizer.pad_token_id is None  # what is set is set on a copy
     assert "no padding token" in caplog.text
     assert "pad_token_id set to 2" in caplog.text
 

@@ -7,6 +7,7 @@ import torch
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
+import lorafit
 from lorafit.config import DataConfig
 from lorafit.errors import ConfigError, DataError, ModelError
 from lorafit.tasks import tasks
@@ -219,6 +220,16 @@ def test_collating_pads_and_masks(task, tokenizer):
     assert {tensor.dtype for tensor in batch.values()} == {torch.int64}
 
 
+def test_padding_is_on_the_right_whatever_the_tokenizer_says(task, tokenizer):
+    examples = list(task.encode(tiny_text.rows(4), tokenizer, 16))
+    expected = task.collate(examples, tokenizer)
+    tokenizer.padding_side = "left"
+    found = task.collate(examples, tokenizer)
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert tokenizer.padding_side == "left"
+
+
 def test_a_tokenizer_without_padding_pads_with_the_end_of_sequence(task, caplog):
     tokenizer = tiny_text.gpt2_tokenizer()
     encoded = task.encode(tiny_text.rows(4), tokenizer, 16)
@@ -288,3 +299,28 @@ def test_live_models_that_do_not_fit_are_refused(task):
         task.check(tiny.classifier("bert", num_labels=3))
     with pytest.raises(ModelError, match="has no head with 2 outputs"):
         task.check(tiny.language_model("gpt2"))
+
+
+def test_a_task_stored_before_text_was_text_reads_control_tokens(task, tokenizer):
+    stored = task.to_dict()
+    assert stored.pop("special_tokens") == "text"
+    old = SequenceClassification.from_dict(stored)
+    assert old.special_tokens == "control"
+    assert SequenceClassification.from_dict(old.to_dict()).special_tokens == "control"
+    rows = Dataset.from_dict({"text": ["a [SEP] film"]})
+    end = tokenizer.sep_token_id
+    found = [one.encode(rows, tokenizer, 20)["input_ids"][0].count(end) for one in (task, old)]
+    assert found == [1, 2]
+
+
+@pytest.mark.parametrize("family", ["t5", "bart"])
+def test_a_row_with_the_name_of_the_token_that_ends_texts_is_learned(family, tmp_path):
+    base = tiny_text.save_base(tmp_path / "base", family, tokenizer=False, eos_token_id=1)
+    tiny_text.ending_tokenizer().save_pretrained(base)
+    rows = [dict(row) for row in tiny_text.rows(60)]
+    rows[7]["text"] += " </s> it"
+    quick = {"strategy": "none", "max_steps": 3, "progress": False, "run.dir": str(tmp_path)}
+    run = lorafit.train(base, rows, **quick)
+    assert run.status == "done"
+    assert run.config.data.special_tokens == "text"
+    assert len(lorafit.predict(run, ["a </s> film", "good </s></s>"])) == 2

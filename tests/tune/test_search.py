@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -21,6 +24,8 @@ from safetensors.torch import load_file
 import lorafit
 from lorafit import finishing
 from lorafit.errors import ConfigError
+from lorafit.job import Job
+from lorafit.runconfig import MEASURED
 from lorafit.training.stepper import Stepper
 from lorafit.tune import search as searching
 from lorafit.tune.bench import Bench
@@ -181,9 +186,9 @@ def test_interrupted_anywhere_it_goes_on_to_the_same_adapter(
     assert len(again.metrics) == len(run.metrics)
 
 
-@pytest.mark.parametrize("where", ["verify_handoff", "close"])
+@pytest.mark.parametrize("where", [(finishing, "verify_handoff"), (lorafit.Run, "deliver")])
 def test_stopped_after_the_search_it_delivers_what_was_found(
-    where: str,
+    where: tuple[Any, str],
     run: lorafit.Run,
     base: Path,
     data: DatasetDict,
@@ -194,7 +199,7 @@ def test_stopped_after_the_search_it_delivers_what_was_found(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(finishing, where, stopping)
+        patch.setattr(*where, stopping)
         with pytest.raises(KeyboardInterrupt):
             train(base, data, tmp_path, **{"run.name": "stopped"})
         patch.undo()
@@ -203,12 +208,61 @@ def test_stopped_after_the_search_it_delivers_what_was_found(
         again = lorafit.train(resume=tmp_path / "stopped", data=data, progress=False)
     assert again.status == "done"
     assert _same_weights(run, again)
-    assert again.origins["adapter.r"] == searching.MEASURED
+    assert again.origins["adapter.r"] == MEASURED
     assert again.config.adapter.settings == run.config.adapter.settings
     assert {n: c.value for n, c in again.choices.items()} == {
         n: c.value for n, c in run.choices.items()
     }
     assert not (again.path / "tune").exists()
+
+
+def test_killed_at_any_write_after_the_training_it_delivers_what_was_found(
+    run: lorafit.Run, base: Path, data: DatasetDict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopping(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(finishing, "finish", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            train(base, data, tmp_path, **{"run.name": "trained"})
+    rename, finish = Path.replace, finishing.finish
+    statuses = []
+    for number in itertools.count():
+        folder = shutil.copytree(tmp_path / "trained", tmp_path / f"killed-{number}")
+        left = [number]
+
+        def dying(self: Path, target: Any, left: list[int] = left) -> Path:
+            if left[0] == 0:
+                raise KeyboardInterrupt
+            left[0] -= 1
+            return rename(self, target)
+
+        def armed(*given: Any) -> None:
+            patch.setattr(Path, "replace", dying)
+            finish(*given)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Stepper, "take", stopping)  # nothing is trained again
+            patch.setattr(finishing, "finish", armed)
+            with contextlib.suppress(KeyboardInterrupt):
+                lorafit.train(resume=folder, data=data, progress=False)
+            killed = lorafit.Run.open(folder)
+            statuses.append(killed.status)
+            patch.setattr(Path, "replace", rename)
+            patch.setattr(finishing, "finish", finish)
+            if killed.status != "done":
+                killed = lorafit.train(resume=folder, data=data, progress=False)
+        assert killed.status == "done"
+        assert _same_weights(run, killed)
+        assert killed.origins["adapter.r"] == MEASURED
+        assert killed.config.adapter.settings == run.config.adapter.settings
+        assert killed.choices["r"] == run.choices["r"]
+        assert not list(killed.path.glob("*final*"))
+        if left[0]:
+            break
+    # Before the result is whole, between its delivery and the end, and at the end.
+    assert list(dict.fromkeys(statuses)) == ["trained", "delivered", "done"]
 
 
 def test_killed_by_the_system_it_goes_on_to_the_same_adapter(
@@ -254,10 +308,11 @@ def test_the_search_cannot_see_the_test_split(
 
     whole = searching.search
 
-    def guarded(problem: Any, subject: Any, *rest: Any) -> Any:
+    def guarded(job: Job, *rest: Any) -> Any:
+        problem, subject = job.problem, job.subject
         rows = problem.splits.pop("test")
-        test, subject.encoded["test"] = subject.encoded["test"], Forbidden()
-        found = whole(problem, subject, *rest)
+        test, subject.encoded["test"] = subject.encoded["test"], cast(Any, Forbidden())
+        found = whole(job, *rest)
         subject.encoded["test"], problem.splits["test"] = test, rows
         return found
 

@@ -44,13 +44,10 @@ def compare(
 
     with console.saying(quiet=quiet):
         found = api.compare(
-            settings.config.model.name_or_path,
-            settings.config.data.path,
             methods=methods,
             seeds=seeds,
             budget=budget,
             general_text=general_text,
-            config=settings.config,
-            origins=settings.origins,
+            config=settings,
         )
         console.show_comparison(found.content, found.path)

@@ -18,4 +18,4 @@ def plan(*, quiet: Quiet = False, debug: Debug = False, given: Given) -> None:
     from lorafit import api, console
 
     with console.saying(quiet=quiet):
-        console.show_plan(api.plan(settings.config, settings.origins))
+        console.show_plan(api.plan(config=settings))

@@ -16,12 +16,12 @@ def preview(*, quiet: Quiet = False, debug: Debug = False, given: Given) -> None
 
     Nothing is trained. The exit code is 2 where `train` would stop because of the data.
     """
-    config = given.resolve().config
+    settings = given.resolve()
 
     from lorafit import api, console
 
     with console.saying(quiet=quiet):
-        found = api.preview(config.model.name_or_path, config.data.path, config)
+        found = api.preview(config=settings)
         console.show_preview(found)
     if found.truth is not None and found.truth.problems:
         raise typer.Exit(DataError.exit_code)

@@ -47,12 +47,5 @@ def train(
         if resume is not None:
             run = api.train(resume=run_path(resume, runs_dir), progress=not quiet)
         else:
-            config = settings.config
-            run = api.train(
-                config.model.name_or_path,
-                config.data.path,
-                config=config,
-                origins=settings.origins,
-                progress=not quiet,
-            )
+            run = api.train(config=settings, progress=not quiet)
         console.show_result(run)

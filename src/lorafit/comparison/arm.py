@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from datasets import Dataset, DatasetDict, load_from_disk
 
-from lorafit import files, finishing, paths, pipeline
+from lorafit import files, paths, pipeline
 from lorafit.comparison.request import Request, arm_folder
 from lorafit.comparison.search import chosen, next_rate
 from lorafit.config import AdapterConfig, Config
@@ -32,9 +32,11 @@ from lorafit.evaluation.score import Scores, score
 from lorafit.export import peft as peft_format
 from lorafit.model.language import load_language_model
 from lorafit.pipeline import Problem, Subject
+from lorafit.settings import LIVE
 from lorafit.tasks import tasks
 from lorafit.training.loop import FitResult, fit
 from lorafit.training.progress import QuietProgress
+from lorafit.tuned import FACTS, adapter_facts
 
 SCALES = (0.0, 0.25, 0.5, 0.75)
 """Parts of the update at which forgetting and quality are measured too."""
@@ -183,7 +185,7 @@ class Arm:
     @property
     def base(self) -> str:
         """Where the base model is."""
-        live = self.request.base.startswith(pipeline.LIVE)
+        live = self.request.base.startswith(LIVE)
         return str(self.folder / "base") if live else self.request.base
 
     def config(self, rate: float, seed: int, steps: int) -> Config:
@@ -276,8 +278,8 @@ class Arm:
         peft_format.save(subject.adapters, adapter)
         subject.tokenizer.save_pretrained(adapter)
         config = self.config(1.0, 0, self.request.steps)
-        facts = finishing.adapter_facts(subject, self.problem.task, config)
-        files.write_json(adapter / finishing.FACTS, facts)
+        facts = adapter_facts(subject, self.problem.task, config)
+        files.write_json(adapter / FACTS, facts)
         kept = ("adapter_model.safetensors", "adapter_config.json")
         return sum((adapter / file).stat().st_size for file in kept)
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from datasets import Dataset
 
 from lorafit import pipeline
-from lorafit.config import Config
 from lorafit.errors import AdapterError, ConfigError
 from lorafit.methods import methods
 from lorafit.model.load import LoadedModel, max_length
-from lorafit.pipeline import Problem
-from lorafit.settings import from_keywords, resolve
+from lorafit.pipeline import Live, Problem
+from lorafit.settings import Settings, from_keywords, resolve
 from lorafit.settings.keys import method_fields
 
 log = logging.getLogger(__name__)
@@ -59,7 +58,19 @@ class Field:
     shortest_limit: int
 
 
-def names_of(asked: Sequence[str] | str) -> tuple[list[str], bool]:
+class Asked(NamedTuple):
+    """Methods that were asked for.
+
+    Attributes:
+        names: Of the methods.
+        leave_out: Whether those that do not fit are left out, or an error.
+    """
+
+    names: Sequence[str]
+    leave_out: bool
+
+
+def names_of(asked: Sequence[str] | str) -> Asked:
     """The methods asked for, and whether those that do not fit are left out.
 
     Args:
@@ -75,40 +86,29 @@ def names_of(asked: Sequence[str] | str) -> tuple[list[str], bool]:
     names = [one for name in named for one in (methods if name == ALL else [name])]
     for name in names:
         methods[name]
-    return list(dict.fromkeys(names)), ALL in named
+    return Asked(list(dict.fromkeys(names)), ALL in named)
 
 
-def enter(
-    problem: Problem,
-    config: Config,
-    origins: Mapping[str, str],
-    names: Sequence[str],
-    leave_out: bool,
-    model: Any = None,
-    tokenizer: Any = None,
-) -> Field:
+def enter(problem: Problem, settings: Settings, asked: Asked, live: Live | None = None) -> Field:
     """Tries each method on the model.
 
     Args:
         problem: What is to be learned.
-        config: The settings of all; of the adapter's, those that a method has are its own.
-        origins: Where they came from.
-        names: Of the methods.
-        leave_out: Whether those that do not fit are left out, or an error.
-        model: A live model.
-        tokenizer: Its tokenizer.
+        settings: Those of all; of the adapter's, those that a method has are its own.
+        asked: The methods.
+        live: The model; ``None``: the one that the settings name.
 
     Raises:
         ConfigError: A method does not fit, or none does; the message has them all.
         DataError: The data cannot be trained on.
     """
-    task = problem.task
-    loaded = pipeline.load_base(model, tokenizer, config.model, task, config.seed)
+    task, config, names = problem.task, settings.config, asked.names
+    loaded = pipeline.load_base(config.model, task, config.seed, live=live)
     length = max_length(config.data.max_length, loaded.tokenizer, loaded.model)
     given = {
         name: value
         for name, value in config.adapter.settings.items()
-        if origins.get(f"adapter.{name}", "default") != "default"
+        if settings.is_set(f"adapter.{name}")
     }
     entries: dict[str, Entry] = {}
     refused: dict[str, str] = {}
@@ -124,7 +124,7 @@ def enter(
             continue
         taken = methods[name]().reserved_tokens(complete)
         entries[name] = Entry(resolved.adapter.settings, resolved.train.learning_rate, taken)
-    if refused and (not leave_out or not entries):
+    if refused and (not asked.leave_out or not entries):
         reasons = "\n".join(f"{name}: {reason}" for name, reason in refused.items())
         raise ConfigError(
             f"{len(refused)} of {len(names)} methods do not fit this model.\n{reasons}"
@@ -137,3 +137,19 @@ def enter(
     reserved = max(entry.reserved_tokens for entry in entries.values())
     limit = max_length(None, loaded.tokenizer, loaded.model, reserved=reserved)
     return Field(entries, refused, loaded, parameters, encoded["train"], limit)
+
+
+def check_left_to_compare(settings: Settings) -> None:
+    """Refuses settings that every arm finds for itself.
+
+    Raises:
+        ConfigError: One of them is set.
+    """
+    search = "each method gets the same search, of --budget runs"
+    for key, instead in (
+        ("train.learning_rate", "a rate is found for each method"),
+        ("adapter.method", "name methods with --methods"),
+        *((key, search) for key in settings.origins if key.startswith("tune.")),
+    ):
+        if settings.is_set(key):
+            raise ConfigError(f"compare takes no {key} ({settings.origin(key)}): {instead}.")

@@ -29,8 +29,9 @@ from lorafit.comparison.search import TRIALS
 from lorafit.config import Config
 from lorafit.errors import ConfigError
 from lorafit.evaluation.forgetting import LONGEST
-from lorafit.pipeline import LIVE, Problem
+from lorafit.pipeline import Problem
 from lorafit.runlist import REQUEST
+from lorafit.settings import LIVE
 from lorafit.training.steps import StepPlan
 from lorafit.unchanged import fingerprint
 
@@ -99,23 +100,36 @@ def arm_folder(folder: Path, method: str) -> Path:
     return folder / "arms" / method.replace(":", "-")
 
 
-def check_size(seeds: int, budget: float) -> None:
-    """Refuses a comparison of nothing.
+@dataclass(frozen=True)
+class Size:
+    """How much a comparison trains.
+
+    Attributes:
+        seeds: Runs of each method.
+        budget: What one search may cost, in full runs.
 
     Raises:
-        ConfigError: ``seeds`` or ``budget`` are out of range.
+        ConfigError: One is out of range.
     """
-    if seeds < 1:
-        raise ConfigError(f"seeds is {seeds}, but it should be 1 or more: runs of each method.")
-    if not 0.0 < budget <= TRIALS:
-        raise ConfigError(
-            f"budget is {budget:g}, but it should be above 0 and at most {TRIALS}: what finding a "
-            f"method's learning rate may cost, in runs ({TRIALS}: every trial is as long as one)."
-        )
+
+    seeds: int
+    budget: float
+
+    def __post_init__(self) -> None:
+        if self.seeds < 1:
+            raise ConfigError(
+                f"seeds is {self.seeds}, but it should be 1 or more: runs of each method."
+            )
+        if not 0.0 < self.budget <= TRIALS:
+            raise ConfigError(
+                f"budget is {self.budget:g}, but it should be above 0 and at most {TRIALS}: what "
+                "finding a method's learning rate may cost, in runs "
+                f"({TRIALS}: every trial is as long as one)."
+            )
 
 
 def make_request(
-    problem: Problem, field: Field, config: Config, *, seeds: int, budget: float, text: list[str]
+    problem: Problem, field: Field, config: Config, size: Size, text: list[str]
 ) -> Request:
     """Puts together what is compared.
 
@@ -123,8 +137,7 @@ def make_request(
         problem: The task and its rows.
         field: Who takes part.
         config: The settings of all.
-        seeds: Runs of each method.
-        budget: What one search may cost, in full runs.
+        size: Runs, and what their search may cost.
         text: The general text.
     """
     steps = StepPlan(field.train, config).total_steps
@@ -141,10 +154,10 @@ def make_request(
         config=config.model_dump(mode="json"),
         arms=_json(arms),
         rates={name: entry.learning_rate for name, entry in field.entries.items()},
-        seeds=seeds,
-        budget=budget,
+        seeds=size.seeds,
+        budget=size.budget,
         steps=steps,
-        trial_steps=max(1, round(budget * steps / TRIALS)),
+        trial_steps=max(1, round(size.budget * steps / TRIALS)),
         noise=[name for name in NOISE if name in field.entries and plain],
         task=_json(problem.task.to_dict()),
         parameters=field.parameters,

@@ -16,14 +16,13 @@ if TYPE_CHECKING:
     from lorafit.console.comparison import show_comparison
     from lorafit.console.findings import show_findings
     from lorafit.console.output import saying
-    from lorafit.console.plan import PlanLike, show_plan
+    from lorafit.console.plan import show_plan
     from lorafit.console.preview import show_preview
     from lorafit.console.result import prediction_line, show_evaluation, show_result
     from lorafit.console.runs import show_runs
     from lorafit.console.shrunk import show_shrunk
 
 _HOMES = {
-    "PlanLike": "plan",
     "prediction_line": "result",
     "saying": "output",
     "show_comparison": "comparison",
@@ -37,7 +36,6 @@ _HOMES = {
 }
 
 __all__ = [
-    "PlanLike",
     "prediction_line",
     "saying",
     "show_comparison",

@@ -3,64 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
 from lorafit.config import Config
 from lorafit.console.output import show, show_table
-from lorafit.model.sites import Site
+from lorafit.settings import Settings
 from lorafit.units import count, duration, size
+
+if TYPE_CHECKING:
+    from lorafit.planning import Plan
 
 MEASURED = "to be measured; starting value"
 """Origin of what training would choose."""
 
 
-class PlanLike(Protocol):
-    """What a plan has to have to be shown. Estimates that cannot be made are ``None``."""
-
-    @property
-    def config(self) -> Config:
-        """The resolved settings."""
-
-    @property
-    def origins(self) -> Mapping[str, str]:
-        """Setting to where its value comes from."""
-
-    @property
-    def sites(self) -> Sequence[Site]:
-        """The layers that get an adapter."""
-
-    @property
-    def trainable_parameters(self) -> int:
-        """Parameters that are trained."""
-
-    @property
-    def total_parameters(self) -> int:
-        """All parameters, the adapter's included."""
-
-    @property
-    def steps(self) -> int | None:
-        """Optimizer steps."""
-
-    @property
-    def time_s(self) -> float | None:
-        """Estimated time of one plain run in seconds."""
-
-    @property
-    def peak_memory_bytes(self) -> int | None:
-        """Estimated peak memory of the process."""
-
-    @property
-    def measured(self) -> frozenset[str]:
-        """Settings that training would choose, by key."""
-
-
-def show_plan(plan: PlanLike) -> None:
+def show_plan(plan: Plan) -> None:
     """Shows a plan."""
-    origins = dict(plan.origins) | dict.fromkeys(plan.measured, MEASURED)
-    for section, rows in _by_section(plan.config, origins):
+    origins = plan.origins | dict.fromkeys(plan.measured, MEASURED)
+    for section, rows in _by_section(Settings(plan.config, origins)):
         show(section or "general", style="bold")
         show_table(rows, indent=2)
         show()
@@ -77,11 +40,11 @@ def show_plan(plan: PlanLike) -> None:
     show()
     share = 100 * plan.trainable_parameters / max(plan.total_parameters, 1)
     trained = f"{count(plan.trainable_parameters)} of {count(plan.total_parameters)}"
-    costs = [("trainable parameters", f"{trained} ({share:.2f} %)")]
-    if plan.steps is not None:
-        costs.append(("steps", count(plan.steps)))
-    if plan.time_s is not None:
-        costs.append(("time of one plain run", f"about {duration(plan.time_s)}"))
+    costs = [
+        ("trainable parameters", f"{trained} ({share:.2f} %)"),
+        ("steps", count(plan.steps)),
+        ("time of one plain run", f"about {duration(plan.time_s)}"),
+    ]
     if plan.measured:
         names = ", ".join(sorted(key.rpartition(".")[2] for key in plan.measured))
         tune = plan.config.tune
@@ -89,14 +52,12 @@ def show_plan(plan: PlanLike) -> None:
         budget += " runs" if budget.replace(".", "", 1).isdigit() else ""
         costs.append(("measured while training", names))
         costs.append(("by", f"strategy {tune.strategy}, budget {budget}"))
-    if plan.peak_memory_bytes is not None:
-        costs.append(("peak memory", f"about {size(plan.peak_memory_bytes)}"))
+    costs.append(("peak memory", f"about {size(plan.peak_memory_bytes)}"))
     show_table(costs)
 
 
-def _by_section(
-    config: Config, origins: Mapping[str, str]
-) -> Iterator[tuple[str, list[tuple[str, str, str]]]]:
+def _by_section(settings: Settings) -> Iterator[tuple[str, list[tuple[str, str, str]]]]:
+    config, origins = settings.config, settings.origins
     general = [
         (name, setting(getattr(config, name)), origins.get(name, ""))
         for name in Config.model_fields

@@ -14,7 +14,9 @@ import numpy as np
 from datasets import Dataset, DatasetDict, List
 from transformers import PreTrainedTokenizerBase
 
+from lorafit.config import SpecialTokens
 from lorafit.data.columns import Columns, kind_of
+from lorafit.data.control import read
 from lorafit.data.truth import Truth
 from lorafit.data.values import class_name, column_values, is_missing, texts
 
@@ -113,6 +115,7 @@ def preview(
     *,
     answer: Sequence[str] = (),
     columns: Columns | None = None,
+    special_tokens: SpecialTokens = "text",
     seed: int = 0,
     examples: int = 3,
     most_rows: int = 20_000,
@@ -127,6 +130,7 @@ def preview(
         max_length: Tokens at which inputs are cut; ``None``: never.
         answer: Columns that have to be the same as well where a row repeats another.
         columns: The choice these columns came from, for its reasons.
+        special_tokens: What the name of a control token in a text is.
         seed: Chooses the examples and the rows to measure.
         examples: How many rows of the first split to show.
         most_rows: Rows per split whose lengths are measured; larger splits are sampled.
@@ -150,7 +154,7 @@ def preview(
         if len(found) > most_rows:
             chosen = np.sort(random.choice(len(found), most_rows, replace=False))
             measured = [found[index] for index in chosen]
-        lengths[split] = lengths_of(token_counts(measured, tokenizer), max_length)
+        lengths[split] = lengths_of(token_counts(measured, tokenizer, special_tokens), max_length)
     shown = np.sort(random.permutation(len(splits[first]))[:examples])
     return Preview(
         columns={name: kind_of(feature) for name, feature in splits[first].features.items()},
@@ -169,19 +173,27 @@ def preview(
         shared=shared,
         lengths=lengths,
         examples=[
-            _example(splits[first], first, int(row), text, label, tokenizer, max_length)
+            _example(
+                splits[first], first, int(row), text, label, tokenizer, max_length, special_tokens
+            )
             for row in shown
         ],
     )
 
 
-def token_counts(rows: Sequence[tuple[str, ...]], tokenizer: PreTrainedTokenizerBase) -> np.ndarray:
+def token_counts(
+    rows: Sequence[tuple[str, ...]],
+    tokenizer: PreTrainedTokenizerBase,
+    special_tokens: SpecialTokens = "text",
+) -> np.ndarray:
     """Returns tokens per example, ``(n,)``, special tokens included and nothing cut."""
     counts: list[int] = []
     for at in range(0, len(rows), _TOKENIZE_AT_ONCE):
         parts = [list(part) for part in zip(*rows[at : at + _TOKENIZE_AT_ONCE], strict=True)]
         # verbose off: that a text is longer than the model reads is ours to say.
-        encoded = tokenizer(*parts, truncation=False, verbose=False)
+        encoded = read(
+            tokenizer, *parts, special_tokens=special_tokens, truncation=False, verbose=False
+        )
         counts.extend(len(ids) for ids in encoded["input_ids"])
     return np.asarray(counts, dtype=np.int64)
 
@@ -263,15 +275,25 @@ def _example(
     label: str | None,
     tokenizer: PreTrainedTokenizerBase,
     max_length: int | None,
+    special_tokens: SpecialTokens,
 ) -> Example:
     values = rows[row]
     parts = ["" if values[name] is None else str(values[name]) for name in text]
     limit: dict[str, Any] = (
         {} if max_length is None else {"truncation": True, "max_length": max_length}
     )
-    encoded = tokenizer(*parts, verbose=False, **limit)
+    encoded = read(
+        tokenizer,
+        *([part] for part in parts),
+        special_tokens=special_tokens,
+        verbose=False,
+        **limit,
+    )
     side = str(getattr(tokenizer, "truncation_side", "right"))
-    cut_parts = [_cut(part, number, encoded, tokenizer, side) for number, part in enumerate(parts)]
+    cut_parts = [
+        _cut(part, number, encoded, tokenizer, side, special_tokens)
+        for number, part in enumerate(parts)
+    ]
     name = None
     if label is not None and label in rows.features:
         feature = rows.features[label]
@@ -284,29 +306,40 @@ def _example(
         kept=tuple(kept for kept, _ in cut_parts),
         cut=tuple(cut for _, cut in cut_parts),
         cut_from=side,
-        tokens=list(tokenizer.convert_ids_to_tokens(encoded["input_ids"])),
+        tokens=list(tokenizer.convert_ids_to_tokens(encoded["input_ids"][0])),
     )
 
 
 def _cut(
-    part: str, number: int, encoded: Any, tokenizer: PreTrainedTokenizerBase, side: str
+    part: str,
+    number: int,
+    encoded: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    side: str,
+    special_tokens: SpecialTokens,
 ) -> tuple[str, str]:
     """The part of a text that the encoding kept, and the part it cut."""
-    whole = tokenizer(part, add_special_tokens=False, verbose=False)["input_ids"]
+    alone = read(
+        tokenizer,
+        [part],
+        special_tokens=special_tokens,
+        add_special_tokens=False,
+        return_offsets_mapping=tokenizer.is_fast,
+        verbose=False,
+    )
+    whole = alone["input_ids"][0]
     if tokenizer.is_fast:
         kept = sum(sequence == number for sequence in encoded.sequence_ids(0))
     else:
         special = tokenizer.num_special_tokens_to_add(pair=False)
-        kept = min(len(whole), len(encoded["input_ids"]) - special)
+        kept = min(len(whole), len(encoded["input_ids"][0]) - special)
     if kept >= len(whole):
         return part, ""
     if not tokenizer.is_fast:
         ids = (whole[-kept:], whole[:-kept]) if side == "left" else (whole[:kept], whole[kept:])
         return str(tokenizer.decode(ids[0])), str(tokenizer.decode(ids[1]))
     # Offsets give the text itself, where decoding would give it lower-cased and re-spaced.
-    offsets = tokenizer(part, add_special_tokens=False, return_offsets_mapping=True, verbose=False)[
-        "offset_mapping"
-    ]
+    offsets = alone["offset_mapping"][0]
     if side == "left":
         border = offsets[len(whole) - kept][0] if kept else len(part)
         return part[border:], part[:border]

@@ -122,7 +122,7 @@ def _make(
         raise Unsupported("the model is not on the CPU")
     reason = f"{type(model).__name__} with faster parts, {number}, {kernels}"
     generic = GenericEngine(model, task, tokenizer, dtype=dtype, reason=reason)
-    batch = {"parts": [_padded(_probe(model, False))], "order": range(len(_PROBE))}
+    batch = {"parts": [_padded(_probe(model, False), model)], "order": range(len(_PROBE))}
     _check_agreement(model, generic, batch, dtype)
     return generic
 
@@ -140,12 +140,16 @@ def _probe(model: Any, per_token: bool) -> list[dict[str, Any]]:
     return [{"input_ids": row, "labels": [0] * len(row) if per_token else 0} for row in ids]
 
 
-def _padded(examples: list[dict[str, Any]]) -> dict[str, Tensor]:
+def _padded(examples: list[dict[str, Any]], model: Any) -> dict[str, Tensor]:
+    """The examples with padding by which the model knows it: classifiers on decoders look at it."""
+    fill = getattr(model.config, "pad_token_id", None)
     rows = [torch.tensor(example["input_ids"]) for example in examples]
     ones = [torch.ones_like(row) for row in rows]
     pad = nn.utils.rnn.pad_sequence
     return {
-        "input_ids": pad(rows, batch_first=True),
+        "input_ids": pad(
+            rows, batch_first=True, padding_value=fill if isinstance(fill, int) else 0
+        ),
         "attention_mask": pad(ones, batch_first=True),
     }
 
@@ -158,7 +162,7 @@ def _check_agreement(model: Any, engine: Engine, batch: Batch, dtype: torch.dtyp
     Raises:
         Unsupported: They disagree, or one of them fails.
     """
-    inputs = _padded(_probe(model, False))
+    inputs = _padded(_probe(model, False), model)
     random = torch.get_rng_state()
     try:
         with evaluating(model):

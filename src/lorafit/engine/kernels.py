@@ -11,7 +11,6 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -20,6 +19,7 @@ from lorafit.engine import twins
 from lorafit.engine.counter import Drop
 from lorafit.engine.library import AttentionCall, Library, library
 from lorafit.engine.packing import Packing
+from lorafit.engine.shapes import Heads, Residual
 
 ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "silu")
 STORAGE = {torch.float32: 0, torch.bfloat16: 1}
@@ -107,25 +107,6 @@ def _check_activation(kind: str, h: Tensor) -> None:
 
 
 # --- dropout, residual, normalization ------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Residual:
-    """What is added before a normalization: ``x``, or ``gamma * x + beta``.
-
-    The second form takes the xhat of the previous normalization, whose output then needs
-    no copy in float32.
-    """
-
-    x: Tensor
-    gamma: Tensor | None = None
-    beta: Tensor | None = None
-
-    def value(self) -> Tensor:
-        """The residual stream ``(n, width)`` itself."""
-        if self.gamma is None or self.beta is None:
-            return self.x
-        return self.x * self.gamma + self.beta
 
 
 def dropout(x: Tensor, drop: Drop) -> Tensor:
@@ -338,34 +319,6 @@ def softmax_loss(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 # --- attention -----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Heads:
-    """The shape of an attention.
-
-    Attributes:
-        heads: Query heads.
-        kv_heads: Key and value heads; divides ``heads`` (grouped-query attention).
-        head_dim: Width of a head.
-        scale: What scores are multiplied by.
-        causal: Whether a token sees only itself and those before it.
-        first_only: Only the first token of each sequence asks; q and the output then have
-            one row per sequence.
-    """
-
-    heads: int
-    kv_heads: int
-    head_dim: int
-    scale: float
-    causal: bool = False
-    first_only: bool = False
-
-    def __post_init__(self) -> None:
-        if min(self.heads, self.kv_heads, self.head_dim) < 1 or self.heads % self.kv_heads:
-            raise ValueError(f"{self.heads} heads cannot share {self.kv_heads} key/value heads")
-        if self.causal and self.first_only:
-            raise ValueError("the first token of a causal sequence sees only itself")
 
 
 def _check_attention(q: Tensor, k: Tensor, v: Tensor, packing: Packing, heads: Heads) -> None:

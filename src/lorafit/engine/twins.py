@@ -7,7 +7,6 @@ Arithmetic is float32, or float64 when the inputs are.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -15,9 +14,7 @@ from torch.nn import functional as F
 
 from lorafit.engine.counter import Drop
 from lorafit.engine.packing import Packing
-
-if TYPE_CHECKING:
-    from lorafit.engine.kernels import Heads, Residual
+from lorafit.engine.shapes import Heads, Residual
 
 
 def _wide(x: Tensor) -> Tensor:

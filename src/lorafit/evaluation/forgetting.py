@@ -35,6 +35,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from lorafit.adapt import Adapters
+from lorafit.data.control import read
 from lorafit.errors import DataError
 from lorafit.model.modes import evaluating
 from lorafit.model.sites import output_embeddings
@@ -115,7 +116,7 @@ def make_probe(
     language_model = language_model or (model if has_language_head(model) else None)
     if getattr(model.config, "is_encoder_decoder", False):
         language_model = None
-    rows = [tokenizer(text, truncation=True, max_length=length)["input_ids"] for text in texts]
+    rows = read(tokenizer, texts, truncation=True, max_length=length)["input_ids"]
     rows = sorted((row for row in rows if len(row) > 2), key=len)
     batches = [_padded(rows[i : i + BATCH], tokenizer) for i in range(0, len(rows), BATCH)]
     if language_model is None:

@@ -10,6 +10,7 @@ The length of the inputs is decided in ``limits.py``, which modules are new in `
 
 from __future__ import annotations
 
+import copy
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +33,7 @@ from lorafit.model.limits import DEFAULT_MAX_LENGTH, max_length
 from lorafit.model.new import add_relabelled, new_modules, say_new
 from lorafit.model.sites import head_modules
 from lorafit.tasks.base import Task
-from lorafit.tasks.padding import ensure_pad_token
+from lorafit.tasks.padding import ensure_pad_token, set_side, side_of
 
 __all__ = [
     "DEFAULT_MAX_LENGTH",
@@ -135,7 +136,7 @@ def load_model(config: ModelConfig, task: Task) -> LoadedModel:
         )
     model.eval()
     _check_vocabulary(model, tokenizer, name)
-    _align_pad_token(model, tokenizer)
+    _align_padding(model, tokenizer, task)
     missing = set(info["missing_keys"]) | {key for key, *_ in info["mismatched_keys"]}
     _check_mismatched(model, info["mismatched_keys"], name)
     new = new_modules(model, missing, name)
@@ -156,8 +157,9 @@ def from_live(
 ) -> LoadedModel:
     """Takes a model that is already in memory; its head counts as new.
 
-    The model is used as it is and gets the task's label names. Without a tokenizer, the one
-    stored beside the model's weights is loaded.
+    The model is used as it is and gets the task's label names; the tokenizer is copied, for what
+    is set on it (padding) is nothing to whoever gave it. Without a tokenizer, the one stored
+    beside the model's weights is loaded.
 
     Raises:
         ModelError: It is not a transformers model, does not fit the task, already carries
@@ -184,9 +186,11 @@ def from_live(
         found = find_source(ModelConfig(name_or_path=name))
         tokenizer = _load_tokenizer(name, found, {})
         log.info('tokenizer: loaded from "%s"', name)
+    else:
+        tokenizer = copy.deepcopy(tokenizer)
     shown = name or type(model).__name__
     _check_vocabulary(model, tokenizer, shown)
-    _align_pad_token(model, tokenizer)
+    _align_padding(model, tokenizer, task)
     stored = dict(model.config.id2label or {})
     for key, value in task.model_kwargs().items():
         if key != "num_labels":
@@ -262,13 +266,19 @@ def _check_vocabulary(
         )
 
 
-def _align_pad_token(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+def _align_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: Task) -> None:
     """Tokenizer and model have to agree on padding.
+
+    The tokenizer is saved beside the adapter and the merged model, where others pad with it: on
+    the side where the model's answers stay what they are. A language model is left alone; it
+    is asked with padding on the left and trained with padding on the right.
 
     Classifiers on decoders read the last token that is not ``config.pad_token_id``, whatever
     the attention mask says.
     """
     ensure_pad_token(tokenizer)
+    if task.supervision != "next_token":
+        set_side(tokenizer, side_of(model.config))
     text_config = model.config.get_text_config()
     for config in {id(c): c for c in (model.config, text_config)}.values():
         before = getattr(config, "pad_token_id", None)

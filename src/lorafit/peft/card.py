@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from huggingface_hub import ModelCard, ModelCardData
-from transformers import PreTrainedModel
 
 from lorafit.errors import AdapterError
-
-if TYPE_CHECKING:
-    from lorafit.peft.model import PeftModel
 
 _TEXT = """
 # LoRA adapter
@@ -24,8 +19,13 @@ model = PeftModel.from_pretrained(base_model, "path/to/this/adapter")
 """
 
 
-def write(model: PeftModel, folder: Path) -> None:
+def write(folder: Path, base: str | None, transformers: bool) -> None:
     """Adds the library, the base model and the tags to the card; its text is kept.
+
+    Args:
+        folder: Of the adapter.
+        base: What the base model is called, if it has a name.
+        transformers: Whether it is a model of the transformers library.
 
     Raises:
         AdapterError: The card cannot be written.
@@ -34,10 +34,9 @@ def write(model: PeftModel, folder: Path) -> None:
     try:
         known = ModelCard.load(file) if file.exists() else None
         card = known or ModelCard(f"---\n{ModelCardData().to_yaml()}\n---\n{_TEXT}")
-        base = model.active_peft_config.base_model_name_or_path if model.active_adapters else None
         assert isinstance(card.data, ModelCardData)
         tags = set(card.data.tags or []) | {"lora"}
-        if isinstance(model.base_model.adapters.model, PreTrainedModel):
+        if transformers:
             tags.add("transformers")
         if base:
             card.data.base_model = base

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Self
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 from transformers.utils.hub import PushToHubMixin
 from transformers.utils.import_utils import is_peft_available
 
@@ -277,7 +278,9 @@ class PeftModel(LooksLikePeft, PushToHubMixin, nn.Module):
 
     def create_or_update_model_card(self, output_dir: str | os.PathLike[str]) -> None:
         """Notes the base model and the tags that the Hub reads in ``README.md``."""
-        card.write(self, Path(output_dir))
+        base = self.active_peft_config.base_model_name_or_path if self.active_adapters else None
+        transformers = isinstance(self.base_model.adapters.model, PreTrainedModel)
+        card.write(Path(output_dir), base, transformers)
 
     @classmethod
     def from_pretrained(

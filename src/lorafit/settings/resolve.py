@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import reprlib
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -22,13 +21,11 @@ from lorafit.settings.keys import (
     sections,
     top_level,
 )
+from lorafit.settings.resolved import AUTO, DEFAULT, Settings
 from lorafit.settings.sources import Layer
 
 Model = TypeVar("Model", bound=BaseModel)
 
-DEFAULT = "default"
-AUTO = "auto"
-"""The value that asks for a measurement, and the origin of what is to be measured."""
 MEASURABLE = frozenset(
     {"adapter.lora_alpha", "adapter.r", "adapter.target_modules", "train.learning_rate"}
 )
@@ -49,19 +46,6 @@ KINDS = {
     "string_type": "a text",
 }
 """What pydantic's types of error ask for, in words."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """A checked configuration and where each of its values came from.
-
-    Attributes:
-        config: The configuration; the adapter's settings are complete.
-        origins: Key to origin, for every key: ``default``, ``flag --r``, ...
-    """
-
-    config: Config
-    origins: dict[str, str]
 
 
 def resolve(*layers: Layer) -> Settings:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
+from lorafit.config import SpecialTokens
+from lorafit.data.control import read, say_control
 from lorafit.errors import ConfigError, ModelError
 
 _AT_ONCE = 1_000
@@ -30,7 +32,10 @@ class Aligned:
 
 
 def align(
-    sentences: Sequence[Sequence[str]], tokenizer: PreTrainedTokenizerBase, max_length: int
+    sentences: Sequence[Sequence[str]],
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    special_tokens: SpecialTokens = "text",
 ) -> list[Aligned]:
     """Tokenizes sentences of words.
 
@@ -41,6 +46,7 @@ def align(
         sentences: Words of each.
         tokenizer: The model's tokenizer.
         max_length: Longest result in tokens; what is beyond is cut off at the end.
+        special_tokens: What the name of a control token among the words is.
 
     Raises:
         ModelError: The tokenizer does not know where in a text its tokens are.
@@ -59,16 +65,23 @@ def align(
         )
     found: list[Aligned] = []
     for at in range(0, len(sentences), _AT_ONCE):
-        found += _align(sentences[at : at + _AT_ONCE], tokenizer, max_length)
+        found += _align(sentences[at : at + _AT_ONCE], tokenizer, max_length, special_tokens)
+    if special_tokens == "text":
+        say_control(sentences, tokenizer)
     return found
 
 
 def _align(
-    sentences: Sequence[Sequence[str]], tokenizer: PreTrainedTokenizerBase, max_length: int
+    sentences: Sequence[Sequence[str]],
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    special_tokens: SpecialTokens,
 ) -> list[Aligned]:
     texts = [" ".join(words) for words in sentences]
-    encoded = tokenizer(
+    encoded = read(
+        tokenizer,
         texts,
+        special_tokens=special_tokens,
         truncation=True,
         max_length=max_length,
         return_offsets_mapping=True,
@@ -79,7 +92,13 @@ def _align(
     full = [i for i, ids in enumerate(encoded["input_ids"]) if len(ids) >= max_length]
     whole = {i: len(ids) for i, ids in enumerate(encoded["input_ids"])}
     if full:
-        again = tokenizer([texts[i] for i in full], truncation=False, verbose=False)
+        again = read(
+            tokenizer,
+            [texts[i] for i in full],
+            special_tokens=special_tokens,
+            truncation=False,
+            verbose=False,
+        )
         whole |= {i: len(ids) for i, ids in zip(full, again["input_ids"], strict=True)}
     result = []
     for index, words in enumerate(sentences):

@@ -19,7 +19,7 @@ import torch
 from datasets import Dataset, DatasetDict
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lorafit.config import DataConfig
+from lorafit.config import DataConfig, SpecialTokens
 from lorafit.errors import DataError
 from lorafit.tasks.tables import Table
 
@@ -95,6 +95,8 @@ class Task(ABC):
     """The text columns."""
     label: Any
     """The label column; ``None`` for a task without labels."""
+    special_tokens: SpecialTokens = "text"
+    """What the name of a control token in a text is."""
     reasons: Mapping[str, str] = MappingProxyType({})
     """Why ``text`` and ``label`` are what they are, for the run's record."""
 
@@ -125,8 +127,13 @@ class Task(ABC):
     def asking(self, max_length: int) -> list[str]:
         """Code for the model card: from ``tokenizer`` to ``inputs``, made of `examples`."""
         given = ", ".join(map(json.dumps, self.examples))
-        options = f'truncation=True, max_length={max_length}, return_tensors="pt"'
-        return [f"inputs = tokenizer({given}, {options})"]
+        return [f"inputs = tokenizer({given}, {self.options(max_length)})"]
+
+    def options(self, max_length: int) -> str:
+        """The options with which the code of the model card calls the tokenizer."""
+        given = f'truncation=True, max_length={max_length}, return_tensors="pt"'
+        as_text = ", split_special_tokens=True" if self.special_tokens == "text" else ""
+        return given + as_text
 
     @classmethod
     @abstractmethod
@@ -257,11 +264,13 @@ class Task(ABC):
         """Everything needed to rebuild the task, as JSON values."""
         values = {name: getattr(self, name) for name in self.fields}
         plain = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
-        return {"name": self.name} | plain
+        return {"name": self.name} | plain | {"special_tokens": self.special_tokens}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """Inverse of `to_dict`.
+
+        A task that was stored before `special_tokens` existed read their names as the tokens.
 
         Raises:
             DataError: A value is missing, or they are of another task.
@@ -271,4 +280,6 @@ class Task(ABC):
         missing = [name for name in cls.fields if name not in values]
         if missing:
             raise DataError(f"the stored task lacks {', '.join(missing)}.")
-        return cls(*[values[name] for name in cls.fields])
+        task = cls(*[values[name] for name in cls.fields])
+        task.special_tokens = values.get("special_tokens", "control")
+        return task

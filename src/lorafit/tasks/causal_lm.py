@@ -11,8 +11,9 @@ import torch
 from datasets import Dataset, DatasetDict
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
-from lorafit.config import DataConfig
+from lorafit.config import DataConfig, SpecialTokens
 from lorafit.data.columns import check_asked, choose_columns, described, require_columns
+from lorafit.data.control import read, say_control
 from lorafit.data.labelled import find_labels, has_text
 from lorafit.data.prompts import PromptColumns, find_prompt
 from lorafit.data.splits import train_rows
@@ -155,8 +156,12 @@ class CausalLM(GenerativeTask):
         end = _end(tokenizer)
         if self.label is None:
             return self._encode_text(rows, tokenizer, max_length, end)
-        prompts = _ids([text + self.separator for text in self.joined(rows)], tokenizer)
-        answers = _ids([row[0] for row in texts(rows, [self.label])], tokenizer)
+        asked = [text + self.separator for text in self.joined(rows)]
+        answered = [row[0] for row in texts(rows, [self.label])]
+        if self.special_tokens == "text":
+            say_control(list(zip(asked, answered, strict=True)), tokenizer)
+        prompts = _ids(asked, tokenizer, self.special_tokens)
+        answers = _ids(answered, tokenizer, self.special_tokens)
         start = special_prefix(tokenizer)
         input_ids, labels, truncated = [], [], []
         for prompt, answer in zip(prompts, answers, strict=True):
@@ -171,7 +176,7 @@ class CausalLM(GenerativeTask):
         self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int
     ) -> Dataset:
         found = [
-            encode_chat(plain(messages, number), tokenizer, number)
+            encode_chat(plain(messages, number), tokenizer, number, self.special_tokens)
             for number, messages in enumerate(rows[self.text[0]], start=1)
         ]
         truncated = [len(ids) > max_length for ids, _ in found]
@@ -205,7 +210,10 @@ class CausalLM(GenerativeTask):
     ) -> Dataset:
         start = special_prefix(tokenizer)
         pieces = []
-        for ids in _ids([row[0] for row in texts(rows, list(self.text))], tokenizer):
+        plain = [row[0] for row in texts(rows, list(self.text))]
+        if self.special_tokens == "text":
+            say_control([(text,) for text in plain], tokenizer)
+        for ids in _ids(plain, tokenizer, self.special_tokens):
             whole = [*start, *ids, *end]
             parts = [whole[at : at + max_length] for at in range(0, len(whole), max_length)]
             # One token alone predicts nothing.
@@ -231,13 +239,13 @@ class CausalLM(GenerativeTask):
         if self.chat:
             require_columns(rows, self.text)
             chats = [plain(row, i) for i, row in enumerate(rows[self.text[0]], start=1)]
-            turns = [(chat, *chat_prompt(chat, tokenizer)) for chat in chats]
+            turns = [(chat, *chat_prompt(chat, tokenizer, self.special_tokens)) for chat in chats]
             return [
                 Prompt(chat[-1 if answer is None else -2]["content"], ids[-max_length:], answer)
                 for chat, ids, answer in turns
             ]
         asked, start = self.asked(rows), special_prefix(tokenizer)
-        ids = _ids([text + self.separator for text, _ in asked], tokenizer)
+        ids = _ids([text + self.separator for text, _ in asked], tokenizer, self.special_tokens)
         return [
             Prompt(text, [*start, *tokens][-max_length:], reference)
             for (text, reference), tokens in zip(asked, ids, strict=True)
@@ -262,12 +270,18 @@ def _end(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     return [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
 
 
-def _ids(found: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+def _ids(
+    found: Sequence[str], tokenizer: PreTrainedTokenizerBase, special_tokens: SpecialTokens
+) -> list[list[int]]:
     """Token ids without special tokens, in pieces that do not depend on the size of the data."""
     result: list[list[int]] = []
     for at in range(0, len(found), _AT_ONCE):
-        encoded = tokenizer(
-            list(found[at : at + _AT_ONCE]), add_special_tokens=False, verbose=False
+        encoded = read(
+            tokenizer,
+            found[at : at + _AT_ONCE],
+            special_tokens=special_tokens,
+            add_special_tokens=False,
+            verbose=False,
         )
         result.extend(encoded["input_ids"])
     return result

@@ -60,8 +60,7 @@ class GenerativeTask(Task):
     def asking(self, max_length: int) -> list[str]:
         """One text of all columns, as `prompts` joins them."""
         given = json.dumps("\n".join(self.examples) + self.separator)
-        options = f'truncation=True, max_length={max_length}, return_tensors="pt"'
-        return [f"inputs = tokenizer({given}, {options})"]
+        return [f"inputs = tokenizer({given}, {self.options(max_length)})"]
 
     @abstractmethod
     def prompts(

@@ -1,14 +1,40 @@
-"""Padding for tokenizers that have no padding token, as most language models' have none."""
+"""Padding: with which token, and on which side."""
 
 from __future__ import annotations
 
 import logging
+from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerBase
 
 from lorafit.errors import ModelError
 
 log = logging.getLogger(__name__)
+
+Side = Literal["right", "left"]
+
+
+def side_of(config: Any) -> Side:
+    """The side on which padding leaves a model's answers as they are.
+
+    On the right every text begins at the first position, where heads look for its first token
+    and absolute positions are counted from. XLNet's classifier reads the last position, whatever
+    stands there, and counts positions from one another: it needs padding on the left.
+
+    Args:
+        config: The model's configuration.
+    """
+    return "left" if getattr(config, "summary_type", None) == "last" else "right"
+
+
+def set_side(tokenizer: PreTrainedTokenizerBase, side: Side) -> None:
+    """Makes the tokenizer pad on this side, and says so if it did not."""
+    if tokenizer.padding_side != side:
+        log.info(
+            "the tokenizer pads on the %s; the model reads texts that are padded on the %s",
+            *(tokenizer.padding_side, side),
+        )
+        tokenizer.padding_side = side
 
 
 def ensure_pad_token(tokenizer: PreTrainedTokenizerBase) -> bool:

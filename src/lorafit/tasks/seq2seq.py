@@ -12,6 +12,7 @@ from transformers import AutoModelForSeq2SeqLM, PreTrainedModel, PreTrainedToken
 
 from lorafit.config import DataConfig
 from lorafit.data.columns import check_asked
+from lorafit.data.control import read, say_control
 from lorafit.data.labelled import find_labels
 from lorafit.data.prompts import choose_prompt, find_prompt
 from lorafit.data.values import texts
@@ -123,9 +124,11 @@ class Seq2Seq(GenerativeTask):
         targets = [row[0] for row in texts(rows, [self.label])]
         if not sources:
             return encoded_table([], [], [])
-        whole = tokenizer(sources, verbose=False)["input_ids"]
-        cut = tokenizer(sources, truncation=True, max_length=max_length)["input_ids"]
-        labels = tokenizer(text_target=targets, verbose=False)["input_ids"]
+        if self.special_tokens == "text":
+            say_control(list(zip(sources, targets, strict=True)), tokenizer)
+        whole = self._ids(sources, tokenizer, verbose=False)
+        cut = self._ids(sources, tokenizer, truncation=True, max_length=max_length)
+        labels = self._ids(targets, tokenizer, target=True, verbose=False)
         end = tokenizer.eos_token_id
         # T5's and BART's tokenizers end a text themselves, others do not.
         labels = [ids if end is None or ids[-1:] == [end] else [*ids, end] for ids in labels]
@@ -166,8 +169,15 @@ class Seq2Seq(GenerativeTask):
         """The source of each row, and its target where there is one."""
         asked = self.asked(rows)
         sources = [text for text, _ in asked]
-        ids = tokenizer(sources, truncation=True, max_length=max_length)["input_ids"]
+        ids = self._ids(sources, tokenizer, truncation=True, max_length=max_length)
         return [
             Prompt(text, tokens, reference)
             for (text, reference), tokens in zip(asked, ids, strict=True)
         ]
+
+    def _ids(
+        self, found: Sequence[str], tokenizer: PreTrainedTokenizerBase, **options: Any
+    ) -> list[list[int]]:
+        encoded = read(tokenizer, found, special_tokens=self.special_tokens, **options)
+        ids: list[list[int]] = encoded["input_ids"]
+        return ids

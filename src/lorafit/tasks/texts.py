@@ -23,7 +23,7 @@ from lorafit.data.columns import label_columns, require_columns
 from lorafit.data.values import texts
 from lorafit.errors import DataError, ModelError
 from lorafit.tasks.base import Task
-from lorafit.tasks.padding import ensure_pad_token
+from lorafit.tasks.padding import Side, ensure_pad_token, side_of
 from lorafit.tasks.tokenize import tokenize
 
 log = logging.getLogger(__name__)
@@ -40,6 +40,9 @@ class TextTask(Task):
     task_type: ClassVar[str] = "SEQ_CLS"
     auto_model: ClassVar[type] = AutoModelForSequenceClassification
     greater_is_better: ClassVar[bool] = True
+
+    padding_side: Side = "right"
+    """On which side `collate` pads; `meet` asks the model."""
 
     def __init__(self, text: Sequence[str], label: str | Sequence[str]) -> None:
         """Binds the task to columns.
@@ -115,7 +118,10 @@ class TextTask(Task):
                 f"(columns {', '.join([*self.text, *columns])})."
             )
         table = tokenize(
-            [found[index] for index in np.flatnonzero(keep).tolist()], tokenizer, max_length
+            [found[index] for index in np.flatnonzero(keep).tolist()],
+            tokenizer,
+            max_length,
+            self.special_tokens,
         )
         kept = labels[keep]
         table = table.append_column("labels", pa.array(kept if kept.ndim == 1 else list(kept)))
@@ -125,7 +131,7 @@ class TextTask(Task):
     def collate(
         self, examples: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase
     ) -> dict[str, torch.Tensor]:
-        """Pads encoded examples on the tokenizer's side.
+        """Pads encoded examples on the side that the model needs, whatever the tokenizer says.
 
         Returns:
             ``input_ids``, ``attention_mask``, ... ``(n, longest)``, int64; ``labels (n, ...)``.
@@ -137,7 +143,11 @@ class TextTask(Task):
             for example in examples
         ]
         batch = tokenizer.pad(
-            features, return_tensors="pt", return_attention_mask=True, verbose=False
+            features,
+            padding_side=self.padding_side,
+            return_tensors="pt",
+            return_attention_mask=True,
+            verbose=False,
         )
         return {**batch, "labels": torch.tensor([example["labels"] for example in examples])}
 
@@ -164,6 +174,21 @@ class TextTask(Task):
             if path.split(".")[0] != prefix
         ):
             raise ModelError(f"{name} has no head with {self.outputs} outputs. {make}")
+
+    def meet(self, model: PreTrainedModel) -> None:
+        """Notes on which side the model needs padding.
+
+        Raises:
+            ModelError: Its classifier finds the end of a text by the token that also pads.
+        """
+        self.padding_side = side_of(model.config)
+        end = model.config.eos_token_id
+        if model.config.is_encoder_decoder and end is not None and end == model.config.pad_token_id:
+            raise ModelError(
+                f"{type(model).__name__} reads a text where it ends, at the end-of-sequence "
+                "token, and the tokenizer pads with the same token. Give it a padding token of "
+                'its own: tokenizer.pad_token = "..." (a token it knows).'
+            )
 
     @property
     def named_outputs(self) -> str:

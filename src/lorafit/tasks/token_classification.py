@@ -182,7 +182,7 @@ class TokenClassification(Task):
                 f'tag {listed(sorted(unseen))} of column "{self.label}" never occurs in train. '
                 f"The tags are {listed(self.label_names)}."
             )
-        aligned = align([words for words, _ in kept], tokenizer, max_length)
+        aligned = align([words for words, _ in kept], tokenizer, max_length, self.special_tokens)
         labels = [
             [numbers[tags[word]] if labelled and word >= 0 else UNKNOWN for word in one.words]
             for one, (_, tags) in zip(aligned, kept, strict=True)

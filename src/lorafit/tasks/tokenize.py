@@ -9,6 +9,8 @@ import numpy as np
 import pyarrow as pa
 from transformers import PreTrainedTokenizerBase
 
+from lorafit.config import SpecialTokens
+from lorafit.data.control import read, say_control
 from lorafit.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -19,7 +21,10 @@ _MANY = 0.05
 
 
 def tokenize(
-    texts: Sequence[tuple[str, ...]], tokenizer: PreTrainedTokenizerBase, max_length: int
+    texts: Sequence[tuple[str, ...]],
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    special_tokens: SpecialTokens = "text",
 ) -> pa.Table:
     """Tokenizes texts or pairs of texts, and cuts them to ``max_length``.
 
@@ -29,6 +34,7 @@ def tokenize(
         texts: ``(n,)`` tuples of one text or of two; at least one.
         tokenizer: The model's tokenizer.
         max_length: Longest result in tokens, special tokens included.
+        special_tokens: What the name of a control token in a text is.
 
     Returns:
         ``input_ids`` and what else the model reads, except the attention mask (it is all
@@ -44,19 +50,26 @@ def tokenize(
             f"special tokens. Give at least {special + len(texts[0])}."
         )
     pieces = [
-        _tokenize(texts[at : at + _AT_ONCE], tokenizer, max_length)
+        _tokenize(texts[at : at + _AT_ONCE], tokenizer, max_length, special_tokens)
         for at in range(0, len(texts), _AT_ONCE)
     ]
     table = pa.concat_tables(pieces)
     _say_truncated(np.asarray(table.column("truncated")), max_length)
+    if special_tokens == "text":
+        say_control(texts, tokenizer)
     return table
 
 
 def _tokenize(
-    texts: Sequence[tuple[str, ...]], tokenizer: PreTrainedTokenizerBase, max_length: int
+    texts: Sequence[tuple[str, ...]],
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    special_tokens: SpecialTokens,
 ) -> pa.Table:
-    encoded = tokenizer(
+    encoded = read(
+        tokenizer,
         *_columns(texts),
+        special_tokens=special_tokens,
         truncation=True,
         max_length=max_length,
         return_attention_mask=False,
@@ -67,8 +80,12 @@ def _tokenize(
     full = np.flatnonzero(lengths >= max_length)
     truncated = np.zeros(len(texts), dtype=bool)
     if len(full):
-        whole = tokenizer(
-            *_columns([texts[index] for index in full.tolist()]), truncation=False, verbose=False
+        whole = read(
+            tokenizer,
+            *_columns([texts[index] for index in full.tolist()]),
+            special_tokens=special_tokens,
+            truncation=False,
+            verbose=False,
         )
         truncated[full] = [len(ids) > max_length for ids in whole["input_ids"]]
     columns = {

@@ -107,7 +107,7 @@ def fit(
     with contextlib.ExitStack() as stack:
         stack.enter_context(main_run.lock() if main_run else contextlib.nullcontext())
         state = keeper.start(resume, config.seed)
-        stack.enter_context(_status(main_run))
+        stack.enter_context(main_run.working("trained") if main_run else contextlib.nullcontext())
         schedule = make_schedule(optimizer, make_factor(settings, plan.total_steps), state.step)
         trackers = stack.enter_context(Trackers(config, run, enabled=workers.main))
         stepper = Stepper(
@@ -188,26 +188,6 @@ def _diverging(keeper: Keeper) -> Iterator[None]:
         yield
     except DivergenceError as error:
         raise DivergenceError(f"{error}.{keeper.hint}") from None
-
-
-@contextlib.contextmanager
-def _status(run: Run | None) -> Iterator[None]:
-    """Keeps the run's status: training, then trained or failed.
-
-    After an interruption or a crash the status stays ``training``.
-    """
-    if run is None:
-        yield
-        return
-    run.set_status("training")
-    try:
-        yield
-    except Exception as error:
-        # The disk may be full: the first error is the one to show.
-        with contextlib.suppress(OSError):
-            run.set_status("failed", str(error))
-        raise
-    run.set_status("trained")
 
 
 @contextlib.contextmanager

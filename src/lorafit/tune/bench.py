@@ -16,13 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from lorafit.config import Config
 from lorafit.engine.eager import EagerEngine
 from lorafit.errors import DivergenceError
 from lorafit.evaluation.score import Scores, score
 from lorafit.hints import resume_command
-from lorafit.pipeline import Problem, Subject
-from lorafit.run import Run
+from lorafit.job import Job
 from lorafit.training.interrupt import Interruptible
 from lorafit.training.parallel import Workers
 from lorafit.training.progress import Progress
@@ -102,26 +100,16 @@ class Bench:
     Only the training and the validation split are here: the test split cannot be looked at.
 
     Args:
-        problem: The task.
-        subject: The model with a fresh adapter, the engine, the encoded splits.
-        config: Its starting values.
+        job: The task, the model with a fresh adapter, the starting values of the settings, and
+            the run where everything is noted (``None``: nowhere).
         open: The settings to be chosen, among `lorafit.tune.base.CHOOSABLE`.
         budget: Most that may be spent, in U.
-        run: Where everything is noted; ``None``: nowhere.
         progress: What to show.
     """
 
-    def __init__(
-        self,
-        problem: Problem,
-        subject: Subject,
-        config: Config,
-        open: frozenset[str],
-        budget: float,
-        run: Run | None,
-        progress: Progress,
-    ) -> None:
-        self.task = problem.task
+    def __init__(self, job: Job, open: frozenset[str], budget: float, progress: Progress) -> None:
+        run, subject, config = job.run, job.subject, job.config
+        self.task = job.task
         self.subject = subject
         self.config = config
         self.open = open

@@ -6,29 +6,26 @@ import logging
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from typing import Any
 
-from lorafit.config import AdapterConfig, Config
 from lorafit.errors import ConfigError
+from lorafit.job import Job
 from lorafit.machine.memory import peak_memory_bytes, reset_peak
-from lorafit.pipeline import Problem, Subject
 from lorafit.planning import estimate
 from lorafit.run import Choice, Run
-from lorafit.settings import AUTO, DEFAULT
-from lorafit.training.loop import FitResult
+from lorafit.settings import Settings
+from lorafit.training.loop import FitResult, fit
 from lorafit.training.parallel import Workers
 from lorafit.training.progress import Progress
 from lorafit.training.steps import StepPlan
 from lorafit.tune import short, strategies
-from lorafit.tune.base import CHOOSABLE
+from lorafit.tune.base import CHOOSABLE, Found
 from lorafit.tune.bench import Bench
 from lorafit.tune.journal import FOLDER
 
 log = logging.getLogger(__name__)
-
-MEASURED = "measured"
-"""Origin of a value that was chosen here."""
 
 FEWEST_STEPS = 30
 """Below this nothing is measured: every difference would be noise."""
@@ -43,26 +40,24 @@ class Searched:
 
     Attributes:
         result: Of the training, as of `lorafit.training.loop.fit`.
-        config: With the chosen values.
-        origins: Where the values came from.
+        settings: With the chosen values.
         choices: What was measured.
         extra: More for ``choices.json``: ``cost`` and what the strategy adds.
     """
 
     result: FitResult
-    config: Config
-    origins: dict[str, str]
-    choices: dict[str, Choice]
-    extra: dict[str, Any]
+    settings: Settings
+    choices: Mapping[str, Choice] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
 
-def open_settings(config: Config, origins: Mapping[str, str]) -> frozenset[str]:
+def open_settings(settings: Settings) -> frozenset[str]:
     """The settings to be measured: those that nobody set and the method has."""
-    own = config.adapter.settings
+    own = settings.config.adapter.settings
     found = {
         key
         for key in CHOOSABLE
-        if origins.get(key, DEFAULT).startswith((DEFAULT, AUTO))
+        if settings.is_open(key)
         and (key.startswith("train.") or key.removeprefix("adapter.") in own)
     }
     if "r" not in own:  # the other two mean something else to a method without a rank
@@ -91,22 +86,21 @@ class Wanted:
     budget: float
 
 
-def wanted(
-    problem: Problem, subject: Subject, config: Config, origins: Mapping[str, str]
-) -> Wanted | None:
+def wanted(job: Job) -> Wanted | None:
     """What is to be measured in this run; ``None``, with the reason said: nothing.
 
     Raises:
         ConfigError: There is no such strategy, or the budget is no budget.
     """
-    if config.tune.strategy == "none":
+    strategy = job.config.tune.strategy
+    if strategy == "none":
         return None
-    strategies[config.tune.strategy]
-    budget = budget_runs(config, problem, subject)
-    names = open_settings(config, origins)
-    steps = StepPlan(subject.encoded["train"], config).total_steps
-    unset = origins.get("tune.budget", DEFAULT) == DEFAULT
-    if unset and config.tune.strategy == "rise" and steps < short.FEWEST_STEPS:
+    strategies[strategy]
+    budget = budget_runs(job)
+    names = open_settings(job.settings)
+    steps = StepPlan(job.subject.encoded["train"], job.config).total_steps
+    unset = not job.settings.is_set("tune.budget")
+    if unset and strategy == "rise" and steps < short.FEWEST_STEPS:
         budget = max(budget, short.RUNS)
     why = ""
     if steps < FEWEST_STEPS:
@@ -122,13 +116,13 @@ def wanted(
     return Wanted(names, budget)
 
 
-def budget_runs(config: Config, problem: Problem, subject: Subject) -> float:
+def budget_runs(job: Job) -> float:
     """The budget in plain runs.
 
     Raises:
         ConfigError: It is no number and no time, or less than one run.
     """
-    budget = config.tune.budget
+    budget = job.config.tune.budget
     text = str(budget).strip()
     try:
         runs = float(text)
@@ -140,7 +134,7 @@ def budget_runs(config: Config, problem: Problem, subject: Subject) -> float:
                 "such as 20min or 2h."
             ) from None
         seconds = float(time[1]) * _SECONDS[time[2].lower()]
-        plain = estimate(problem, subject, config, {}).time_s
+        plain = estimate(job).time_s
         runs = seconds / max(plain, 1e-9)
         if runs < 1:
             raise ConfigError(
@@ -157,24 +151,39 @@ def budget_runs(config: Config, problem: Problem, subject: Subject) -> float:
     return runs
 
 
-def search(
-    problem: Problem,
-    subject: Subject,
-    config: Config,
-    origins: Mapping[str, str],
-    wish: Wanted,
-    run: Run | None,
-    progress: Progress,
-) -> Searched:
+def trained(job: Job, wish: Wanted | None, progress: Progress, *, resume: bool = False) -> Searched:
+    """Trains, and before that or meanwhile chooses what is open.
+
+    Args:
+        job: With a fresh adapter.
+        wish: What is open, from `wanted`; ``None``: nothing, and the run is a plain one.
+        progress: What to show.
+        resume: Whether a plain run goes on from its last checkpoint. (A search does so anyway.)
+
+    Raises:
+        LorafitError: As `search` and `lorafit.training.loop.fit`.
+    """
+    if wish is not None:
+        return search(job, wish, progress)
+    subject, encoded = job.subject, job.subject.encoded
+    result = fit(
+        *(subject.engine, subject.model, job.task, encoded["train"], encoded["validation"]),
+        job.config,
+        run=job.run,
+        trainable=subject.adapters.trainable(),
+        resume=resume,
+        progress=progress,
+    )
+    return Searched(result, job.settings)
+
+
+def search(job: Job, wish: Wanted, progress: Progress) -> Searched:
     """Chooses what is open and trains.
 
     Args:
-        problem: The task and its data.
-        subject: The model with a fresh adapter.
-        config: The settings; what is open has its starting value.
-        origins: Of the settings.
+        job: With a fresh adapter; in its settings what is open has its starting value, and in
+            its run everything is noted.
         wish: What is open, from `wanted`.
-        run: Where everything is noted.
         progress: What to show.
 
     Killed and called again with the same run it goes on where it was, and comes to the
@@ -185,49 +194,40 @@ def search(
         TrainingError: Nothing that was tried trains.
         KeyboardInterrupt: After Ctrl-C; the message says how to go on.
     """
-    strategy = strategies[config.tune.strategy]()
+    strategy = strategies[job.config.tune.strategy]()
     reset_peak()
-    if run is not None:
-        run.set_status("training")
-    bench = Bench(problem, subject, config, wish.names, wish.budget, run, progress)
-    progress.start(0, bench.total_steps)
-    try:
-        with bench.interruptible():
-            found = strategy.search(bench)
-    finally:
-        progress.stop()
-    bench.tunable.load(found.state)
-    if run is not None:
-        run.set_status("trained")
-    ledger = bench.ledger
-    result = FitResult(
+    with nullcontext() if job.run is None else job.run.working("trained"):
+        bench = Bench(job, wish.names, wish.budget, progress)
+        progress.start(0, bench.total_steps)
+        try:
+            with bench.interruptible():
+                found = strategy.search(bench)
+        finally:
+            progress.stop()
+        bench.tunable.load(found.state)
+    values = {key: found.values[key] for key in wish.names if key in found.values}
+    cost = bench.ledger.to_dict() | {"budget": bench.budget}
+    return Searched(
+        _result(bench, found),
+        job.settings.with_measured(values),
+        found.choices,
+        {"cost": cost, **found.extra},
+    )
+
+
+def _result(bench: Bench, found: Found) -> FitResult:
+    """What the training came to that is delivered, the search's own work included."""
+    spent = bench.ledger.total
+    return FitResult(
         steps=bench.total_steps,
         best_step=found.best_step,
         best_eval_loss=found.eval_loss,
         train_loss=found.train_loss,
-        tokens_per_s=ledger.total.trained / max(ledger.total.time_s, 1e-9),
+        tokens_per_s=spent.trained / max(spent.time_s, 1e-9),
         peak_memory_bytes=peak_memory_bytes(),
-        time_s=ledger.total.time_s,
+        time_s=spent.time_s,
         stopped=found.stopped,
     )
-    values = {key: found.values[key] for key in wish.names if key in found.values}
-    measured = dict.fromkeys(values, MEASURED)
-    adapter = dict(config.adapter.settings)
-    train = config.train
-    for key, value in values.items():
-        section, _, name = key.partition(".")
-        if section == "train":
-            train = train.model_copy(update={name: value})
-        else:
-            adapter[name] = sorted(value) if isinstance(value, set) else value
-    chosen = config.model_copy(
-        update={
-            "train": train,
-            "adapter": AdapterConfig(method=config.adapter.method, **adapter),
-        }
-    )
-    extra = {"cost": ledger.to_dict() | {"budget": bench.budget}, **found.extra}
-    return Searched(result, chosen, dict(origins) | measured, found.choices, extra)
 
 
 def clean(run: Run) -> None:

@@ -31,8 +31,8 @@ from lorafit.engine.decoder.kernels import (
     swiglu_backward,
 )
 from lorafit.engine.decoder.layout import BlockLayout, attention_p
-from lorafit.engine.kernels import Heads
 from lorafit.engine.packing import Packing
+from lorafit.engine.shapes import Heads
 
 STAGES = ("attention input", "attention output", "gate and up", "down")
 """The projections of a block, in forward order; backward may stop at one of them."""

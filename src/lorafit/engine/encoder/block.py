@@ -5,7 +5,7 @@
 
 Matrix products read and write the storage type (bfloat16 or float32). The residual stream
 and its gradient stay in float32: each normalization keeps its xhat, of which the next one
-makes the residual (`lorafit.engine.kernels.Residual`).
+makes the residual (`lorafit.engine.shapes.Residual`).
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from lorafit.engine import kernels
 from lorafit.engine.adapted import Applied, Projection, add_gradients
 from lorafit.engine.counter import Drop, Seeds
 from lorafit.engine.encoder.layout import BlockLayout
-from lorafit.engine.kernels import Heads, Residual
 from lorafit.engine.packing import Packing
+from lorafit.engine.shapes import Heads, Residual
 
 STAGES = ("attention input", "attention output", "up", "down")
 """The projections of a block, in forward order; backward may stop at one of them."""

@@ -22,8 +22,8 @@ from lorafit.engine.counter import Seeds
 from lorafit.engine.encoder.block import Block, Gradient, Saved, Stream, dropout_p
 from lorafit.engine.encoder.layout import EncoderLayout
 from lorafit.engine.frozen import base_of
-from lorafit.engine.kernels import Residual
 from lorafit.engine.packing import Packing
+from lorafit.engine.shapes import Residual
 from lorafit.model.modes import evaluating
 from lorafit.tasks.base import Task
 

@@ -120,7 +120,8 @@ class Interception(TorchFunctionMode):
         """Attention with dropout: torch has no fused form of it on the CPU either."""
         if dropout_p == 0.0 or enable_gqa:
             return NotImplemented
-        scores = q @ k.transpose(-2, -1) * (scale or 1 / math.sqrt(q.shape[-1]))
+        scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
+        scores = q @ k.transpose(-2, -1) * scale
         if is_causal:
             future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(1)
             scores = scores.masked_fill(future, float("-inf"))
@@ -130,7 +131,12 @@ class Interception(TorchFunctionMode):
                 if attn_mask.dtype == torch.bool
                 else scores + attn_mask
             )
+        dead = None if attn_mask is None else _without_keys(attn_mask)
+        if dead is not None:
+            scores = scores.masked_fill(dead, 0.0)
         p = scores.softmax(-1).to(v.dtype)
+        if dead is not None:
+            p = p.masked_fill(dead, 0.0)
         drop = self._seeds.drop(dropout_p)
         dropped: Tensor = CounterDropout.apply(p, drop)  # type: ignore[no-untyped-call]
         return dropped @ v
@@ -154,6 +160,18 @@ class Interception(TorchFunctionMode):
             return run_adapted(module, projection, self._seeds, x)
 
         return forward
+
+
+def _without_keys(mask: Tensor) -> Tensor | None:
+    """The queries that see no key at all, ``(..., queries, 1)``; ``None``: there is none.
+
+    Padding may be one: before the first token of a text, or behind it where a layer looks at
+    near tokens only. Their attention is zero, as torch's own function has it; a softmax would
+    make it NaN, and NaN times the probability 0 is NaN for every other query of the next layer.
+    """
+    closed = ~mask if mask.dtype == torch.bool else mask == float("-inf")
+    dead = closed.all(dim=-1, keepdim=True)
+    return dead if bool(dead.any()) else None
 
 
 _HANDLERS: dict[Any, Callable[..., Any]] = {
