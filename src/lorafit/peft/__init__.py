@@ -5,7 +5,8 @@ import ...``. Attribute names in memory, files on disk and printed text are PEFT
 
 Where we differ: a target, pattern or head that matches nothing is an error; loading is
 strict; adapters are always float32; unmerging and disabling restore the base bit for
-bit; adapters of PiSSA and OLoRA leave the base alone and are saved as ordinary LoRA.
+bit; adapters of PiSSA and OLoRA leave the base alone and are saved as ordinary LoRA; a
+configuration is copied and never changed (``model.peft_config`` has what was filled in).
 """
 
 import sys
