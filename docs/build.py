@@ -24,6 +24,7 @@ from lorafit.cli import app
 from lorafit.config import AdapterConfig, Config
 from lorafit.methods import method_of, methods
 from lorafit.settings.keys import method_config, method_fields, recommended, sections, top_level
+from lorafit.testing import MethodChecks
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = ROOT / "docs" / "reference"
@@ -166,6 +167,10 @@ def api_page() -> str:
         parts.append(f"## lorafit.{name}\n\n```\n{_signature(name, thing)}\n```\n\n{_doc(thing)}\n")
         if inspect.isclass(thing):
             parts += list(_methods(name, thing))
+    formula = MethodChecks.parameter_count
+    shown = f"```\n{_signature('parameter_count', formula)}\n```"
+    parts.append(f"## lorafit.testing.MethodChecks\n\n{_doc(MethodChecks)}\n")
+    parts.append(f"### MethodChecks.parameter_count\n\n{shown}\n\n{_doc(formula)}\n")
     return "\n".join(parts)
 
 
@@ -221,7 +226,7 @@ def methods_page() -> str:
         text = _preset(name) if preset else _doc(sys.modules[methods[name].__module__])
         text = re.sub(r"^\.\. math:: (.*(?:\n   +.*)*)", r"```math\n\1\n```", text, flags=re.M)
         parts.append(f"\n## {name}\n\n{text}")
-    bridge = sys.modules[method_of.__module__ + ".peft_bridge"]
+    bridge = sys.modules[method_of.__module__ + ".peft.bridge"]
     parts.append(f"\n## peft:NAME\n\n{_doc(bridge)}")
     return "\n".join(parts) + "\n"
 

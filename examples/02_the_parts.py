@@ -9,6 +9,7 @@ import argparse
 
 from lorafit.adapt import Adapters
 from lorafit.config import Config
+from lorafit.console.progress import make_progress
 from lorafit.data.carve import carve
 from lorafit.data.source import load_splits
 from lorafit.engine.eager import EagerEngine
@@ -18,8 +19,8 @@ from lorafit.export import peft
 from lorafit.methods.lora import LoraConfig
 from lorafit.model.load import load_model, max_length
 from lorafit.tasks.sequence_classification import SequenceClassification
+from lorafit.training.learner import Learner
 from lorafit.training.loop import fit
-from lorafit.training.progress import make_progress
 from lorafit.training.seed import seed_everything
 
 parser = argparse.ArgumentParser()
@@ -68,24 +69,22 @@ print(f"{len(sites)} layers: {', '.join(site.path for site in sites[:2])}, ...")
 
 # Training.
 engine = EagerEngine(loaded.model, task, loaded.tokenizer)
-fit(
+learner = Learner(
     engine,
     loaded.model,
     task,
+    adapters.trainable(),
     encoded["train"],
     encoded["validation"],
-    config,
-    run=None,
-    trainable=adapters.trainable(),
-    progress=make_progress(),
 )
+fit(learner, config, progress=make_progress())
 
 # Evaluation: the same examples with the adapter off and on.
 with adapters.disabled():
     base = score(engine, task, encoded["test"], 64)
 tuned = score(engine, task, encoded["test"], 64)
-print("tuned", intervals(tuned, task)["accuracy"])
-print("tuned - base", paired(base, tuned, task)["accuracy"])
+print(f"tuned: {intervals(tuned, task)['accuracy']:.3f}")
+print(f"tuned - base: {paired(base, tuned, task)['accuracy']:+.3f}")
 
 # Export: PEFT's format; whatever reads it can load it.
 peft.save(adapters, arguments.out)

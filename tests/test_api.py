@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 import transformers as hf
@@ -69,6 +72,7 @@ def test_a_run_leaves_everything_that_was_promised(run: lorafit.Run) -> None:
         "choices.json",
         "environment.json",
         "data.json",
+        "train_rows.npy",
         "metrics.jsonl",
         "checkpoints",
         "adapter",
@@ -155,6 +159,47 @@ def test_evaluate_repeats_what_training_measured(run: lorafit.Run, data: Dataset
         assert again[side] == run.eval[side]
 
 
+def test_evaluating_on_rows_that_were_trained_on_is_said(
+    run: lorafit.Run, data: DatasetDict, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    mixed = [*data["train"].select(range(5)), {"text": "a film of another kind", "label": "pos"}]
+    found = lorafit.evaluate(run, mixed)
+    assert (found["split"], found["n"], found["trained_on"]) == ("all rows", 6, 5)
+    assert "the run was trained on 5 of these 6 rows" in caplog.text
+    caplog.clear()
+    found = lorafit.evaluate(run, data)
+    assert (found["split"], found["trained_on"]) == ("test", 0)
+    assert caplog.text == ""
+    assert (run.path / "train_rows.npy").stat().st_size < 128 + 8 * len(data["train"]) + 1
+    old = tmp_path / "old"
+    shutil.copytree(run.path, old)
+    (old / "train_rows.npy").unlink()
+    found = lorafit.evaluate(old, data["validation"])
+    assert (found["split"], found["trained_on"]) == ("all rows", None)
+
+
+def test_test_rows_in_a_file_of_their_own_are_scored_and_checked_for_leaks(
+    base: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, rows in (("train", tiny_text.rows(40)), ("held", tiny_text.rows(10, seed=7))):
+        rows.to_csv(tmp_path / f"{name}.csv", index=False)
+    with (tmp_path / "held.csv").open("a") as file:
+        file.write(f"{tiny_text.rows(40)['text'][0]},NEG \n")
+    given = settings(
+        tmp_path,
+        max_steps=1,
+        test=str(tmp_path / "held.csv"),
+        clean_labels=True,
+        learning_rate=1e-3,
+    )
+    run = lorafit.train(base, tmp_path / "train.csv", **given)
+    assert run.eval["n"] == 11
+    assert "1 of 11 test rows have a text that also stands in an earlier split" in caplog.text
+    assert lorafit.evaluate(run)["tuned"] == run.eval["tuned"]
+    other = [{"text": "a film of another kind", "label": "Pos "}]
+    assert lorafit.evaluate(run, other)["n"] == 1
+
+
 def test_what_the_engine_measures_is_what_plain_torch_computes(
     run: lorafit.Run, data: DatasetDict
 ) -> None:
@@ -169,7 +214,7 @@ def test_what_the_engine_measures_is_what_plain_torch_computes(
         strict=True,
     ):
         for name, found in intervals(scores, tuned.task).items():
-            assert found == pytest.approx(run.eval[side][name], rel=1e-5, abs=1e-6)
+            assert found.to_dict() == pytest.approx(run.eval[side][name], rel=1e-5, abs=1e-6)
 
 
 def test_other_rows_than_at_the_beginning_are_refused(base: Path, tmp_path: Path) -> None:
@@ -195,11 +240,41 @@ def test_predict_takes_a_run_a_folder_and_a_loaded_model(run: lorafit.Run) -> No
     assert lorafit.predict(run, []) == []
 
 
+def test_predict_answers_whatever_holds_the_texts(run: lorafit.Run) -> None:
+    texts = ["a good film", "a bad film"]
+    tuned = lorafit.load(run)
+    answers = lorafit.predict(tuned, texts)
+    rows = [{"id": f"row {text}", "text": text, "label": "neg"} for text in texts]
+    given: list[Any] = [pd.Series(texts), np.array(texts), tuple(texts), (t for t in texts)]
+    given += [rows, pd.DataFrame(rows), Dataset.from_list(rows)]
+    assert [lorafit.predict(tuned, one) for one in given] == [answers] * len(given)
+    [answer] = lorafit.predict(tuned, texts[0])
+    assert answer["probabilities"] == pytest.approx(answers[0]["probabilities"])
+
+
+def test_predictions_do_not_depend_on_how_many_are_asked_at_once(
+    run: lorafit.Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tuned, texts = lorafit.load(run), tiny_text.rows(20)["text"]
+    whole = lorafit.predict(tuned, texts)
+    monkeypatch.setattr("lorafit.predicting.ROWS_AT_ONCE", 3)
+    parts = lorafit.predict(tuned, texts)
+    for one, other in zip(whole, parts, strict=True):
+        assert one["label"] == other["label"]
+        assert one["probability"] == pytest.approx(other["probability"], abs=1e-6)
+
+
 def test_predict_refuses_what_is_not_a_text(run: lorafit.Run) -> None:
     with pytest.raises(DataError, match="empty"):
         lorafit.predict(run, ["  "])
     with pytest.raises(DataError, match="reads 1 text"):
         lorafit.predict(run, [("a", "b")])
+    with pytest.raises(DataError, match="text 2 of 2 is empty"):
+        lorafit.predict(run, ["a film", None])
+    with pytest.raises(DataError, match=r"text 1 of 1 is a number \(5\)"):
+        lorafit.predict(run, [5])
+    with pytest.raises(DataError, match='row 1 of 1 has no "text"'):
+        lorafit.predict(run, [{"review": "a film"}])
 
 
 def test_the_merged_folder_is_a_plain_model_that_computes_the_same(
@@ -399,8 +474,6 @@ def test_a_run_folder_that_cannot_be_written_is_said_before_anything_is_trained(
 
 
 def test_a_damaged_adapter_is_refused(run: lorafit.Run, tmp_path: Path) -> None:
-    import shutil
-
     folder = tmp_path / "adapter"
     shutil.copytree(run.adapter, folder)
     weights = folder / "adapter_model.safetensors"

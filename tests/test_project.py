@@ -69,8 +69,8 @@ def imported(folder: str) -> set[str]:
 @pytest.mark.parametrize(("folder", "groups"), [("src", ()), ("tests", ("test",))])
 def test_every_imported_package_is_declared(folder: str, groups: tuple[str, ...]) -> None:
     declared = set(requirements(*groups))
-    if folder == "src":  # the trackers, peft and optuna are imported only when asked for
-        declared |= set(requirements("trackers", "peft", "tpe"))
+    if folder == "src":  # the trackers, peft, optuna and pytest are imported only when asked for
+        declared |= set(requirements("trackers", "peft", "tpe", "testing"))
     homes = packages_distributions()
     missing = [
         name

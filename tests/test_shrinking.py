@@ -17,9 +17,10 @@ import lorafit
 from lorafit import shrinking
 from lorafit.adapt import Adapters
 from lorafit.errors import AdapterError, ConfigError
+from lorafit.evidence import Difference
 from lorafit.export import peft as peft_format
 from lorafit.export import shrunk
-from lorafit.export.shrunk import Loss, RankQuality
+from lorafit.export.shrunk import RankQuality
 from lorafit.methods.lora import LoraConfig, LoraLayer
 from lorafit.run import Run
 from tests import tiny, tiny_text
@@ -118,17 +119,17 @@ def test_without_data_it_warns_and_says_the_energies(
 def test_moments_are_of_the_real_inputs_without_padding(run: Run) -> None:
     source = shrunk.read(run.adapter)
     config = run.config.model_copy(deep=True)
-    bench = shrinking.Bench(source, DATA, config)
-    found = bench.moments()
+    live = shrinking.Shrinking(source, DATA, config)
+    found = live.moments()
     assert found.keys() == source.factors.keys()
     path = next(path for path in source.factors if path.endswith("query"))
-    layer = bench.model.get_submodule(path)
+    layer = live.model.get_submodule(path)
     assert isinstance(layer, LoraLayer)
     seen: list[torch.Tensor] = []
     handle = layer.register_forward_pre_hook(lambda _, args: seen.append(args[0][0]))
     with torch.no_grad():
-        for row in bench.encoded["train"]:  # one at a time: there is no padding
-            bench.model(input_ids=torch.tensor([row["input_ids"]]))
+        for row in live.encoded["train"]:  # one at a time: there is no padding
+            live.model(input_ids=torch.tensor([row["input_ids"]]))
     handle.remove()
     z = torch.cat(seen) @ layer.factors("default")[0].T
     torch.testing.assert_close(found[path].float(), z.T @ z / len(z), rtol=1e-3, atol=1e-5)
@@ -188,16 +189,17 @@ def test_peft_adapter_is_measured_with_the_task_of_its_type(tmp_path: Path) -> N
 def test_the_smallest_rank_inside_the_margin_is_chosen() -> None:
     def row(r: int, weighted: float, retrained: float | None = None) -> RankQuality:
         losses = [
-            None if d is None else Loss(d, d - 0.001, d + 0.001) for d in (weighted, retrained)
+            None if d is None else Difference(d, d - 0.001, d + 0.001)
+            for d in (weighted, retrained)
         ]
         return RankQuality(r, 1.0, None, losses[0], losses[1])
 
     curve = [row(8, 0.0), row(4, 0.005), row(2, 0.05, 0.01), row(1, 0.3, 0.2)]
-    assert shrinking._choose(curve, None, gain=1.0)[:2] == (2, "retrained")
-    assert shrinking._choose(curve, None, gain=0.4)[:2] == (4, "weighted")
-    r, _, reason = shrinking._choose(curve, None, gain=0.01)
+    assert shrinking.choose_rank(curve, None, gain=1.0)[:2] == (2, "retrained")
+    assert shrinking.choose_rank(curve, None, gain=0.4)[:2] == (4, "weighted")
+    r, _, reason = shrinking.choose_rank(curve, None, gain=0.01)
     assert (r, reason) == (8, "no smaller rank is known to lose little enough")
-    assert shrinking._choose(curve, 1, gain=1.0)[:2] == (1, "retrained")
+    assert shrinking.choose_rank(curve, 1, gain=1.0)[:2] == (1, "retrained")
 
 
 def test_wrong_input_is_refused_before_anything_is_written(run: Run, tmp_path: Path) -> None:

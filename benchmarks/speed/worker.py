@@ -103,8 +103,8 @@ def ours(
     from lorafit.config import Config
     from lorafit.engine.choose import choose_engine
     from lorafit.methods.lora import LoraConfig
+    from lorafit.training.learner import Learner
     from lorafit.training.optim import make_optimizer
-    from lorafit.training.parallel import Workers
     from lorafit.training.schedule import make_factor, make_schedule
     from lorafit.training.stepper import Stepper
     from lorafit.training.steps import StepPlan
@@ -135,7 +135,8 @@ def ours(
     trainable = adapters.trainable()
     optimizer = make_optimizer(trainable, config.train)
     schedule = make_schedule(optimizer, make_factor(config.train, plan.total_steps), 0)
-    stepper = Stepper(engine, data, trainable, optimizer, schedule, config.train, Workers())
+    learner = Learner(engine, model, task, trainable, data, data)
+    stepper = Stepper(learner, optimizer, schedule, config.train)
     model.train()
     for step in plan.steps():
         outcome = stepper.take(step)

@@ -20,9 +20,10 @@ from datasets import Dataset, DatasetDict
 
 from lorafit.config import DataConfig
 from lorafit.data.values import column_values
+from lorafit.evidence import MetricInfo
 from lorafit.paths import resolve
 from lorafit.tasks import tasks
-from lorafit.tasks.base import Metric
+from lorafit.tasks.metrics import Metric
 from lorafit.tasks.texts import TextTask
 
 OUTPUTS, SIZE = 64, 1 / 3
@@ -37,7 +38,6 @@ class Planted(TextTask):
     task_type: ClassVar[str] = "SEQ_CLS"
     auto_model: ClassVar[type] = hf.AutoModelForSequenceClassification
     metric: ClassVar[str] = "fidelity"
-    greater_is_better: ClassVar[bool] = True
     loss_name: ClassVar[str] = "mse"
     needs: ClassVar[str] = "the teacher's outputs"
 
@@ -64,7 +64,7 @@ class Planted(TextTask):
 
     @property
     def metrics(self) -> dict[str, Metric]:
-        return {"fidelity": lambda logits, labels: 1 - float(((logits - labels) ** 2).mean())}
+        return {"fidelity": Metric(_fidelity, MetricInfo("fidelity", high=1))}
 
     def decode(self, logits: np.ndarray) -> list[dict[str, Any]]:
         return [{"value": row.tolist()} for row in logits]
@@ -134,3 +134,7 @@ def reviews(folder: Path | None, rows: dict[str, int]) -> tuple[tuple[str, tuple
     config = DataConfig(path=str(folder or REVIEWS), where=None if folder else "category != 'plot'")
     splits = carve(load_splits(config.path, config), None, config, 0, text=["text"])
     return tuple((name, tuple(splits[name]["text"][:count])) for name, count in rows.items())
+
+
+def _fidelity(logits: np.ndarray, labels: np.ndarray) -> float:
+    return 1 - float(((logits - labels) ** 2).mean())

@@ -11,12 +11,11 @@ from scipy.special import logsumexp
 
 from benchmarks.tuning.pairs import Pair
 from lorafit import pipeline
+from lorafit.data.batches import lengths
 from lorafit.errors import DivergenceError
 from lorafit.evaluation.score import Scores, score
 from lorafit.pipeline import Problem
 from lorafit.training.loop import fit
-from lorafit.training.progress import QuietProgress
-from lorafit.training.steps import lengths
 
 
 def run(pair: Pair, model: str, data: Any, seed: int, point: dict[str, Any]) -> Any:
@@ -30,23 +29,13 @@ def run(pair: Pair, model: str, data: Any, seed: int, point: dict[str, Any]) -> 
     config = pair.config(model, seed, **settings)
     problem = pipeline.pose(data, config)
     subject = pipeline.prepare(problem, config)
-    train, validation = subject.encoded["train"], subject.encoded["validation"]
-    tokens = sum(lengths(train)) * config.train.num_train_epochs
+    tokens = sum(lengths(subject.encoded["train"])) * config.train.num_train_epochs
     batch = config.train.per_device_eval_batch_size
     facts = {"engine": subject.engine.name, "tokens": tokens}
     facts["untuned"] = measured(pair, subject, problem, batch)["test"]
     start = time.perf_counter()
     try:
-        fit(
-            subject.engine,
-            subject.model,
-            problem.task,
-            train,
-            validation,
-            config,
-            trainable=subject.adapters.trainable(),
-            progress=QuietProgress(),
-        )
+        fit(subject.learner(problem.task), config)
         facts["time_s"] = round(time.perf_counter() - start, 2)
         return facts | measured(pair, subject, problem, batch)
     except DivergenceError:

@@ -16,31 +16,40 @@ from typing import Any, Literal
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lorafit import finishing, packaged, pipeline, planning, previewing, quiet, shrinking, unchanged
+from lorafit import (
+    finishing,
+    packaged,
+    pipeline,
+    planning,
+    predicting,
+    previewing,
+    quiet,
+    seen,
+    shrinking,
+    unchanged,
+)
 from lorafit.choices import record_choices
 from lorafit.comparison import fitting
 from lorafit.comparison.outcome import Comparison, conclude
 from lorafit.comparison.request import Size, find_or_make, make_request
 from lorafit.comparison.workers import run_arms
 from lorafit.config import Config
+from lorafit.console.progress import make_progress
 from lorafit.data.notes import Notes, noting
 from lorafit.data.preview import Preview
-from lorafit.engine.eager import EagerEngine
 from lorafit.errors import ConfigError, LorafitError, RunError
 from lorafit.evaluation import forgetting
-from lorafit.evaluation.generation import generate
-from lorafit.evaluation.score import all_logits
 from lorafit.export import merged, shrunk
 from lorafit.export.folder import check_free
 from lorafit.export.shrunk import Shrunk
 from lorafit.job import Job
 from lorafit.pipeline import Live
 from lorafit.planning import Plan
+from lorafit.report.comparison import write_comparison
 from lorafit.report.html import write_report
 from lorafit.run import Run
 from lorafit.settings import LIVE, Settings, from_call
-from lorafit.tasks.generative import GenerativeTask
-from lorafit.training.progress import Progress, make_progress
+from lorafit.training.progress import Progress
 from lorafit.training.trackers import check_trackers
 from lorafit.tune import search
 from lorafit.tuned import Tuned, load, opened
@@ -60,11 +69,6 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
-
-PREDICT_BATCH = 64
-"""Texts that `predict` computes at once."""
-GENERATE_BATCH = 16
-"""Texts that `predict` writes at once."""
 
 RETRAIN_STEPS = 50
 RETRAIN_RATE = 5e-4
@@ -140,7 +144,9 @@ def evaluate(run: str | Path | Run, data: Any = None) -> dict[str, Any]:
             only one. ``None``: the run's own test split.
 
     Returns:
-        What ``eval.json`` holds; see `Run.eval`.
+        What ``eval.json`` holds; see `Run.eval`. For other data also ``split`` (``all rows``
+        where it has none) and ``trained_on``: how many of the rows the run was trained on, which
+        is a warning too; ``None``: not known.
 
     Raises:
         RunError: There is no such run, or it has no adapter yet.
@@ -150,13 +156,17 @@ def evaluate(run: str | Path | Run, data: Any = None) -> dict[str, Any]:
     tuned, config = load(run), run.config
     if config.data.path == LIVE and data is None:
         raise ConfigError(f'"{run.path}" was made from data in memory; pass data to evaluate on.')
-    rows = pipeline.test_rows(data, config, tuned.task)
+    rows, split = pipeline.test_rows(data, config, tuned.task)
     if data is None:
         unchanged.check_unchanged(
             run, {"test": rows}, "Pass the data to evaluate on, as it is now."
         )
     encoded = tuned.task.encode(rows, tuned.tokenizer, tuned.max_length)
-    return finishing.measured(tuned, rows, encoded, config)
+    found = finishing.measured(tuned, rows, encoded, config)
+    outcome = found.model_copy(update={"split": split}).to_json()
+    if data is not None:
+        outcome["trained_on"] = seen.say(run, rows, tuned.task)
+    return outcome
 
 
 def compare(
@@ -216,36 +226,27 @@ def compare(
         with quiet.others():
             live.model.save_pretrained(folder / "base")
             live.tokenizer.save_pretrained(folder / "base")
-    return conclude(folder, request, field.left_out, run_arms(folder, request))
+    found = conclude(folder, request, field.left_out, run_arms(folder, request))
+    write_comparison(folder, found.record)
+    return found
 
 
-def predict(
-    run: str | Path | Run | Tuned, texts: Sequence[str | Sequence[str]]
-) -> list[dict[str, Any]]:
+def predict(run: str | Path | Run | Tuned, texts: Any) -> list[dict[str, Any]]:
     """Predicts with the tuned model of a run.
 
     Args:
         run: What `load` takes, or what it returned (saves loading it again).
-        texts: Texts; pairs of texts for a task on pairs; texts or lists of words for tags.
+        texts: A text; texts in a list, tuple, series, array or generator; pairs of texts for a
+            task on pairs, lists of words for tags, conversations for a chat; or rows with the
+            run's text columns: dicts, a pandas DataFrame, a `datasets.Dataset`, a `Path`.
 
     Returns:
         For each text what the task says of it: label, probability, ...
 
     Raises:
-        DataError: A text is empty, or is not a text.
+        DataError: Something is not a text, or is empty; the message names which.
     """
-    tuned = run if isinstance(run, Tuned) else load(run)
-    if not texts:
-        return []
-    rows = tuned.task.rows(texts)
-    if isinstance(tuned.task, GenerativeTask):
-        prompts = tuned.task.prompts(rows, tuned.tokenizer, tuned.max_length)
-        answers = generate(tuned.model, tuned.tokenizer, prompts, tuned.generate, GENERATE_BATCH)
-        return [{"generated": answer} for answer in answers]
-    encoded = tuned.task.encode(rows, tuned.tokenizer, tuned.max_length)
-    engine = EagerEngine(tuned.model, tuned.task, tuned.tokenizer)
-    logits = all_logits(engine, tuned.task, encoded, PREDICT_BATCH)
-    return tuned.task.decode(logits, encoded, rows)
+    return predicting.predict(run if isinstance(run, Tuned) else load(run), texts)
 
 
 def merge(run: str | Path | Run, out: str | Path) -> Path:
@@ -312,7 +313,7 @@ def shrink(
     given = {"learning_rate": RETRAIN_RATE} | settings
     base = model if model is not None else source.config.base_model_name_or_path or LIVE
     config = from_call(base, data, None, None, given).config
-    bench = shrinking.Bench(source, data, config, model, tokenizer)
+    bench = shrinking.Shrinking(source, data, config, model, tokenizer)
     return shrinking.with_data(bench, asked, retrain_steps, target)
 
 
@@ -433,7 +434,8 @@ def _recorded(job: Job, notes: Notes) -> dict[str, str | None]:
     """Writes what the job begins with; returns the versions of packages."""
     data = unchanged.fingerprint(job.problem.splits)
     environment = job.folder.write_environment(seed=job.config.seed, data=data)
-    job.folder.write_json("data.json", pipeline.data_record(notes, job.subject))
+    seen.keep(job.folder, job.problem.splits["train"], job.problem.task)
+    job.folder.write_json("data.json", pipeline.data_record(notes, job.subject, job.task))
     versions: dict[str, str | None] = environment["versions"]
     return versions
 

@@ -40,7 +40,7 @@ def made_choices(job: Job) -> dict[str, Choice]:
         if key == "train.learning_rate" and adapter.method != "lora":
             reason = f"a common rate for {adapter.method}; not measured for this task"
         choices[key.rpartition(".")[2]] = Choice(
-            sorted(value) if isinstance(value, set) else value,
+            value,
             f"default: {reason}" if origin == DEFAULT else f"set by {origin}",
             {"layers": len(sites)} if key == "adapter.target_modules" else {},
         )

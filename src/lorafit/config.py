@@ -48,6 +48,12 @@ class DataConfig(Stage):
     """Configuration name of a Hub data set."""
     revision: str | None = None
     """Branch, tag or commit of a Hub data set; ``None``: its main branch."""
+    test: str | None = None
+    """File with the test rows, where ``path`` has none."""
+    validation: str | None = None
+    """File with the validation rows, likewise."""
+    encoding: str | None = None
+    """Encoding of csv, tsv, json and CoNLL files, such as ``cp1252``; ``None``: UTF-8."""
     text: list[str] | None = None
     """Text column, or two for text pairs; ``None``: guessed, and said."""
     label: str | list[str] | None = None
@@ -70,8 +76,11 @@ class DataConfig(Stage):
     """Share of training examples whose answer may be cut off at ``max_length``."""
     dedupe: bool = False
     """Leave out training rows whose text stands in train before, in validation or in test."""
+    clean_labels: bool = False
+    """Join labels that differ in case or spaces only, under their most frequent spelling."""
     skip_bad_rows: bool = False
-    """Leave out rows of a file that cannot be read, and count them, instead of stopping."""
+    """Leave out rows that cannot be read, and conversations that cannot be learned from, and
+    count them, instead of stopping."""
     validation_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1
     """Share of the training rows carved off when the data has no validation split."""
     test_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1

@@ -24,6 +24,7 @@ from lorafit.evaluation.generation import generate
 from lorafit.evaluation.handoff import TOLERANCE, check_handoff, sampled_logits
 from lorafit.evaluation.samples import choose_questions, compare_answers
 from lorafit.evaluation.score import Scores, intervals, score
+from lorafit.evidence import Choice, Evaluation, Generation, HandOff
 from lorafit.export import peft as peft_format
 from lorafit.export.card import Card
 from lorafit.export.card import write as write_card
@@ -32,7 +33,6 @@ from lorafit.job import Job
 from lorafit.model import load
 from lorafit.model.load import LoadedModel
 from lorafit.pipeline import Subject, make_engine, uses_bf16
-from lorafit.run import Choice
 from lorafit.tasks.base import Task
 from lorafit.tasks.generative import GenerativeTask
 from lorafit.training.loop import FitResult
@@ -78,25 +78,25 @@ def measure(
     return base, score(engine, task, encoded, batch)
 
 
-def evaluation(base: Scores, tuned: Scores, task: Task, config: Config) -> dict[str, Any]:
-    """The content of ``eval.json``, less the hand-off."""
+def evaluation(base: Scores, tuned: Scores, task: Task, config: Config) -> Evaluation:
+    """What ``eval.json`` holds, less texts, hand-off and training."""
     level, seed = config.run.confidence, config.seed
-    return {
-        "split": "test",
-        "n": len(tuned.losses),
-        "metric": task.metric,
-        "confidence": level,
-        "base": intervals(base, task, level, seed),
-        "tuned": intervals(tuned, task, level, seed),
-        "paired": paired(base, tuned, task, level, seed),
-        "tables": task.tables(tuned.logits, tuned.labels),
-    }
+    return Evaluation(
+        n=len(tuned),
+        metric=task.metric,
+        confidence=level,
+        metrics=task.infos,
+        base=intervals(base, task, level, seed),
+        tuned=intervals(tuned, task, level, seed),
+        paired=paired(base, tuned, task, level, seed),
+        tables=task.tables(tuned.logits, tuned.labels),
+    )
 
 
 def measured(
     tuned: Tuned, rows: Dataset, encoded: Dataset, config: Config, trained: Engine | None = None
-) -> dict[str, Any]:
-    """Base and tuned model on the same rows: the content of ``eval.json``, less the hand-off.
+) -> Evaluation:
+    """Base and tuned model on the same rows: what ``eval.json`` holds, less the hand-off.
 
     Args:
         tuned: The model with its adapter.
@@ -109,18 +109,18 @@ def measured(
     batch = config.train.per_device_eval_batch_size
     base, after = measure(engine, tuned.adapters, encoded, tuned.task, batch)
     outcome = evaluation(base, after, tuned.task, config)
-    measure_texts(outcome, tuned, rows, config)
-    return outcome
+    return measure_texts(outcome, tuned, rows, config)
 
 
-def measure_texts(outcome: dict[str, Any], tuned: Tuned, rows: Dataset, config: Config) -> None:
+def measure_texts(outcome: Evaluation, tuned: Tuned, rows: Dataset, config: Config) -> Evaluation:
     """Lets base and tuned model answer some prompts, if the task writes text.
 
-    Adds the metrics of whole texts to those in ``outcome``, and samples as ``generation``.
+    Returns:
+        ``outcome`` with the metrics of whole texts beside the others, and samples.
     """
     settings, task = config.generate, tuned.task
     if not isinstance(task, GenerativeTask) or not settings.examples:
-        return
+        return outcome
     model, tokenizer = tuned.model, tuned.tokenizer
     questions = choose_questions(task.prompts(rows, tokenizer, tuned.max_length), settings.examples)
     prompts = [question.prompt for question in questions]
@@ -129,18 +129,24 @@ def measure_texts(outcome: dict[str, Any], tuned: Tuned, rows: Dataset, config: 
         base = generate(model, tokenizer, prompts, settings, batch)
     after = generate(model, tokenizer, prompts, settings, batch)
     found = compare_answers(questions, base, after, config.run.confidence, config.seed)
-    for part in ("base", "tuned", "paired"):
-        outcome[part] |= found[part]
-    outcome["generation"] = {
-        "n": len(questions),
-        "max_new_tokens": settings.max_new_tokens,
-        "num_beams": settings.num_beams,
-        "metrics": list(found["tuned"]),
-        "samples": found["samples"],
-    }
+    return outcome.model_copy(
+        update={
+            "metrics": outcome.metrics | found.infos,
+            "base": outcome.base | found.base,
+            "tuned": outcome.tuned | found.tuned,
+            "paired": outcome.paired | found.paired,
+            "generation": Generation(
+                n=len(questions),
+                max_new_tokens=settings.max_new_tokens,
+                num_beams=settings.num_beams,
+                metrics=list(found.tuned),
+                samples=found.samples,
+            ),
+        }
+    )
 
 
-def verify_handoff(job: Job, adapter: Path) -> dict[str, float]:
+def verify_handoff(job: Job, adapter: Path) -> HandOff:
     """Loads the saved adapter onto the base again, merges it if it can be, compares logits.
 
     The base is read from its source again, so that this is what the receiver does. A live
@@ -185,7 +191,7 @@ def verify_handoff(job: Job, adapter: Path) -> dict[str, float]:
     found = check_handoff(
         trained, reloaded=reloaded, merged=merged, base=untuned, tolerance=tolerance
     )
-    return found | {"n": len(rows), "tolerance": tolerance}
+    return found.model_copy(update={"n": len(rows)})
 
 
 def finish(
@@ -219,9 +225,9 @@ def finish(
         _tuned(job), job.problem.splits["test"], subject.encoded["test"], config, subject.engine
     )
     trained = training_facts(subject, result)
-    outcome["handoff"] = verify_handoff(job, folder)
-    outcome["training"] = trained
-    run.write_json("eval.json", outcome)
+    handoff = verify_handoff(job, folder)
+    outcome = outcome.model_copy(update={"handoff": handoff, "training": trained})
+    run.write_evaluation(outcome)
     card = Card(
         config=config,
         task=job.task,

@@ -18,10 +18,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lorafit.adapt import Adapters
 from lorafit.config import Config, ModelConfig
-from lorafit.data.batches import BatchOrder
+from lorafit.data.batches import BatchOrder, lengths
 from lorafit.data.carve import carve
+from lorafit.data.columns import label_columns
 from lorafit.data.notes import Notes
 from lorafit.data.source import load_splits
+from lorafit.data.spellings import spelled_as
 from lorafit.data.truth import Truth, inspect
 from lorafit.engine.base import Engine
 from lorafit.engine.choose import choose_engine
@@ -40,6 +42,7 @@ from lorafit.tasks import tasks
 from lorafit.tasks.base import Task
 from lorafit.tasks.generative import GenerativeTask
 from lorafit.tasks.guess import guess_task
+from lorafit.training.learner import Learner
 from lorafit.training.seed import seed_everything
 
 log = logging.getLogger(__name__)
@@ -90,6 +93,17 @@ class Subject:
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """Its tokenizer."""
         return self.loaded.tokenizer
+
+    def learner(self, task: Task) -> Learner:
+        """What `lorafit.training.loop.fit` trains: all that is trainable now."""
+        return Learner(
+            self.engine,
+            self.model,
+            task,
+            self.adapters.trainable(),
+            self.encoded["train"],
+            self.encoded["validation"],
+        )
 
 
 def pose(data: Any, config: Config, live: Live | None = None) -> Problem:
@@ -155,7 +169,8 @@ def adapter_config(config: Config, loaded: LoadedModel, task: Task) -> MethodCon
     settings["task_type"] = settings.get("task_type") or task.task_type
     settings["base_model_name_or_path"] = loaded.base_name
     settings["revision"] = config.model.revision
-    return methods[config.adapter.method].config_class(**settings)
+    adapter: MethodConfig = methods[config.adapter.method].config_class(**settings)
+    return adapter
 
 
 def try_adapter(config: Config, loaded: LoadedModel, task: Task) -> MethodConfig:
@@ -280,8 +295,7 @@ def data_truth(
     size = config.train.per_device_train_batch_size
     batches: list[list[int]] = []
     if len(encoded["train"]):
-        lengths = [len(ids) for ids in encoded["train"]["input_ids"]]
-        order = BatchOrder(lengths, size, config.seed)
+        order = BatchOrder(lengths(encoded["train"]), size, config.seed)
         epochs = min(CHECKED_EPOCHS, math.ceil(config.train.num_train_epochs))
         batches = [batch for epoch in range(epochs) for batch in order.epoch(epoch)]
     return inspect(
@@ -310,7 +324,7 @@ def calibrate(
     """Shows a fresh adapter the gradients of the batches that training will begin with."""
     method = methods[config.adapter.method]()
     size = config.train.per_device_train_batch_size
-    order = BatchOrder([len(ids) for ids in train["input_ids"]], size, config.seed).epoch(0)
+    order = BatchOrder(lengths(train), size, config.seed).epoch(0)
     batches = order[: method.calibration_batches(adapters.configs["default"])]
     engine = EagerEngine(loaded.model, task, loaded.tokenizer)
 
@@ -330,23 +344,36 @@ def keep_start(run: Run, subject: Subject) -> None:
         peft_format.save(subject.adapters, run.path / START)
 
 
-def test_rows(data: Any, config: Config, task: Task) -> Dataset:
+def test_rows(data: Any, config: Config, task: Task) -> tuple[Dataset, str]:
     """The rows `evaluate` scores: other data, or the run's own test split, carved again.
+
+    Returns:
+        The rows, and which they are: the name of a split, or ``all rows`` of data without splits.
 
     Raises:
         DataError: The data cannot be read or lacks the task's columns.
     """
     if data is None:
         known = config.model_copy(update={"task": task.name})
-        return pose(config.data.path, known).splits["test"]
-    splits = load_splits(data, config.data)
-    return splits["test"] if "test" in splits else next(iter(splits.values()))
+        return pose(config.data.path, known).splits["test"], "test"
+    # The files of the run's own splits are none of the other data's.
+    alone = config.data.model_copy(update={"test": None, "validation": None})
+    splits = load_splits(data, alone)
+    name = "test" if "test" in splits else next(iter(splits))
+    rows = splits[name]
+    if config.data.clean_labels:
+        rows = spelled_as(rows, label_columns(task.label), getattr(task, "label_names", ()))
+    return rows, "all rows" if list(splits) == ["train"] else name
 
 
-def data_record(notes: Notes, subject: Subject) -> dict[str, Any]:
-    """The content of ``data.json``: what was said of the data, and what its examples teach."""
+def data_record(notes: Notes, subject: Subject, task: Task) -> dict[str, Any]:
+    """The content of ``data.json``: task, what was said of the data, what its examples teach."""
     splits = {} if subject.truth is None else subject.truth.to_dict()["splits"]
-    return asdict(notes) | {"splits": splits}
+    return asdict(notes) | {
+        "task": task.to_dict(),
+        "metrics": {name: info.to_dict() for name, info in task.infos.items()},
+        "splits": splits,
+    }
 
 
 def live_model(model: Any, tokenizer: Any) -> Live | None:

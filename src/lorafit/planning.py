@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lorafit.config import Config
-from lorafit.data.batches import BatchOrder
+from lorafit.data.batches import BatchOrder, lengths
 from lorafit.job import Job
 from lorafit.machine.memory import peak_memory_bytes
 from lorafit.model.sites import Site
@@ -67,27 +67,27 @@ def estimate(job: Job) -> Plan:
     """
     subject, config = job.subject, job.config
     train, settings = subject.encoded["train"], config.train
-    lengths = [len(ids) for ids in train["input_ids"]]
-    batch = min(settings.per_device_train_batch_size, len(lengths))
-    longest = np.argsort(lengths)[-batch:].tolist()
+    sizes = lengths(train)
+    batch = min(settings.per_device_train_batch_size, len(sizes))
+    longest = np.argsort(sizes)[-batch:].tolist()
     _step_s(subject, longest)
 
-    batches = BatchOrder(lengths, batch, config.seed).epoch(0)
+    batches = BatchOrder(sizes, batch, config.seed).epoch(0)
     sample = batches[:: max(1, len(batches) // SAMPLED_BATCHES)][:SAMPLED_BATCHES]
-    tokens = sum(lengths[i] for indices in sample for i in indices)
+    tokens = sum(sizes[i] for indices in sample for i in indices)
     seconds = sum(_step_s(subject, indices) for indices in sample)
     per_token_s = seconds / max(tokens, 1)
     for parameter in subject.adapters.trainable().values():
         parameter.grad = None
 
     per_step = settings.per_device_train_batch_size * settings.gradient_accumulation_steps
-    per_epoch = math.ceil(len(lengths) / per_step)
+    per_epoch = math.ceil(len(sizes) / per_step)
     steps = settings.max_steps or math.ceil(per_epoch * settings.num_train_epochs)
     epochs = steps / per_epoch
     evaluations = max(1, steps // (settings.eval_steps or max(1, per_epoch // 4)))
     # Frozen weights need no gradient: a step is 2N operations a token forward and 2N back,
     # an evaluation only the first half.
-    held_out = sum(len(ids) for ids in subject.encoded["validation"]["input_ids"])
+    held_out = sum(lengths(subject.encoded["validation"]))
     return Plan(
         settings=job.settings,
         task=job.task.name,
@@ -96,7 +96,7 @@ def estimate(job: Job) -> Plan:
         trainable_parameters=sum(p.numel() for p in subject.adapters.trainable().values()),
         total_parameters=sum(p.numel() for p in subject.model.parameters()),
         steps=steps,
-        time_s=per_token_s * (sum(lengths) * epochs + evaluations * held_out / 2),
+        time_s=per_token_s * (sum(sizes) * epochs + evaluations * held_out / 2),
         peak_memory_bytes=peak_memory_bytes(),
     )
 

@@ -28,7 +28,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,6 +37,8 @@ from filelock import FileLock, Timeout
 from lorafit import files, runconfig, runname
 from lorafit.config import Config
 from lorafit.errors import RunError, did_you_mean
+from lorafit.evidence import Choice as Choice
+from lorafit.evidence import Choices, Evaluation, Interval
 from lorafit.hints import resume_command
 
 log = logging.getLogger(__name__)
@@ -50,21 +52,6 @@ Status = Literal["created", "training", "trained", "delivered", "done", "failed"
 FINAL = "config-final.yaml"
 """The settings with what was measured, until closing the run makes them its ``config.yaml``:
 a run that is killed before that is resumed with the settings it began with."""
-
-
-@dataclass(frozen=True)
-class Choice:
-    """An automatic choice and why it was made.
-
-    Attributes:
-        value: What was chosen (a JSON value).
-        reason: One plain sentence.
-        evidence: The measurements behind it (JSON values).
-    """
-
-    value: Any
-    reason: str
-    evidence: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -258,31 +245,31 @@ class Run:
 
     @property
     def eval(self) -> dict[str, Any]:
-        """The content of ``eval.json``.
+        """The content of ``eval.json``, as it is there; `evaluation` is the same, typed.
 
         Raises:
             RunError: The run has not been evaluated.
         """
-        return self.read_json("eval.json")
+        return self.read_json(Evaluation.file)
+
+    @property
+    def evaluation(self) -> Evaluation:
+        """Base and tuned model on the test split: ``run.evaluation.tuned["accuracy"].low``.
+
+        Raises:
+            RunError: The run has not been evaluated, or the file is damaged or of a later version.
+        """
+        return Evaluation.from_json(self.eval, str(self.path / Evaluation.file))
 
     @property
     def choices(self) -> dict[str, Choice]:
         """The automatic choices by name."""
-        if not (self.path / "choices.json").is_file():
-            return {}
-        return {
-            name: Choice(**value)
-            for name, value in self.read_json("choices.json").items()
-            if "reason" in value
-        }
+        return self._choices.choices
 
     @property
     def choosing_cost(self) -> dict[str, Any]:
         """What choosing and training cost, in plain runs; empty when nothing was measured."""
-        if not (self.path / "choices.json").is_file():
-            return {}
-        cost: dict[str, Any] = self.read_json("choices.json").get("cost", {})
-        return cost
+        return self._choices.cost
 
     @property
     def environment(self) -> dict[str, Any]:
@@ -314,14 +301,13 @@ class Run:
         status: str = self.status
         if status in ("training", "delivered") and not self.locked:
             status = "interrupted"
-        result: dict[str, Any] = {}
+        result = Evaluation()
         with contextlib.suppress(RunError):
-            result = self.eval
-        metric = result.get("metric")
+            result, _ = Evaluation.whole_parts(self.eval)
 
-        def value(side: str) -> float | None:
-            found = result.get(side, {}).get(metric, {}).get("value")
-            return None if found is None else float(found)
+        def value(side: Mapping[str, Interval]) -> float | None:
+            found = side.get(result.metric or "")
+            return None if found is None else float(found.value)
 
         metrics: Lines = []
         with contextlib.suppress(RunError):
@@ -333,9 +319,9 @@ class Run:
             model=model,
             data=data,
             steps=metrics[-1].get("step") if metrics else None,
-            metric=metric,
-            base=value("base"),
-            tuned=value("tuned"),
+            metric=result.metric,
+            base=value(result.base),
+            tuned=value(result.tuned),
         )
 
     # Writing
@@ -353,8 +339,13 @@ class Run:
 
     def write_choices(self, choices: Mapping[str, Choice], **other: Any) -> None:
         """Writes ``choices.json``; ``other`` are entries that are no choices, such as ``cost``."""
-        content = {name: asdict(choice) for name, choice in choices.items()} | other
-        files.write_json(self.path / "choices.json", content)
+        cost = other.pop("cost", {})
+        found = Choices(choices=dict(choices), cost=cost, others=other)
+        files.write_json(self.path / Choices.file, found.to_json())
+
+    def write_evaluation(self, evaluation: Evaluation) -> None:
+        """Writes ``eval.json``."""
+        files.write_json(self.path / Evaluation.file, evaluation.to_json())
 
     def write_environment(self, **facts: Any) -> dict[str, Any]:
         """Writes ``environment.json``: what `lorafit.machine.describe` finds, and ``facts``.
@@ -544,6 +535,12 @@ class Run:
             return True
 
     # Inside
+
+    @property
+    def _choices(self) -> Choices:
+        if not (self.path / Choices.file).is_file():
+            return Choices()
+        return Choices.from_json(self.read_json(Choices.file), str(self.path / Choices.file))
 
     @property
     def _status_file(self) -> Path:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,19 +24,21 @@ from lorafit.data.carve import carve
 from lorafit.data.source import load_splits
 from lorafit.engine.eager import EagerEngine
 from lorafit.errors import AdapterError, ConfigError, DataError
-from lorafit.evaluation.compare import paired
-from lorafit.evaluation.score import Scores, mean_interval, score
+from lorafit.evaluation.compare import as_difference, paired
+from lorafit.evaluation.intervals import mean_interval
+from lorafit.evaluation.score import Scores, score
+from lorafit.evidence import Difference
 from lorafit.export import peft as peft_format
 from lorafit.export import shrunk
-from lorafit.export.shrunk import Loss, RankQuality, Shrunk, Source
+from lorafit.export.shrunk import RankQuality, Shrunk, Source
 from lorafit.methods.lora import LoraEmbedding, LoraLayer
 from lorafit.methods.truncate import Directions, kept_energy
 from lorafit.model.load import max_length
 from lorafit.settings import LIVE
 from lorafit.tasks import tasks
 from lorafit.tasks.base import Task
+from lorafit.training.learner import Learner
 from lorafit.training.loop import fit
-from lorafit.training.progress import QuietProgress
 from lorafit.tuned import FACTS
 
 log = logging.getLogger(__name__)
@@ -94,7 +96,7 @@ def without_data(source: Source, k: int, out: Path) -> Shrunk:
     return result
 
 
-class Bench:
+class Shrinking:
     """A live adapter with data to measure its smaller versions on.
 
     Args:
@@ -202,30 +204,28 @@ class Bench:
             update={"max_steps": steps, "eval_steps": steps, "early_stopping_patience": None}
         )
         whole = self.config.model_copy(update={"train": settings})
-        engine = pipeline.make_engine(self.model, self.loaded.tokenizer, self.task, whole)
+        learner = Learner(
+            pipeline.make_engine(self.model, self.loaded.tokenizer, self.task, whole),
+            self.model,
+            self.task,
+            self.adapters.trainable(),
+            self.encoded["train"],
+            self.encoded["validation"],
+        )
         torch.manual_seed(self.config.seed)
         try:
-            fit(
-                engine,
-                self.model,
-                self.task,
-                self.encoded["train"],
-                self.encoded["validation"],
-                whole,
-                trainable=self.adapters.trainable(),
-                progress=QuietProgress(),
-            )
+            fit(learner, whole)
             yield
         finally:
             self.adapters.set(OLD)
             self.adapters.delete(NEW)
 
 
-def with_data(bench: Bench, asked: int | None, steps: int, out: Path) -> Shrunk:
+def with_data(shrinking: Shrinking, asked: int | None, steps: int, out: Path) -> Shrunk:
     """Measures every rank on the validation examples, chooses, writes, reads the test once.
 
     Args:
-        bench: The adapter and the data.
+        shrinking: The adapter and the data.
         asked: The rank to write; ``None``: the smallest that loses at most `MARGIN` of the gain.
         steps: Of retraining at each rank; 0: none.
         out: Folder to write.
@@ -233,44 +233,50 @@ def with_data(bench: Bench, asked: int | None, steps: int, out: Path) -> Shrunk:
     Raises:
         AdapterError: ``auto`` was asked for and the adapter is not better than the base.
     """
-    source = bench.source
-    before = bench.scores("validation")
-    gain = float(bench.base_scores("validation").losses.mean() - before.losses.mean())
+    source = shrinking.source
+    before = shrinking.scores("validation")
+    gain = float(shrinking.base_scores("validation").losses.mean() - before.losses.mean())
     if asked is None and gain <= 0:
         raise AdapterError(
             f"on the validation examples the adapter is not better than the base (its loss is "
             f"{-gain:.4f} nats higher), so no rank can be judged by it. Name one with r."
         )
     plain = shrunk.all_directions(source)
-    weighted = shrunk.all_directions(source, bench.moments())
+    weighted = shrunk.all_directions(source, shrinking.moments())
     curve: list[RankQuality] = []
     candidates: dict[tuple[int, str], dict[str, Tensor]] = {}
     for k in ranks_to_try(source.r, asked):
         candidates[k, "weighted"] = shrunk.tensors_at(source, weighted, k)
-        lost: dict[str, Loss] = {}
+        lost: dict[str, Difference] = {}
         for way, found in (("plain", plain), ("weighted", weighted)):
-            bench.put(shrunk.projected(source, found, k))
-            lost[way] = _lost(before, bench.scores("validation"))
+            shrinking.put(shrunk.projected(source, found, k))
+            lost[way] = _lost(before, shrinking.scores("validation"))
         if steps and k < source.r:
-            with bench.retrained(candidates[k, "weighted"], k, steps):
-                lost["retrained"] = _lost(before, bench.scores("validation"))
-                live = peft_format.tensors_of(bench.adapters, NEW)
+            with shrinking.retrained(candidates[k, "weighted"], k, steps):
+                lost["retrained"] = _lost(before, shrinking.scores("validation"))
+                live = peft_format.tensors_of(shrinking.adapters, NEW)
                 candidates[k, "retrained"] = {n: t.detach().clone() for n, t in live.items()}
         curve.append(RankQuality(k, _energy(weighted, k), **lost))
         log.info("r = %d: %s", k, ", ".join(f"{w} {x.difference:+.4f}" for w, x in lost.items()))
-    bench.put(source.tensors)
-    r, way, reason = _choose(curve, asked, gain)
-    test = _test(bench, candidates[r, way], r)
+    shrinking.put(source.tensors)
+    r, way, reason = choose_rank(curve, asked, gain)
+    test = _test(shrinking, candidates[r, way], r)
     result = Shrunk(out, r, source.r, way, reason, curve, gain, test)
     shrunk.write(source, candidates[r, way], r, out, _facts(result))
     return result
 
 
-def _choose(curve: list[RankQuality], asked: int | None, gain: float) -> tuple[int, str, str]:
-    """Rank, way and reason; of a rank's two ways the one with the lower validation loss."""
+def choose_rank(curve: list[RankQuality], asked: int | None, gain: float) -> tuple[int, str, str]:
+    """Rank, way and reason; of a rank's two ways the one with the lower validation loss.
 
-    def best(row: RankQuality) -> tuple[str, Loss]:
-        weighted, retrained = cast(Loss, row.weighted), row.retrained
+    Args:
+        curve: What each rank loses, the largest first.
+        asked: The rank to take; ``None``: the smallest that loses at most `MARGIN` of the gain.
+        gain: How much lower the adapter's validation loss is than the base's, nats.
+    """
+
+    def best(row: RankQuality) -> tuple[str, Difference]:
+        weighted, retrained = cast(Difference, row.weighted), row.retrained
         if retrained is not None and retrained.difference < weighted.difference:
             return "retrained", retrained
         return "weighted", weighted
@@ -288,29 +294,31 @@ def _choose(curve: list[RankQuality], asked: int | None, gain: float) -> tuple[i
     return row.r, way, f"the smallest rank for which {limit}; {_said(lost, gain)}"
 
 
-def _said(lost: Loss, gain: float) -> str:
+def _said(lost: Difference, gain: float) -> str:
     if lost.high <= 0:
         return "with 95 % confidence its validation loss is no higher than before"
     share = f" ({100 * lost.high / gain:.1f} % of the gain)" if gain > 0 else ""
     return f"with 95 % confidence its validation loss is at most {lost.high:.4f} higher{share}"
 
 
-def _lost(before: Scores, after: Scores) -> Loss:
+def _lost(before: Scores, after: Scores) -> Difference:
     """The paired difference of the losses, with Student's interval."""
     difference = after.losses.astype(np.float64) - before.losses.astype(np.float64)
-    return Loss(*mean_interval(difference, 2 * CONFIDENCE - 1))
+    return as_difference(mean_interval(difference, 2 * CONFIDENCE - 1))
 
 
-def _test(bench: Bench, tensors: dict[str, Tensor], k: int) -> dict[str, dict[str, float]]:
+def _test(shrinking: Shrinking, tensors: dict[str, Tensor], k: int) -> dict[str, Difference]:
     """The adapter as it was and the smaller one on the test split, which is read here only."""
-    before = bench.scores("test")
-    config = shrunk.config_at(bench.source, k)
-    peft_format.attach(bench.adapters, config, tensors, NEW, source="the smaller adapter")
-    bench.adapters.set(NEW)
-    after = bench.scores("test")
-    bench.adapters.set(OLD)
-    bench.adapters.delete(NEW)
-    return paired(before, after, bench.task, bench.config.run.confidence, bench.config.seed)
+    before = shrinking.scores("test")
+    smaller = shrunk.config_at(shrinking.source, k)
+    peft_format.attach(shrinking.adapters, smaller, tensors, NEW, source="the smaller adapter")
+    shrinking.adapters.set(NEW)
+    after = shrinking.scores("test")
+    shrinking.adapters.set(OLD)
+    shrinking.adapters.delete(NEW)
+    return paired(
+        before, after, shrinking.task, shrinking.config.run.confidence, shrinking.config.seed
+    )
 
 
 def _energy(found: dict[str, Directions], k: int) -> float:
@@ -318,7 +326,17 @@ def _energy(found: dict[str, Directions], k: int) -> float:
 
 
 def _facts(result: Shrunk) -> dict[str, Any]:
-    return {name: value for name, value in asdict(result).items() if name != "path"}
+    """The content of ``shrink.json``: all of the result but where it is."""
+    facts = {field.name: getattr(result, field.name) for field in fields(result)}
+    del facts["path"]
+    ways = ("plain", "weighted", "retrained")
+    curve = [
+        {"r": row.r, "energy": row.energy}
+        | {way: None if (lost := getattr(row, way)) is None else lost.to_dict() for way in ways}
+        for row in result.curve
+    ]
+    test = {name: found.to_dict() for name, found in (result.test or {}).items()}
+    return facts | {"curve": curve, "test": test or None}
 
 
 class _Moments:

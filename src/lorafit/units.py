@@ -1,9 +1,6 @@
-"""Numbers in words: sizes, times, intervals."""
+"""Numbers in words: sizes, times, counts."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
-from typing import Any
 
 
 def size(n_bytes: float) -> str:
@@ -28,12 +25,3 @@ def duration(seconds: float) -> str:
 def count(number: int) -> str:
     """``73728`` to ``73,728``."""
     return f"{number:,}"
-
-
-def interval(value: Mapping[str, Any], signed: bool = False) -> str:
-    """``0.803 [0.779, 0.827]`` from a value or difference with its ends."""
-    sign = "+" if signed else ""
-    middle = value["value"] if "value" in value else value["difference"]
-    if value.get("low") is None or value.get("high") is None:
-        return f"{middle:{sign}.3f}"
-    return f"{middle:{sign}.3f} [{value['low']:{sign}.3f}, {value['high']:{sign}.3f}]"

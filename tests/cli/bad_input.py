@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +38,25 @@ class Bad:
         return shlex.split(self.typed)
 
 
+_CHAT = [("user", "a film"), ("assistant", "good")]
+
+
+def _chats(
+    role: str,
+    content: str,
+    chat: Sequence[tuple[str, str | None]],
+    at: int = -1,
+    other: Sequence[tuple[str, str | None]] = (),
+) -> bytes:
+    """Twenty conversations as JSON lines, of which one may be another."""
+    lines = []
+    for number in range(20):
+        said = other if number == at else chat
+        messages = [{role: r, content: c and c + f" {number}"} for r, c in said]
+        lines.append(json.dumps({"id": f"chat {number}", "conversations": messages}))
+    return "\n".join(lines).encode()
+
+
 FILES: dict[str, bytes] = {
     "empty.csv": b"",
     "header.csv": b"text,label\n",
@@ -57,12 +76,24 @@ FILES: dict[str, bytes] = {
     "words.jsonl": b'{"tokens": ["a", "film"], "ner_tags": ["O", "B-X"]}\n' * 20
     + b'{"tokens": ["a", "plot"], "ner_tags": ["O"]}\n',
     "answers.csv": b"q,a\n" + b"".join(b"what is %d,it is %d\n" % (n, n) for n in range(60)),
+    "numpy.csv": b"text,label\n" + b"a film,['x' 'y']\na plot,['x']\n" * 10,
+    "preferences.jsonl": b'{"prompt": "a film", "chosen": "good", "rejected": "bad"}\n' * 20,
+    "objects.jsonl": b'{"instruction": "a film", "output": {"mood": "good"}}\n' * 20,
+    "speakers.jsonl": b'{"id": "x", "conversations": [{"speaker": "a", "says": "b"}]}\n' * 20,
+    "sharegpt.jsonl": _chats("from", "value", [("human", "a film"), ("gpt", "good")]),
+    "narrator.jsonl": _chats("role", "content", _CHAT, at=1, other=[("narrator", "so"), _CHAT[1]]),
+    "silent.jsonl": _chats("role", "content", [("user", "a film"), ("system", "so")]),
+    "null.jsonl": _chats("role", "content", _CHAT, at=1, other=[_CHAT[0], ("assistant", None)]),
+    "system.jsonl": _chats("role", "content", _CHAT, at=2, other=[("system", "so"), *_CHAT]),
     "split/train.csv": b"text,label\n" + b"a film,positive\na plot,negative\n" * 10,
     "split/test.csv": b"text,label\na story,possitive\n",
     "settings.yaml": b"seed: 1\ntrain: {max_steps: 1\n",
     "sentence.txt": b"one text only\n",
     "blank.txt": b"\n",
     "lines.txt": b"a film\n\na plot\n",
+    "gaps.csv": b"text,label\na film,pos\n,neg\na plot,neg\n",
+    "numbers.csv": b"text,label\n5,pos\n6,neg\n",
+    "latin.csv": b"text,label\ncaf\xe9,pos\n",
     "latin.txt": b"a film\ncaf\xe9\n",
     "begun/request.json": b"{}",
     "damaged/compare.json": b'{"arms": ',
@@ -128,6 +159,12 @@ TABLE = [
     Bad("train ./none reviews.csv", "no such folder", '"./none" does not exist'),
     Bad("train package:none/model reviews.csv", "no such package", 'package "none"'),
     Bad("train reviews.csv reviews.csv", "data for a model", "Give the folder of the model"),
+    Bad(
+        "train reviews.csv model",
+        "model and data swapped",
+        "Did you mean: lorafit train model reviews.csv",
+    ),
+    Bad("train model model", "a model for data", "is the folder of a model"),
     # Data files.
     Bad("preview model none.csv", "no such file", '"none.csv" does not exist'),
     Bad("preview model empty.csv", "0 bytes", '"empty.csv" is empty (0 bytes)'),
@@ -159,6 +196,21 @@ TABLE = [
     Bad("preview model text.csv", "no labels, and no language model", "no task fits"),
     Bad("preview model answers.csv --label a", "text for classes", "name the prompt too: --text"),
     Bad("preview lm prompts.jsonl --label answer", "no such column", 'no column "answer"'),
+    Bad("preview model reviews.csv --test none.csv", "no such file", '"none.csv" does not exist'),
+    Bad("preview model latin.csv", "Latin-1", "read it with --encoding cp1252"),
+    Bad(
+        "preview model reviews.csv --encoding latin-x", "no such encoding", 'no encoding "latin-x"'
+    ),
+    Bad("preview model numpy.csv", "lists that numpy printed", "look like lists written as text"),
+    Bad("preview lm preferences.jsonl", "preferences", "--text prompt --label chosen"),
+    Bad("preview lm objects.jsonl", "answers that are objects", 'answers in "output" are objects'),
+    Bad("preview lm speakers.jsonl", "conversations in other words", "objects of speaker, says"),
+    Bad("preview model sharegpt.jsonl", "a chat for an encoder", "only a language model learns"),
+    Bad("preview lm narrator.jsonl", "a role that is none", "conversation 2 of the train split"),
+    Bad("preview lm silent.jsonl", "no assistant", "has the role assistant"),
+    Bad("preview lm null.jsonl", "a message without text", "message 2, assistant: no text"),
+    Bad("preview lm sharegpt.jsonl", "a chat for no chat model", "has no chat template"),
+    Bad("preview strict system.jsonl", "a template that refuses", "conversation 3 of the train"),
     # preview and plan say what train would say.
     Bad("preview model reviews.csv --target-modules querry", "no such layer", 'mean "query"?'),
     Bad("plan model reviews.csv --target-modules querry", "no such layer", 'mean "query"?'),
@@ -196,6 +248,19 @@ TABLE = [
     Bad("predict runs/first --file blank.txt", "an empty file", '"blank.txt" is empty'),
     Bad("predict runs/first --file lines.txt", "an empty line", "has an empty line, line 2"),
     Bad("predict runs/first --file latin.txt", "Latin-1", "is not UTF-8 text (line 2)"),
+    Bad("predict runs/first --file none.csv", "no such file", 'cannot read "none.csv"'),
+    Bad("predict runs/first --file answers.csv", "other columns", 'no column "text", which is the'),
+    Bad("predict runs/first --file gaps.csv", "a row without text", "text 2 of 3 is empty"),
+    Bad("predict runs/first --file numbers.csv", "numbers for text", "text 1 of 2 is a number (5)"),
+    Bad("predict runs/first --file latin.csv", "Latin-1", "--encoding cp1252"),
+    Bad(
+        "predict runs/first --file latin.csv --encoding latin-x",
+        "an encoding that is none",
+        'no encoding "latin-x"',
+    ),
+    Bad("predict runs/first reviews.csv text", "a file among texts", "--file reviews.csv, alone"),
+    Bad("predict runs/first text --out a.xlsx", "a format that is none", '"a.xlsx"'),
+    Bad("predict runs/first text --out reviews.csv", "a file that exists", "is not overwritten"),
     Bad("merge runs/first", "nowhere to write", "Missing argument 'OUT'"),
     Bad("merge none out", "no such run", 'no run "none"'),
     Bad("merge runs/first reviews.csv", "a file for a folder", '"reviews.csv" is a file'),
@@ -258,6 +323,14 @@ def make_files(folder: Path) -> None:
 
     tiny_text.save_base(folder / "model")
     tiny_text.save_language_model(folder / "lm")
+    strict = tiny_text.save_language_model(folder / "strict")
+    tokenizer = tiny_text.gpt2_tokenizer()
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('no system role')"
+        " }}{% endif %}the {{ m['content'] }} <|endoftext|> {% endfor %}"
+        "{% if add_generation_prompt %}the {% endif %}"
+    )
+    tokenizer.save_pretrained(strict)
     endless = tiny_text.save_language_model(folder / "endless")
     tokenizer = tiny_text.gpt2_tokenizer()
     tokenizer.eos_token, tokenizer.pad_token = None, "<unk>"

@@ -12,8 +12,8 @@ from typer.testing import CliRunner, Result
 import lorafit
 from lorafit.cli import app
 from lorafit.comparison.outcome import Comparison
-from lorafit.export.shrunk import Loss, RankQuality, Shrunk
-from lorafit.run import Choice
+from lorafit.evidence import Choice, Difference, Evaluation
+from lorafit.export.shrunk import RankQuality, Shrunk
 from tests.report.comparisons import comparison
 
 Cli = Callable[..., Result]
@@ -37,11 +37,17 @@ SHRUNK = Shrunk(
     way="weighted",
     reason="as asked",
     curve=[
-        RankQuality(8, 1.0, Loss(0.0, 0.0, 0.0), Loss(0.0, 0.0, 0.0)),
-        RankQuality(4, 0.9, Loss(0.2, 0.1, 0.3), Loss(0.1, 0.05, 0.15), Loss(0.0, -0.1, 0.1)),
+        RankQuality(8, 1.0, Difference(0.0, 0.0, 0.0), Difference(0.0, 0.0, 0.0)),
+        RankQuality(
+            4,
+            0.9,
+            Difference(0.2, 0.1, 0.3),
+            Difference(0.1, 0.05, 0.15),
+            Difference(0.0, -0.1, 0.1),
+        ),
     ],
     gain=0.5,
-    test={"accuracy": {"difference": -0.01, "low": -0.02, "high": 0.0}},
+    test={"accuracy": Difference(-0.01, -0.02, 0.0)},
 )
 
 
@@ -63,6 +69,7 @@ class FakeRun:
         self.path = path
         self.adapter = path / "adapter"
         self.eval = EVALUATION
+        self.evaluation = Evaluation.from_json(EVALUATION)
         self.choices = {
             "engine": Choice(value="fast", reason="an encoder on a processor"),
             "target_modules": Choice(value=["q_lin", "v_lin"], reason="as asked"),

@@ -160,6 +160,20 @@ def test_plan_shows_settings_origins_layers_and_cost(cli: Cli, api: FakeApi) -> 
     assert "about 1.0 GiB" in result.stdout
 
 
+def test_data_settings_have_flags(cli: Cli, api: FakeApi) -> None:
+    given = ("--test", "t.csv", "--validation", "v.csv", "--encoding", "cp1252", "--clean-labels")
+    assert cli("train", "m", "d", *given).exit_code == 0
+    data = api.calls[0][2]["config"].config.data
+    assert (data.test, data.validation, data.encoding) == ("t.csv", "v.csv", "cp1252")
+    assert data.clean_labels is True
+
+
+def test_the_evaluation_of_data_without_splits_is_of_all_rows(cli: Cli, api: FakeApi) -> None:
+    assert "(test split, 1,066 examples; in brackets" in cli("evaluate", "x").stdout
+    api.returns["evaluate"] = EVALUATION | {"split": "all rows"}
+    assert "(all rows, 1,066 examples; in brackets" in cli("evaluate", "x", "d.csv").stdout
+
+
 def test_merge_says_where_the_model_is(cli: Cli, api: FakeApi) -> None:
     result = cli("merge", "x", "merged")
     assert result.stdout == "Merged model: merged\n"
@@ -186,6 +200,36 @@ def test_predict_reads_files_and_standard_input(cli: Cli, api: FakeApi, tmp_path
     assert api.calls[-1][1][1] == ["one", "two\u2028still two"]
     assert cli("predict", "x", "--file", "-", stdin="three\nfour\n").exit_code == 0
     assert api.calls[-1][1][1] == ["three", "four"]
+
+
+def test_predict_reads_the_text_column_of_a_table(cli: Cli, api: FakeApi, tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text('label;text;n\npos;"a\nfilm";1\nneg;ein Stück;2\n', "cp1252")
+    texts = ["a\nfilm", "ein Stück"]
+    result = cli("predict", "x", "--file", "x.csv", "--encoding", "cp1252", "--quiet")
+    assert api.calls[-1][1][1] == texts
+    assert result.stdout == "good\t0.900\ta film\ngood\t0.900\tein Stück\n"
+    result = cli("predict", "x", "x.csv", "--encoding", "cp1252")
+    assert api.calls[-1][1][1] == texts
+    assert '"x.csv" is a file: its rows are predicted' in result.stderr
+    assert "Read it with" not in result.stderr
+    (tmp_path / "x.csv").write_text("label,text\npos,\nneg,a film\n")
+    result = cli("predict", "x", "--file", "x.csv", "--out", "y.csv")
+    assert result.exit_code == 2
+    assert "text 1 of 2 is empty" in only_line(result)
+    assert not (tmp_path / "y.csv").exists()
+    result = cli("predict", "x", "--file", "x.csv", "--skip-bad-rows", "--out", "y.csv")
+    assert result.stdout == "1 answers: y.csv\n"
+    assert (tmp_path / "y.csv").read_text("utf-8").splitlines() == [
+        "row,text,answer,probability",
+        "2,a film,good,0.9",
+    ]
+
+
+def test_what_a_model_writes_follows_its_prompt(
+    cli: Cli, api: FakeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FakeApi, "predict", lambda *_: [{"generated": "an\tanswer"}], raising=False)
+    assert cli("predict", "x", "a\nquestion").stdout == "a question\tan answer\n"
 
 
 COMMANDS = [

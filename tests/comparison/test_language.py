@@ -16,8 +16,9 @@ from lorafit.comparison import fitting
 from lorafit.comparison.arm import Arm
 from lorafit.comparison.outcome import Comparison, conclude
 from lorafit.comparison.request import Size, find_or_make, make_request
+from lorafit.evidence.comparison_rows import remarks
 from lorafit.methods import methods
-from lorafit.report.comparison import remarks
+from lorafit.report.comparison import write_comparison
 from lorafit.settings import from_keywords, resolve
 from tests import tiny, tiny_text
 
@@ -35,7 +36,9 @@ def compared(base: Path, data: DatasetDict, names: list[str], runs: Path) -> Com
     folder, _ = find_or_make(request, problem.splits, TEXT)
     for method in request.arms:
         Arm(folder, method, lambda line: None).run()
-    return conclude(folder, request, field.left_out, {})
+    found = conclude(folder, request, field.left_out, {})
+    write_comparison(folder, found.record)
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +81,7 @@ def test_perplexity_is_better_where_it_is_lower(causal: Comparison) -> None:
     assert content["recommendation"]["best"] == best
     for names in content["fronts"].values():
         assert names[-1] == best  # the dearest that is worth it
-    assert "Perplexity (lower is better)." in remarks(content)
+    assert "Perplexity (lower is better)." in remarks(causal.record)
     assert "perplexity (lower is better)" in (causal.path / "compare.html").read_text()
 
 

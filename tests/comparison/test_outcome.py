@@ -4,16 +4,28 @@ import numpy as np
 import pytest
 
 from lorafit.comparison.outcome import crossing, front, recommend
+from lorafit.evidence import Arm, Interval
+from lorafit.evidence.comparison import Recommendation
 from tests.comparison.helpers import scores_of, task
 
 
-def row(metric: float, parameters: int, family: str = "additive") -> dict[str, object]:
-    return {
-        "metric": {"value": metric},
-        "trainable_parameters": parameters,
-        "share": parameters / 1000,
-        "family": family,
-    }
+def row(metric: float, parameters: int, family: str = "additive") -> Arm:
+    return Arm(
+        family=family,
+        learning_rate=1e-3,
+        rate_at_edge=False,
+        trainable_parameters=parameters,
+        share=parameters / 1000,
+        metric=Interval(metric),
+        time_s=1.0,
+        cpu_s=1.0,
+        peak_memory_bytes=1e9,
+        saved_bytes=4 * parameters,
+        train_loss=0.5,
+        gap=0.1,
+        forgetting=0.1,
+        forgetting_kind="representation",
+    )
 
 
 def test_a_front_has_what_nothing_else_dominates() -> None:
@@ -49,7 +61,7 @@ class Asked:
     settings = Settings()
 
 
-def recommended(right: dict[str, np.ndarray], rows: dict[str, object]) -> dict[str, str]:
+def recommended(right: dict[str, np.ndarray], rows: dict[str, Arm]) -> Recommendation:
     runs = {name: [scores_of(mask)] for name, mask in right.items()}
     return recommend(rows, runs, Asked(), task(), 0.01, 1000)  # type: ignore[arg-type]
 
@@ -65,14 +77,14 @@ def test_the_smallest_method_that_is_as_good_as_the_best_is_recommended() -> Non
         "head": row(0.5, 1, "yardstick"),
     }
     found = recommended(right, rows)
-    assert found["method"] == "lora"
-    assert found["best"] == "full"
-    assert found["sentence"].startswith("Take lora: accuracy 0.899, -0.001 beside the best (full;")
+    assert found.method == "lora"
+    assert found.best == "full"
+    assert found.sentence.startswith("Take lora: accuracy 0.899, -0.001 beside the best (full;")
 
 
 def test_a_yardstick_is_recommended_where_nothing_else_is_as_good() -> None:
     n = np.arange(1000)
     rows = {"full": row(0.9, 900, "yardstick"), "ia3": row(0.8, 9)}
     found = recommended({"full": n % 10 != 0, "ia3": n % 5 != 0}, rows)
-    assert found["method"] == "full"
-    assert "the best of all" in found["sentence"]
+    assert found.method == "full"
+    assert "the best of all" in found.sentence

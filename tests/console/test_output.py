@@ -10,7 +10,7 @@ from lorafit.console.output import show_split_table, show_table
 from lorafit.console.result import show_evaluation
 from lorafit.console.runs import show_runs
 from lorafit.run import RunSummary
-from lorafit.units import count, duration, interval, size
+from lorafit.units import count, duration, size
 
 log = logging.getLogger("lorafit.test")
 
@@ -77,8 +77,6 @@ def test_units_are_words_people_read() -> None:
         "2 h 1 min",
     ]
     assert count(73728) == "73,728"
-    assert interval({"value": 0.5, "low": 0.4, "high": 0.6}) == "0.500 [0.400, 0.600]"
-    assert interval({"difference": -0.1, "low": None, "high": None}, signed=True) == "-0.100"
 
 
 def test_a_narrow_terminal_breaks_no_name_command_or_interval(

@@ -301,3 +301,22 @@ def test_a_quote_that_never_closes_cannot_be_skipped(tmp_path):
     path = write(tmp_path / "a.csv", 'text,label\na\n"b,2\nc,3\n')
     with pytest.raises(DataError, match=r"line 3: a quote is opened and never closed.*Mend it"):
         read_file(path, skip_bad_rows=True)
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16", "UTF8", "latin_1"])
+def test_an_encoding_that_is_named_is_read(tmp_path, encoding):
+    path = write(tmp_path / "a.csv", "text,label\ncafé,1\n".encode(encoding))
+    assert read_file(path, encoding=encoding)["text"][0] == "café"
+
+
+@pytest.mark.parametrize("encoding", ["latin-x", "hex", ""])
+def test_an_encoding_that_is_none_is_refused(tmp_path, encoding):
+    path = write(tmp_path / "a.csv", TEXT)
+    with pytest.raises(DataError, match=f'no encoding "{encoding}".*cp1252'):
+        read_file(path, encoding=encoding)
+
+
+def test_a_file_of_another_encoding_is_refused(tmp_path):
+    path = write(tmp_path / "a.csv", b"text,label\ncaf\xe9,1\n")
+    with pytest.raises(DataError, match="is not ascii text"):
+        read_file(path, encoding="ascii")

@@ -306,3 +306,29 @@ def test_loading_prints_nothing(folder, capfd):
     load(folder(train_csv=CSV, test_csv=CSV))
     captured = capfd.readouterr()
     assert captured.out == captured.err == ""
+
+
+def test_test_and_validation_rows_may_be_files_of_their_own(tmp_path, caplog):
+    for name in ("reviews", "held", "dev"):
+        (tmp_path / f"{name}.csv").write_bytes(f"text,label\n{name} caf\xe9,1\n".encode("cp1252"))
+    settings = {"test": tmp_path / "held.csv", "validation": tmp_path / "dev.csv"}
+    given = config(encoding="cp1252", **{name: str(path) for name, path in settings.items()})
+    splits = load_splits(tmp_path / "reviews.csv", given)
+    assert {name: rows["text"][0] for name, rows in splits.items()} == {
+        "train": "reviews café",
+        "validation": "dev café",
+        "test": "held café",
+    }
+    both = {"train": [{"text": "a"}], "test": [{"text": "b"}]}
+    with caplog.at_level(logging.INFO, "lorafit"):
+        assert load_splits(both, given)["test"]["text"][0] == "held café"
+    assert "not the one of the data" in caplog.text
+    with pytest.raises(DataError, match=r'the test split is ".*", which is not a file'):
+        load_splits(both, config(test=str(tmp_path)))
+
+
+def test_a_model_in_the_place_of_data_is_noticed(tmp_path):
+    for name in ("config.json", "tokenizer.json", "vocab.json"):
+        (tmp_path / name).write_text('{"model_type": "bert"}')
+    with pytest.raises(DataError, match=r"folder of a model.*lorafit train MODEL DATA"):
+        load_splits(tmp_path, config())

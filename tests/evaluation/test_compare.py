@@ -20,10 +20,10 @@ def test_a_better_model_is_better_in_every_metric():
     base = random_scores()
     found = paired(base, better(base), TASK)
     assert list(found) == ["accuracy", "macro_f1", "mcc", "nll"]
-    assert found["accuracy"]["low"] > 0
-    assert found["macro_f1"]["low"] > 0
-    assert found["nll"]["high"] < 0
-    assert found["accuracy"]["p_value"] < 0.001
+    assert found["accuracy"].low > 0
+    assert found["macro_f1"].low > 0
+    assert found["nll"].high < 0
+    assert found["accuracy"].p_value < 0.001
 
 
 def test_differences_are_those_of_the_metrics():
@@ -32,17 +32,17 @@ def test_differences_are_those_of_the_metrics():
     found = paired(base, tuned, TASK)
     for name, metric in TASK.metrics.items():
         expected = metric(tuned.logits, tuned.labels) - metric(base.logits, base.labels)
-        assert found[name]["difference"] == expected
-        assert found[name]["low"] < expected < found[name]["high"]
-    assert found["nll"]["difference"] == pytest.approx((tuned.losses - base.losses).mean())
+        assert found[name].difference == expected
+        assert found[name].low < expected < found[name].high
+    assert found["nll"].difference == pytest.approx((tuned.losses - base.losses).mean())
 
 
 def test_a_model_compared_with_itself_does_not_differ():
     base = random_scores()
     found = paired(base, base, TASK)
     for name in ("accuracy", "macro_f1", "mcc", "nll"):
-        assert (found[name]["difference"], found[name]["low"], found[name]["high"]) == (0, 0, 0)
-    assert found["accuracy"]["p_value"] == 1.0
+        assert (found[name].difference, found[name].low, found[name].high) == (0, 0, 0)
+    assert found["accuracy"].p_value == 1.0
 
 
 @pytest.mark.parametrize("name", ["accuracy", "macro_f1", "mcc"])
@@ -65,7 +65,7 @@ def test_intervals_agree_with_scipys_paired_bootstrap(name):
         rng=np.random.default_rng(1),
     ).confidence_interval
     ours = paired(base, tuned, TASK)[name]
-    assert (ours["low"], ours["high"]) == pytest.approx((theirs.low, theirs.high), abs=0.02)
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.02)
 
 
 def test_the_nll_interval_agrees_with_scipys_bootstrap():
@@ -79,7 +79,7 @@ def test_the_nll_interval_agrees_with_scipys_bootstrap():
         rng=np.random.default_rng(1),
     ).confidence_interval
     ours = paired(base, tuned, TASK)["nll"]
-    assert (ours["low"], ours["high"]) == pytest.approx((theirs.low, theirs.high), abs=0.012)
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.012)
 
 
 def test_pairing_makes_the_interval_narrower_than_two_samples_would():
@@ -88,7 +88,7 @@ def test_pairing_makes_the_interval_narrower_than_two_samples_would():
     found = paired(base, tuned, TASK)["accuracy"]
     rates = [TASK.metrics["accuracy"](scores.logits, base.labels) for scores in (base, tuned)]
     apart = 2 * 1.96 * np.sqrt(sum(p * (1 - p) for p in rates) / len(base))
-    assert found["high"] - found["low"] < 0.6 * apart
+    assert found.high - found.low < 0.6 * apart
 
 
 def test_the_interval_covers_zero_about_as_often_as_it_says():
@@ -101,7 +101,7 @@ def test_the_interval_covers_zero_about_as_often_as_it_says():
             Scores(random.permuted(data.logits, axis=1), data.labels, data.losses) for _ in range(2)
         )
         found = paired(one, other, TASK, seed=seed)["accuracy"]
-        covered += found["low"] <= 0 <= found["high"]
+        covered += found.low <= 0 <= found.high
     assert covered >= 52  # a binomial of 60 and 0.95 is below 52 in 0.3 % of the cases
 
 

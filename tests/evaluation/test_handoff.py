@@ -9,12 +9,12 @@ LIVE = np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32)
 
 def test_equal_logits_pass_and_the_differences_are_returned():
     found = check_handoff(LIVE, reloaded=LIVE.copy(), merged=lambda: LIVE + 1e-6, base=LIVE * 0.5)
-    assert found["reloaded_max_abs_diff"] == 0.0
-    assert found["merged_max_abs_diff"] == pytest.approx(1e-6, rel=0.2)
+    assert found.reloaded == 0.0
+    assert found.merged == pytest.approx(1e-6, rel=0.2)
 
 
 def test_only_what_is_given_is_compared():
-    assert check_handoff(LIVE, merged=LIVE) == {"merged_max_abs_diff": 0.0}
+    assert check_handoff(LIVE, merged=LIVE).differences == {"merged": 0.0}
 
 
 @pytest.mark.parametrize("which", ["reloaded", "merged"])

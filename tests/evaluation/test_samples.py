@@ -29,8 +29,8 @@ def test_questions_are_spread_over_the_data():
 def test_plain_text_has_samples_but_no_metrics():
     questions = choose_questions([prompt(n, None) for n in range(3)], 8)
     found = compare_answers(questions, ["a"] * 3, ["b"] * 3, 0.95, 0)
-    assert (found["base"], found["tuned"], found["paired"]) == ({}, {}, {})
-    assert found["samples"][0] == {
+    assert (found.base, found.tuned, found.paired) == ({}, {}, {})
+    assert found.samples[0] == {
         **{"prompt": "question 0", "reference": None},
         **{"base": "a", "tuned": "b"},
     }
@@ -51,7 +51,8 @@ def test_what_base_and_tuned_model_write_stands_in_the_run(
     assert (found["n"], found["num_beams"], found["max_new_tokens"]) == (4, 1, 12)
     assert found["metrics"] == ["exact_match", "rouge_l", "bleu"]
     for name in found["metrics"]:
-        assert set(run.eval["paired"][name]) == {"difference", "low", "high"}
+        assert set(run.eval["paired"][name]) == {"difference", "low", "high", "n", "level"}
+        assert run.evaluation.paired[name].n == 4  # the prompts, not the examples
     assert run.eval["paired"]["rouge_l"]["low"] > 0
     sample = found["samples"][0]
     assert sample["prompt"] in data["test"]["prompt"]

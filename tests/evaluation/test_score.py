@@ -5,7 +5,9 @@ from scipy import stats
 
 from lorafit.engine.eager import EagerEngine
 from lorafit.errors import DataError, DivergenceError
-from lorafit.evaluation.score import Scores, intervals, mean_interval, score, wilson
+from lorafit.evaluation.intervals import mean_interval, wilson
+from lorafit.evaluation.score import Scores, intervals, score
+from lorafit.evidence import Interval
 from lorafit.tasks.sequence_classification import SequenceClassification
 from tests import tiny, tiny_text
 
@@ -69,10 +71,10 @@ def test_values_are_the_metrics_of_the_task():
     found = intervals(scores, TASK)
     assert list(found) == ["accuracy", "macro_f1", "mcc", "nll"]
     for name, metric in TASK.metrics.items():
-        assert found[name]["value"] == metric(scores.logits, scores.labels)
-    assert found["nll"]["value"] == pytest.approx(scores.losses.mean(), rel=1e-5)
+        assert found[name].value == metric(scores.logits, scores.labels)
+    assert found["nll"].value == pytest.approx(scores.losses.mean(), rel=1e-5)
     for interval in found.values():
-        assert interval["low"] < interval["value"] < interval["high"]
+        assert interval.low < interval.value < interval.high
 
 
 def test_wilson_agrees_with_the_formula():
@@ -80,8 +82,10 @@ def test_wilson_agrees_with_the_formula():
         z, p = stats.norm.ppf(0.975), successes / count
         middle = (p + z**2 / (2 * count)) / (1 + z**2 / count)
         half = z / (1 + z**2 / count) * np.sqrt(p * (1 - p) / count + z**2 / (4 * count**2))
-        low, high = wilson(successes, count, 0.95)
-        assert (low, high) == pytest.approx((max(0, middle - half), min(1, middle + half)))
+        found = wilson(successes, count, 0.95)
+        assert (found.low, found.high) == pytest.approx(
+            (max(0, middle - half), min(1, middle + half))
+        )
 
 
 def test_macro_f1_interval_agrees_with_scipys_bootstrap():
@@ -100,16 +104,18 @@ def test_macro_f1_interval_agrees_with_scipys_bootstrap():
         rng=np.random.default_rng(0),
     ).confidence_interval
     ours = intervals(scores, TASK)["macro_f1"]
-    assert (ours["low"], ours["high"]) == pytest.approx((theirs.low, theirs.high), abs=0.015)
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.015)
 
 
 def test_mean_interval_is_students():
     values = np.random.default_rng(0).exponential(size=50)
     theirs = stats.ttest_1samp(values, 0.0).confidence_interval(0.9)
-    mean, low, high = mean_interval(values, 0.9)
-    assert (mean, low, high) == pytest.approx((values.mean(), theirs.low, theirs.high))
-    assert mean_interval(values[:1], 0.9) == (values[0],) * 3
-    assert mean_interval(np.ones(5), 0.9) == (1.0, 1.0, 1.0)
+    found = mean_interval(values, 0.9)
+    expected = (values.mean(), theirs.low, theirs.high)
+    assert (found.value, found.low, found.high) == pytest.approx(expected)
+    assert (found.n, found.level) == (50, 0.9)
+    assert mean_interval(values[:1], 0.9) == Interval(*[values[0]] * 3, 1, 0.9)
+    assert mean_interval(np.ones(5), 0.9) == Interval(1.0, 1.0, 1.0, 5, 0.9)
 
 
 def test_the_seed_decides_the_intervals():
@@ -122,8 +128,8 @@ def test_more_confidence_is_a_wider_interval():
     scores = random_scores()
     wide, narrow = (intervals(scores, TASK, confidence=level) for level in (0.99, 0.8))
     for name in wide:
-        assert wide[name]["low"] < narrow[name]["low"]
-        assert wide[name]["high"] > narrow[name]["high"]
+        assert wide[name].low < narrow[name].low
+        assert wide[name].high > narrow[name].high
 
 
 def test_other_metrics_are_resampled_by_calling_them():
@@ -135,8 +141,8 @@ def test_other_metrics_are_resampled_by_calling_them():
     scores = random_scores(100)
     found = intervals(scores, Other(["text"], "label", ["a", "b", "c"]))["error"]
     accuracy = intervals(scores, TASK)["accuracy"]
-    assert found["value"] == pytest.approx(1 - accuracy["value"])
-    assert found["low"] == pytest.approx(1 - accuracy["high"], abs=0.03)
+    assert found.value == pytest.approx(1 - accuracy.value)
+    assert found.low == pytest.approx(1 - accuracy.high, abs=0.03)
 
 
 def test_examples_without_labels_cannot_be_scored():

@@ -5,7 +5,8 @@ import pytest
 from scipy import stats
 
 from lorafit.evaluation.score import Scores
-from lorafit.evaluation.seeds import Estimate, average, difference, verdict
+from lorafit.evaluation.seeds import average, difference, verdict
+from lorafit.evidence import Interval
 from lorafit.tasks.sequence_classification import SequenceClassification
 from tests.comparison.helpers import scores_of, task
 
@@ -41,8 +42,8 @@ def test_a_difference_is_paired() -> None:
 
 def test_the_difference_of_a_method_to_itself_is_exactly_zero() -> None:
     runs = [scores_of(np.arange(50) % 2 == 0), scores_of(np.arange(50) % 3 == 0)]
-    assert difference(runs, runs, task(), "accuracy") == Estimate(0.0, 0.0, 0.0)
-    assert difference(runs, runs, task(), "loss") == Estimate(0.0, 0.0, 0.0)
+    assert difference(runs, runs, task(), "accuracy") == Interval(0.0, 0.0, 0.0, 50, 0.95)
+    assert difference(runs, runs, task(), "loss") == Interval(0.0, 0.0, 0.0, 50, 0.95)
 
 
 @pytest.mark.parametrize(("n", "said"), [(8, "cannot tell"), (1_000, "not worse")])
@@ -80,8 +81,8 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
     ],
 )
 def test_verdicts(low: float, high: float, said: str) -> None:
-    assert verdict(Estimate((low + high) / 2, low, high), 0.01) == said
-    mirrored = Estimate(-(low + high) / 2, -high, -low)
+    assert verdict(Interval((low + high) / 2, low, high), 0.01) == said
+    mirrored = Interval(-(low + high) / 2, -high, -low)
     assert verdict(mirrored, 0.01, greater_is_better=False) == said
 
 

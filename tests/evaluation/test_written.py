@@ -23,7 +23,7 @@ TUNED = [
 
 
 def value(answers, name):
-    return intervals(measured(answers, REFERENCES), 0.95)[name]["value"]
+    return intervals(measured(answers, REFERENCES), 0.95)[name].value
 
 
 @pytest.mark.parametrize("answers", [BASE, TUNED])
@@ -59,11 +59,11 @@ def test_intervals_hold_the_value_and_differences_are_paired():
         for answers in (BASE, TUNED)
     )
     for found in intervals(tuned, 0.95).values():
-        assert found["low"] <= found["value"] <= found["high"]
+        assert found.low <= found.value <= found.high
     same = paired(tuned, tuned, 0.95)
-    assert all(set(found.values()) == {0.0} for found in same.values())
+    assert all(set(found.ends) == {0.0} for found in same.values())
     gain = paired(base, tuned, 0.95)
-    assert all(found["low"] > 0 for found in gain.values())
+    assert all(found.low > 0 for found in gain.values())
     before, after = intervals(base, 0.95), intervals(tuned, 0.95)
     for name, found in gain.items():
-        assert found["difference"] == after[name]["value"] - before[name]["value"]
+        assert found.difference == after[name].value - before[name].value

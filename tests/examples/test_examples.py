@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -62,3 +63,25 @@ def test_the_language_model_answers_before_and_after(tmp_path: Path) -> None:
         *("prompt", "base", "tuned", "new"),
     ]
     assert (tmp_path / out[-1].rpartition(": ")[2] / "adapter_model.safetensors").is_file()
+
+
+def test_the_new_method_trains_and_keeps_the_promises(tmp_path: Path) -> None:
+    lines = example("05_new_method.py", tmp_path, *FEW).splitlines()
+    # 16 x 16 numbers in each of the packaged model's 37 linear layers.
+    assert lines[-2] == "9,472 parameters beside the head"
+    folder = tmp_path / lines[-1].rpartition(": ")[2]
+    config = json.loads((folder / "adapter_config.json").read_text("utf-8"))
+    assert config["peft_type"] == "LORAFIT_LORA_XS"
+
+
+def test_the_new_method_passes_its_own_tests(tmp_path: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", str(ROOT / "examples" / "05_new_method.py"), "-q"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
+    )
+    assert result.returncode == 0, result.stdout
+    assert " passed" in result.stdout

@@ -11,6 +11,7 @@ from lorafit.adapt import Adapters
 from lorafit.config import Config, GenerateConfig, ModelConfig
 from lorafit.errors import RunError
 from lorafit.evaluation.generation import generate
+from lorafit.evidence import Difference, Evaluation, HandOff, Interval
 from lorafit.export.card import Card, lorafit_snippet, peft_snippet, render, write
 from lorafit.export.peft import save
 from lorafit.methods.lora import LoraConfig
@@ -27,23 +28,19 @@ pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:Futu
 TASK = SequenceClassification(["text"], "label", ["neg", "pos"])
 
 
-def number(value, low, high, key="value"):
-    return {key: value, "low": low, "high": high}
-
-
-EVALUATION = {
-    "split": "test",
-    "n": 1066,
-    "metric": "accuracy",
-    "base": {"accuracy": number(0.51, 0.48, 0.54), "macro_f1": number(0.5, 0.4, 0.6)},
-    "tuned": {
-        "accuracy": number(0.8123, 0.79, 0.83),
-        "macro_f1": number(0.81, 0.78, 0.84),
-        "nll": number(0.43, 0.41, 0.45),
+EVALUATION = Evaluation(
+    n=1066,
+    metric="accuracy",
+    metrics=TASK.infos,
+    base={"accuracy": Interval(0.51, 0.48, 0.54), "macro_f1": Interval(0.5, 0.4, 0.6)},
+    tuned={
+        "accuracy": Interval(0.8123, 0.79, 0.83),
+        "macro_f1": Interval(0.81, 0.78, 0.84),
+        "nll": Interval(0.43, 0.41, 0.45),
     },
-    "paired": {"accuracy": number(0.3023, 0.27, 0.33, "difference") | {"p_value": 1e-9}},
-    "handoff": {"reloaded_max_abs_diff": 0.0, "merged_max_abs_diff": 2e-6},
-}
+    paired={"accuracy": Difference(0.3023, 0.27, 0.33, p_value=1e-9)},
+    handoff=HandOff(reloaded=0.0, merged=2e-6),
+)
 ADAPTER = {
     "r": 8,
     "lora_alpha": 16,
@@ -109,7 +106,7 @@ def test_the_facts_are_in_the_card():
         "| trainable parameters | 123,456 |",
         "lorafit 0.1.0",
         "| accuracy | 0.510 [0.480, 0.540] | 0.812 [0.790, 0.830] | +0.302 [+0.270, +0.330] |",
-        "| NLL (nats per example) |  | 0.430 [0.410, 0.450] |  |",
+        "| negative log-likelihood (nats per example) |  | 0.430 [0.410, 0.450] |  |",
         "reloaded 0.0e+00, merged 2.0e-06",
         "95 % intervals",
         "| 0 | neg |",
@@ -121,7 +118,7 @@ def test_the_facts_are_in_the_card():
 
 
 def test_a_card_without_evaluation_has_no_results():
-    text = render(card(evaluation={}))
+    text = render(card(evaluation=None))
     assert "## Results" not in text
     assert "model-index" not in metadata_of(text)
     assert "metrics" not in metadata_of(text)

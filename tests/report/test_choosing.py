@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from lorafit.evidence import Choice
 from lorafit.report.choosing import charts
 
 GAIN = {"mean": 0.05, "se": 0.004, "low": 0.042, "high": 0.058, "n": 500, "confidence": 0.95}
@@ -31,7 +32,7 @@ EVIDENCE: dict[str, dict[str, Any]] = {
     ],
 )
 def test_each_kind_of_evidence_has_its_chart(name: str, said: str) -> None:
-    (curve,) = charts({name: {"value": 1, "reason": "", "evidence": EVIDENCE[name]}})[name]
+    (curve,) = charts({name: Choice(1, "", EVIDENCE[name])})[name]
     assert said in curve.chart
 
 
@@ -39,7 +40,7 @@ def test_the_note_says_which_losses_are_those_after_a_decay() -> None:
     tried = [*EVIDENCE["learning_rate"]["tried"]]
     for rate, loss in ((0.001, 0.55), (0.003, 0.5)):
         tried.append({"learning_rate": rate, "steps": 105, "loss": loss, "decayed": True})
-    (curve,) = charts({"learning_rate": {"evidence": {"tried": tried}}})["learning_rate"]
+    (curve,) = charts({"learning_rate": Choice(evidence={"tried": tried})})["learning_rate"]
     assert curve.unit == "after 24 and 105 steps, the last with a decay"
 
 
@@ -56,4 +57,4 @@ def test_the_note_says_which_losses_are_those_after_a_decay() -> None:
     ],
 )
 def test_evidence_of_another_form_has_no_chart(evidence: Any) -> None:
-    assert charts({"r": {"value": 1, "evidence": evidence}}) == {"r": []}
+    assert charts({"r": Choice(1, "", evidence)}) == {"r": []}

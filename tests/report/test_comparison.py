@@ -4,17 +4,18 @@ from pathlib import Path
 
 import pytest
 
+from lorafit.evidence.comparison_rows import redundancy
+from lorafit.evidence.costs import COSTS, Cost
 from lorafit.report.chart import Axis
-from lorafit.report.comparison import redundancy, write_comparison
-from lorafit.report.fronts import COSTS
+from lorafit.report.comparison import write_comparison
 from lorafit.report.labels import LETTER, WIDTHS, Box, Place, places
 from lorafit.report.scatter import steps
-from tests.report.comparisons import comparison
+from tests.report.comparisons import record
 from tests.report.page import Page
 
 
 def test_the_page_is_well_formed_and_loads_nothing(tmp_path: Path) -> None:
-    page = Page(write_comparison(tmp_path, comparison()).read_text(encoding="utf-8"))
+    page = Page(write_comparison(tmp_path, record()).read_text(encoding="utf-8"))
     assert page.unclosed == []
     ids = [a["id"] for _, a in page.elements if "id" in a]
     assert len(ids) == len(set(ids))
@@ -24,26 +25,26 @@ def test_the_page_is_well_formed_and_loads_nothing(tmp_path: Path) -> None:
 
 
 def test_every_method_and_front_is_in_every_chart(tmp_path: Path) -> None:
-    content = comparison()
-    page = Page(write_comparison(tmp_path, content).read_text(encoding="utf-8"))
+    found = record()
+    page = Page(write_comparison(tmp_path, found).read_text(encoding="utf-8"))
     charts = [a for a in page.all("svg") if " against " in str(a.get("aria-label"))]
     assert len(charts) == len(COSTS)
     for cost, chart in zip(COSTS, charts, strict=True):
-        assert ", ".join(content["fronts"][cost.name]) in str(chart["aria-label"])
+        assert ", ".join(found.fronts[cost.name]) in str(chart["aria-label"])
     dots = [a for a in page.all("g") if str(a.get("class")).startswith("spot")]
-    assert len(dots) == len(COSTS) * len(content["arms"])
+    assert len(dots) == len(COSTS) * len(found.arms)
     joined = [a for a in dots if a["class"] == "spot front"]
-    assert len(joined) == sum(map(len, content["fronts"].values()))
-    for name in content["arms"]:
+    assert len(joined) == sum(map(len, found.fronts.values()))
+    for name in found.arms:
         assert page.said.count(f"{name}: ") >= len(COSTS)
 
 
 def test_noise_has_a_column_only_where_it_was_measured(tmp_path: Path) -> None:
-    assert redundancy(comparison())[0][-1] == "above noise"
-    header, cells = redundancy(comparison(noise=False))
+    assert redundancy(record())[0][-1] == "above noise"
+    header, cells = redundancy(record(noise=False))
     assert header[-1] == "r 99 %"
     assert {len(row) for row in cells} == {len(header)}
-    page = write_comparison(tmp_path, comparison(noise=False)).read_text(encoding="utf-8")
+    page = write_comparison(tmp_path, record(noise=False)).read_text(encoding="utf-8")
     assert "shuffled" not in page
 
 
@@ -66,18 +67,18 @@ def clashes(
 
 
 @pytest.mark.parametrize("cost", COSTS, ids=lambda cost: cost.name)
-def test_names_do_not_overlap_at_any_width(cost: object) -> None:
-    rows = comparison()["arms"]
-    x = Axis.around([row[cost.key] for row in rows.values()], log=cost.log)  # type: ignore[attr-defined]
+def test_names_do_not_overlap_at_any_width(cost: Cost) -> None:
+    arms = record().arms
+    x = Axis.around([getattr(arm, cost.key) for arm in arms.values()], log=cost.log)
     y = Axis(0.4, 0.95)
     points = [
-        (x.percent(row[cost.key]), 100 - y.percent(row["metric"]["value"]))  # type: ignore[attr-defined]
-        for row in rows.values()
+        (x.percent(getattr(arm, cost.key)), 100 - y.percent(arm.metric.value))
+        for arm in arms.values()
     ]
-    found = places(points, list(rows), 260)
+    found = places(points, list(arms), 260)
     assert sum(place is not None for place in found) >= 12
     for width in range(int(WIDTHS[0]), int(WIDTHS[-1]), 20):
-        assert clashes(points, list(rows), found, width) == []
+        assert clashes(points, list(arms), found, width) == []
 
 
 def test_of_points_in_one_spot_as_many_are_named_as_there_is_room_for() -> None:

@@ -368,8 +368,7 @@ def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
 
 
 FILES = [
-    "config.yaml", "status.json", "choices.json", "environment.json", "data.json", "task.json",
-    "eval.json",
+    "config.yaml", "status.json", "choices.json", "environment.json", "data.json", "eval.json",
     "metrics.jsonl", "trials.jsonl", "adapter/adapter_config.json",
     "adapter/adapter_model.safetensors",
 ]  # fmt: skip
@@ -417,10 +416,15 @@ def mutations(value: Any) -> Iterator[Any]:
     [
         ("eval.json", {
             "metric": "accuracy", "n": 9, "split": "test", "confidence": 0.9,
+            "schema": 1, "metrics": {"accuracy": {"title": "accuracy", "form": "share", "low": 0}},
             "base": {"accuracy": {"value": 0.5, "low": 0.4, "high": 0.6}},
             "tuned": {"accuracy": {"value": 0.8, "low": 0.7, "high": 0.9}},
             "paired": {"accuracy": {"difference": 0.3, "low": 0.2, "high": 0.4}},
             "handoff": {"merged_max_abs_diff": 0.1, "n": 4},
+            "tables": [{"title": "t", "columns": ["a", "b"], "rows": [["x", 1]]}],
+            "generation": {"n": 2, "num_beams": 1, "max_new_tokens": 4, "metrics": ["bleu"],
+                           "samples": [{"prompt": "p", "reference": None, "base": "b",
+                                        "tuned": "t"}]},
             "training": {"trainable_parameters": 1, "total_parameters": 2, "time_s": 3.0},
         }),
         ("choices.json", {"r": {"value": 4, "reason": "y", "evidence": {"c": [{"r": 1}]}},
@@ -429,7 +433,7 @@ def mutations(value: Any) -> Iterator[Any]:
                               "data": {"train": {"rows": 1}}, "threads": {"torch": 2}}),
         ("data.json", {"warnings": ["w"], "facts": ["f"],
                        "splits": {"train": {"tokens": 3, "labels": {"a": 1}}}}),
-        ("task.json", {"task": "t", "label_names": ["a", "b"]}),
+        ("adapter/lorafit.json", {"task": {"name": "t", "label_names": ["a", "b"]}}),
         ("adapter/adapter_config.json", {"r": 8, "task_type": "SEQ_CLS", "target_modules": ["q"],
                                          "base_model_name_or_path": "b"}),
         ("status.json", {"status": "done", "message": "m", "created_at": "2026-01-01"}),

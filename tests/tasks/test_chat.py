@@ -76,6 +76,46 @@ def test_conversations_are_trained_and_answered(tmp_path):
     assert len(lorafit.predict(run, ["a film", CHAT[:3]])) == 2
 
 
+STRICT = (
+    "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role.') }}{% endif %}"
+    + PLAIN
+)
+
+
+@pytest.mark.parametrize(
+    "template", [STRICT, STRICT.replace("<|e", "{% generation %}{% endgeneration %}<|e", 1)]
+)
+def test_a_conversation_that_the_template_refuses_is_named_by_its_place(template, caplog):
+    system = [{"role": "system", "content": "be brief"}, *CHAT]
+    rows = Dataset.from_list([{"messages": system if n == 4 else CHAT} for n in range(1, 9)])
+    splits = DatasetDict({"train": rows})
+    tokenizer = tokenizer_with(template)
+    task = CausalLM.from_data(splits, DataConfig(path="x"))
+    part = rows.select([1, 3, 6])
+    for use in (task.encode, task.prompts):
+        with pytest.raises(DataError, match=r"conversation 4 of the train split .*no system role"):
+            use(part, tokenizer, 40)
+    task = CausalLM.from_data(splits, DataConfig(path="x", skip_bad_rows=True))
+    assert len(task.encode(part, tokenizer, 40)) == len(task.prompts(part, tokenizer, 40)) == 2
+    assert "skipped 1 of 3 conversations that the chat template refuses" in caplog.text
+    again = CausalLM.from_dict(task.to_dict())
+    assert len(again.encode(part, tokenizer, 40)) == 2
+    old = {k: v for k, v in task.to_dict().items() if k != "skip_bad_rows"}
+    with pytest.raises(DataError, match=r"conversation 2 .*no system role"):
+        CausalLM.from_dict(old).encode(part, tokenizer, 40)
+
+
+def test_what_a_user_says_in_sharegpts_words_is_understood():
+    task = CausalLM(["messages"], chat=True)
+    shared = [{"from": "human", "value": "a film"}]
+    assert task.rows([shared, "a plot"])["messages"][:] == [
+        [{"role": "user", "content": "a film"}],
+        [{"role": "user", "content": "a plot"}],
+    ]
+    with pytest.raises(DataError, match="conversation 1 has a message without a text"):
+        task.rows([[{"role": "user", "content": None}]])
+
+
 def template_tokenizer(kind: str) -> Any:
     """Turns between <|im_start|> and <|im_end|>, which are special; <think> is not."""
     words = {w: i for i, w in enumerate([*tiny_text.WORDS, *"<|>_/", "user", "assistant", "im"])}

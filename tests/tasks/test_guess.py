@@ -6,6 +6,7 @@ from datasets import Dataset, DatasetDict
 from lorafit.config import DataConfig, ModelConfig
 from lorafit.errors import DataError
 from lorafit.model.kind import kind_of_model
+from lorafit.tasks import tasks
 from lorafit.tasks.base import ModelKind
 from lorafit.tasks.guess import guess_task
 from tests import tiny, tiny_text
@@ -94,6 +95,71 @@ def test_one_column_of_0_and_1_among_several_is_not_taken_alone():
 def test_what_fits_no_task_is_an_error_that_says_what_each_needs():
     with pytest.raises(DataError, match=r"no task fits.*text \(text\).*bert.*regression needs"):
         guess({"text": TEXTS})
+
+
+GPT2, T5 = ModelKind("gpt2", generates=True), ModelKind("t5", encoder_decoder=True)
+SHARED = [[{"from": "human", "value": "a film"}, {"from": "gpt", "value": "good"}]] * 8
+OTHER_CHAT = [[{"speaker": "a", "says": "b"}]] * 8
+
+
+@pytest.mark.parametrize(
+    ("columns", "model", "message"),
+    [
+        (
+            {"prompt": TEXTS, "chosen": TEXTS, "rejected": TEXTS},
+            *(GPT2, "these are preferences.*--text prompt --label chosen"),
+        ),
+        ({"prompt": TEXTS, "chosen": TEXTS, "rejected": TEXTS}, BERT, "these are preferences"),
+        ({"chosen": SHARED, "rejected": SHARED}, GPT2, "these are preferences.*--text chosen"),
+        ({"id": TEXTS, "conversations": OTHER_CHAT}, GPT2, "lists of objects of speaker, says"),
+        ({"id": TEXTS, "messages": [1, 2] * 4}, GPT2, "called like conversations, but holds int"),
+        ({"id": TEXTS, "conversations": SHARED}, BERT, "only a language model learns.*is bert"),
+        ({"id": TEXTS, "conversations": SHARED}, T5, "only a language model learns"),
+        (
+            {"instruction": TEXTS, "output": [{"mood": "good"}] * 8},
+            *(GPT2, r'answers in "output" are objects, such as {"mood": "good"}.*json.dumps'),
+        ),
+        ({"instruction": TEXTS, "output": [["good"]] * 8}, GPT2, "are lists, such as .*json.dumps"),
+        ({"instruction": TEXTS, "output": [["good"]] * 8}, T5, "are lists"),
+        ({"instruction": TEXTS, "output": [1, 2] * 4}, GPT2, r"are numbers \(int64\), such as 1"),
+    ],
+)
+def test_data_that_would_be_learned_wrongly_are_refused_with_the_remedy(columns, model, message):
+    with pytest.raises(DataError, match=message):
+        guess(columns, model)
+
+
+@pytest.mark.parametrize("output", [[{"mood": "good"}] * 8, [["a"]] * 8, [1.5, 2] * 4])
+def test_answers_that_were_asked_for_and_are_no_text_are_refused(output):
+    columns = {"instruction": TEXTS, "output": output}
+    splits = DatasetDict({"train": Dataset.from_dict(columns)})
+    config = DataConfig(path="memory", text=["instruction"], label="output")
+    for name in ("causal_lm", "seq2seq"):
+        with pytest.raises(DataError, match=r'the answers in "output" are (objects|lists|numbers)'):
+            tasks[name].from_data(splits, config)
+
+
+def test_columns_that_were_named_are_taken_whatever_else_is_there():
+    columns = {"text": TEXTS, "chosen": TEXTS, "rejected": TEXTS}
+    assert guess(columns | {"chat": OTHER_CHAT}, GPT2, text=["text"])[0] == "causal_lm"
+    columns["messages"] = [1, 2] * 4
+    assert guess(columns, text=["text"], label="messages")[0] == "sequence_classification"
+    assert guess({"id": TEXTS, "conversations": SHARED}, GPT2)[0] == "causal_lm"
+    question = {"question": TEXTS, "answer": [1, 2] * 4}
+    assert guess(question, GPT2, label="answer")[0] == "sequence_classification"
+
+
+def test_a_label_in_another_language_is_found_and_a_doubtful_one_is_not_claimed():
+    columns = {"Anfrage": TEXTS, "Kategorie": ["a", "b"] * 4, "Priorität": ["x", "y"] * 4}
+    assert guess(columns)[1] == "text, and classes in Kategorie"
+    columns["Art"] = columns.pop("Kategorie")
+    assert guess(columns)[1] == "text, and classes in Priorität or Art"
+
+
+def test_an_id_is_no_text():
+    splits = DatasetDict({"train": Dataset.from_dict({"id": TEXTS, "label": [0, 1] * 4})})
+    with pytest.raises(DataError, match="no column is the text: id names the rows"):
+        tasks["sequence_classification"].from_data(splits, DataConfig(path="memory"))
 
 
 @pytest.mark.parametrize("setting", [{"label": "labl"}, {"text": ["txt"]}])

@@ -96,6 +96,28 @@ def test_fractions_are_refused_with_a_word_on_regression(asked):
         names_of(data([1.0, 2.0, 1.0], test=[1.5]), label=asked)
 
 
+def test_all_spellings_are_one_warning(caplog):
+    names_of(data(["Pos", "pos ", "neg", "NEG", "odd"]))
+    [record] = caplog.records
+    assert "labels 'NEG' and 'neg'; 'Pos' and 'pos ' differ in case" in record.getMessage()
+    assert "--clean-labels" in record.getMessage()
+
+
+def test_several_labels_in_one_cell_are_pointed_out(caplog):
+    names_of(data(["toxic", "toxic,insult", "none"]))
+    assert "'toxic,insult' is a class of its own beside 'toxic'" in caplog.text
+    caplog.clear()
+    names_of(data(["Rome, Italy", "Paris, France"]))
+    assert caplog.text == ""
+
+
+def test_labels_that_look_like_lists_are_refused():
+    with pytest.raises(
+        DataError, match="look like lists written as text, such as \"\\['a' 'b'\\]\""
+    ):
+        names_of(data(["['a' 'b']", "['a']", "['b']"]))
+
+
 def test_labels_that_differ_in_spelling_only_are_pointed_out(caplog):
     names_of(data(["Pos", "pos ", "neg"]))
     assert "'Pos' and 'pos ' differ in case or spaces only" in caplog.text

@@ -18,6 +18,7 @@ from pathlib import Path
 from lorafit import files
 from lorafit.run import Run
 from lorafit.training import checkpoint
+from lorafit.training.learner import Learner
 from lorafit.training.loop import fit
 from lorafit.training.progress import QuietProgress
 from lorafit.training.seed import seed_everything
@@ -62,18 +63,15 @@ def train(folder: Path, kill_step: int | None, kill_flush: int | None, resume: b
     random.random()  # Python's and NumPy's generators are part of the state too
     model = toy.bert(dropout=0.2)
     trainable = toy.train_some(model)
-    fit(
+    learner = Learner(
         toy.engine(model),
         model,
         toy.ToyTask(),
+        trainable,
         toy.examples(64),
         toy.examples(32, seed=1),
-        config,
-        run=run,
-        trainable=trainable,
-        resume=resume,
-        progress=Killer(kill_step),
     )
+    fit(learner, config, run, resume=resume, progress=Killer(kill_step))
     digest = hashlib.sha256()
     for name in sorted(trainable):
         digest.update(trainable[name].detach().numpy().tobytes())

@@ -13,6 +13,7 @@ from lorafit.errors import RunError
 from lorafit.run import Run
 from lorafit.training import checkpoint
 from lorafit.training.progress import QuietProgress
+from lorafit.training.state import TrainState
 from tests.training import toy
 
 
@@ -82,7 +83,9 @@ def test_optimizer_state_comes_back_exactly(tmp_path):
         for parameter in parameters.values():
             parameter.grad = torch.randn_like(parameter)
         optimizer.step()
-    saved = checkpoint.save(tmp_path, 3, checkpoint.collect(parameters, optimizer), {}, {}, [])
+    saved = checkpoint.save(
+        tmp_path, TrainState(3), checkpoint.collect(parameters, optimizer), {}, []
+    )
     copies = {name: torch.nn.Parameter(torch.zeros_like(p)) for name, p in parameters.items()}
     other = torch.optim.AdamW([{"params": [copies["b"]]}, {"params": [copies["a"]]}], lr=0.1)
     found = checkpoint.read(saved)
@@ -100,7 +103,9 @@ def test_weights_that_share_storage_can_be_saved(tmp_path):
     flat = torch.arange(6.0)
     parameters = {"a": torch.nn.Parameter(flat[:2]), "b": torch.nn.Parameter(flat[2:].view(2, 2).T)}
     optimizer = torch.optim.AdamW(parameters.values())
-    saved = checkpoint.save(tmp_path, 1, checkpoint.collect(parameters, optimizer), {}, {}, [])
+    saved = checkpoint.save(
+        tmp_path, TrainState(1), checkpoint.collect(parameters, optimizer), {}, []
+    )
     found = checkpoint.read(saved).tensors
     assert torch.equal(found["weight/a"], flat[:2])
     assert torch.equal(found["weight/b"], flat[2:].view(2, 2).T)
@@ -199,12 +204,12 @@ def test_failed_write_is_one_line_and_the_previous_checkpoint_stays_whole(
 def test_file_size_limit_of_the_system_is_reported_too(tmp_path):
     # A real failed write, half way through the file.
     tensors = {"weight/a": torch.zeros(100_000)}
-    checkpoint.save(tmp_path, 1, tensors, {}, {}, [])
+    checkpoint.save(tmp_path, TrainState(1), tensors, {}, [])
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))
     try:
         with pytest.raises(RunError, match="File too large"):
-            checkpoint.save(tmp_path, 2, tensors, {}, {}, [])
+            checkpoint.save(tmp_path, TrainState(2), tensors, {}, [])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
@@ -214,7 +219,7 @@ def test_file_size_limit_of_the_system_is_reported_too(tmp_path):
 def test_folder_that_cannot_be_made_is_one_clear_error(tmp_path):
     (tmp_path / "checkpoints").write_text("a file")
     with pytest.raises(RunError, match="cannot write the checkpoint"):
-        checkpoint.save(tmp_path / "checkpoints", 1, {}, {}, {}, [])
+        checkpoint.save(tmp_path / "checkpoints", TrainState(1), {}, {}, [])
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,3 @@
-import io
 import json
 import math
 import os
@@ -14,8 +13,9 @@ from lorafit.errors import (
     TrainingError,
 )
 from lorafit.run import Run
+from lorafit.training.learner import Learner
 from lorafit.training.loop import FitResult, fit
-from lorafit.training.progress import PlainProgress, QuietProgress
+from lorafit.training.progress import QuietProgress
 from lorafit.training.validate import evaluate
 from tests.training import toy
 
@@ -256,11 +256,9 @@ def test_zero_gradient_in_the_first_step_alone_is_fine():
 
 def test_nothing_to_train_and_frozen_parameters_are_errors():
     model = toy.bert()
-    options = {"progress": QuietProgress()}
     data = toy.examples(8)
     with pytest.raises(TrainingError, match="nothing to train"):
-        fit(toy.engine(model), model, toy.ToyTask(), data, data, toy.config(),
-            trainable={}, **options)  # fmt: skip
+        fit(Learner(toy.engine(model), model, toy.ToyTask(), {}, data, data), toy.config())
     frozen = {"w": torch.nn.Parameter(torch.zeros(2), requires_grad=False)}
     with pytest.raises(TrainingError, match=r"requires_grad is False\): w"):
         toy.run_fit(toy.config(), model=model, trainable=frozen)
@@ -359,16 +357,6 @@ def test_trained_run_is_not_trained_over(tmp_path):
         toy.run_fit(settings, run)
     assert run.metrics == before
     assert run.status == "trained"
-
-
-def test_plain_progress_shows_a_whole_run():
-    text = io.StringIO()
-    toy.run_fit(toy.config(max_steps=2, eval_steps=2), progress=PlainProgress(text, interval_s=0.0))
-    first, *steps, last = text.getvalue().splitlines()
-    assert first == "training for 2 steps"
-    assert len(steps) == 2
-    assert last.startswith("step 2: validation loss 0.")
-    assert last.endswith("(best)")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -1,7 +1,8 @@
 import pytest
 
+from lorafit.data.batches import lengths
 from lorafit.errors import DataError
-from lorafit.training.steps import StepPlan, lengths
+from lorafit.training.steps import StepPlan
 from tests.training import toy
 
 

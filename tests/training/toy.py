@@ -15,8 +15,8 @@ from lorafit.config import Config, DataConfig
 from lorafit.engine.eager import EagerEngine
 from lorafit.run import Run
 from lorafit.tasks.base import Metric, Task
+from lorafit.training.learner import Learner
 from lorafit.training.loop import FitResult, fit
-from lorafit.training.progress import QuietProgress
 from lorafit.training.seed import seed_everything
 
 VOCABULARY = 40
@@ -136,23 +136,19 @@ def engine(model: BertForSequenceClassification, **options: Any) -> EagerEngine:
 def run_fit(
     config: Config, run: Run | None = None, *, n: int = 64, **options: Any
 ) -> tuple[FitResult, dict[str, Parameter]]:
-    """Trains on ``n`` examples; ``options`` replace single arguments of `fit`."""
+    """Trains on ``n`` examples; ``options`` replace parts of the learner or go to `fit`."""
     seed_everything(config.seed)
     model = options.pop("model", None) or bert()
     trainable = options.pop("trainable", None) or train_some(model)
-    result = fit(
+    learner = Learner(
         options.pop("engine", None) or engine(model),
         model,
         ToyTask(),
+        trainable,
         examples(n),
         options.pop("validation", examples(32, seed=1)),
-        config,
-        run=run,
-        trainable=trainable,
-        progress=options.pop("progress", QuietProgress()),
-        **options,
     )
-    return result, trainable
+    return fit(learner, config, run, **options), trainable
 
 
 def weights(trainable: dict[str, Parameter]) -> dict[str, torch.Tensor]:

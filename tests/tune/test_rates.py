@@ -127,7 +127,7 @@ def test_where_the_first_comparison_has_no_bottom_the_finalists_error_is_the_mea
     one, other = low + noise / 10, high - noise / 10
     scored = {1.0: Scored(one, one, {}), 3.0: Scored(other, other, {})}
     scores = dict(zip((1.0, 3.0, 9.0), first, strict=True))
-    assert rates._between(scored, 1.0, scores) == pytest.approx(best)
+    assert rates.between(scored, 1.0, scores) == pytest.approx(best)
 
 
 @pytest.mark.parametrize("away", [1 / 27, 1 / 9, 9, 27])

@@ -29,7 +29,7 @@ def test_four_times_the_rank_or_twice_as_the_budget_and_the_layers_allow(
     most: int, largest: int, wanted: int | None
 ) -> None:
     state = cast(State, None)
-    assert rise._next_rank(bench_that_pays_for(most), state, 8, largest) == wanted
+    assert rise.next_rank(bench_that_pays_for(most), state, 8, largest) == wanted
 
 
 @pytest.mark.parametrize(

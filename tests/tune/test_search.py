@@ -265,8 +265,9 @@ def test_killed_at_any_write_after_the_training_it_delivers_what_was_found(
     assert list(dict.fromkeys(statuses)) == ["trained", "delivered", "done"]
 
 
+@pytest.mark.parametrize("pieces", [2, 8])
 def test_killed_by_the_system_it_goes_on_to_the_same_adapter(
-    run: lorafit.Run, base: Path, data: DatasetDict, tmp_path: Path
+    pieces: int, run: lorafit.Run, base: Path, data: DatasetDict, tmp_path: Path
 ) -> None:
     folder = tmp_path / "data"
     folder.mkdir()
@@ -284,7 +285,7 @@ def test_killed_by_the_system_it_goes_on_to_the_same_adapter(
     )
     journal, deadline = tmp_path / "killed" / "tune", time.monotonic() + 120
     while process.poll() is None and time.monotonic() < deadline:
-        if journal.is_dir() and len(list(journal.glob("trunk-*.json"))) >= 2:
+        if journal.is_dir() and len(list(journal.glob("trunk-*.json"))) >= pieces:
             process.send_signal(signal.SIGKILL)
             break
         time.sleep(0.005)

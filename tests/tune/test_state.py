@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import Parameter
 
-from lorafit.training.adamw import RowAdamW
+from lorafit.tune.adamw import RowAdamW
 from lorafit.tune.state import Shape, State, capture, grown, put_back
 
 A, B = "layer.lora_A.default.weight", "layer.lora_B.default.weight"
@@ -40,7 +40,7 @@ def train(
 
 
 def state(parameters: dict[str, Parameter], optimizer: RowAdamW, r: int) -> State:
-    return State(3, Shape({"r": r}), capture(parameters, optimizer), {})
+    return State.of(3, Shape({"r": r}), capture(parameters, optimizer), {})
 
 
 def adam(parameters: dict[str, Parameter], lr: float = 0.01) -> RowAdamW:
@@ -113,7 +113,7 @@ def test_a_shared_counter_would_take_far_larger_steps() -> None:
     shared = dict(found.tensors)
     for name in (A, B):
         shared[f"step/{name}"] = found.tensors[f"step/{name}"].max().expand(1)
-    planted = State(found.step, found.shape, shared, {})
+    planted = State.of(found.step, found.shape, shared, {})
     big = {name: Parameter(t.clone()) for name, t in planted.of_kind("weight").items()}
     other = adam(big)
     put_back(planted, big, other)

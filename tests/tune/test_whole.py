@@ -12,6 +12,7 @@ from datasets import DatasetDict
 from safetensors.torch import load_file
 
 import lorafit
+from lorafit.console import show_result
 from lorafit.errors import ConfigError, TrainingError
 from lorafit.tune import whole
 from lorafit.tune.bench import Bench
@@ -170,3 +171,15 @@ def test_a_grid_that_diverges_everywhere_says_so(
     monkeypatch.setattr(whole, "RATE_FACTORS", (1e20, 1e25))
     with pytest.raises(TrainingError, match="every run diverged"):
         train(base, data, tmp_path, "grid", 2, r=2, target_modules="all-linear", max_grad_norm=None)
+
+
+def test_a_word_for_all_layers_is_not_taken_apart(
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A search too short for branches keeps the default, which is a word and no list."""
+    run = train(base, tiny_text.splits(24), tmp_path, "rise", 1)
+    assert run.choices["target_modules"].value == "all-linear"
+    show_result(run)
+    assert "target_modules   all-linear" in " ".join(capsys.readouterr().out.split("\n"))
+    page = (run.path / "report.html").read_text(encoding="utf-8")
+    assert '<code>target_modules</code> <span class="equals"><span class="text">all-linear' in page

@@ -50,4 +50,4 @@ def compare(
             general_text=general_text,
             config=settings,
         )
-        console.show_comparison(found.content, found.path)
+        console.show_comparison(found.record, found.path)

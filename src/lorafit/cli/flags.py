@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import functools
 import inspect
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
+
+from lorafit.errors import ConfigError
 
 if TYPE_CHECKING:
     from lorafit.settings import Settings
@@ -97,6 +100,11 @@ def _read(kind: Callable[[Any], N], text: Any, what: str) -> N:
         raise typer.BadParameter(f'"{text}" is neither {what} nor auto.') from None
 
 
+DATA_SUFFIXES = {
+    *(".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".arrow", ".feather", ".conll"),
+}
+"""What no file of a model ends in."""
+
 PARSED = (_number, _rate, _whole)
 """Types that typer cannot read by itself."""
 
@@ -126,6 +134,10 @@ FLAGS = (
         "Data",
     ),
     Flag("data.where", str, "Keep rows for which this holds: \"category != 'plot'\".", "Data"),
+    Flag("data.test", str, "File with the test rows.", "Data", metavar="FILE"),
+    Flag("data.validation", str, "File with the validation rows.", "Data", metavar="FILE"),
+    Flag("data.encoding", str, "Encoding of DATA, if not UTF-8: cp1252.", "Data", metavar="NAME"),
+    Flag("data.clean_labels", bool, "Join labels that differ in case or spaces only.", "Data"),
     Flag("data.dedupe", bool, "Leave out training rows whose text is there twice.", "Data"),
     Flag("data.skip_bad_rows", bool, "Leave out rows that cannot be read.", "Data"),
     Flag("data.max_length", int, "Longest input in tokens; longer ones are cut.", "Data"),
@@ -235,6 +247,7 @@ def with_settings(function: Callable[..., None]) -> Callable[..., None]:
             value = taken[flag.parameter]
             if value is not None and value != []:
                 flags[flag.key] = (flag.shown, value)
+        _check_order(function.__name__, taken["model"], taken["data"])
         given = Given(flags, taken["config"], taken["sets"] or [])
         function(**kwargs, given=given)
 
@@ -247,6 +260,23 @@ def with_settings(function: Callable[..., None]) -> Callable[..., None]:
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     del run.__wrapped__
     return run
+
+
+def _check_order(command: str, model: str | None, data: str | None) -> None:
+    """Notices MODEL and DATA in each other's place.
+
+    Raises:
+        ConfigError: MODEL is a file of data and DATA the folder of a model.
+    """
+    if model is None or data is None or not (Path(data) / "config.json").is_file():
+        return
+    suffixes = {suffix.lower() for suffix in Path(model).suffixes}
+    if Path(model).is_file() and suffixes & DATA_SUFFIXES:
+        typed = shlex.join(["lorafit", command, data, model])
+        raise ConfigError(
+            f'"{model}" is a file of data and "{data}" the folder of a model: the model comes '
+            f"first.\nDid you mean: {typed}"
+        )
 
 
 def run_path(run: str, runs_dir: Path) -> str:

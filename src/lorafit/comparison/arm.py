@@ -12,7 +12,7 @@ import math
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,6 @@ from lorafit.pipeline import Problem, Subject
 from lorafit.settings import LIVE
 from lorafit.tasks import tasks
 from lorafit.training.loop import FitResult, fit
-from lorafit.training.progress import QuietProgress
 from lorafit.tuned import FACTS, adapter_facts
 
 SCALES = (0.0, 0.25, 0.5, 0.75)
@@ -208,19 +207,12 @@ class Arm:
         config = self.config(rate, seed, steps)
         subject = pipeline.prepare(self.problem, config, encoded=self._encoded)
         self._encoded = subject.encoded
-        trainable, train = subject.adapters.trainable(), subject.encoded["train"]
-        start = {name: p.detach().clone() for name, p in trainable.items()}
+        learner = subject.learner(self.problem.task)
+        if shuffled:
+            learner = replace(learner, train=with_shuffled_labels(learner.train))
+        start = {name: p.detach().clone() for name, p in learner.trainable.items()}
         cpu = time.process_time()
-        result = fit(
-            subject.engine,
-            subject.model,
-            self.problem.task,
-            with_shuffled_labels(train) if shuffled else train,
-            subject.encoded["validation"],
-            config,
-            trainable=trainable,
-            progress=QuietProgress(),
-        )
+        result = fit(learner, config)
         return Trained(subject, result, start, time.process_time() - cpu)
 
     def trainable(self, subject: Subject) -> dict[str, torch.nn.Parameter]:

@@ -7,24 +7,39 @@ from pathlib import Path
 from typing import Any
 
 from lorafit.console.output import show, show_split_table
-from lorafit.report.comparison import costs, front_lines, kept, quality, redundancy, remarks
+from lorafit.evidence import ComparisonRecord
+from lorafit.evidence.comparison_rows import (
+    costs,
+    front_lines,
+    kept,
+    quality,
+    redundancy,
+    remarks,
+)
 
 
-def show_comparison(content: Mapping[str, Any], path: Path) -> None:
-    """Shows a comparison, in the shape of ``compare.json``."""
+def show_comparison(found: ComparisonRecord | Mapping[str, Any], path: Path) -> None:
+    """Shows a comparison.
+
+    Args:
+        found: The comparison, or what ``compare.json`` holds of one.
+        path: Its folder.
+    """
+    if not isinstance(found, ComparisonRecord):
+        found = ComparisonRecord.from_json(found)
     show()
-    header, families = quality(content)
+    header, families = quality(found)
     rows = []
     for family, members in families.items():
         rows.append([family, *[""] * (len(header) - 1)])
         rows += [[f"  {name}", *cells] for name, *cells in members]
-    for columns, cells in ((header, rows), costs(content), kept(content), redundancy(content)):
+    for columns, cells in ((header, rows), costs(found), kept(found), redundancy(found)):
         if cells:
             show_split_table(cells, columns)
             show()
-    for remark in [*remarks(content), *front_lines(content)]:
+    for remark in [*remarks(found), *front_lines(found)]:
         show(remark)
     show()
-    show(content["recommendation"]["sentence"])
+    show(found.recommendation.sentence)
     show(f"All numbers: {path / 'compare.json'}")
     show(f"The page: {path / 'compare.html'}")

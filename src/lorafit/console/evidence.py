@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lorafit.console.output import show, show_table
+from lorafit.evidence import Choice, Interval
 from lorafit.units import duration
 
 WIDTH = 32
@@ -14,11 +15,11 @@ WIDTH = 32
 Rows = list[list[str]]
 
 
-def show_evidence(choices: Mapping[str, Any]) -> None:
+def show_evidence(choices: Mapping[str, Choice]) -> None:
     """Shows the curves of the choices that have some.
 
     Args:
-        choices: By name, as in ``choices.json``; each has ``evidence``.
+        choices: By name.
     """
     for name, choice in choices.items():
         for title, rows in curves(choice.evidence):
@@ -80,20 +81,18 @@ def _losses(title: str, points: Sequence[Mapping[str, Any]] | None, name: str) -
 
 def _gains(tests: Sequence[Mapping[str, Any]] | None) -> tuple[str, Rows]:
     """The gain of going on at each rank tested, with its interval around zero."""
-    gains = [test["gain"] for test in tests or ()]
-    ends = [0.0, *(gain["low"] for gain in gains), *(gain["high"] for gain in gains)]
+    gains = [Interval.read(test["gain"]) for test in tests or ()]
+    ends = [0.0, *(end for gain in gains for end in gain.ends)]
     rows = [
         [
             f"{test['r']} to {test['against']}",
             f"step {test['step']}",
-            f"{gain['mean']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}]",
-            whiskers(gain["low"], gain["mean"], gain["high"], min(ends), max(ends)),
+            f"{gain:+.4f}",
+            whiskers(gain.low, gain.value, gain.high, min(ends), max(ends)),
         ]
         for test, gain in zip(tests or (), gains, strict=True)
     ]
-    level = (
-        f"{100 * gains[0]['confidence']:g} % intervals, {gains[0]['n']:,} examples" if gains else ""
-    )
+    level = f"{100 * (gains[0].level or 0):g} % intervals, {gains[0].n:,} examples" if gains else ""
     return f"gain of going on, nats per example ({level}; : is zero)", rows
 
 

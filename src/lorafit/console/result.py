@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from lorafit.console.evidence import show_cost, show_evidence
 from lorafit.console.output import fits, show, show_table
+from lorafit.evidence import Choice, Evaluation, Generation, HandOff, Table
+from lorafit.evidence.rows import metric_rows
 from lorafit.hints import predict_command
-from lorafit.units import count, interval
+from lorafit.units import count
 
 if TYPE_CHECKING:
     from lorafit.run import Run
@@ -24,7 +26,7 @@ SAMPLES = 2
 def show_result(run: Run) -> None:
     """Shows the final screen of `train`."""
     show()
-    show_evaluation(run.eval)
+    show_evaluation(run.evaluation)
     show_choices(run.choices)
     show_evidence(run.choices)
     show_cost(run.choosing_cost)
@@ -40,73 +42,90 @@ def show_result(run: Run) -> None:
     show_table(rows, indent=2)
 
 
-def show_evaluation(result: Mapping[str, Any]) -> None:
-    """Shows base and tuned metrics side by side, in the shape of ``eval.json``."""
-    tuned: Mapping[str, Any] = result.get("tuned", {})
-    base: Mapping[str, Any] = result.get("base", {})
-    paired: Mapping[str, Any] = result.get("paired", {})
-    sides = [(name, side) for name, side in (("base", base), ("tuned", tuned)) if side]
-    header = ["", *(name for name, _ in sides), *(["difference"] if paired else [])]
-    rows: list[list[str]] = []
-    for metric in tuned or base:
-        row = [metric.replace("_", " ")]
-        row += [interval(side[metric]) if metric in side else "" for _, side in sides]
-        if paired:
-            row.append(interval(paired[metric], signed=True) if metric in paired else "")
-        rows.append(row)
-    if fits(rows, header):
-        show_table(rows, header)
-    else:  # below one another
-        lines = [
-            ("" if at else metric, name, cell)
-            for metric, *cells in rows
-            for at, (name, cell) in enumerate(zip(header[1:], cells, strict=True))
-        ]
-        show_table(lines)
-    level = result.get("confidence")
+def show_evaluation(result: Evaluation | Mapping[str, Any]) -> None:
+    """Shows base and tuned metrics side by side.
+
+    Args:
+        result: An evaluation, or what ``eval.json`` holds of one.
+    """
+    if not isinstance(result, Evaluation):
+        result = Evaluation.from_json(result)
+    _show_metrics(result)
+    level = result.confidence
     brackets = f" in brackets: {100 * level:g} % intervals" if level else ""
-    about = f"{result.get('split', 'test')} split, {count(result['n'])} examples"
+    split = result.split
+    where = split if split == "all rows" else f"{split} split"
+    about = f"{where}, {count(int(result.n or 0))} examples"
     show(f"({about}{';' if brackets else ''}{brackets})")
-    for table in result.get("tables", []):
+    for table in result.tables:
         show_class_table(table)
-    show_samples(result.get("generation", {}))
-    handoff = result.get("handoff")
-    if handoff:
-        show()
-        on = f"{handoff['n']} test examples" if "n" in handoff else "real inputs"
-        show(f"Hand-off checked on {on}; largest difference of a logit from the live model:")
-        rows = [
-            [name.removesuffix("_max_abs_diff"), f"{value:.1e}"]
-            for name, value in handoff.items()
-            if name.endswith("_max_abs_diff")
+    if result.generation is not None:
+        show_samples(result.generation)
+    if result.handoff is not None:
+        _show_handoff(result.handoff)
+
+
+def _show_metrics(result: Evaluation) -> None:
+    rows = metric_rows(result)
+    sides = [name for name in ("base", "tuned") if getattr(result, name)]
+    header = ["", *sides, *(["difference"] if result.paired else [])]
+    cells = [
+        [
+            row.label,
+            *(format(found, ".3f") if (found := getattr(row, side)) else "" for side in sides),
+            *([f"{row.difference:+.3f}" if row.difference else ""] if result.paired else []),
         ]
-        show_table(rows, indent=2)
-
-
-def show_samples(generation: Mapping[str, Any]) -> None:
-    """Shows what base and tuned model wrote, and how."""
-    if not generation:
+        for row in rows
+    ]
+    if fits(cells, header):
+        show_table(cells, header)
         return
-    beams = generation["num_beams"]
-    how = "greedy" if beams == 1 else f"{beams} beams"
-    metrics = ", ".join(name.replace("_", " ") for name in generation["metrics"])
-    show(
-        f"({f'{metrics}: ' if metrics else ''}answers to {count(generation['n'])} prompts, {how}, "
-        f"at most {count(generation['max_new_tokens'])} new tokens)"
+    # below one another
+    show_table(
+        [
+            ("" if at else metric, name, cell)
+            for metric, *others in cells
+            for at, (name, cell) in enumerate(zip(header[1:], others, strict=True))
+        ]
     )
-    for sample in generation["samples"][:SAMPLES]:
+
+
+def _show_handoff(handoff: HandOff) -> None:
+    show()
+    on = "real inputs" if handoff.n is None else f"{handoff.n} test examples"
+    show(f"Hand-off checked on {on}; largest difference of a logit from the live model:")
+    rows = [[name, f"{value:.1e}"] for name, value in handoff.differences.items()]
+    show_table(rows, indent=2)
+
+
+def show_samples(generation: Generation) -> None:
+    """Shows what base and tuned model wrote, and how."""
+    beams = generation.num_beams
+    how = "greedy" if beams == 1 else f"{beams} beams"
+    metrics = ", ".join(name.replace("_", " ") for name in generation.metrics)
+    show(
+        f"({f'{metrics}: ' if metrics else ''}answers to {count(int(generation.n or 0))} prompts, "
+        f"{how}, at most {count(int(generation.max_new_tokens or 0))} new tokens)"
+    )
+    for sample in generation.samples[:SAMPLES]:
         show()
+        texts = {
+            "prompt": sample["prompt"],
+            "reference": sample["reference"],
+            "base": sample["base"],
+            "tuned": sample["tuned"],
+        }
         rows = [
-            (name, " ".join(sample[name].split()) or "(nothing)")
-            for name in ("prompt", "reference", "base", "tuned")
-            if sample[name] is not None
+            (name, " ".join(text.split()) or "(nothing)")
+            for name, text in texts.items()
+            if text is not None
         ]
         show_table(rows, indent=2)
 
 
-def show_class_table(table: Mapping[str, Any]) -> None:
+def show_class_table(table: Table) -> None:
     """Shows one of the tables beside the metrics; one too wide for a terminal is named only."""
-    columns: list[str] = table["columns"]
+    columns = table["columns"]
     show()
     if len(columns) > WIDEST:
         show(f"{table['title']}: {len(columns) - 1} classes, in eval.json and report.html")
@@ -123,7 +142,7 @@ def cell(value: Any) -> str:
     return count(value) if isinstance(value, int) else str(value)
 
 
-def show_choices(choices: Mapping[str, Any]) -> None:
+def show_choices(choices: Mapping[str, Choice]) -> None:
     """Shows what was chosen automatically, and why."""
     if not choices:
         return
@@ -136,10 +155,12 @@ def show_choices(choices: Mapping[str, Any]) -> None:
 def prediction_line(text: str, prediction: Mapping[str, Any]) -> str:
     """One line for one prediction: the answer, its probability, the text, separated by tabs.
 
-    The answer is the first value of what the task says. Tabs and line breaks become spaces, so
-    that the columns hold.
+    The answer is the first value of what the task says. A text that was written follows its
+    prompt. Tabs and line breaks become spaces, so that the columns hold.
     """
     answer = next(iter(prediction.values()))
+    if "generated" in prediction:
+        return "\t".join(" ".join(part.split()) for part in (text, answer or "(nothing)"))
     cells = [" ".join((_value(answer) or "(none)").split())]
     probability = prediction.get("probability")
     if probability is not None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lorafit.console.output import show, show_table
-from lorafit.units import interval
 
 if TYPE_CHECKING:
-    from lorafit.export.shrunk import Loss, Shrunk
+    from lorafit.evidence import Difference
+    from lorafit.export.shrunk import Shrunk
 
 
 def show_shrunk(result: Shrunk) -> None:
@@ -29,12 +29,9 @@ def show_shrunk(result: Shrunk) -> None:
     show()
     show(f"r {result.r_before} -> {result.r} ({result.way}): {result.reason}")
     for name, found in (result.test or {}).items():
-        change = {"value": found["difference"], "low": found["low"], "high": found["high"]}
-        show(f"test {name.replace('_', ' ')}: {interval(change, signed=True)}")
+        show(f"test {name.replace('_', ' ')}: {found:+.3f}")
     show(f"Adapter: {result.path}")
 
 
-def _loss(loss: Loss | None) -> str:
-    if loss is None:
-        return ""
-    return f"{loss.difference:+.4f} [{loss.low:+.4f}, {loss.high:+.4f}]"
+def _loss(loss: Difference | None) -> str:
+    return "" if loss is None else f"{loss:+.4f}"

@@ -13,11 +13,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
+from datasets import Dataset
+
+from lorafit.data.values import column_table
 
 DEFAULT_BUCKET = 50
 """Batches in one sorted piece; the value of transformers' ``LengthGroupedSampler``."""
+
+
+def lengths(encoded: Dataset) -> list[int]:
+    """Length in tokens of each encoded example."""
+    tokens = column_table(encoded, ["input_ids"]).column("input_ids")
+    counts: list[int] = pc.list_value_length(tokens).to_pylist()
+    return counts
+
+
+def fetch(encoded: Dataset, indices: list[int]) -> list[dict[str, Any]]:
+    """The examples at some indices, as a list of rows."""
+    rows: list[dict[str, Any]] = encoded.__getitems__(indices)
+    return rows
 
 
 class BatchOrder:

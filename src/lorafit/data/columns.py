@@ -29,6 +29,8 @@ TEXT_NAMES = (
     *("question", "query", "headline", "description", "title", "texts", "sentences", "reviews"),
 )
 """In order of preference: a ``title`` is only the text where nothing better is there."""
+ID_NAMES = ("id", "idx", "index", "uid", "uuid", "guid", "key", "row_id", "doc_id", "example_id")
+"""Columns that are no text, though they may hold letters."""
 TEXT_PAIRS = (
     *(("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2")),
     *(("text1", "text2"), ("text_a", "text_b"), ("sentence_a", "sentence_b")),
@@ -39,6 +41,8 @@ LABEL_NAMES = ("label", "labels")
 OTHER_LABEL_NAMES = (
     *("target", "targets", "class", "classes", "category", "categories", "sentiment", "y"),
     *("polarity", "intent", "topic", "emotion", "stance", "rating", "stars", "label_name"),
+    *("kategorie", "klasse", "etikett", "thema", "catégorie", "classe", "étiquette", "thème"),
+    *("categoría", "categoria", "clase", "etiqueta", "categorie", "类别", "标签"),
     *("label_text", "gold_label", "coarse_label", "is_spam", "spam", "toxic", "verdict"),
 )
 
@@ -242,6 +246,13 @@ def _guess_text(rows: Dataset, label: str | None) -> tuple[tuple[str, ...], str]
             f"no column holds text. There are {described(rows)}"
             + (f", and {label} is the label." if label else ".")
         )
+    without_ids = [name for name in strings if not by_name([name], ID_NAMES)]
+    if not without_ids:
+        raise DataError(
+            f"no column is the text: {', '.join(strings)} names the rows. There are "
+            f"{described(rows)}. Choose one with --text."
+        )
+    strings = without_ids
     first = by_name(strings, TEXT_NAMES[:2])
     if first:
         # A question and a sentence belong together; text and anything else do not.

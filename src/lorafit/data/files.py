@@ -8,6 +8,7 @@ unpickled, no code is run. A file that cannot be read is a `DataError` that name
 from __future__ import annotations
 
 import bz2
+import codecs
 import gzip
 import io
 import json
@@ -61,16 +62,17 @@ def plain_name(path: Path) -> str:
     return name.name
 
 
-def read_file(path: Path, skip_bad_rows: bool = False) -> Dataset:
+def read_file(path: Path, skip_bad_rows: bool = False, encoding: str | None = None) -> Dataset:
     """Reads a data file.
 
     Args:
         path: The file.
         skip_bad_rows: Leave out lines that cannot be read, and count them.
+        encoding: How text is stored, such as ``cp1252``; ``None``: UTF-8.
 
     Raises:
-        DataError: The format is not known, or the content is not what the suffix promises;
-            with the file, the line where there is one, and what to do.
+        DataError: The format or the encoding is not known, or the content is not what the suffix
+            promises; with the file, the line where there is one, and what to do.
     """
     kind = format_of(path)
     if kind is None:
@@ -92,9 +94,11 @@ def read_file(path: Path, skip_bad_rows: bool = False) -> Dataset:
         return cast(BinaryIO, opener(str(path)))
 
     try:
-        table = _read(path, kind, open_bytes, skip_bad_rows)
-    except UnicodeDecodeError as error:
-        raise DataError(_not_utf8(path, open_bytes, error)) from error
+        table = _read(path, kind, open_bytes, skip_bad_rows, check_encoding(encoding))
+    except UnicodeError as error:
+        if encoding is None and isinstance(error, UnicodeDecodeError):
+            raise DataError(_not_utf8(path, open_bytes, error)) from error
+        raise DataError(f'"{path}" is not {encoding} text: {error}.') from error
     except _BROKEN as error:
         what = f"as {compression}" if compression else f"as {kind[1:]}"
         raise DataError(
@@ -103,8 +107,27 @@ def read_file(path: Path, skip_bad_rows: bool = False) -> Dataset:
     return to_dataset(table, f'"{path}"')
 
 
+def check_encoding(encoding: str | None) -> str:
+    """Returns the name for Python of an encoding of text.
+
+    Raises:
+        DataError: There is none of this name, or it is none of text.
+    """
+    if encoding is None:
+        return "utf-8-sig"  # drops the byte order mark that Excel and Notepad put in front
+    try:
+        name = codecs.lookup(encoding).name
+        "a".encode(name)
+    except (LookupError, ValueError) as error:
+        raise DataError(
+            f'there is no encoding "{encoding}". Often used are utf-8, utf-16, cp1252 (Windows, '
+            "Western Europe), latin-1, cp1251 (Cyrillic), shift_jis, gb18030 and big5."
+        ) from error
+    return "utf-8-sig" if name == "utf-8" else name
+
+
 def _read(
-    path: Path, kind: str, open_bytes: Callable[[], BinaryIO], skip_bad_rows: bool
+    path: Path, kind: str, open_bytes: Callable[[], BinaryIO], skip_bad_rows: bool, encoding: str
 ) -> pa.Table | list[Any]:
     """A table, or the rows of a JSON file."""
     if kind == ".parquet":
@@ -113,9 +136,8 @@ def _read(
         return _read_arrow(pa.BufferReader(_all(open_bytes)))
 
     def open_text() -> TextIO:
-        # utf-8-sig drops the byte order mark that Excel and Notepad put in front.
         raw = cast(io.RawIOBase, open_bytes())
-        return io.TextIOWrapper(io.BufferedReader(raw), "utf-8-sig", newline="")
+        return io.TextIOWrapper(io.BufferedReader(raw), encoding, newline="")
 
     if kind in (".csv", ".tsv"):
         delimiter = "," if kind == ".csv" else "\t"
@@ -253,7 +275,7 @@ def _encoding_message(
 ) -> str:
     if offset == 0 and line.startswith((b"\xff\xfe", b"\xfe\xff")):
         return (
-            f'"{path}" is UTF-16, not UTF-8. Convert it: '
+            f'"{path}" is UTF-16, not UTF-8. Read it with --encoding utf-16, or convert it: '
             f'iconv -f UTF-16 -t UTF-8 "{path}" > utf8{path.suffix}'
         )
     if b"\0" in line:
@@ -261,7 +283,8 @@ def _encoding_message(
     around = line[max(0, error.start - 20) : error.start + 20].decode("cp1252", "replace").strip()
     return (
         f'"{path}" is not UTF-8: line {number}, byte {offset} is 0x{line[error.start]:02x}. '
-        f'Read as Windows-1252 (Latin-1) it says "{around}". If that is right, convert it: '
+        f'Read as Windows-1252 (Latin-1) it says "{around}". If that is right, read it with '
+        "--encoding cp1252, or convert it: "
         f'iconv -f WINDOWS-1252 -t UTF-8 "{path}" > utf8{path.suffix}'
     )
 

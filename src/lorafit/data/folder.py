@@ -23,12 +23,15 @@ log = logging.getLogger(__name__)
 _SAVED = ("dataset_dict.json", "state.json")
 
 
-def read_folder(folder: Path, skip_bad_rows: bool = False) -> dict[str, Dataset]:
+def read_folder(
+    folder: Path, skip_bad_rows: bool = False, encoding: str | None = None
+) -> dict[str, Dataset]:
     """Reads the splits of a folder.
 
     Args:
         folder: The folder.
         skip_bad_rows: Leave out lines that cannot be read, and count them.
+        encoding: How text is stored; ``None``: UTF-8.
 
     Raises:
         DataError: There is no data file, or it is not clear which file is which split.
@@ -43,6 +46,11 @@ def read_folder(folder: Path, skip_bad_rows: bool = False) -> dict[str, Dataset]
         entries = sorted(entry.name for entry in folder.iterdir() if not _hidden(entry))
     except OSError as error:
         raise DataError(f'cannot read "{folder}": {error.strerror or error}.') from error
+    if (folder / "config.json").is_file() and not any(map(split_of, files)):
+        raise DataError(
+            f'"{folder}" is the folder of a model (it has a config.json), not of data. The order '
+            "is MODEL, then DATA: lorafit train MODEL DATA."
+        )
     if not files:
         raise DataError(
             f'"{folder}" has no data files (csv, tsv, json, jsonl, parquet, arrow). '
@@ -60,7 +68,8 @@ def read_folder(folder: Path, skip_bad_rows: bool = False) -> dict[str, Dataset]
     for line in said:
         log.info("%s", line)
     return {
-        split: _concatenate(files[name], folder, skip_bad_rows) for split, name in chosen.items()
+        split: _concatenate(files[name], folder, skip_bad_rows, encoding)
+        for split, name in chosen.items()
     }
 
 
@@ -106,13 +115,17 @@ def _is_shard(path: Path) -> bool:
     return _without_shard(name) != name or split_of(path.parent.name) is not None
 
 
-def _concatenate(files: list[Path], folder: Path, skip_bad_rows: bool) -> Dataset:
+def _concatenate(
+    files: list[Path], folder: Path, skip_bad_rows: bool, encoding: str | None
+) -> Dataset:
     """One data set of all shards of a split."""
     if len(files) == 1:
-        return read_file(files[0], skip_bad_rows)
+        return read_file(files[0], skip_bad_rows, encoding)
     log.info("%d files of %s are read as one split: %s ...", len(files), folder, files[0].name)
     try:
-        return datasets.concatenate_datasets([read_file(file, skip_bad_rows) for file in files])
+        return datasets.concatenate_datasets(
+            [read_file(file, skip_bad_rows, encoding) for file in files]
+        )
     except DataError:
         raise
     except Exception as error:

@@ -26,12 +26,15 @@ from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
 
 from lorafit import quiet
 from lorafit.config import DataConfig
+from lorafit.data.chats import read_chats
 from lorafit.data.files import read_file
 from lorafit.data.folder import read_folder
 from lorafit.data.nested import with_nested
 from lorafit.data.rows import to_dataset
+from lorafit.data.spellings import join_spellings
 from lorafit.data.splits import SPLITS, assign, split_of
 from lorafit.data.where import filter_splits
+from lorafit.data.written import read_written_lists
 from lorafit.errors import DataError, did_you_mean
 from lorafit.paths import resolve
 
@@ -45,18 +48,23 @@ def load_splits(data: Any, config: DataConfig) -> DatasetDict:
         data: A path, ``package:NAME/path``, Hub id, `Dataset`, `DatasetDict`, pandas
             DataFrame, dict of columns, list of dicts, or a dict of split name to any of
             these. ``None``: what ``config.path`` names.
-        config: ``name`` and ``revision`` are used for the Hub, ``where`` filters rows.
+        config: ``name`` and ``revision`` are used for the Hub, ``test`` and ``validation`` are
+            files of their own, ``where`` filters rows.
 
     Raises:
         DataError: The data cannot be found or read, or no rows are left.
     """
     with quiet.others():
         found = _load(config.path if data is None else data, config)
+        found |= _separate(found, config)
         splits = DatasetDict({split: found[split] for split in SPLITS if split in found})
         for split, rows in splits.items():
             if len(rows) == 0:
                 raise DataError(f"the {split} split has 0 rows.")
         splits = DatasetDict({s: with_nested(rows, config) for s, rows in splits.items()})
+        splits = read_chats(read_written_lists(splits), config)
+        if config.clean_labels:
+            splits = join_spellings(splits, config)
         if config.where is not None:
             splits = filter_splits(splits, config.where)
     counts = ", ".join(f"{split} {len(rows):,}" for split, rows in splits.items())
@@ -71,8 +79,10 @@ def _load(data: Any, config: DataConfig) -> dict[str, Dataset]:
         if path is None:
             return _named(_from_hub(str(data), config), f'"{data}"', config)
         if path.is_dir():
-            return _named(read_folder(path, config.skip_bad_rows), f'"{path}"', config)
-        return {"train": read_file(path, config.skip_bad_rows)}
+            return _named(
+                read_folder(path, config.skip_bad_rows, config.encoding), f'"{path}"', config
+            )
+        return {"train": read_file(path, config.skip_bad_rows, config.encoding)}
     if isinstance(data, IterableDataset | IterableDatasetDict):
         raise DataError(
             f"got a streaming {type(data).__name__}. Load it without streaming=True: the rows "
@@ -83,6 +93,16 @@ def _load(data: Any, config: DataConfig) -> dict[str, Dataset]:
             raise DataError("got an empty dict: no splits and no columns.")
         return _named({str(name): value for name, value in data.items()}, "the data", config)
     return {"train": to_dataset(data, f"the {type(data).__name__}")}
+
+
+def _separate(found: Mapping[str, Dataset], config: DataConfig) -> dict[str, Dataset]:
+    """The splits that stand in files of their own."""
+    files = {"validation": config.validation, "test": config.test}
+    named = {split: file for split, file in files.items() if file is not None}
+    for split, file in named.items():
+        if split in found:
+            log.info('%s split: "%s", not the one of the data', split, file)
+    return {split: _one(file, f"{split} split", config) for split, file in named.items()}
 
 
 def _maps_splits(data: Mapping[Any, Any]) -> bool:
@@ -123,7 +143,7 @@ def _one(value: Any, name: str, config: DataConfig) -> Dataset:
     path = resolve(value)
     if path is None or path.is_dir():
         raise DataError(f'the {name} is "{value}", which is not a file. Give the path of a file.')
-    return read_file(path, config.skip_bad_rows)
+    return read_file(path, config.skip_bad_rows, config.encoding)
 
 
 def _from_hub(name: str, config: DataConfig) -> Mapping[str, Dataset]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pyarrow as pa
-from datasets import ClassLabel, Dataset
+from datasets import ClassLabel, Dataset, DatasetInfo
+from datasets.table import InMemoryTable
 
 
 def column_table(data: Dataset, columns: list[str]) -> pa.Table:
@@ -17,6 +18,24 @@ def column_values(data: Dataset, column: str) -> list[Any]:
     """Returns a column as a list of Python values (class labels as their numbers)."""
     values: list[Any] = column_table(data, [column]).column(column).to_pylist()
     return values
+
+
+def replace_column(data: Dataset, column: str, values: Any) -> Dataset:
+    """Returns the data with other values in a column, of the type that the values have.
+
+    Args:
+        data: Has the column.
+        column: Which.
+        values: An Arrow array of as many values as there are rows.
+    """
+    names = data.column_names
+    made = Dataset(InMemoryTable(pa.table({column: values})))
+    features = data.features.copy()
+    features[column] = made.features[column]
+    table = column_table(data, names).set_column(names.index(column), column, values)
+    return Dataset(
+        InMemoryTable(table.replace_schema_metadata(None)), info=DatasetInfo(features=features)
+    )
 
 
 def texts(data: Dataset, columns: list[str]) -> list[tuple[str, ...]]:

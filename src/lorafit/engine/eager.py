@@ -77,7 +77,7 @@ class EagerEngine:
         """Adds ``scale`` times the gradient of the summed loss to every trainable ``.grad``."""
         losses = self.task.losses(self._forward(batch), batch["labels"])
         loss_sum = losses.sum()
-        (loss_sum * scale).backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(loss_sum * scale)
         return StepResult(
             loss_sum=loss_sum.detach().float(),
             units=int(self.task.units(batch["labels"]).sum()),

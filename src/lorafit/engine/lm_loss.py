@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lorafit.engine import kernels
+from lorafit.engine.autograd import apply
 from lorafit.engine.frozen import FrozenLinear, padded_rows
 
 CHUNK_NUMBERS = 1 << 24
@@ -71,10 +72,7 @@ def head_loss(hidden: Tensor, head: FrozenLinear, labels: Tensor) -> tuple[Tenso
         The sum in nats, and how many labels it has.
     """
     chosen, targets = labelled(hidden, labels)
-    loss: Tensor = HeadLoss.apply(  # type: ignore[no-untyped-call]
-        chosen, head, targets
-    )
-    return loss, len(chosen)
+    return apply(HeadLoss, chosen, head, targets), len(chosen)
 
 
 def labelled(hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

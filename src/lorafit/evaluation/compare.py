@@ -1,36 +1,41 @@
 """Is one model better than another on the same examples?
 
 Both models see the same examples, so their errors go together; the interval of the
-difference is found by resampling examples, not by comparing two intervals. For accuracy,
-McNemar's exact test counts only the examples on which exactly one of the two is right.
+difference is found by resampling examples, not by comparing two intervals. For a share of
+examples that are right, McNemar's exact test counts only those on which exactly one of the two is.
 """
 
 from __future__ import annotations
+
+from dataclasses import asdict
 
 import numpy as np
 import scipy
 
 from lorafit.errors import DataError
-from lorafit.evaluation.bootstrap import Sample, percentiles, resampled, resampled_mean
-from lorafit.evaluation.score import Scores, check_labelled
+from lorafit.evaluation.bootstrap import Sample, resampled, resampled_mean
+from lorafit.evaluation.intervals import percentiles
+from lorafit.evaluation.score import Scores, check_labelled, mean_loss
+from lorafit.evidence import Difference, Interval
 from lorafit.tasks.base import Task
+from lorafit.tasks.metrics import described
 
 
 def paired(
     base: Scores, tuned: Scores, task: Task, confidence: float = 0.95, seed: int = 0
-) -> dict[str, dict[str, float]]:
+) -> dict[str, Difference]:
     """Returns tuned minus base for every metric of the task and the loss.
 
     Args:
         base: Scores of one model.
         tuned: Scores of the other, on the same examples in the same order.
-        task: Names the metrics.
+        task: Has the metrics.
         confidence: Level of the intervals (paired percentile bootstrap).
         seed: Of the bootstrap.
 
     Returns:
-        ``{"accuracy": {"difference", "low", "high", "p_value"}, ...}``; ``p_value`` is of
-        McNemar's exact test and stands at accuracy only.
+        By metric; ``p_value`` is of McNemar's exact test, where the metric is a share of examples
+        that are right.
 
     Raises:
         DataError: The two are not of the same examples, or examples have no label.
@@ -42,24 +47,30 @@ def paired(
         )
     check_labelled(base)
     sample = Sample(base.labels, (base.logits, tuned.logits))
-    result: dict[str, dict[str, float]] = {}
-    for number, (name, metric) in enumerate(task.metrics.items()):
+    result: dict[str, Difference] = {}
+    n = len(base)
+    for number, (name, metric) in enumerate(described(task.metrics).items()):
         random = np.random.default_rng([seed, number])
-        before, after = resampled(name, metric, sample, random)
-        low, high = percentiles(after - before, confidence)
+        before, after = resampled(metric, sample, random)
         value = metric(tuned.logits, tuned.labels) - metric(base.logits, base.labels)
-        result[name] = {"difference": value, "low": low, "high": high}
-    if "accuracy" in result and base.labels.ndim == 1:
-        result["accuracy"]["p_value"] = mcnemar(
-            base.logits.argmax(axis=-1) == base.labels, tuned.logits.argmax(axis=-1) == base.labels
-        )
-    difference = tuned.losses.astype(np.float64) - base.losses.astype(np.float64)
+        found = percentiles(value, after - before, n, confidence)
+        p_value = None
+        if metric.right is not None:
+            p_value = mcnemar(
+                metric.right(base.logits, base.labels), metric.right(tuned.logits, tuned.labels)
+            )
+        result[name] = as_difference(found.within(*metric.info.difference_bounds), p_value)
+    losses = np.stack([base.losses, tuned.losses]).astype(np.float64)
     random = np.random.default_rng([seed, len(task.metrics)])
-    units = base.units
-    low, high = percentiles(resampled_mean(difference, random, units), confidence)
-    mean = float(difference.sum() / (len(base) if units is None else units.sum()))
-    result[task.loss_name] = {"difference": mean, "low": low, "high": high}
+    means = resampled_mean(losses[1] - losses[0], random, base.units)
+    value = mean_loss(tuned) - mean_loss(base)
+    result[task.loss_name] = as_difference(percentiles(value, means, n, confidence))
     return result
+
+
+def as_difference(found: Interval, p_value: float | None = None) -> Difference:
+    """The interval of a difference as one."""
+    return Difference(**asdict(found), p_value=p_value)
 
 
 def mcnemar(base_right: np.ndarray, tuned_right: np.ndarray) -> float:

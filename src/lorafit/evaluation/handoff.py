@@ -14,6 +14,7 @@ from datasets import Dataset
 
 from lorafit.engine.base import Engine
 from lorafit.errors import HandoffError
+from lorafit.evidence import HandOff
 from lorafit.tasks.base import Task
 from lorafit.tasks.labels import UNKNOWN
 
@@ -36,7 +37,7 @@ def check_handoff(
     merged: Logits | None = None,
     base: Logits | None = None,
     tolerance: float = TOLERANCE["float32"],
-) -> dict[str, float]:
+) -> HandOff:
     """Compares the live model with what was written, and returns the differences.
 
     Args:
@@ -48,7 +49,7 @@ def check_handoff(
         tolerance: Largest allowed difference, relative to the largest live logit.
 
     Returns:
-        ``reloaded_max_abs_diff`` and ``merged_max_abs_diff``, of those given.
+        The largest differences, of those given.
 
     Raises:
         HandoffError: A difference is above the tolerance, logits are not finite or of
@@ -69,7 +70,7 @@ def check_handoff(
                 f"{expected.shape}. They are not the same model."
             )
         difference = max_abs_diff(expected, found)
-        result[f"{name}_max_abs_diff"] = difference
+        result[name] = difference
         if difference > allowed:
             differing = int((np.abs(expected - found) > allowed).any(axis=-1).sum())
             failed.append(
@@ -87,7 +88,7 @@ def check_handoff(
             "the trained model gives exactly the base model's logits: nothing was learned, or "
             "the adapter is not active. The check of the hand-off would show nothing."
         )
-    return result
+    return HandOff(**result, n=len(expected), tolerance=tolerance)
 
 
 def sampled_logits(engine: Engine, task: Task, encoded: Dataset, batch_size: int) -> np.ndarray:

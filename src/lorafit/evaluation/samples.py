@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from lorafit.evaluation import written
+from lorafit.evidence import Difference, Interval, MetricInfo, Sample
 from lorafit.tasks.generative import Prompt
 
 SAMPLES = 5
@@ -49,13 +49,32 @@ def choose_questions(prompts: Sequence[Prompt], count: int) -> list[Question]:
     ]
 
 
+@dataclass(frozen=True)
+class Answered:
+    """What both models' answers are worth.
+
+    Attributes:
+        base: The metrics of one; empty where there are no right answers to compare with.
+        tuned: Those of the other.
+        paired: Tuned minus base.
+        infos: What each metric is.
+        samples: Some of the answers.
+    """
+
+    base: dict[str, Interval]
+    tuned: dict[str, Interval]
+    paired: dict[str, Difference]
+    infos: dict[str, MetricInfo]
+    samples: list[Sample]
+
+
 def compare_answers(
     questions: Sequence[Question],
     base: Sequence[str],
     tuned: Sequence[str],
     confidence: float,
     seed: int,
-) -> dict[str, Any]:
+) -> Answered:
     """Returns metrics of both models' answers, their paired differences, and samples.
 
     Args:
@@ -64,26 +83,25 @@ def compare_answers(
         tuned: The answers of the other.
         confidence: Level of the intervals.
         seed: Of the resampling.
-
-    Returns:
-        ``base``, ``tuned`` and ``paired`` by metric (empty where there are no references), and
-        ``samples``.
     """
-    result: dict[str, Any] = {"base": {}, "tuned": {}, "paired": {}}
-    if all(question.references for question in questions):
-        references = [question.references for question in questions]
-        before, after = (written.measured(answers, references) for answers in (base, tuned))
-        result["base"] = written.intervals(before, confidence, seed)
-        result["tuned"] = written.intervals(after, confidence, seed)
-        result["paired"] = written.paired(before, after, confidence, seed)
     places = np.linspace(0, len(questions) - 1, min(SAMPLES, len(questions))).round().astype(int)
-    result["samples"] = [
-        {
-            "prompt": questions[place].prompt.text,
-            "reference": next(iter(questions[place].references), None),
-            "base": base[place],
-            "tuned": tuned[place],
-        }
+    samples = [
+        Sample(
+            prompt=questions[place].prompt.text,
+            reference=next(iter(questions[place].references), None),
+            base=base[place],
+            tuned=tuned[place],
+        )
         for place in places
     ]
-    return result
+    if not all(question.references for question in questions):
+        return Answered({}, {}, {}, {}, samples)
+    references = [question.references for question in questions]
+    before, after = (written.measured(answers, references) for answers in (base, tuned))
+    return Answered(
+        base=written.intervals(before, confidence, seed),
+        tuned=written.intervals(after, confidence, seed),
+        paired=written.paired(before, after, confidence, seed),
+        infos=written.infos(),
+        samples=samples,
+    )

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
-import pyarrow.compute as pc
-import scipy
 from datasets import Dataset
 
-from lorafit.data.batches import evaluation_order
-from lorafit.data.values import column_table
-from lorafit.engine.base import Answers, Engine
+from lorafit.data.batches import evaluation_order, fetch, lengths
+from lorafit.engine.answers import answer
+from lorafit.engine.base import Engine
 from lorafit.errors import DataError, DivergenceError
-from lorafit.evaluation.bootstrap import Sample, percentiles, resampled, resampled_mean
+from lorafit.evaluation.bootstrap import Sample, resampled, resampled_mean
+from lorafit.evaluation.intervals import percentiles, wilson
+from lorafit.evidence import Interval
 from lorafit.tasks.base import Task
 from lorafit.tasks.labels import UNKNOWN
-
-Interval = dict[str, float]
-"""``value``, ``low`` and ``high``."""
+from lorafit.tasks.metrics import described
 
 
 @dataclass(frozen=True)
@@ -43,10 +40,7 @@ class Scores:
 
 
 def score(engine: Engine, task: Task, encoded: Dataset, batch_size: int) -> Scores:
-    """Computes logits and losses of every example, in evaluation mode.
-
-    Examples of similar length share a batch, the longest first; the results are in the
-    order of the data.
+    """Computes logits and losses of every example, in evaluation mode, in the data's order.
 
     Args:
         engine: Computes the logits.
@@ -60,9 +54,7 @@ def score(engine: Engine, task: Task, encoded: Dataset, batch_size: int) -> Scor
     """
     if len(encoded) == 0:
         raise DataError("there are 0 examples to score.")
-    order = evaluation_order(_token_counts(encoded), batch_size)
-    batches = (engine.collate(encoded.__getitems__(indices)) for indices in order.batches)
-    found = Answers.joined([engine.answers(batch) for batch in batches], order.inverse)
+    found = answer(engine, encoded, batch_size)
     result, finite = Scores(found.kept, found.labels, found.losses, found.units), found.finite
     if not finite.all():
         raise DivergenceError(
@@ -79,19 +71,13 @@ def all_logits(engine: Engine, task: Task, encoded: Dataset, batch_size: int) ->
     Logits of every token come without those of padding.
     """
     found: list[np.ndarray] = [np.empty(0)] * len(encoded)
-    lengths = _token_counts(encoded)
+    tokens = lengths(encoded)
     per_token = task.supervision in ("token", "next_token")
-    for indices in evaluation_order(lengths, batch_size).batches:
-        logits = engine.logits(engine.collate(encoded.__getitems__(indices))).float().cpu().numpy()
+    for indices in evaluation_order(tokens, batch_size).batches:
+        logits = engine.logits(engine.collate(fetch(encoded, indices))).float().cpu().numpy()
         for index, row in zip(indices, logits, strict=True):
-            found[index] = row[: lengths[index]] if per_token else row
+            found[index] = row[: tokens[index]] if per_token else row
     return found
-
-
-def _token_counts(encoded: Dataset) -> list[int]:
-    tokens = column_table(encoded, ["input_ids"]).column("input_ids")
-    counts: list[int] = pc.list_value_length(tokens).to_pylist()
-    return counts
 
 
 def intervals(
@@ -99,13 +85,13 @@ def intervals(
 ) -> dict[str, Interval]:
     """Returns every metric of the task, and the mean loss, each with its interval.
 
-    Accuracy has Wilson's interval; the mean loss (``nll``, nats per example, or what
-    ``task.loss_name`` says) Student's t; all other metrics the percentile bootstrap over
-    examples.
+    A share of examples that are right has Wilson's interval; the mean loss (``nll``, nats per
+    example, or what ``task.loss_name`` says) and all other metrics the percentile bootstrap over
+    examples. No interval reaches beyond the bounds of its metric.
 
     Args:
         scores: Of labelled examples.
-        task: Names the metrics.
+        task: Has the metrics.
         confidence: Level of the intervals.
         seed: Of the bootstrap.
 
@@ -114,45 +100,28 @@ def intervals(
     """
     check_labelled(scores)
     result: dict[str, Interval] = {}
-    for number, (name, metric) in enumerate(task.metrics.items()):
+    n = len(scores)
+    for number, (name, metric) in enumerate(described(task.metrics).items()):
         value = metric(scores.logits, scores.labels)
-        if name == "accuracy" and scores.labels.ndim == 1:
-            low, high = wilson(round(value * len(scores)), len(scores), confidence)
+        if metric.right is not None:
+            right = metric.right(scores.logits, scores.labels)
+            found = replace(wilson(int(right.sum()), n, confidence), value=value)
         else:
             random = np.random.default_rng([seed, number])
             sample = Sample(scores.labels, (scores.logits,))
-            low, high = percentiles(resampled(name, metric, sample, random)[0], confidence)
-        result[name] = {"value": value, "low": low, "high": high}
-    value, low, high = loss_interval(scores, confidence, seed)
-    result[task.loss_name] = {"value": value, "low": low, "high": high}
+            found = percentiles(value, resampled(metric, sample, random)[0], n, confidence)
+        result[name] = found.within(metric.info.low, metric.info.high)
+    random = np.random.default_rng([seed, -1 % 2**32])
+    means = resampled_mean(scores.losses, random, scores.units)
+    loss = percentiles(mean_loss(scores), means, n, confidence)
+    result[task.loss_name] = loss.within(task.loss_info.low, task.loss_info.high)
     return result
 
 
-def loss_interval(scores: Scores, confidence: float, seed: int) -> tuple[float, float, float]:
-    """Returns the mean loss of a unit, and its interval: Student's t, or over tokens bootstrap."""
-    units = scores.units
-    if units is None or (units == 1).all():
-        return mean_interval(scores.losses, confidence)
-    random = np.random.default_rng([seed, -1 % 2**32])
-    low, high = percentiles(resampled_mean(scores.losses, random, units), confidence)
-    return float(scores.losses.sum(dtype=np.float64) / units.sum()), low, high
-
-
-def wilson(successes: int, count: int, confidence: float) -> tuple[float, float]:
-    """Returns Wilson's score interval of a proportion."""
-    found: Any = scipy.stats.binomtest(successes, count).proportion_ci(confidence, method="wilson")
-    return float(found.low), float(found.high)
-
-
-def mean_interval(values: np.ndarray, confidence: float) -> tuple[float, float, float]:
-    """Returns mean, low and high of Student's t interval; one value has no spread."""
-    values = values.astype(np.float64)
-    mean = float(values.mean())
-    spread = float(scipy.stats.sem(values)) if len(values) > 1 else 0.0
-    if spread == 0.0:
-        return mean, mean, mean
-    low, high = scipy.stats.t.interval(confidence, len(values) - 1, loc=mean, scale=spread)
-    return mean, float(low), float(high)
+def mean_loss(scores: Scores) -> float:
+    """The mean loss of a unit."""
+    total = len(scores) if scores.units is None else scores.units.sum()
+    return float(scores.losses.sum(dtype=np.float64) / total)
 
 
 def check_labelled(scores: Scores) -> None:

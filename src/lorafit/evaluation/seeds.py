@@ -14,31 +14,22 @@ of freedom. With one seed the second part is unknown and left out.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import replace
 
 import numpy as np
-import scipy
 
 from lorafit.evaluation.bootstrap import Sample, resampled, resampled_mean
+from lorafit.evaluation.intervals import student
 from lorafit.evaluation.score import Scores
+from lorafit.evidence import Interval, MetricInfo
+from lorafit.evidence.comparison import Standing
 from lorafit.tasks.base import Task
-
-Verdict = Literal["better", "not worse", "worse", "cannot tell"]
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A number with its interval."""
-
-    value: float
-    low: float
-    high: float
+from lorafit.tasks.metrics import described
 
 
 def average(
     runs: Sequence[Scores], task: Task, metric: str, confidence: float = 0.95, seed: int = 0
-) -> Estimate:
+) -> Interval:
     """The metric's mean over seeds.
 
     Args:
@@ -49,7 +40,9 @@ def average(
         seed: Of the bootstrap.
     """
     values, resamples = _of_each(list(runs), task, metric, seed)
-    return _estimate(values, resamples.mean(axis=0), len(runs[0]), confidence)
+    info = _info(task, metric)
+    found = _estimate(values, resamples.mean(axis=0), len(runs[0]), confidence)
+    return found.within(info.low, info.high)
 
 
 def difference(
@@ -59,7 +52,7 @@ def difference(
     metric: str,
     confidence: float = 0.95,
     seed: int = 0,
-) -> Estimate:
+) -> Interval:
     """The metric's mean over seeds of one method minus that of another.
 
     Args:
@@ -74,16 +67,18 @@ def difference(
     values, resamples = _of_each([*ours[:k], *theirs[:k]], task, metric, seed)
     paired = values[:k] - values[k:]
     apart = (resamples[:k] - resamples[k:]).mean(axis=0)
-    found = _estimate(paired, apart, len(ours[0]), confidence)
+    bounds = _info(task, metric).difference_bounds
+    found = _estimate(paired, apart, len(ours[0]), confidence).within(*bounds)
     same = all(np.array_equal(a.logits, b.logits) for a, b in zip(ours, theirs, strict=False))
-    if found.low < found.high or same:
+    if found.low != found.high or same:
         return found
     # Two models that count as equal on all n examples may still differ on others.
     unseen = _rare(len(ours[0]), confidence)
-    return Estimate(found.value, found.value - unseen, found.value + unseen)
+    wider = replace(found, low=found.value - unseen, high=found.value + unseen)
+    return wider.within(*bounds)
 
 
-def verdict(difference: Estimate, margin: float, greater_is_better: bool = True) -> Verdict:
+def verdict(difference: Interval, margin: float, greater_is_better: bool = True) -> Standing:
     """What an interval of a difference says.
 
     Args:
@@ -101,6 +96,10 @@ def verdict(difference: Estimate, margin: float, greater_is_better: bool = True)
     return "not worse" if low > -margin else "cannot tell"
 
 
+def _info(task: Task, metric: str) -> MetricInfo:
+    return task.loss_info if metric == "loss" else described(task.metrics)[metric].info
+
+
 def _of_each(
     runs: list[Scores], task: Task, metric: str, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -112,9 +111,9 @@ def _of_each(
         total = losses.shape[1] if units is None else units.sum()
         return losses.sum(axis=1) / total, resampled_mean(losses, random, units)
     sample = Sample(runs[0].labels, tuple(run.logits for run in runs))
-    function = task.metrics[metric]
+    function = described(task.metrics)[metric]
     values = np.array([function(run.logits, run.labels) for run in runs])
-    return values, np.stack(resampled(metric, function, sample, random))
+    return values, np.stack(resampled(function, sample, random))
 
 
 def _rare(n: int, confidence: float) -> float:
@@ -125,14 +124,11 @@ def _rare(n: int, confidence: float) -> float:
     return float(1.0 - ((1.0 - confidence) / 2.0) ** (1.0 / n))
 
 
-def _estimate(values: np.ndarray, resamples: np.ndarray, n: int, confidence: float) -> Estimate:
+def _estimate(values: np.ndarray, resamples: np.ndarray, n: int, confidence: float) -> Interval:
     examples = float(resamples.var(ddof=1))
     k = len(values)
     seeds = float(values.var(ddof=1)) / k if k > 1 else 0.0
     variance = examples + seeds
-    value = float(values.mean())
-    if variance == 0.0:
-        return Estimate(value, value, value)
     weight = examples**2 / max(n - 1, 1) + (seeds**2 / (k - 1) if k > 1 else 0.0)
-    half = float(scipy.stats.t.ppf(0.5 + confidence / 2, variance**2 / weight)) * variance**0.5
-    return Estimate(value, value - half, value + half)
+    freedom = variance**2 / weight if weight > 0.0 else 1.0
+    return student(float(values.mean()), variance**0.5, freedom, n, confidence)

@@ -15,7 +15,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from lorafit.evaluation.bootstrap import RESAMPLES, percentiles
+from lorafit.evaluation.bootstrap import resampled_sums
+from lorafit.evaluation.compare import as_difference
+from lorafit.evaluation.intervals import percentiles
+from lorafit.evidence import Difference, Interval, MetricInfo
 
 Numbers = dict[str, np.ndarray]
 """For each metric what is summed: ``(texts, k)``, float64."""
@@ -54,34 +57,37 @@ def measured(answers: Sequence[str], references: Sequence[Sequence[str]]) -> Num
     return {name: np.array(values, dtype=np.float64) for name, values in rows.items()}
 
 
-def intervals(numbers: Numbers, confidence: float, seed: int = 0) -> dict[str, dict[str, float]]:
-    """Returns value, low and high of each metric (percentile bootstrap over the texts)."""
+def intervals(numbers: Numbers, confidence: float, seed: int = 0) -> dict[str, Interval]:
+    """Returns each metric with its interval (percentile bootstrap over the texts)."""
     result = {}
-    for name, metric in _METRICS.items():
-        sums = numbers[name].sum(axis=0)
-        low, high = percentiles(_resampled(metric, numbers[name], seed), confidence)
-        result[name] = {"value": metric(sums), "low": low, "high": high}
+    for name, (metric, info) in _METRICS.items():
+        drawn = resampled_sums(metric, numbers[name], np.random.default_rng(seed))
+        value = metric(numbers[name].sum(axis=0))
+        found = percentiles(value, drawn, len(numbers[name]), confidence)
+        result[name] = found.within(info.low, info.high)
     return result
 
 
 def paired(
     base: Numbers, tuned: Numbers, confidence: float, seed: int = 0
-) -> dict[str, dict[str, float]]:
+) -> dict[str, Difference]:
     """Returns tuned minus base; both answered the same prompts in the same order."""
     result = {}
-    for name, metric in _METRICS.items():
-        difference = metric(tuned[name].sum(axis=0)) - metric(base[name].sum(axis=0))
+    for name, (metric, info) in _METRICS.items():
+        value = metric(tuned[name].sum(axis=0)) - metric(base[name].sum(axis=0))
         # The same seed draws the same texts for both.
-        drawn = [_resampled(metric, numbers[name], seed) for numbers in (base, tuned)]
-        low, high = percentiles(drawn[1] - drawn[0], confidence)
-        result[name] = {"difference": difference, "low": low, "high": high}
+        before, after = (
+            resampled_sums(metric, numbers[name], np.random.default_rng(seed))
+            for numbers in (base, tuned)
+        )
+        found = percentiles(value, after - before, len(base[name]), confidence)
+        result[name] = as_difference(found.within(*info.difference_bounds))
     return result
 
 
-def _resampled(metric: Callable[[np.ndarray], float], numbers: np.ndarray, seed: int) -> np.ndarray:
-    n = len(numbers)
-    times = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
-    return np.array([metric(sums) for sums in times @ numbers])
+def infos() -> dict[str, MetricInfo]:
+    """What each metric is."""
+    return {name: info for name, (_, info) in _METRICS.items()}
 
 
 def _plain(text: str) -> str:
@@ -103,8 +109,34 @@ def _bleu(sums: np.ndarray) -> float:
     return float(found.score)
 
 
-_METRICS: dict[str, Callable[[np.ndarray], float]] = {
-    "exact_match": _mean,
-    "rouge_l": _mean,
-    "bleu": _bleu,
+_METRICS: dict[str, tuple[Callable[[np.ndarray], float], MetricInfo]] = {
+    "exact_match": (
+        _mean,
+        MetricInfo(
+            "exact match",
+            "share of examples of which everything is right",
+            form="share",
+            low=0,
+            high=1,
+        ),
+    ),
+    "rouge_l": (
+        _mean,
+        MetricInfo(
+            "ROUGE-L",
+            "longest run of words in common with the right answer, as F measure; 1 is perfect",
+            low=0,
+            high=1,
+        ),
+    ),
+    "bleu": (
+        _bleu,
+        MetricInfo(
+            "BLEU",
+            "word sequences in common with the right answer (sacreBLEU, 0 to 100)",
+            low=0,
+            high=100,
+        ),
+    ),
 }
+"""Each as a function of sums, and what it is."""

@@ -19,9 +19,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from lorafit import files
 from lorafit.config import Config
+from lorafit.evidence import Choice, Evaluation
+from lorafit.evidence.rows import metric_rows
 from lorafit.hints import FOLDER
 from lorafit.paths import PACKAGE_PREFIX
-from lorafit.run import Choice
 from lorafit.tasks.base import Task
 
 FILE = "README.md"
@@ -32,23 +33,6 @@ _PIPELINE = {
     "CAUSAL_LM": "text-generation",
 }
 """PEFT's task type to the Hub's pipeline tag."""
-_HUB_METRICS = {
-    "accuracy": "accuracy",
-    "macro_f1": "f1",
-    "micro_f1": "f1",
-    "mcc": "matthews_correlation",
-    "spearman": "spearmanr",
-    "pearson": "pearsonr",
-    "mse": "mse",
-    "perplexity": "perplexity",
-}
-"""Our metric to the Hub's."""
-_METRIC_NAMES = {
-    "mcc": "Matthews correlation",
-    "mse": "mean squared error",
-    "rmse": "root mean squared error",
-    "r2": "R²",
-}
 
 
 @dataclass(frozen=True)
@@ -67,8 +51,8 @@ class Card:
     """The content of ``adapter_config.json``."""
     choices: Mapping[str, Choice] = field(default_factory=dict)
     """What was chosen automatically, by setting."""
-    evaluation: Mapping[str, Any] = field(default_factory=dict)
-    """The content of ``eval.json``."""
+    evaluation: Evaluation | None = None
+    """What was measured."""
     versions: Mapping[str, str | None] = field(default_factory=dict)
     """Package to version."""
     trainable_parameters: int | None = None
@@ -105,7 +89,7 @@ def render(card: Card) -> str:
         task=card.task.name.replace("_", " "),
         evaluation=evaluation,
         confidence=f"{100 * card.config.run.confidence:g} %",
-        results=_results(evaluation, card.task),
+        results=[] if evaluation is None else _results(evaluation),
         handoff=_handoff(evaluation),
         labels=values.get("label_names", []),
         facts=_facts(card),
@@ -127,7 +111,11 @@ def write(card: Card, folder: Path) -> Path:
 
 def metadata(card: Card) -> ModelCardData:
     """Returns the metadata as the Hub defines it."""
-    tuned: Mapping[str, Any] = card.evaluation.get("tuned", {})
+    measured = [
+        (row.info.hub, row.label, row.tuned.value)
+        for row in ([] if card.evaluation is None else metric_rows(card.evaluation))
+        if row.info.hub is not None and row.tuned is not None
+    ]
     kind = _PIPELINE.get(card.task.task_type)
     data = card.data_hub_id or card.config.data.path
     results = [
@@ -135,20 +123,19 @@ def metadata(card: Card) -> ModelCardData:
             task_type=kind or "other",
             dataset_type=card.data_hub_id or "other",
             dataset_name=data,
-            dataset_split=card.evaluation.get("split", "test"),
+            dataset_split="test" if card.evaluation is None else card.evaluation.split,
             metric_type=hub_name,
-            metric_name=name.replace("_", " "),
-            metric_value=round(float(tuned[name]["value"]), 4),
+            metric_name=name,
+            metric_value=round(float(value), 4),
         )
-        for name, hub_name in _HUB_METRICS.items()
-        if name in tuned
+        for hub_name, name, value in measured
     ]
     return ModelCardData(
         base_model=_hub_id(card),
         datasets=[card.data_hub_id] if card.data_hub_id else None,
         library_name="peft" if _in_peft(card) else "lorafit",
         license=card.license,
-        metrics=list(dict.fromkeys(_HUB_METRICS[n] for n in tuned if n in _HUB_METRICS)) or None,
+        metrics=list(dict.fromkeys(hub_name for hub_name, _, _ in measured)) or None,
         model_name=_title(card) if results else None,
         eval_results=results or None,
         pipeline_tag=kind,
@@ -267,41 +254,22 @@ def _in_peft(card: Card) -> bool:
     return not str(card.adapter.get("peft_type", "")).startswith("LORAFIT_")
 
 
-def _results(evaluation: Mapping[str, Any], task: Task) -> list[list[str]]:
-    base: Mapping[str, Any] = evaluation.get("base", {})
-    tuned: Mapping[str, Any] = evaluation.get("tuned", {})
-    paired: Mapping[str, Any] = evaluation.get("paired", {})
+def _results(evaluation: Evaluation) -> list[list[str]]:
     return [
         [
-            _metric_name(name, task),
-            _interval(base.get(name), "value"),
-            _interval(tuned[name], "value"),
-            _interval(paired.get(name), "difference", sign="+"),
+            f"{row.info.title} ({row.info.unit})" if row.info.unit else row.info.title,
+            *(f"{found:.3f}" if found else "" for found in (row.base, row.tuned)),
+            f"{row.difference:+.3f}" if row.difference else "",
         ]
-        for name in tuned
+        for row in metric_rows(evaluation)
+        if row.tuned is not None
     ]
 
 
-def _metric_name(name: str, task: Task) -> str:
-    if name == "nll":
-        return f"NLL (nats per {'example' if task.supervision == 'example' else 'token'})"
-    return _METRIC_NAMES.get(name, name.replace("_", " "))
-
-
-def _interval(found: Mapping[str, float] | None, key: str, sign: str = "") -> str:
-    if not found:
-        return ""
-    middle, low, high = (format(found[k], f"{sign}.3f") for k in (key, "low", "high"))
-    return f"{middle} [{low}, {high}]"
-
-
-def _handoff(evaluation: Mapping[str, Any]) -> list[str]:
-    handoff: Mapping[str, float] = evaluation.get("handoff", {})
-    return [
-        f"{name.removesuffix('_max_abs_diff')} {value:.1e}"
-        for name, value in handoff.items()
-        if name.endswith("_max_abs_diff")
-    ]
+def _handoff(evaluation: Evaluation | None) -> list[str]:
+    if evaluation is None or evaluation.handoff is None:
+        return []
+    return [f"{name} {value:.1e}" for name, value in evaluation.handoff.differences.items()]
 
 
 def _facts(card: Card) -> list[tuple[str, str, str]]:

@@ -43,7 +43,7 @@ from lorafit.export.peft_config import (
 from lorafit.export.peft_source import WEIGHTS_FILE, locate, read_tensors
 from lorafit.methods.base import AdapterLayer, MethodConfig, ModulesToSaveWrapper
 from lorafit.methods.lora import LoraConfig, LoraLayer
-from lorafit.methods.lora_tokens import TokenRows
+from lorafit.methods.lora.tokens import TokenRows
 
 __all__ = [
     "PREFIX",

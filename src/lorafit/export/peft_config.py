@@ -253,7 +253,7 @@ def from_fields(fields: dict[str, Any], source: str) -> MethodConfig:
         raise AdapterError(
             f"{source} is not an adapter that can be loaded here: {got}; it can be {known}."
         )
-    config_class = methods[method].config_class
+    config_class: type[MethodConfig] = methods[method].config_class
     own = config_class.model_fields
     refused = {
         key: value

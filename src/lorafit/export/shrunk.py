@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lorafit.errors import AdapterError
+from lorafit.evidence import Difference
 from lorafit.export.folder import staged
 from lorafit.export.peft import PREFIX, locate, read_config, read_tensors
 from lorafit.export.peft_config import CONFIG_FILE
@@ -32,37 +33,24 @@ _PAIRS = ((".lora_A.weight", ".lora_B.weight"), (".lora_embedding_A", ".lora_emb
 
 
 @dataclass(frozen=True)
-class Loss:
-    """What is lost against the adapter as it was: paired difference of the loss, nats.
-
-    Attributes:
-        difference: Mean over the examples; positive is worse.
-        low: Lower end of its 90 % interval.
-        high: Upper end: with 95 % confidence no more than this is lost.
-    """
-
-    difference: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
 class RankQuality:
     """One rank on the validation examples.
 
     Attributes:
         r: The rank.
         energy: Smallest share, over layers, of the mean squared output that is kept.
-        plain: Loss by plain SVD; ``None`` without data.
+        plain: Paired difference of the loss against the adapter as it was, nats (positive is
+            worse), by plain SVD, with its 90 % interval: with 95 % confidence no more than its
+            upper end is lost. ``None`` without data.
         weighted: By activation-weighted SVD.
         retrained: The latter, trained on for a few steps; ``None``: not done.
     """
 
     r: int
     energy: float
-    plain: Loss | None = None
-    weighted: Loss | None = None
-    retrained: Loss | None = None
+    plain: Difference | None = None
+    weighted: Difference | None = None
+    retrained: Difference | None = None
 
 
 @dataclass(frozen=True)
@@ -87,7 +75,7 @@ class Shrunk:
     reason: str
     curve: list[RankQuality]
     gain: float | None = None
-    test: dict[str, dict[str, float]] | None = None
+    test: dict[str, Difference] | None = None
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,7 @@
-"""PEFT methods: the maths of each, one file a method."""
+"""PEFT methods: the maths of each, one file (LoRA: one package) a method.
+
+What several share is in ``parts``; the tuners of the peft package come in by ``peft``.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,6 @@ def method_of(peft_type: str) -> str | None:
             continue
         if methods[name].config_class.model_fields["peft_type"].default == peft_type:
             return name
-    from lorafit.methods.peft_bridge import name_of  # registers itself in `methods`
+    from lorafit.methods.peft.bridge import name_of  # registers itself in `methods`
 
     return name_of(peft_type)

@@ -16,11 +16,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Generic, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict
 from torch import nn
+from typing_extensions import TypeVar
 
 from lorafit.errors import AdapterError
 from lorafit.model.sites import Site, shape_of
@@ -44,11 +45,15 @@ class MethodConfig(BaseModel):
     """Modules trained whole and saved with the adapter, such as a new head."""
 
 
-class Method(ABC):
-    """One PEFT method."""
+C = TypeVar("C", bound=MethodConfig, default=Any)
+"""The configuration of one method; where any method may come, any."""
+
+
+class Method(ABC, Generic[C]):
+    """One PEFT method with settings of class ``C``."""
 
     family: ClassVar[Family]
-    config_class: ClassVar[type[MethodConfig]]
+    config_class: type[C]
     recommended: ClassVar[dict[str, Any]] = {}
     """Settings the pipeline starts from where the PEFT-compatible defaults are another choice."""
     starts_at_base: ClassVar[bool] = True
@@ -59,7 +64,7 @@ class Method(ABC):
     learning_rate: ClassVar[float | None] = None
     """Peak learning rate the pipeline starts from; ``None``: `TrainConfig`'s."""
 
-    def select(self, model: nn.Module, sites: Sequence[Site], config: MethodConfig) -> list[Site]:
+    def select(self, model: nn.Module, sites: Sequence[Site], config: C) -> list[Site]:
         """Chooses the sites to adapt; none for methods that only train parameters.
 
         Raises:
@@ -77,7 +82,7 @@ class Method(ABC):
         model: nn.Module,
         names: Sequence[str],
         sites: Sequence[Site],
-        config: MethodConfig,
+        config: C,
     ) -> list[str]:
         """Chooses the parameters of the base that are trained in copies of their own.
 
@@ -94,8 +99,8 @@ class Method(ABC):
         return []
 
     def resolved(
-        self, model: nn.Module, sites: Sequence[Site], names: Sequence[str], config: MethodConfig
-    ) -> MethodConfig:
+        self, model: nn.Module, sites: Sequence[Site], names: Sequence[str], config: C
+    ) -> C:
         """The configuration with what was found in the model filled in, as it goes on disk."""
         return config
 
@@ -103,7 +108,7 @@ class Method(ABC):
         """Under which name the copy of a base parameter is saved."""
         return name
 
-    def calibration_batches(self, config: MethodConfig) -> int:
+    def calibration_batches(self, config: C) -> int:
         """How many training batches of gradients the method looks at before training."""
         return 0
 
@@ -112,8 +117,8 @@ class Method(ABC):
         layers: Mapping[str, AdapterLayer],
         gradients: Mapping[str, torch.Tensor],
         name: str,
-        config: MethodConfig,
-    ) -> MethodConfig:
+        config: C,
+    ) -> C:
         """Makes a new adapter ready with gradients of the base weights.
 
         Args:
@@ -127,12 +132,12 @@ class Method(ABC):
         """
         return config
 
-    def reserved_tokens(self, config: MethodConfig) -> int:
+    def reserved_tokens(self, config: C) -> int:
         """How many of the model's positions the method takes itself."""
         return 0
 
 
-class AdapterLayer(nn.Module, ABC):
+class AdapterLayer(nn.Module, ABC, Generic[C]):
     """A frozen layer with any number of named adapters around it.
 
     Attribute names are PEFT's, so that code written for its layers runs unchanged.
@@ -161,7 +166,7 @@ class AdapterLayer(nn.Module, ABC):
             _, self.in_features, self.out_features = shape
 
     @abstractmethod
-    def add_adapter(self, name: str, config: MethodConfig, site: Site) -> None:
+    def add_adapter(self, name: str, config: C, site: Site) -> None:
         """Adds one freshly initialised adapter; the layer's output does not change by it."""
 
     def has_adapter(self, name: str) -> bool:
@@ -333,7 +338,7 @@ class AdapterLayer(nn.Module, ABC):
         return self._pristine.get("weight", self.weight)
 
 
-class CallLayer(AdapterLayer):
+class CallLayer(AdapterLayer[C]):
     """An adapter layer that also changes the arguments of the model's call.
 
     ``adapt.py`` has the model call these two around its own forward pass.

@@ -12,7 +12,7 @@ their names in the model; PEFT has biases only beside LoRA.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, cast
+from typing import ClassVar
 
 from torch import nn
 
@@ -33,7 +33,7 @@ class BitfitConfig(MethodConfig):
 
 
 @methods.register("bitfit")
-class Bitfit(Method):
+class Bitfit(Method[BitfitConfig]):
     """Bias terms."""
 
     family: ClassVar[Family] = "selective"
@@ -41,10 +41,9 @@ class Bitfit(Method):
     learning_rate = 2e-3
 
     def parameters(
-        self, model: nn.Module, names: Sequence[str], sites: Sequence[Site], config: MethodConfig
+        self, model: nn.Module, names: Sequence[str], sites: Sequence[Site], config: BitfitConfig
     ) -> list[str]:
         """Everything that is called bias."""
-        config = cast(BitfitConfig, config)
         biases = [name for name in names if name.split(".")[-1] == "bias"]
         if not biases:
             raise ConfigError(

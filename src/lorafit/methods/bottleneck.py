@@ -19,7 +19,7 @@ keeps it from being merged. PEFT has no such method; on disk a layer has
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -56,16 +56,18 @@ class BottleneckConfig(MethodConfig):
 
 
 @methods.register("bottleneck")
-class Bottleneck(Method):
+class Bottleneck(Method[BottleneckConfig]):
     """Adapters after the sublayers."""
 
     family: ClassVar[Family] = "additive"
     config_class = BottleneckConfig
     learning_rate = 3e-3
 
-    def select(self, model: nn.Module, sites: Sequence[Site], config: MethodConfig) -> list[Site]:
+    def select(
+        self, model: nn.Module, sites: Sequence[Site], config: BottleneckConfig
+    ) -> list[Site]:
         """The last layer of each attention and MLP, or of each MLP."""
-        after_attention = cast(BottleneckConfig, config).placement == "houlsby"
+        after_attention = config.placement == "houlsby"
         roles = {"attention", "mlp"} if after_attention else {"mlp"}
         sites = [site for site in sites if site.kind != "embedding"]
         groups = [g for g in sublayers(model, sites) if g[0].role in roles]
@@ -81,7 +83,7 @@ class Bottleneck(Method):
         return BottleneckLayer(layer)
 
 
-class BottleneckLayer(AdapterLayer):
+class BottleneckLayer(AdapterLayer[BottleneckConfig]):
     """A linear layer followed by a small residual network."""
 
     adapter_layer_names: ClassVar[tuple[str, ...]] = ("adapter_down", "adapter_up")
@@ -95,9 +97,8 @@ class BottleneckLayer(AdapterLayer):
         self.adapter_up = nn.ModuleDict()
         self.non_linearity: dict[str, str] = {}
 
-    def add_adapter(self, name: str, config: MethodConfig, site: Site) -> None:
+    def add_adapter(self, name: str, config: BottleneckConfig, site: Site) -> None:
         """Adds an adapter that returns zero."""
-        config = cast(BottleneckConfig, config)
         down = nn.Linear(site.d_out, config.width(site))
         up = nn.Linear(config.width(site), site.d_out)
         nn.init.zeros_(up.weight)

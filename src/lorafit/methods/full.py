@@ -10,7 +10,7 @@ weights themselves, as large as the model: PEFT has no such adapter.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, cast
+from typing import ClassVar
 
 from torch import nn
 
@@ -30,7 +30,7 @@ class FullConfig(MethodConfig):
 
 
 @methods.register("full")
-class Full(Method):
+class Full(Method[FullConfig]):
     """All parameters of the model."""
 
     family: ClassVar[Family] = "yardstick"
@@ -38,10 +38,9 @@ class Full(Method):
     learning_rate = 5e-5
 
     def parameters(
-        self, model: nn.Module, names: Sequence[str], sites: Sequence[Site], config: MethodConfig
+        self, model: nn.Module, names: Sequence[str], sites: Sequence[Site], config: FullConfig
     ) -> list[str]:
         """Every parameter but the excluded."""
-        config = cast(FullConfig, config)
         excluded: list[str] = []
         if config.exclude_modules:
             excluded = inside(model, names, config.exclude_modules, "exclude_modules")

@@ -28,7 +28,7 @@ class HeadConfig(MethodConfig):
 
 
 @methods.register("head")
-class Head(Method):
+class Head(Method[HeadConfig]):
     """The modules on top of the pretrained model."""
 
     family: ClassVar[Family] = "yardstick"
@@ -36,7 +36,7 @@ class Head(Method):
     learning_rate = 3e-3
 
     def parameters(
-        self, model: nn.Module, names: Sequence[str], sites: Sequence[Site], config: MethodConfig
+        self, model: nn.Module, names: Sequence[str], sites: Sequence[Site], config: HeadConfig
     ) -> list[str]:
         """The head's own parameters where no module is trained whole."""
         if config.modules_to_save:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -50,16 +50,15 @@ class IA3Config(MethodConfig):
 
 
 @methods.register("ia3")
-class IA3(Method):
+class IA3(Method[IA3Config]):
     """Rescaled keys, values and inner activations."""
 
     family: ClassVar[Family] = "additive"
     config_class = IA3Config
     learning_rate = 1e-2
 
-    def select(self, model: nn.Module, sites: Sequence[Site], config: MethodConfig) -> list[Site]:
+    def select(self, model: nn.Module, sites: Sequence[Site], config: IA3Config) -> list[Site]:
         """Resolves the patterns, or reads keys, values and MLP outputs off the structure."""
-        config = cast(IA3Config, config)
         sites = [site for site in sites if site.kind != "embedding"]
         targets = config.target_modules
         if targets is None:
@@ -78,10 +77,10 @@ class IA3(Method):
         )
 
     def resolved(
-        self, model: nn.Module, sites: Sequence[Site], names: Sequence[str], config: MethodConfig
-    ) -> MethodConfig:
+        self, model: nn.Module, sites: Sequence[Site], names: Sequence[str], config: IA3Config
+    ) -> IA3Config:
         """Lists the layers: PEFT finds them by name only."""
-        asked = cast(IA3Config, config).feedforward_modules
+        asked = config.feedforward_modules
         if asked is None:
             inputs = {site.path for site in sites if site.role == "mlp"}
         else:
@@ -114,7 +113,7 @@ def _usual(model: nn.Module, sites: Sequence[Site]) -> list[Site]:
     return chosen
 
 
-class IA3Layer(AdapterLayer):
+class IA3Layer(AdapterLayer[IA3Config]):
     """A linear layer whose output, or input, is multiplied by a trained vector."""
 
     adapter_layer_names: ClassVar[tuple[str, ...]] = ("ia3_l",)
@@ -125,9 +124,8 @@ class IA3Layer(AdapterLayer):
         self.fan_in_fan_out = site.kind == "conv1d"
         self.ia3_l = nn.ParameterDict()
 
-    def add_adapter(self, name: str, config: MethodConfig, site: Site) -> None:
+    def add_adapter(self, name: str, config: IA3Config, site: Site) -> None:
         """Adds a vector for the output, or for the input of a feed-forward target."""
-        config = cast(IA3Config, config)
         feedforward = site.path in (config.feedforward_modules or ())
         shape = (1, site.d_in) if feedforward else (site.d_out, 1)
         start = torch.ones(shape) if config.init_ia3_weights else torch.randn(shape)

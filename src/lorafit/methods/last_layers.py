@@ -15,7 +15,7 @@ such adapter.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, cast
+from typing import ClassVar
 
 from pydantic import Field
 from torch import nn
@@ -35,7 +35,7 @@ class LastLayersConfig(MethodConfig):
 
 
 @methods.register("last_layers")
-class LastLayers(Method):
+class LastLayers(Method[LastLayersConfig]):
     """The top blocks."""
 
     family: ClassVar[Family] = "selective"
@@ -43,10 +43,14 @@ class LastLayers(Method):
     learning_rate = 3e-4
 
     def parameters(
-        self, model: nn.Module, names: Sequence[str], sites: Sequence[Site], config: MethodConfig
+        self,
+        model: nn.Module,
+        names: Sequence[str],
+        sites: Sequence[Site],
+        config: LastLayersConfig,
     ) -> list[str]:
         """All parameters from the first trained block on, in module order."""
-        k = cast(LastLayersConfig, config).k
+        k = config.k
         blocks = list(dict(find_blocks(model)))
         stack = [b for b in blocks if b.rpartition(".")[0] == blocks[-1].rpartition(".")[0]]
         if not stack:

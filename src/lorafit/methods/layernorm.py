@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import ClassVar, cast
+from typing import ClassVar
 
 from torch import nn
 
@@ -38,7 +38,7 @@ class LayerNormConfig(MethodConfig):
 
 
 @methods.register("layernorm")
-class LayerNormTuning(Method):
+class LayerNormTuning(Method[LayerNormConfig]):
     """Weights and biases of normalisations."""
 
     family: ClassVar[Family] = "selective"
@@ -46,10 +46,9 @@ class LayerNormTuning(Method):
     learning_rate = 2e-3
 
     def parameters(
-        self, model: nn.Module, names: Sequence[str], sites: Sequence[Site], config: MethodConfig
+        self, model: nn.Module, names: Sequence[str], sites: Sequence[Site], config: LayerNormConfig
     ) -> list[str]:
         """The vectors of the normalisations."""
-        config = cast(LayerNormConfig, config)
         norms = {path for path, module in model.named_modules() if _is_norm(module)}
         chosen = [name for name in names if name.rpartition(".")[0] in norms]
         if not chosen:
@@ -67,8 +66,8 @@ class LayerNormTuning(Method):
         return chosen
 
     def resolved(
-        self, model: nn.Module, sites: Sequence[Site], names: Sequence[str], config: MethodConfig
-    ) -> MethodConfig:
+        self, model: nn.Module, sites: Sequence[Site], names: Sequence[str], config: LayerNormConfig
+    ) -> LayerNormConfig:
         """Lists the modules: PEFT finds them by name only."""
         paths = {name.rpartition(".")[0] for name in names}
         return config.model_copy(update={"target_modules": paths, "exclude_modules": None})

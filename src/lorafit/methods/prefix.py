@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal, Self, cast
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import model_validator
@@ -36,8 +36,8 @@ from transformers import Cache, DynamicCache, EncoderDecoderCache
 
 from lorafit.errors import AdapterError, ConfigError
 from lorafit.methods import methods
-from lorafit.methods.base import CallLayer, MethodConfig
-from lorafit.methods.virtual_tokens import VirtualTokens, VirtualTokensConfig, input_embedding
+from lorafit.methods.base import CallLayer
+from lorafit.methods.parts.virtual_tokens import VirtualTokens, VirtualTokensConfig, input_embedding
 from lorafit.model.modes import evaluating
 from lorafit.model.sites import Site
 
@@ -64,17 +64,17 @@ class PrefixConfig(VirtualTokensConfig):
 
 
 @methods.register("prefix")
-class Prefix(VirtualTokens):
+class Prefix(VirtualTokens[PrefixConfig]):
     """Trained keys and values."""
 
     config_class = PrefixConfig
     recommended: ClassVar[dict[str, Any]] = {"init_weights": "vocab"}
     learning_rate = 3e-3
 
-    def select(self, model: nn.Module, sites: Sequence[Site], config: MethodConfig) -> list[Site]:
+    def select(self, model: nn.Module, sites: Sequence[Site], config: PrefixConfig) -> list[Site]:
         """The input embedding, which carries the prefix and computes what it always does."""
         site = input_embedding(model, sites, "prefix")
-        if cast(PrefixConfig, config).num_transformer_submodules == 2:
+        if config.num_transformer_submodules == 2:
             raise ConfigError(
                 "this prefix for an encoder-decoder was made by PEFT, whose layers share entries "
                 "(num_transformer_submodules is 2); use it with PEFT."
@@ -89,10 +89,9 @@ class Prefix(VirtualTokens):
         return PrefixLayer(layer, self._backbone)
 
     def resolved(
-        self, model: nn.Module, sites: Sequence[Site], names: Sequence[str], config: MethodConfig
-    ) -> MethodConfig:
+        self, model: nn.Module, sites: Sequence[Site], names: Sequence[str], config: PrefixConfig
+    ) -> PrefixConfig:
         """Fills in what PEFT wants to know of the model."""
-        config = cast(PrefixConfig, config)
         found = {
             "token_dim": self._heads * self._width,
             "num_layers": self._layers,
@@ -103,7 +102,7 @@ class Prefix(VirtualTokens):
         return config.model_copy(update=found)
 
 
-class PrefixLayer(CallLayer):
+class PrefixLayer(CallLayer[PrefixConfig]):
     """The input embedding, carrying trained keys and values that the backbone is given."""
 
     adapter_layer_names: ClassVar[tuple[str, ...]] = ("prompt_embeddings", "prefix_encoder")
@@ -122,9 +121,8 @@ class PrefixLayer(CallLayer):
         """The backbone, which takes the cache."""
         return self._backbone[0]
 
-    def add_adapter(self, name: str, config: MethodConfig, site: Site) -> None:
+    def add_adapter(self, name: str, config: PrefixConfig, site: Site) -> None:
         """Adds a prefix."""
-        config = cast(PrefixConfig, config)
         assert config.num_layers is not None
         assert config.token_dim is not None
         assert config.num_attention_heads is not None
@@ -225,7 +223,9 @@ class PrefixEncoder(nn.Module):
 
     def __init__(self, config: PrefixConfig, width: int) -> None:
         super().__init__()
-        d, hidden = cast(int, config.token_dim), cast(int, config.encoder_hidden_size)
+        d, hidden = config.token_dim, config.encoder_hidden_size
+        assert d is not None
+        assert hidden is not None
         self.embedding = nn.Parameter(torch.randn(config.num_virtual_tokens, d))
         last = nn.Linear(hidden, width)
         if config.init_weights == "zero":

@@ -23,7 +23,7 @@ On disk this is PEFT's ``PROMPT_TUNING``: ``prompt_embeddings (n, d)``. Where we
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal, Self, cast
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import model_validator
@@ -32,8 +32,8 @@ from transformers import AutoTokenizer
 
 from lorafit.errors import AdapterError, ConfigError
 from lorafit.methods import methods
-from lorafit.methods.base import AdapterLayer, CallLayer, MethodConfig
-from lorafit.methods.virtual_tokens import VirtualTokens, VirtualTokensConfig, input_embedding
+from lorafit.methods.base import AdapterLayer, CallLayer
+from lorafit.methods.parts.virtual_tokens import VirtualTokens, VirtualTokensConfig, input_embedding
 from lorafit.model.sites import Site
 from lorafit.paths import resolve
 
@@ -59,14 +59,14 @@ class PromptConfig(VirtualTokensConfig):
 
 
 @methods.register("prompt")
-class Prompt(VirtualTokens):
+class Prompt(VirtualTokens[PromptConfig]):
     """A soft prompt."""
 
     config_class = PromptConfig
     recommended: ClassVar[dict[str, Any]] = {"prompt_tuning_init": "SAMPLE_VOCAB"}
     learning_rate = 1e-2
 
-    def select(self, model: nn.Module, sites: Sequence[Site], config: MethodConfig) -> list[Site]:
+    def select(self, model: nn.Module, sites: Sequence[Site], config: PromptConfig) -> list[Site]:
         """The input embedding."""
         settings: Any = getattr(model, "config", None)
         if getattr(settings, "is_encoder_decoder", False):
@@ -83,10 +83,9 @@ class Prompt(VirtualTokens):
         return PromptLayer(layer, self._stand_in)
 
     def resolved(
-        self, model: nn.Module, sites: Sequence[Site], names: Sequence[str], config: MethodConfig
-    ) -> MethodConfig:
+        self, model: nn.Module, sites: Sequence[Site], names: Sequence[str], config: PromptConfig
+    ) -> PromptConfig:
         """Fills in what PEFT wants to know of the model."""
-        config = cast(PromptConfig, config)
         settings: Any = getattr(model, "config", None)
         settings = settings.get_text_config() if settings is not None else None
         tokenizer = config.tokenizer_name_or_path
@@ -104,7 +103,7 @@ class Prompt(VirtualTokens):
         return config.model_copy(update=found)
 
 
-class PromptLayer(CallLayer):
+class PromptLayer(CallLayer[PromptConfig]):
     """The input embedding, with trained vectors before what it looks up."""
 
     adapter_layer_names: ClassVar[tuple[str, ...]] = ("prompt_embeddings",)
@@ -118,9 +117,8 @@ class PromptLayer(CallLayer):
         # positions to take off the output again, if it has this length.
         self._virtual = self._cut = self._length = 0
 
-    def add_adapter(self, name: str, config: MethodConfig, site: Site) -> None:
+    def add_adapter(self, name: str, config: PromptConfig, site: Site) -> None:
         """Adds a prompt."""
-        config = cast(PromptConfig, config)
         table, n = self.weight.detach(), config.num_virtual_tokens
         if config.inference_mode:  # about to be loaded
             start = torch.zeros(n, site.d_out)
@@ -187,7 +185,8 @@ def _before(tensor: torch.Tensor, value: int, n: int) -> torch.Tensor:
 
 def _text_ids(config: PromptConfig) -> torch.Tensor:
     """The tokens of the text, repeated or cut to ``(n,)``."""
-    name = cast(str, config.tokenizer_name_or_path)
+    name = config.tokenizer_name_or_path
+    assert name is not None  # filled in
     tokenizer = AutoTokenizer.from_pretrained(str(resolve(name) or name))
     ids = tokenizer(config.prompt_tuning_init_text, add_special_tokens=False)["input_ids"]
     if not ids:

@@ -19,7 +19,7 @@ PEFT has no such method; on disk a layer has ``sparse_indices (k,) int32`` and
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -27,6 +27,7 @@ from torch import nn
 
 from lorafit.methods import methods
 from lorafit.methods.base import AdapterLayer, Family, Method, MethodConfig
+from lorafit.methods.parts.entries import ModuleDict
 from lorafit.model.sites import Site
 from lorafit.model.targets import ALL_LINEAR, select
 
@@ -47,16 +48,16 @@ class SparseConfig(MethodConfig):
 
 
 @methods.register("sparse")
-class Sparse(Method):
+class Sparse(Method[SparseConfig]):
     """The weights with the largest gradients."""
 
     family: ClassVar[Family] = "selective"
     config_class = SparseConfig
     learning_rate = 1e-3
 
-    def select(self, model: nn.Module, sites: Sequence[Site], config: MethodConfig) -> list[Site]:
+    def select(self, model: nn.Module, sites: Sequence[Site], config: SparseConfig) -> list[Site]:
         """The matrices of ``target_modules``."""
-        targets = cast(SparseConfig, config).target_modules
+        targets = config.target_modules
         matrices = [site for site in sites if site.kind != "embedding"]
         return select(
             model,
@@ -70,27 +71,25 @@ class Sparse(Method):
         return SparseLayer(layer)
 
     def resolved(
-        self, model: nn.Module, sites: Sequence[Site], names: Sequence[str], config: MethodConfig
-    ) -> MethodConfig:
+        self, model: nn.Module, sites: Sequence[Site], names: Sequence[str], config: SparseConfig
+    ) -> SparseConfig:
         """Notes how many weights of each layer are trained."""
-        config = cast(SparseConfig, config)
         counts = {s.path: max(1, round(config.density * s.d_in * s.d_out)) for s in sites}
         counts |= {path: k for path, k in config.nonzero.items() if path in counts}
         return config.model_copy(update={"nonzero": counts})
 
-    def calibration_batches(self, config: MethodConfig) -> int:
+    def calibration_batches(self, config: SparseConfig) -> int:
         """As many as are set."""
-        return cast(SparseConfig, config).calibration_batches
+        return config.calibration_batches
 
     def calibrate(
         self,
         layers: Mapping[str, AdapterLayer],
         gradients: Mapping[str, torch.Tensor],
         name: str,
-        config: MethodConfig,
-    ) -> MethodConfig:
+        config: SparseConfig,
+    ) -> SparseConfig:
         """Takes the positions with the largest gradients over all layers."""
-        config = cast(SparseConfig, config)
         total = sum(gradient.numel() for gradient in gradients.values())
         budget = max(1, round(config.density * total))
         flat = torch.cat([g.abs().flatten().float() for g in gradients.values()])
@@ -103,12 +102,14 @@ class Sparse(Method):
             indices = mine.nonzero().flatten()
             if len(indices) == 0:  # a parameter without entries could not be trained
                 indices = gradient.abs().flatten().argmax().reshape(1)
-            cast(SparseLayer, layers[path]).choose(name, indices)
+            layer = layers[path]
+            assert isinstance(layer, SparseLayer)
+            layer.choose(name, indices)
             counts[path] = len(indices)
         return config.model_copy(update={"nonzero": counts})
 
 
-class SparseLayer(AdapterLayer):
+class SparseLayer(AdapterLayer[SparseConfig]):
     """A linear layer some of whose weights have a trained change."""
 
     adapter_layer_names: ClassVar[tuple[str, ...]] = ("sparse_values",)
@@ -116,11 +117,11 @@ class SparseLayer(AdapterLayer):
     def __init__(self, base_layer: nn.Module) -> None:
         super().__init__(base_layer)
         self.sparse_values = nn.ParameterDict()
-        self.sparse_indices = nn.ModuleDict()
+        self.sparse_indices: ModuleDict[_Indices] = ModuleDict()
 
-    def add_adapter(self, name: str, config: MethodConfig, site: Site) -> None:
+    def add_adapter(self, name: str, config: SparseConfig, site: Site) -> None:
         """Adds an adapter at random positions."""
-        k = cast(SparseConfig, config).nonzero[site.path]
+        k = config.nonzero[site.path]
         self.choose(name, torch.randperm(self.weight.numel())[:k])
 
     def choose(self, name: str, indices: torch.Tensor) -> None:
@@ -163,7 +164,7 @@ class SparseLayer(AdapterLayer):
         return {"sparse_indices": indices, "sparse_values": values.detach()}
 
     def _sparse(self, name: str) -> tuple[torch.Tensor, nn.Parameter]:
-        return cast(_Indices, self.sparse_indices[name]).flat, self.sparse_values[name]
+        return self.sparse_indices[name].flat, self.sparse_values[name]
 
 
 class _Indices(nn.Module):

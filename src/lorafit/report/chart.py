@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from lorafit.report.metric import Interval
+from lorafit.evidence import Interval
 from lorafit.report.units import Format
 
 Point = tuple[float, float]
@@ -263,10 +263,8 @@ def _tips(tips: Sequence[tuple[float, str]]) -> Markup:
 
 def _bar(interval: Interval, axis: Axis, at: float, style: str, tip: str) -> Markup:
     """A dot at the value and a line over the interval."""
-    if interval.value is None:
-        return Markup("")
     whisker = Markup("")
-    if interval.low is not None and interval.high is not None:
+    if interval.complete:
         whisker = Markup(
             '<line class="{0}" x1="{1:.2f}%" x2="{2:.2f}%" y1="{3:.2f}%" y2="{3:.2f}%"/>'
         ).format(style, axis.percent(interval.low), axis.percent(interval.high), at)

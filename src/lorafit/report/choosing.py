@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from markupsafe import Markup
+from pydantic import ValidationError
 
+from lorafit.evidence import Choice, Interval
 from lorafit.report import units
 from lorafit.report.chart import Axis, Line, Point, interval_chart, line_chart
 from lorafit.report.curves import Curve
 from lorafit.report.folder import Json, mapping
-from lorafit.report.metric import Interval
 from lorafit.report.units import is_number
 
 HEIGHT = 130
@@ -23,11 +23,11 @@ _STYLES = ("train", "eval", "plain")
 """One for each length of the runs in which rates were compared."""
 
 
-def charts(choices: Mapping[str, Any]) -> dict[str, list[Curve]]:
+def charts(choices: Mapping[str, Choice]) -> dict[str, list[Curve]]:
     """The charts of each choice, by its name."""
     found = {}
     for name, choice in choices.items():
-        evidence = mapping(mapping(choice).get("evidence"))
+        evidence = mapping(choice.evidence)
         drawn = [_rates(evidence), _gains(evidence), _scales(evidence)]
         found[name] = [curve for curve in drawn if curve is not None]
     return found
@@ -80,20 +80,27 @@ def _gains(evidence: Json) -> Curve | None:
     """What going on gained at each rank that was tested."""
     rows = []
     for test in _records(evidence, "tests", "r", "against"):
-        gain = Interval.read(test.get("gain"), "mean")
-        if gain.value is not None:
+        gain = _interval(test.get("gain"))
+        if gain is not None:
             name = f"{units.general(test['r'])} to {units.general(test['against'])}"
             form = units.signed(units.decimals)
-            ends = [form(end) for end in (gain.low, gain.high) if end is not None]
+            ends = [form(end) for end in gain.ends[1:]]
             rows.append((name, "tuned", gain, f"{name}: {form(gain.value)} {' to '.join(ends)}"))
     if not rows:
         return None
-    values = [v for _, _, g, _ in rows for v in (g.low, g.value, g.high) if v is not None]
+    values = [end for _, _, gain, _ in rows for end in gain.ends]
     spoken = "; ".join(tip for *_, tip in rows)
     chart = interval_chart(
         rows, Axis.around(values, zero=True), units.general, f"Gain of a larger rank: {spoken}."
     )
     return Curve("Gain of going on to a larger rank", "nats per example, with intervals", chart)
+
+
+def _interval(content: object) -> Interval | None:
+    try:
+        return Interval.read(content)
+    except ValidationError:
+        return None
 
 
 def _scales(evidence: Json) -> Curve | None:

@@ -8,14 +8,15 @@ that a run keeps.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from markupsafe import Markup
 
-from lorafit.report import metric, units
+from lorafit.evidence import MetricInfo
+from lorafit.report import units
 from lorafit.report.chart import Axis, Line, Point, line_chart
 from lorafit.report.folder import Json
 from lorafit.report.units import Format, is_number
@@ -53,6 +54,7 @@ class Curves:
         columns: Names of the table's columns.
         rows: Its cells.
         thinned: Every how many lines one is in the table.
+        forms: How the numbers of a column are written, where its name does not tell.
     """
 
     loss: Markup | None
@@ -65,10 +67,19 @@ class Curves:
     columns: list[str]
     rows: list[list[Any]]
     thinned: int
+    forms: dict[str, Format]
 
 
-def make_curves(metrics: Sequence[Json]) -> Curves | None:
-    """Draws the curves; ``None`` if no line has a step."""
+def make_curves(
+    metrics: Sequence[Json], infos: Mapping[str, MetricInfo] | None = None
+) -> Curves | None:
+    """Draws the curves; ``None`` if no line has a step.
+
+    Args:
+        metrics: The lines of ``metrics.jsonl``.
+        infos: What the metrics in them are, by name; one that is not here has its name.
+    """
+    infos = infos or {}
     lines = [line for line in metrics if is_number(line.get("step"))]
     if not lines:
         return None
@@ -81,13 +92,14 @@ def make_curves(metrics: Sequence[Json]) -> Curves | None:
         loss=_loss_chart(lines, drawn, x, train, evals, best),
         smoothed=smoothed,
         has_eval=bool(evals),
-        others=_others(lines, x),
+        others=_others(lines, x, infos),
         best_step=None if best is None else int(best[0]),
         best_loss=None if best is None else best[1],
         last_step=lines[-1]["step"],
         columns=columns,
         rows=rows,
         thinned=thinned,
+        forms={f"eval_{name}": units.percent for name, info in infos.items() if info.is_share},
     )
 
 
@@ -186,15 +198,16 @@ def _loss_tip(line: Json) -> str:
     return f"step {line['step']}: " + ", ".join(parts) if parts else ""
 
 
-def _others(lines: Sequence[Json], x: Axis) -> list[Curve]:
+def _others(lines: Sequence[Json], x: Axis, infos: Mapping[str, MetricInfo]) -> list[Curve]:
     """Validation metrics, then learning rate and speed: whatever the lines have."""
     known = dict.fromkeys(key for line in lines for key in line)
     curves = []
     for key in known:
         if key.startswith("eval_") and key != "eval_loss":
             name = key.removeprefix("eval_")
-            form, ticks = metric.value_format(name), metric.tick_format(name)
-            title = f"Validation {metric.title(name)[:1].lower()}{metric.title(name)[1:]}"
+            info = infos.get(name) or MetricInfo.unknown(name)
+            form, ticks = units.value_format(info), units.tick_format(info)
+            title = f"Validation {info.title}"
             curves.append(_small(lines, x, key, title, "", form, ticks, "eval"))
     for key, title, unit in (
         ("learning_rate", "Learning rate", ""),

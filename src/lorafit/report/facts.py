@@ -71,7 +71,7 @@ _COST = ("steps", "epoch", "time_s", "peak_memory_bytes", "tokens_per_s", "stopp
 
 def measured(run: RunFolder) -> Json:
     """What the end of training wrote down; ``{}`` before."""
-    return mapping(run.evaluation.get("training"))
+    return {} if run.evaluation is None else run.evaluation.training
 
 
 def training_cost(run: RunFolder) -> Json:
@@ -96,8 +96,7 @@ def training_cost(run: RunFolder) -> Json:
 
 def choosing_cost(run: RunFolder) -> Json:
     """What the automatic choices cost."""
-    cost = mapping(run.choices.get("cost"))
-    return {} if "reason" in cost else cost
+    return run.choices.cost
 
 
 def trained_facts(run: RunFolder) -> Json:
@@ -122,7 +121,11 @@ def data_facts(run: RunFolder) -> Json:
     }
     for name in titles.keys() & run.task.keys():
         facts.pop(name, None)
-    facts |= {titles.get(name, name): value for name, value in run.task.items()}
+    facts |= {
+        titles.get(name, name): repr(value) if str(value).isspace() else value
+        for name, value in run.task.items()
+        if value
+    }
     facts["longest input, tokens"] = run.extras.get("max_length")
     data = mapping(run.environment.get("data"))
     if data and all(isinstance(value, dict) for value in data.values()):

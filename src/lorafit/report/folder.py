@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from safetensors import SafetensorError, safe_open
 
 from lorafit import runconfig
-from lorafit.errors import RunError
+from lorafit.errors import LorafitError, RunError
+from lorafit.evidence import Choices, Evaluation, MetricInfo, Record
+from lorafit.evidence.record import check_version
 from lorafit.run import Run
 
 Json = dict[str, Any]
+R = TypeVar("R", bound=Record)
 
 
 def mapping(value: Any) -> Json:
@@ -41,11 +44,12 @@ class RunFolder:
         created_at: ISO 8601, or ``""``.
         config: ``config.yaml``.
         origins: Where each setting came from, by dotted name.
-        choices: ``choices.json``.
+        choices: ``choices.json``, as far as it is whole.
         environment: ``environment.json``.
         data: ``data.json``.
-        task: ``task.json``.
-        evaluation: ``eval.json``.
+        task: The task with its columns and labels: of ``data.json``, or of the adapter.
+        evaluation: ``eval.json``, as far as it is whole; ``None``: there is none yet.
+        infos: What each metric is.
         metrics: The lines of ``metrics.jsonl``.
         trials: The lines of ``trials.jsonl``.
         adapter: ``adapter/adapter_config.json``.
@@ -63,11 +67,12 @@ class RunFolder:
     created_at: str = ""
     config: Json = field(default_factory=dict)
     origins: dict[str, str] = field(default_factory=dict)
-    choices: Json = field(default_factory=dict)
+    choices: Choices = field(default_factory=Choices)
     environment: Json = field(default_factory=dict)
     data: Json = field(default_factory=dict)
     task: Json = field(default_factory=dict)
-    evaluation: Json = field(default_factory=dict)
+    evaluation: Evaluation | None = None
+    infos: dict[str, MetricInfo] = field(default_factory=dict)
     metrics: list[Json] = field(default_factory=list)
     trials: list[Json] = field(default_factory=list)
     adapter: Json = field(default_factory=dict)
@@ -97,15 +102,19 @@ def read_folder(path: Path) -> RunFolder:
     _read_status(found)
     _read_config(found)
     for attribute, file in (
-        ("choices", "choices.json"),
         ("environment", "environment.json"),
         ("data", "data.json"),
-        ("task", "task.json"),
-        ("evaluation", "eval.json"),
         ("adapter", "adapter/adapter_config.json"),
         ("extras", "adapter/lorafit.json"),
     ):
         setattr(found, attribute, _json(found, file))
+    # A run of the version before has the task beside its adapter only.
+    found.task = mapping(found.data.get("task")) or mapping(found.extras.get("task"))
+    found.choices = _record(found, Choices) or Choices()
+    found.evaluation = _record(found, Evaluation)
+    found.infos = _infos(found)
+    if found.evaluation is not None:
+        found.evaluation = found.evaluation.model_copy(update={"metrics": found.infos})
     found.card = _text(found, "adapter/README.md") or ""
     found.metrics = _lines(found, "metrics.jsonl")
     found.trials = _lines(found, "trials.jsonl")
@@ -135,6 +144,48 @@ def _json(found: RunFolder, file: str) -> Json:
     if not isinstance(value, dict):
         found.problems.append(f"{file} is damaged: it is no JSON object")
     return mapping(value)
+
+
+def _record(found: RunFolder, kind: type[R]) -> R | None:
+    """A typed file, without what is damaged of it; ``None`` where there is nothing."""
+    content = _json(found, kind.file)
+    if not content:
+        return None
+    with _noted(found):
+        check_version(content, kind.file)
+    record, lost = kind.whole_parts(content)
+    if lost:
+        found.problems.append(f"{kind.file} is damaged at {', '.join(lost[:5])}")
+    return record
+
+
+@contextlib.contextmanager
+def _noted(found: RunFolder) -> Iterator[None]:
+    """Notes why something cannot be read, and goes on."""
+    try:
+        yield
+    except LorafitError as error:
+        found.problems.append(str(error))
+
+
+def _infos(found: RunFolder) -> dict[str, MetricInfo]:
+    """What the metrics are: the evaluation says, before it the record of the data."""
+    if found.evaluation is not None and found.evaluation.metrics:
+        return found.evaluation.metrics
+    described = mapping(found.data.get("metrics"))
+    if described:
+        return Evaluation.whole_parts({"metrics": described})[0].metrics
+    name = found.task.get("name")
+    if found.evaluation is None or not isinstance(name, str):
+        return {}
+    # Before files described their metrics; here, because only then tasks are needed.
+    from lorafit.evaluation.written import infos
+    from lorafit.tasks import tasks
+
+    try:
+        return infos() | tasks[name].from_dict(found.task).infos
+    except (LorafitError, KeyError, TypeError, ValueError):
+        return {}  # a task of a package that is not here, or a damaged one
 
 
 def _lines(found: RunFolder, file: str) -> list[Json]:

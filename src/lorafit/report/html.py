@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from lorafit import files
 from lorafit.report import choosing, curves, facts, result, units
-from lorafit.report.folder import RunFolder, mapping, read_folder
+from lorafit.report.folder import RunFolder, read_folder
 
 NAME = "report.html"
 
@@ -64,18 +64,13 @@ def _content(run: RunFolder) -> dict[str, Any]:
         "headline": result.headline(run.evaluation),
         "rows": result.metric_rows(run.evaluation),
         "confidence": result.level(run.evaluation),
-        "tables": result.tables(run.evaluation),
-        "generation": mapping(run.evaluation.get("generation")),
+        "tables": [] if run.evaluation is None else run.evaluation.tables,
+        "generation": None if run.evaluation is None else run.evaluation.generation,
         "samples": result.samples(run.evaluation),
         "handoffs": result.handoffs(run.evaluation),
-        "handoff_n": mapping(run.evaluation.get("handoff")).get("n"),
-        "choices": {
-            name: choice
-            for name, choice in ((n, mapping(c)) for n, c in run.choices.items())
-            if "reason" in choice or "value" in choice
-        },
-        "choice_charts": choosing.charts(run.choices),
-        "curves": curves.make_curves(run.metrics),
+        "choices": run.choices.choices,
+        "choice_charts": choosing.charts(run.choices.choices),
+        "curves": curves.make_curves(run.metrics, run.infos),
         "trials": facts.trials_table(run.trials),
         "data_facts": facts.data_facts(run),
         "data_notes": facts.data_notes(run),

@@ -9,6 +9,7 @@ from jinja2 import UndefinedError
 
 from lorafit import files
 from lorafit.errors import RunError
+from lorafit.evidence import ComparisonRecord
 from lorafit.report.folder import read_folder
 from lorafit.report.html import NAME, render
 from lorafit.run import Run
@@ -65,13 +66,12 @@ def refresh(folder: Path) -> Page:
 def _comparison(folder: Path) -> Page:
     from lorafit.report.comparison import write_comparison
 
-    content = files.read_json(folder / COMPARISON)
+    file = folder / COMPARISON
+    found = ComparisonRecord.from_json(files.read_json(file), str(file))
     try:
-        return Page(write_comparison(folder, content))
-    except RunError:
-        raise
-    except (LookupError, TypeError, ValueError, AttributeError, UndefinedError) as error:
+        return Page(write_comparison(folder, found))
+    except (LookupError, TypeError, ValueError, UndefinedError) as error:  # in what is not typed
         raise RunError(
-            f'"{folder / COMPARISON}" is damaged: it is not what lorafit compare writes '
+            f'"{file}" is damaged: it is not what lorafit compare writes '
             f"({type(error).__name__}: {error})."
         ) from error

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from lorafit.report import metric, units
+from lorafit.evidence import Evaluation, Interval, Sample
+from lorafit.evidence import rows as evidence_rows
+from lorafit.evidence.rows import MetricRow, Verdict
+from lorafit.report import units
 from lorafit.report.chart import Axis, interval_chart, small_intervals
-from lorafit.report.folder import Json, mapping
-from lorafit.report.metric import Interval, Verdict
 from lorafit.report.units import Format, element, is_number
 
 VERDICTS: dict[Verdict, tuple[str, str]] = {
@@ -18,26 +20,34 @@ VERDICTS: dict[Verdict, tuple[str, str]] = {
     "unclear": ("●", "No clear difference from the base model"),
     "unknown": ("●", "Result"),
 }
+_WAYS = {
+    "reloaded": "Saved, then loaded again",
+    "merged": "Merged into the base model",
+}
 _IDENTICAL_ENOUGH = 1e-3
 """Differences of a logit up to here are called rounding; the run itself checks against the
 tolerance of its number format before it is done."""
+LEVEL = 0.95
+"""Confidence level of the intervals where a file does not say."""
 
 
 @dataclass(frozen=True)
-class MetricRow:
-    """One metric of the table."""
+class ShownRow:
+    """One metric of the table, with its charts."""
 
-    name: str
-    title: str
-    note: str
-    base: Interval
-    tuned: Interval
-    difference: Interval
-    value_format: Format
-    difference_format: Format
-    verdict: Verdict
+    row: MetricRow
     values_chart: Markup | None
     difference_chart: Markup | None
+
+    @property
+    def value_format(self) -> Format:
+        """How its values are written."""
+        return units.value_format(self.row.info)
+
+    @property
+    def difference_format(self) -> Format:
+        """How its differences are written."""
+        return units.difference_format(self.row.info)
 
 
 @dataclass(frozen=True)
@@ -45,6 +55,7 @@ class Headline:
     """The answer to "did it work?"."""
 
     row: MetricRow
+    value_format: Format
     symbol: str
     verdict: str
     sentences: list[Markup]
@@ -56,141 +67,105 @@ class Handoff:
     """One way to pass the adapter on, and how far it is from the live model."""
 
     name: str
-    value: object
+    value: float
     comment: str
     fine: bool
 
 
-def metric_rows(evaluation: Json) -> list[MetricRow]:
-    """The metrics of ``eval.json``, the headline one first."""
-    base, tuned = mapping(evaluation.get("base")), mapping(evaluation.get("tuned"))
-    paired = mapping(evaluation.get("paired"))
-    headline = str(evaluation.get("metric"))
-    names = sorted(dict.fromkeys([*tuned, *base]), key=lambda name: name != headline)
-    return [_row(name, base.get(name), tuned.get(name), paired.get(name)) for name in names]
+def metric_rows(evaluation: Evaluation | None) -> list[ShownRow]:
+    """The metrics, the headline one first."""
+    if evaluation is None:
+        return []
+    return [_shown(row) for row in evidence_rows.metric_rows(evaluation)]
 
 
-def tables(evaluation: Json) -> list[Json]:
-    """The tables beside the metrics that are whole: title, columns, and rows of cells."""
-    found = evaluation.get("tables")
-    whole = [mapping(table) for table in found] if isinstance(found, list) else []
-    return [
-        table
-        for table in whole
-        if isinstance(table.get("title"), str)
-        and isinstance(table.get("columns"), list)
-        and isinstance(table.get("rows"), list)
-        and all(isinstance(row, list) for row in table["rows"])
-    ]
+def samples(evaluation: Evaluation | None) -> list[Sample]:
+    """What the models wrote."""
+    if evaluation is None or evaluation.generation is None:
+        return []
+    return evaluation.generation.samples
 
 
-def samples(evaluation: Json) -> list[Json]:
-    """What the models wrote, as far as it is whole: prompt, reference, both answers."""
-    found = mapping(evaluation.get("generation")).get("samples")
-    whole = [mapping(sample) for sample in found] if isinstance(found, list) else []
-    return [sample for sample in whole if {"prompt", "reference", "base", "tuned"} <= set(sample)]
-
-
-def headline(evaluation: Json) -> Headline | None:
+def headline(evaluation: Evaluation | None) -> Headline | None:
     """The headline metric, ``None`` as long as the tuned model was not measured."""
-    rows = metric_rows(evaluation)
-    if not rows or rows[0].tuned.value is None:
+    rows = [] if evaluation is None else evidence_rows.metric_rows(evaluation)
+    if evaluation is None or not rows or rows[0].tuned is None:
         return None
-    row = rows[0]
+    row, tuned = rows[0], rows[0].tuned
     symbol, verdict = VERDICTS[row.verdict]
-    chart = _headline_chart(row)
-    return Headline(row, symbol, verdict, _sentences(row, evaluation), chart)
+    sentences = _sentences(row, tuned, evaluation)
+    form = units.value_format(row.info)
+    return Headline(row, form, symbol, verdict, sentences, _headline_chart(row))
 
 
-def handoffs(evaluation: Json) -> list[Handoff]:
-    """What the hand-off check of ``eval.json`` found."""
-    names = {
-        "reloaded": "Saved, then loaded again",
-        "merged": "Merged into the base model",
-    }
+def handoffs(evaluation: Evaluation | None) -> list[Handoff]:
+    """What the hand-off check found."""
+    if evaluation is None or evaluation.handoff is None:
+        return []
     found = []
-    for key, value in mapping(evaluation.get("handoff")).items():
-        name = key.removesuffix("_max_abs_diff")
-        if name == key or not is_number(value):
-            continue
+    for name, value in evaluation.handoff.differences.items():
         fine = abs(value) <= _IDENTICAL_ENOUGH
         comment = "the same, bit for bit" if value == 0 else "the same, up to rounding"
         comment = comment if fine else "not the same to three decimals"
-        found.append(Handoff(names.get(name, name.replace("_", " ")), value, comment, fine))
+        found.append(Handoff(_WAYS[name], value, comment, fine))
     return found
 
 
-def level(evaluation: Json) -> float:
-    """Confidence level of the intervals; the design's 95 % where the file does not say."""
-    found = evaluation.get("confidence")
-    return float(found) if is_number(found) else 0.95
+def level(evaluation: Evaluation | None) -> float:
+    """Confidence level of the intervals."""
+    return LEVEL if evaluation is None else evaluation.confidence or LEVEL
 
 
-def _row(name: str, base: object, tuned: object, paired: object) -> MetricRow:
-    before, after = Interval.read(base), Interval.read(tuned)
-    difference = Interval.read(paired, "difference")
-    form, signed = metric.value_format(name), metric.difference_format(name)
-    verdict = metric.verdict(name, difference)
-    values_chart = difference_chart = None
-    shown = [
-        (style, interval, _tip(style, interval, form))
-        for style, interval in (("base", before), ("tuned", after))
-        if interval.value is not None
+def _sides(row: MetricRow) -> list[tuple[str, Interval, str]]:
+    """Name, interval and tip of base and tuned model, where they were measured."""
+    form = units.value_format(row.info)
+    return [
+        (name, found, _tip(name, found, form))
+        for name, found in (("base", row.base), ("tuned", row.tuned))
+        if found is not None
     ]
-    if shown:
-        ends = [end for _, interval, _ in shown for end in _ends(interval)]
-        label = "; ".join(tip for _, _, tip in shown)
-        values_chart = small_intervals(shown, Axis.around(ends, margin=0.12), label)
-    if difference.value is not None:
-        tip = _tip("difference", difference, signed)
-        axis = Axis.around([0.0, *_ends(difference)], margin=0.12)
-        difference_chart = small_intervals([("diff", difference, tip)], axis, tip, zero=True)
-    return MetricRow(
-        name=name,
-        title=metric.title(name),
-        note=metric.note(name),
-        base=before,
-        tuned=after,
-        difference=difference,
-        value_format=form,
-        difference_format=signed,
-        verdict=verdict,
-        values_chart=values_chart,
-        difference_chart=difference_chart,
-    )
 
 
-def _ends(interval: Interval) -> list[float]:
-    return [x for x in (interval.value, interval.low, interval.high) if x is not None]
+def _ends(found: Iterable[Interval]) -> list[float]:
+    return [end for interval in found for end in interval.ends]
+
+
+def _shown(row: MetricRow) -> ShownRow:
+    values_chart = difference_chart = None
+    sides = _sides(row)
+    if sides:
+        ends = _ends(found for _, found, _ in sides)
+        label = "; ".join(tip for _, _, tip in sides)
+        values_chart = small_intervals(sides, Axis.around(ends, margin=0.12), label)
+    if row.difference is not None:
+        tip = _tip("difference", row.difference, units.difference_format(row.info))
+        axis = Axis.around([0.0, *row.difference.ends], margin=0.12)
+        difference_chart = small_intervals([("diff", row.difference, tip)], axis, tip, zero=True)
+    return ShownRow(row, values_chart, difference_chart)
 
 
 def _tip(name: str, interval: Interval, form: Format) -> str:
-    assert interval.value is not None
     text = f"{name}: {form(interval.value)}"
-    if interval.low is not None and interval.high is not None:
+    if interval.complete:
         text += f", interval {form(interval.low)} to {form(interval.high)}"
     return text
 
 
 def _headline_chart(row: MetricRow) -> Markup:
-    rows = [
-        (label, style, interval, _tip(style, interval, row.value_format))
-        for label, style, interval in (("base", "base", row.base), ("tuned", "tuned", row.tuned))
-        if interval.value is not None
-    ]
-    ends = [end for _, _, interval, _ in rows for end in _ends(interval)]
-    axis = Axis(0.0, 1.0) if metric.is_share(row.name) else Axis.around(ends, margin=0.15)
-    label = "Chart of intervals. " + "; ".join(tip for _, _, _, tip in rows)
-    return interval_chart(rows, axis, metric.tick_format(row.name), f"{label}.")
+    sides = _sides(row)
+    ends = _ends(found for _, found, _ in sides)
+    axis = Axis(0.0, 1.0) if row.info.is_share else Axis.around(ends, margin=0.15)
+    label = "Chart of intervals. " + "; ".join(tip for _, _, tip in sides)
+    drawn = [(name, name, found, tip) for name, found, tip in sides]
+    return interval_chart(drawn, axis, units.tick_format(row.info), f"{label}.")
 
 
-def _sentences(row: MetricRow, evaluation: Json) -> list[Markup]:
-    sentences = [_what_changed(row, evaluation)]
-    if row.base.value is not None and metric.is_share(row.name):
-        assert row.tuned.value is not None
+def _sentences(row: MetricRow, tuned: Interval, evaluation: Evaluation) -> list[Markup]:
+    sentences = [_what_changed(row, tuned, evaluation)]
+    if row.base is not None and row.info.is_share:
         sentences.append(
             Markup("Of 100 such examples, about {} get the right label, where it was {}.").format(
-                element(row.tuned.value, _of_hundred), element(row.base.value, _of_hundred)
+                element(tuned.value, _of_hundred), element(row.base.value, _of_hundred)
             )
         )
     sentences += _how_sure(row, level(evaluation))
@@ -201,36 +176,35 @@ def _of_hundred(value: float) -> str:
     return f"{100 * value:.0f}"
 
 
-def _what_changed(row: MetricRow, evaluation: Json) -> Markup:
-    split = str(evaluation.get("split") or "test")
-    n = evaluation.get("n")
+def _what_changed(row: MetricRow, after: Interval, evaluation: Evaluation) -> Markup:
+    split, n = evaluation.split, evaluation.n
     where = Markup("On {} {} examples").format(element(n, units.general), split)
     if not is_number(n):
         where = Markup("On the {} examples").format(split)
     if split == "test":
         where += Markup(", which training never saw,")
-    tuned = element(row.tuned.value, row.value_format)
-    base = element(row.base.value, row.value_format)
-    known = row.base.value is not None
-    if metric.is_share(row.name):
+    form = units.value_format(row.info)
+    tuned = element(after.value, form)
+    base = None if row.base is None else element(row.base.value, form)
+    if row.info.is_share:
         text = "{} the tuned model is right <strong>{}</strong> of the time" + (
-            "; before tuning it was right {} of the time." if known else "."
+            "." if base is None else "; before tuning it was right {} of the time."
         )
         return Markup(text).format(where, tuned, base)
     text = "{} the tuned model reaches {} <strong>{}</strong>" + (
-        "; before tuning it was {}." if known else "."
+        "." if base is None else "; before tuning it was {}."
     )
-    lower = "lower is better" if metric.lower_is_better(row.name) else "higher is better"
-    name = f"{row.title} ({lower})"
+    way = {True: " (higher is better)", False: " (lower is better)", None: ""}
+    name = f"{row.info.title}{way[row.info.greater_is_better]}"
     return Markup(text).format(where, name, tuned, base)
 
 
 def _how_sure(row: MetricRow, confidence: float) -> list[Markup]:
     """What the interval of the paired difference says, in words."""
     difference = row.difference
-    if not difference.complete:
+    if difference is None or not difference.complete:
         return []
-    signed = row.difference_format
+    signed = units.difference_format(row.info)
     value, low, high = (
         element(x, signed) for x in (difference.value, difference.low, difference.high)
     )
@@ -242,14 +216,13 @@ def _how_sure(row: MetricRow, confidence: float) -> list[Markup]:
                 "which includes no difference at all. More test examples would tell."
             ).format(value, sure, low, high)
         ]
-    closing = (
-        "so it is more than luck with these examples."
-        if row.verdict == "better"
-        else "so tuning has made the model worse on this data."
-    )
+    closings = {
+        "better": ", so it is more than luck with these examples.",
+        "worse": ", so tuning has made the model worse on this data.",
+    }
     return [
         Markup(
-            "The difference is <strong>{}</strong>; with {} confidence it lies between {} and {}, "
+            "The difference is <strong>{}</strong>; with {} confidence it lies between {} and {}"
         ).format(value, sure, low, high)
-        + Markup.escape(closing)
+        + Markup.escape(closings.get(row.verdict, "."))
     ]

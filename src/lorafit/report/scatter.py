@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from lorafit.evidence import Interval
 from lorafit.report.chart import Axis, Line, Point, plot, polyline, x_labels, y_grid
 from lorafit.report.labels import Place, places
-from lorafit.report.metric import Interval
 from lorafit.report.units import Format
 
 
@@ -39,7 +39,6 @@ class Spot:
     @property
     def point(self) -> Point:
         """Where its dot is."""
-        assert self.y.value is not None
         return self.x, self.y.value
 
     @property
@@ -77,7 +76,7 @@ def scatter_chart(
     lines += [
         (at[0], 100 - y.percent(spot.y.low), at[0], 100 - y.percent(spot.y.high))
         for spot, at in zip(ordered, drawn, strict=True)
-        if spot.y.low is not None and spot.y.high is not None
+        if spot.y.complete
     ]
     named = places(drawn, [spot.name for spot in ordered], height, lines)
     parts = [y_grid(y, y_format, 4), x_labels(x, x_format)]
@@ -98,7 +97,7 @@ def steps(front: Sequence[Point], end: float) -> list[Point]:
 
 def _spot(spot: Spot, at: tuple[float, float], place: Place | None, y: Axis) -> Markup:
     parts = []
-    if spot.y.low is not None and spot.y.high is not None:
+    if spot.y.complete:
         parts.append(
             Markup('<line x1="{0:.2f}%" x2="{0:.2f}%" y1="{1:.2f}%" y2="{2:.2f}%"/>').format(
                 at[0], 100 - y.percent(spot.y.low), 100 - y.percent(spot.y.high)

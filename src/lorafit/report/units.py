@@ -13,6 +13,8 @@ from typing import Any, TypeGuard
 
 from markupsafe import Markup
 
+from lorafit.evidence import MetricInfo
+
 THIN = "\u202f"
 """Narrow no-break space, between a number and its unit."""
 MINUS = "\u2212"
@@ -129,9 +131,22 @@ _BY_NAME = {
     "tokens_per_s": rate,
     "flops": flops,
     "confidence": level,
-    "accuracy": percent,
-    "eval_accuracy": percent,
 }
+
+
+def value_format(info: MetricInfo) -> Format:
+    """How a metric's values are written."""
+    return percent if info.is_share else decimals
+
+
+def tick_format(info: MetricInfo) -> Format:
+    """How round values of a metric are written on an axis."""
+    return level if info.is_share else general
+
+
+def difference_format(info: MetricInfo) -> Format:
+    """How differences of a metric are written."""
+    return signed(points if info.is_share else decimals)
 
 
 def format_for(name: str) -> Format:

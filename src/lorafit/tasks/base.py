@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal, Self
@@ -21,11 +21,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lorafit.config import DataConfig, SpecialTokens
 from lorafit.errors import DataError
-from lorafit.tasks.tables import Table
+from lorafit.evidence import MetricInfo, Table
+from lorafit.tasks.metrics import NLL, Metric, described
 
 Supervision = Literal["example", "token", "next_token", "target"]
-Metric = Callable[[np.ndarray, np.ndarray], float]
-"""What `Task.keep` returns of all examples, ``(n, ...)`` and ``(n, ...)``, to one number."""
 
 
 @dataclass(frozen=True)
@@ -72,11 +71,12 @@ class Task(ABC):
     """The transformers auto class that builds the model."""
     metric: str
     """The headline metric, a key of `metrics`."""
-    greater_is_better: ClassVar[bool]
     supervision: ClassVar[Supervision] = "example"
     """What is learned: an answer an example, a label a token, the next token, or another text."""
     loss_name: ClassVar[str] = "nll"
     """What the mean of `losses` is called beside the metrics."""
+    loss_info: ClassVar[MetricInfo] = NLL
+    """What it is."""
 
     stratified: ClassVar[bool] = False
     """Whether splits that are set aside keep the share of each label."""
@@ -208,6 +208,17 @@ class Task(ABC):
     @abstractmethod
     def metrics(self) -> dict[str, Metric]:
         """The metrics by name; the headline one first."""
+
+    @property
+    def greater_is_better(self) -> bool:
+        """Which way the headline metric is better."""
+        return described(self.metrics)[self.metric].info.greater_is_better is not False
+
+    @property
+    def infos(self) -> dict[str, MetricInfo]:
+        """What each metric is, and the loss."""
+        of_metrics = {name: metric.info for name, metric in described(self.metrics).items()}
+        return of_metrics | {self.loss_name: self.loss_info}
 
     def rows(self, texts: Sequence[Any]) -> Dataset:
         """Makes rows without labels of what `lorafit predict` is given: texts, or pairs of them.

@@ -4,24 +4,37 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Self, TypeVar
 
 import torch
 from datasets import Dataset, DatasetDict
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from lorafit.config import DataConfig, SpecialTokens
+from lorafit.data.chats import (
+    Message,
+    check_chats,
+    find_messages,
+    place_of,
+    plain,
+    refuse_unread_chats,
+)
 from lorafit.data.columns import check_asked, choose_columns, described, require_columns
 from lorafit.data.control import read, say_control
 from lorafit.data.labelled import find_labels, has_text
-from lorafit.data.prompts import PromptColumns, find_prompt
+from lorafit.data.prompts import (
+    PromptColumns,
+    find_prompt,
+    refuse_other_answers,
+    refuse_preferences,
+)
 from lorafit.data.splits import train_rows
-from lorafit.data.values import texts
+from lorafit.data.values import column_values, texts
 from lorafit.errors import DataError
 from lorafit.tasks import tasks
 from lorafit.tasks.base import Fit, ModelKind, Supervision
-from lorafit.tasks.chat import chat_prompt, encode_chat, find_messages, plain
+from lorafit.tasks.chat import Unrendered, chat_prompt, encode_chat
 from lorafit.tasks.generative import (
     GenerativeTask,
     Prompt,
@@ -39,6 +52,8 @@ SEPARATOR = "\n"
 
 _AT_ONCE = 1_000
 
+T = TypeVar("T")
+
 
 @tasks.register("causal_lm")
 class CausalLM(GenerativeTask):
@@ -52,6 +67,7 @@ class CausalLM(GenerativeTask):
         label: The completion's column; ``None``: plain text.
         separator: What stands between prompt and completion.
         chat: The text column holds conversations.
+        skip_bad_rows: Conversations that the chat template refuses are left out.
     """
 
     name: ClassVar[str] = "causal_lm"
@@ -59,7 +75,7 @@ class CausalLM(GenerativeTask):
     auto_model: ClassVar[type] = AutoModelForCausalLM
     supervision: ClassVar[Supervision] = "next_token"
     shift: ClassVar[int] = 1
-    fields: ClassVar[tuple[str, ...]] = ("text", "label", "separator", "chat")
+    fields: ClassVar[tuple[str, ...]] = ("text", "label", "separator", "chat", "skip_bad_rows")
     needs: ClassVar[str] = "a text column, or a prompt and a completion, and a language model"
     reading: ClassVar[Sequence[str]] = (
         "written = model.generate(**inputs, max_new_tokens=64, do_sample=False)[0]",
@@ -75,6 +91,7 @@ class CausalLM(GenerativeTask):
         label: str | None = None,
         separator: str = "",
         chat: bool = False,
+        skip_bad_rows: bool = False,
     ) -> None:
         """Binds the task to columns.
 
@@ -87,6 +104,13 @@ class CausalLM(GenerativeTask):
         self.label = label
         self.separator = separator
         self.chat = chat
+        self.skip_bad_rows = skip_bad_rows
+        self._source: Mapping[str, Dataset] = {}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Inverse of `to_dict`; runs of earlier versions say nothing of bad rows."""
+        return super().from_dict({"skip_bad_rows": False} | values)
 
     @classmethod
     def fits(cls, rows: Dataset, config: DataConfig, model: ModelKind) -> Fit | None:
@@ -99,6 +123,8 @@ class CausalLM(GenerativeTask):
         columns = find_prompt(rows, config)
         if columns is not None:
             return Fit(f"a language model, and {_named(columns)}")
+        if config.label is None:
+            refuse_other_answers(rows, config)
         if has_text(rows, config) and not find_labels(rows, config):
             return Fit("a language model, and text without labels", certain=False)
         return None
@@ -114,13 +140,18 @@ class CausalLM(GenerativeTask):
         check_asked(rows, config)
         messages = find_messages(rows, config)
         if messages is not None:
-            task = cls([messages], chat=True)
+            check_chats(splits, messages)
+            task = cls([messages], chat=True, skip_bad_rows=config.skip_bad_rows)
+            task._source = splits
             task.reasons = {"text": "lists of roles and contents"}
-            if any(m["role"] == "tool" for row in rows[messages] for m in row):
+            if any(m["role"] == "tool" for chat in column_values(rows, messages) for m in chat):
                 log.info("messages of tools are left out")
             return task
         columns = find_prompt(rows, config)
         if columns is None:
+            refuse_preferences(rows, config)
+            refuse_other_answers(rows, config)
+            refuse_unread_chats(rows, config)
             if config.label is not None:
                 raise DataError(
                     f"no prompt for the completions in {config.label}. There are "
@@ -175,16 +206,37 @@ class CausalLM(GenerativeTask):
     def _encode_chats(
         self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int
     ) -> Dataset:
-        found = [
-            encode_chat(plain(messages, number), tokenizer, number, self.special_tokens)
-            for number, messages in enumerate(rows[self.text[0]], start=1)
-        ]
+        found = self._rendered(
+            rows, lambda chat, n: encode_chat(chat, tokenizer, n, self.special_tokens)
+        )
         truncated = [len(ids) > max_length for ids, _ in found]
         _say_cut(sum(truncated), len(truncated), max_length)
         input_ids, labels = (
             [part[:max_length] for part in parts] for parts in zip(*found, strict=True)
         )
         return encoded_table(input_ids, labels, truncated)
+
+    def _rendered(self, rows: Dataset, render: Callable[[list[Message], int], T]) -> list[T]:
+        """What the template makes of each conversation; refused ones are left out if asked."""
+        found, refused = [], []
+        for index, messages in enumerate(column_values(rows, self.text[0])):
+            number = index + 1
+            try:
+                found.append(render(plain(messages, number), number))
+            except Unrendered as error:
+                refused.append(error)
+                if len(refused) == 1:
+                    refused[0] = error.at(place_of(messages, self.text[0], self._source))
+                if not self.skip_bad_rows:
+                    raise refused[0] from error
+        if refused:
+            log.warning(
+                "skipped %s of %s conversations that the chat template refuses; first: %s",
+                *(f"{len(refused):,}", f"{len(rows):,}", refused[0]),
+            )
+        if not found:
+            raise refused[0] if refused else DataError("there are 0 conversations.")
+        return found
 
     def asking(self, max_length: int) -> list[str]:
         """A chat is asked through the tokenizer's template, as it was trained."""
@@ -202,7 +254,10 @@ class CausalLM(GenerativeTask):
         """Texts, or conversations; a text alone is what the user says."""
         if not self.chat:
             return super().rows(texts)
-        asked = [[{"role": "user", "content": t}] if isinstance(t, str) else t for t in texts]
+        asked = [
+            [{"role": "user", "content": text}] if isinstance(text, str) else plain(text, number)
+            for number, text in enumerate(texts, start=1)
+        ]
         return Dataset.from_dict({self.text[0]: asked})
 
     def _encode_text(
@@ -238,8 +293,13 @@ class CausalLM(GenerativeTask):
         """The prompt of each row; of plain text the text itself, to be gone on with."""
         if self.chat:
             require_columns(rows, self.text)
-            chats = [plain(row, i) for i, row in enumerate(rows[self.text[0]], start=1)]
-            turns = [(chat, *chat_prompt(chat, tokenizer, self.special_tokens)) for chat in chats]
+            turns = self._rendered(
+                rows,
+                lambda chat, number: (
+                    chat,
+                    *chat_prompt(chat, tokenizer, self.special_tokens, number),
+                ),
+            )
             return [
                 Prompt(chat[-1 if answer is None else -2]["content"], ids[-max_length:], answer)
                 for chat, ids, answer in turns

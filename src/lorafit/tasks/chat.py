@@ -2,41 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-from datasets import Dataset, List
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from lorafit.config import DataConfig, SpecialTokens
+from lorafit.config import SpecialTokens
+from lorafit.data.chats import Message
 from lorafit.data.control import Framed
 from lorafit.errors import DataError
 from lorafit.tasks.labels import UNKNOWN
-
-NAMES = ("messages", "conversation", "conversations", "chat")
-Message = dict[str, Any]
-
-
-def find_messages(rows: Dataset, config: DataConfig) -> str | None:
-    """The column with lists of ``{"role", "content"}``: the one asked for, or one by name."""
-    for name in config.text or NAMES:
-        feature: Any = rows.features.get(name)
-        inner = feature.feature if isinstance(feature, List) else None
-        if isinstance(inner, dict) and {"role", "content"} <= inner.keys():
-            return name
-    return None
-
-
-def plain(messages: Sequence[Message], number: int) -> list[Message]:
-    """Roles and texts of one conversation; tools are left out.
-
-    Raises:
-        DataError: A message has no text.
-    """
-    kept = [{"role": m["role"], "content": m["content"]} for m in messages if m["role"] != "tool"]
-    if not kept or any(not isinstance(m["content"], str) for m in kept):
-        raise DataError(f"conversation {number} is empty, or has a message without a text.")
-    return kept
 
 
 def encode_chat(
@@ -59,7 +36,8 @@ def encode_chat(
             message that holds the name of one cannot close its turn.
 
     Raises:
-        DataError: There is no template, or it renders a turn differently once others follow.
+        DataError: There is no template, it refuses the conversation, or it renders a turn
+            differently once others follow.
     """
     template = tokenizer.chat_template
     if not template:
@@ -70,24 +48,26 @@ def encode_chat(
     framed = _framed(messages, tokenizer, special_tokens)
     if "{% generation" in str(template) or "{%- generation" in str(template):
         if framed is not None:
-            written, turns = framed.rendered_turns(messages)
+            with _refusing(messages, number):
+                written, turns = framed.rendered_turns(messages)
             ids, offsets = framed.read(written)
             # As transformers has it: the token that a turn begins in is learned whole.
             begun = [next((s for s, e in offsets if s <= low < e), low) for low, _ in turns]
             spans = [(low, high) for low, (_, high) in zip(begun, turns, strict=True)]
             return _learned(ids, offsets, spans)
-        found: Any = tokenizer.apply_chat_template(
-            messages, tokenize=True, return_dict=True, return_assistant_tokens_mask=True
-        )
+        with _refusing(messages, number):
+            found: Any = tokenizer.apply_chat_template(
+                messages, tokenize=True, return_dict=True, return_assistant_tokens_mask=True
+            )
         ids, mask = list(found["input_ids"]), found["assistant_masks"]
         return ids, [i if m else UNKNOWN for i, m in zip(ids, mask, strict=True)]
-    whole = _rendered(messages, tokenizer, framed)
+    whole = _rendered(messages, tokenizer, framed, number)
     spans = []
     for at, message in enumerate(messages):
         if message["role"] != "assistant":
             continue
-        before = _rendered(messages[:at], tokenizer, framed, prompt=True)
-        turn = _rendered(messages[: at + 1], tokenizer, framed).rstrip()
+        before = _rendered(messages[:at], tokenizer, framed, number, prompt=True)
+        turn = _rendered(messages[: at + 1], tokenizer, framed, number).rstrip()
         said = turn[len(before) :]
         if not (whole.startswith(turn) and turn.startswith(before)):
             raise DataError(
@@ -132,25 +112,64 @@ def chat_prompt(
     messages: list[Message],
     tokenizer: PreTrainedTokenizerBase,
     special_tokens: SpecialTokens = "text",
+    number: int = 1,
 ) -> tuple[list[int], str | None]:
-    """The conversation up to the last answer as token ids, and that answer if there is one."""
+    """The conversation up to the last answer as token ids, and that answer if there is one.
+
+    Raises:
+        DataError: The template refuses the conversation.
+    """
     reference = messages[-1]["content"] if messages[-1]["role"] == "assistant" else None
     asked = messages if reference is None else messages[:-1]
     framed = _framed(asked, tokenizer, special_tokens)
-    text = _rendered(asked, tokenizer, framed, prompt=True)
+    text = _rendered(asked, tokenizer, framed, number, prompt=True)
     if framed is not None:
         return framed.read(text)[0], reference
     return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]), reference
+
+
+class Unrendered(DataError):
+    """The chat template refuses a conversation, such as one with two users in a row.
+
+    Args:
+        place: Which conversation it is.
+        messages: All of it.
+        error: What the template says.
+    """
+
+    def __init__(self, place: str, messages: list[Message], error: TemplateError) -> None:
+        roles = ", ".join(str(message["role"]) for message in messages)
+        self._parts = (messages, error)
+        super().__init__(
+            f"{place} (roles: {roles}) is refused by the model's chat template: "
+            f"{str(error).rstrip('.')}. Mend it, leave such rows out with --skip-bad-rows, or use "
+            "a model whose template takes them."
+        )
+
+    def at(self, place: str) -> Unrendered:
+        """The same of a conversation whose place is known better."""
+        return Unrendered(place, *self._parts) if place else self
 
 
 def _rendered(
     messages: list[Message],
     tokenizer: PreTrainedTokenizerBase,
     framed: Framed | None,
+    number: int,
     prompt: bool = False,
 ) -> str:
-    if framed is not None:
-        return framed.rendered(messages, prompt)
-    return str(
-        tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt)
-    )
+    with _refusing(messages, number):
+        if framed is not None:
+            return framed.rendered(messages, prompt)
+        return str(
+            tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt)
+        )
+
+
+@contextmanager
+def _refusing(messages: list[Message], number: int) -> Iterator[None]:
+    """Names the conversation that the template refuses inside."""
+    try:
+        yield
+    except TemplateError as error:
+        raise Unrendered(f"conversation {number:,}", messages, error) from error

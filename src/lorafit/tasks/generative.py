@@ -19,8 +19,10 @@ from transformers import PreTrainedTokenizerBase
 from lorafit.data.columns import require_columns
 from lorafit.data.values import texts
 from lorafit.errors import ConfigError, DataError
-from lorafit.tasks.base import Metric, Task
+from lorafit.evidence import MetricInfo
+from lorafit.tasks.base import Task
 from lorafit.tasks.labels import UNKNOWN
+from lorafit.tasks.metrics import NLL_OF_TOKENS, Metric
 from lorafit.tasks.padding import ensure_pad_token
 
 _LARGEST = 700.0
@@ -50,7 +52,7 @@ class GenerativeTask(Task):
     """
 
     metric = "perplexity"
-    greater_is_better: ClassVar[bool] = False
+    loss_info: ClassVar[MetricInfo] = NLL_OF_TOKENS
     shift: ClassVar[int]
     """Positions between the logits that predict a label and the label."""
 
@@ -151,7 +153,7 @@ class GenerativeTask(Task):
     @property
     def metrics(self) -> dict[str, Metric]:
         """Perplexity (the exponential of the mean loss of a token), and right tokens."""
-        return {"perplexity": _perplexity, "token_accuracy": _token_accuracy}
+        return dict(_METRICS)
 
     def decode(
         self,
@@ -224,3 +226,26 @@ def _perplexity(kept: np.ndarray, labels: np.ndarray) -> float:
 
 def _token_accuracy(kept: np.ndarray, labels: np.ndarray) -> float:
     return float(kept[:, 1].sum(dtype=np.float64) / max(labels.sum(), 1))
+
+
+_METRICS = {
+    "perplexity": Metric(
+        _perplexity,
+        MetricInfo(
+            "perplexity",
+            "among how many equally likely tokens the model wavers; lower is better",
+            greater_is_better=False,
+            low=1,
+            hub="perplexity",
+        ),
+    ),
+    "token_accuracy": Metric(
+        _token_accuracy,
+        MetricInfo(
+            "token accuracy",
+            "share of tokens that the model held for the likeliest",
+            low=0,
+            high=1,
+        ),
+    ),
+}

@@ -7,10 +7,15 @@ import logging
 from datasets import DatasetDict
 
 from lorafit.config import DataConfig
+from lorafit.data.chats import find_messages, refuse_unread_chats
 from lorafit.data.columns import check_asked, described
+from lorafit.data.prompts import refuse_preferences
 from lorafit.errors import DataError
 from lorafit.tasks import tasks
 from lorafit.tasks.base import Fit, ModelKind, Task
+
+CHAT_TASK = "causal_lm"
+"""The task that learns from conversations."""
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +37,16 @@ def guess_task(splits: DatasetDict, config: DataConfig, model: ModelKind) -> tup
     """
     rows = splits["train" if "train" in splits else next(iter(splits))]
     check_asked(rows, config)
+    refuse_preferences(rows, config)
+    refuse_unread_chats(rows, config)
     found = {name: fit for name in tasks if (fit := tasks[name].fits(rows, config, model))}
     best = {name: fit for name, fit in found.items() if fit.certain} or found
+    chats = None if config.text or config.label else find_messages(rows, config)
+    if chats is not None and CHAT_TASK not in best:
+        raise DataError(
+            f'the column "{chats}" holds conversations, from which only a language model learns; '
+            f"the model is {model}. Take one, or name other columns: --text COLUMN --label COLUMN."
+        )
     if not best:
         wanted = "; ".join(
             f"{name} needs {tasks[name].needs}" for name in tasks if hasattr(tasks[name], "needs")

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from datasets import ClassLabel, Dataset, DatasetDict, List
 
+from lorafit.data.spellings import spellings
 from lorafit.data.values import class_name, column_values, is_missing
 from lorafit.errors import DataError, did_you_mean
 
@@ -62,7 +63,9 @@ def read_label_names(splits: DatasetDict, column: str) -> list[str]:
         if unseen:
             rows = sum(found[name] for name in unseen)
             raise DataError(_unseen(column, unseen, rows, split, names))
+    _refuse_written_lists(names, column)
     _warn_of_spellings(names, column)
+    _warn_of_several(names, column)
     _warn_of_rare(train, column)
     return names
 
@@ -206,17 +209,47 @@ def _unseen(
     )
 
 
+def _refuse_written_lists(names: Sequence[str], column: str) -> None:
+    """Refuses lists that were written as text and could not be read as lists.
+
+    Raises:
+        DataError: At least half of the classes look like one.
+    """
+    lists = [name for name in names if name.startswith("[") and name.endswith("]")]
+    if 2 * len(lists) >= len(names):
+        raise DataError(
+            f'the labels in "{column}" look like lists written as text, such as {lists[0]!r}, but '
+            "not every one can be read as a list. Save the data as jsonl or parquet, which keep "
+            "lists."
+        )
+
+
 def _warn_of_spellings(names: Sequence[str], column: str) -> None:
     """``pos`` and ``Pos `` are two classes, which is rarely meant."""
-    groups: dict[str, list[str]] = {}
-    for name in names:
-        groups.setdefault(" ".join(name.split()).casefold(), []).append(name)
-    for same in groups.values():
-        if len(same) > 1:
-            log.warning(
-                'column "%s": labels %s differ in case or spaces only, and are separate classes',
-                *(column, " and ".join(repr(name) for name in same)),
-            )
+    groups = [same for same in spellings(names).values() if len(same) > 1]
+    if groups:
+        shown = [" and ".join(repr(name) for name in same) for same in groups[:_SHOWN]]
+        more = f" and {len(groups) - len(shown)} more" if len(groups) > len(shown) else ""
+        log.warning(
+            'column "%s": labels %s%s differ in case or spaces only, and are separate classes. '
+            "Join them with --clean-labels.",
+            *(column, "; ".join(shown), more),
+        )
+
+
+def _warn_of_several(names: Sequence[str], column: str) -> None:
+    """``toxic,insult`` beside ``toxic`` are rather two labels of one row than a class."""
+    known = set(names)
+    for separator in (",", ";", "|"):
+        for name in names:
+            parts = [part.strip() for part in name.split(separator)]
+            if len(parts) > 1 and any(part in known for part in parts):
+                log.warning(
+                    'column "%s": %r is a class of its own beside %r. If it means several labels, '
+                    "give lists of labels (jsonl, parquet), or a column of 0 and 1 for each.",
+                    *(column, name, next(part for part in parts if part in known)),
+                )
+                return
 
 
 def _warn_of_rare(train: Counter[str], column: str) -> None:

@@ -18,8 +18,9 @@ from lorafit.data.labelled import binary_columns, find_label, find_labels, has_t
 from lorafit.data.splits import train_rows
 from lorafit.data.values import class_name, column_values, is_missing
 from lorafit.errors import DataError
+from lorafit.evidence import MetricInfo, Table
 from lorafit.tasks import tasks
-from lorafit.tasks.base import Fit, Metric, ModelKind
+from lorafit.tasks.base import Fit, ModelKind
 from lorafit.tasks.labels import (
     UNKNOWN,
     check_names,
@@ -28,7 +29,8 @@ from lorafit.tasks.labels import (
     named_head,
     read_label_names,
 )
-from lorafit.tasks.tables import Table, per_class
+from lorafit.tasks.metrics import F1, Metric
+from lorafit.tasks.tables import per_class
 from lorafit.tasks.texts import TextTask
 
 log = logging.getLogger(__name__)
@@ -148,7 +150,7 @@ class MultiLabelClassification(TextTask):
     @property
     def metrics(self) -> dict[str, Metric]:
         """F1 over all decisions and averaged over labels; share of rows with all labels right."""
-        return {"micro_f1": _micro_f1, "macro_f1": _macro_f1, "exact_match": _exact_match}
+        return dict(_METRICS)
 
     def decode(
         self,
@@ -265,5 +267,39 @@ def _macro_f1(logits: np.ndarray, labels: np.ndarray) -> float:
     return float((2 * both / np.maximum(either, 1)).mean())
 
 
+def _right(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    right: np.ndarray = (_predicted(logits) == (labels == 1)).all(axis=1)
+    return right
+
+
 def _exact_match(logits: np.ndarray, labels: np.ndarray) -> float:
-    return float((_predicted(logits) == (labels == 1)).all(axis=1).mean())
+    return float(_right(logits, labels).mean())
+
+
+_METRICS = {
+    "micro_f1": Metric(
+        _micro_f1,
+        MetricInfo(
+            "micro F1",
+            "F1 over all decisions at once, which frequent labels rule; 1 is perfect",
+            low=0,
+            high=1,
+            hub="f1",
+        ),
+    ),
+    "macro_f1": Metric(
+        _macro_f1,
+        MetricInfo("macro F1", f"mean over the labels of F1, {F1}", low=0, high=1, hub="f1"),
+    ),
+    "exact_match": Metric(
+        _exact_match,
+        MetricInfo(
+            "exact match",
+            "share of examples of which everything is right",
+            form="share",
+            low=0,
+            high=1,
+        ),
+        right=_right,
+    ),
+}

@@ -17,9 +17,11 @@ from lorafit.data.labelled import find_label, find_labels
 from lorafit.data.splits import train_rows
 from lorafit.data.values import column_values
 from lorafit.errors import DataError
+from lorafit.evidence import MetricInfo
 from lorafit.tasks import tasks
-from lorafit.tasks.base import Fit, Metric, ModelKind
+from lorafit.tasks.base import Fit, ModelKind
 from lorafit.tasks.labels import named_head
+from lorafit.tasks.metrics import Metric
 from lorafit.tasks.texts import TextTask
 
 log = logging.getLogger(__name__)
@@ -42,6 +44,13 @@ class Regression(TextTask):
     name: ClassVar[str] = "regression"
     metric: str = "spearman"
     loss_name: ClassVar[str] = "mse"
+    loss_info: ClassVar[MetricInfo] = MetricInfo(
+        "mean squared error",
+        "mean squared error, in squared units of the label; lower is better",
+        greater_is_better=False,
+        low=0,
+        hub="mse",
+    )
     reading: ClassVar[Sequence[str]] = (
         "with torch.no_grad():",
         "    print(model(**inputs).logits[0].item())",
@@ -131,7 +140,7 @@ class Regression(TextTask):
     @property
     def metrics(self) -> dict[str, Metric]:
         """Spearman's and Pearson's correlation, root of the mean squared error, R squared."""
-        return {"spearman": _spearman, "pearson": _pearson, "rmse": _rmse, "r2": _r2}
+        return dict(_METRICS)
 
     def decode(
         self,
@@ -209,3 +218,40 @@ def _r2(logits: np.ndarray, labels: np.ndarray) -> float:
     from sklearn.metrics import r2_score
 
     return float(r2_score(labels, logits[:, 0])) if np.ptp(labels) else 0.0
+
+
+_METRICS = {
+    "spearman": Metric(
+        _spearman,
+        MetricInfo(
+            "Spearman correlation",
+            "whether the order is right: 0 is guessing, 1 is perfect",
+            low=-1,
+            high=1,
+            hub="spearmanr",
+        ),
+    ),
+    "pearson": Metric(
+        _pearson,
+        MetricInfo(
+            "Pearson correlation",
+            "whether the numbers lie on a line with the true ones; 1 is perfect",
+            low=-1,
+            high=1,
+            hub="pearsonr",
+        ),
+    ),
+    "rmse": Metric(
+        _rmse,
+        MetricInfo(
+            "root mean squared error",
+            "typical error, in the units of the label; lower is better",
+            greater_is_better=False,
+            low=0,
+        ),
+    ),
+    "r2": Metric(
+        _r2,
+        MetricInfo("R²", "share of the label's variance that is explained; 1 is perfect", high=1),
+    ),
+}

@@ -14,7 +14,7 @@ from lorafit.config import DataConfig
 from lorafit.data.columns import check_asked
 from lorafit.data.control import read, say_control
 from lorafit.data.labelled import find_labels
-from lorafit.data.prompts import choose_prompt, find_prompt
+from lorafit.data.prompts import choose_prompt, find_prompt, refuse_other_answers
 from lorafit.data.values import texts
 from lorafit.errors import DataError, ModelError
 from lorafit.tasks import tasks
@@ -63,7 +63,11 @@ class Seq2Seq(GenerativeTask):
     def fits(cls, rows: Dataset, config: DataConfig, model: ModelKind) -> Fit | None:
         """An encoder-decoder, and pairs of texts."""
         columns = find_prompt(rows, config)
-        if not model.encoder_decoder or columns is None:
+        if not model.encoder_decoder:
+            return None
+        if columns is None:
+            if config.label is None:
+                refuse_other_answers(rows, config)
             return None
         certain = [labels.column for labels in find_labels(rows, config) if labels.certain]
         if columns.answer in certain:

@@ -14,11 +14,12 @@ from torch.nn import functional as F
 
 from lorafit.config import DataConfig
 from lorafit.data.columns import LABEL_NAMES, choose_columns, label_columns
-from lorafit.data.labelled import find_label
+from lorafit.data.labelled import find_label, find_labels
 from lorafit.data.splits import train_rows
 from lorafit.errors import DataError
+from lorafit.evidence import MetricInfo, Table
 from lorafit.tasks import tasks
-from lorafit.tasks.base import Fit, Metric, ModelKind
+from lorafit.tasks.base import Fit, ModelKind
 from lorafit.tasks.labels import (
     UNKNOWN,
     check_names,
@@ -28,7 +29,8 @@ from lorafit.tasks.labels import (
     read_label_names,
     refuse_fractions,
 )
-from lorafit.tasks.tables import Table, confusion, confusions, per_class
+from lorafit.tasks.metrics import F1, Metric
+from lorafit.tasks.tables import confusion, confusions, per_class
 from lorafit.tasks.texts import TextTask
 
 log = logging.getLogger(__name__)
@@ -71,7 +73,10 @@ class SequenceClassification(TextTask):
         if len(label_columns(config.label)) > 1:
             return None
         found = find_label(rows, config, "classes")
-        return None if found is None else Fit(f"text, and classes in {found.column}", found.certain)
+        if found is None:
+            return None
+        columns = [one.column for one in find_labels(rows, config) if one.holds == "classes"]
+        return Fit(f"text, and classes in {' or '.join(columns)}", found.certain)
 
     @classmethod
     def from_data(cls, splits: DatasetDict, config: DataConfig) -> SequenceClassification:
@@ -141,7 +146,7 @@ class SequenceClassification(TextTask):
 
         The micro F1 of one label a row is the accuracy.
         """
-        return {"accuracy": _accuracy, "macro_f1": _macro_f1, "mcc": _mcc}
+        return dict(_METRICS)
 
     def decode(
         self,
@@ -170,8 +175,13 @@ class SequenceClassification(TextTask):
         return found + ([mistakes] if len(names) > 2 and mistakes["rows"] else [])
 
 
+def _right(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    right: np.ndarray = logits.argmax(axis=-1) == labels
+    return right
+
+
 def _accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
-    return float((logits.argmax(axis=-1) == labels).mean())
+    return float(_right(logits, labels).mean())
 
 
 def _macro_f1(logits: np.ndarray, labels: np.ndarray) -> float:
@@ -189,3 +199,69 @@ def _mcc(logits: np.ndarray, labels: np.ndarray) -> float:
     from sklearn.metrics import matthews_corrcoef
 
     return float(matthews_corrcoef(labels, predicted))
+
+
+# The same of drawn counts ``(resamples, cells)``, and the cells' labels and predictions.
+
+
+def _count_accuracy(counts: np.ndarray, labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+    right: np.ndarray = counts[:, labels == predictions].sum(axis=1) / counts.sum(axis=1)
+    return right
+
+
+def _count_macro_f1(counts: np.ndarray, labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+    """As scikit-learn's: the mean over the classes that occur as a label or a prediction."""
+    classes = np.union1d(labels, predictions)
+    is_label = (labels[:, None] == classes).astype(np.float64)  # (cells, classes)
+    is_prediction = (predictions[:, None] == classes).astype(np.float64)
+    both = counts @ (is_label * is_prediction)  # (resamples, classes)
+    either = counts @ (is_label + is_prediction)
+    f1 = 2.0 * both / np.maximum(either, 1.0)
+    mean: np.ndarray = f1.sum(axis=1) / (either > 0).sum(axis=1)
+    return mean
+
+
+def _count_mcc(counts: np.ndarray, labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+    """Matthews' correlation of several classes (Gorodkin 2004); 0 where it has no value."""
+    classes = np.union1d(labels, predictions)
+    n = counts.sum(axis=1).astype(np.float64)
+    true = counts @ (labels[:, None] == classes).astype(np.float64)  # (resamples, classes)
+    said = counts @ (predictions[:, None] == classes).astype(np.float64)
+    right = counts[:, labels == predictions].sum(axis=1)
+    covariance = right * n - (true * said).sum(axis=1)
+    spread = np.sqrt((n**2 - (true**2).sum(axis=1)) * (n**2 - (said**2).sum(axis=1)))
+    mcc: np.ndarray = np.where(spread > 0, covariance / np.where(spread > 0, spread, 1.0), 0.0)
+    return mcc
+
+
+_METRICS = {
+    "accuracy": Metric(
+        _accuracy,
+        MetricInfo(
+            "accuracy",
+            "share of examples labelled correctly",
+            form="share",
+            low=0,
+            high=1,
+            hub="accuracy",
+        ),
+        counted=_count_accuracy,
+        right=_right,
+    ),
+    "macro_f1": Metric(
+        _macro_f1,
+        MetricInfo("macro F1", f"mean over the labels of F1, {F1}", low=0, high=1, hub="f1"),
+        counted=_count_macro_f1,
+    ),
+    "mcc": Metric(
+        _mcc,
+        MetricInfo(
+            "Matthews correlation",
+            "agreement with the labels beyond chance: 0 is guessing, 1 is perfect",
+            low=-1,
+            high=1,
+            hub="matthews_correlation",
+        ),
+        counted=_count_mcc,
+    ),
+}

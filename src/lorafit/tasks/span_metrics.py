@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from lorafit.evidence import MetricInfo
+from lorafit.tasks.metrics import F1, Metric
+
 
 def by_kind(kept: np.ndarray) -> np.ndarray:
     """Right, predicted and true spans of each kind, ``(kinds, 3)``."""
@@ -49,3 +52,52 @@ def macro_f1(kept: np.ndarray, labels: np.ndarray) -> float:
 def accuracy(kept: np.ndarray, labels: np.ndarray) -> float:
     """Share of the words with the right tag."""
     return float(kept[:, 0].sum() / np.maximum(labels, 0).sum())
+
+
+OF_TAGS = {
+    "accuracy": Metric(
+        accuracy,
+        MetricInfo(
+            "accuracy",
+            "share of words tagged correctly",
+            form="share",
+            low=0,
+            high=1,
+            hub="accuracy",
+        ),
+    ),
+    "macro_f1": Metric(
+        macro_f1,
+        MetricInfo("macro F1", f"mean over the tags of F1, {F1}", low=0, high=1, hub="f1"),
+    ),
+}
+"""Of single tags."""
+
+OF_SPANS = {
+    "f1": Metric(f1, MetricInfo("F1", f"F1 of all spans, {F1}", low=0, high=1, hub="f1")),
+    "precision": Metric(
+        precision,
+        MetricInfo(
+            "precision",
+            "share of the spans it names that are right; 1 is perfect",
+            low=0,
+            high=1,
+            hub="precision",
+        ),
+    ),
+    "recall": Metric(
+        recall,
+        MetricInfo(
+            "recall",
+            "share of the true spans that it finds; 1 is perfect",
+            low=0,
+            high=1,
+            hub="recall",
+        ),
+    ),
+    "word_accuracy": Metric(
+        accuracy,
+        MetricInfo("word accuracy", "share of words with the right tag", low=0, high=1),
+    ),
+}
+"""Of spans of words."""

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
-Table = dict[str, Any]
-"""``title``, ``columns`` (names) and ``rows`` (cells: texts and numbers), as JSON values."""
+from lorafit.evidence import Table
+from lorafit.evidence.tables import Cell
 
 MOST_CONFUSIONS = 10
 """Rows of the list of confusions."""
@@ -30,7 +29,7 @@ def per_class(
 
     numbers = np.arange(len(names))
     scores = precision_recall_fscore_support(true, predicted, labels=numbers, zero_division=0.0)
-    rows = [
+    rows: list[list[Cell]] = [
         [name, *(float(score) for score in row[:3]), int(row[3])]
         for name, row in zip(names, np.stack(scores, axis=1), strict=True)
     ]

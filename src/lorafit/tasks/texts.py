@@ -39,7 +39,6 @@ class TextTask(Task):
 
     task_type: ClassVar[str] = "SEQ_CLS"
     auto_model: ClassVar[type] = AutoModelForSequenceClassification
-    greater_is_better: ClassVar[bool] = True
 
     padding_side: Side = "right"
     """On which side `collate` pads; `meet` asks the model."""

@@ -25,13 +25,15 @@ from lorafit.data.splits import train_rows
 from lorafit.data.tagged import find_tagged, tag_names, tagged_rows
 from lorafit.data.values import column_values
 from lorafit.errors import DataError, ModelError
+from lorafit.evidence import MetricInfo, Table
+from lorafit.evidence.tables import Cell
 from lorafit.tasks import span_metrics, tasks
 from lorafit.tasks.align import align
-from lorafit.tasks.base import Fit, Metric, ModelKind, Supervision, Task
+from lorafit.tasks.base import Fit, ModelKind, Supervision, Task
 from lorafit.tasks.labels import UNKNOWN, check_names, listed, named_head
+from lorafit.tasks.metrics import NLL_OF_TOKENS, Metric
 from lorafit.tasks.padding import ensure_pad_token
 from lorafit.tasks.spans import OUTSIDE, check_iob1, scheme_of, spans, split_tag
-from lorafit.tasks.tables import Table
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +54,7 @@ class TokenClassification(Task):
     task_type: ClassVar[str] = "TOKEN_CLS"
     auto_model: ClassVar[type] = AutoModelForTokenClassification
     metric: str = "f1"
-    greater_is_better: ClassVar[bool] = True
+    loss_info: ClassVar[MetricInfo] = NLL_OF_TOKENS
     supervision: ClassVar[Supervision] = "token"
     reading: ClassVar[Sequence[str]] = (
         "with torch.no_grad():",
@@ -298,17 +300,12 @@ class TokenClassification(Task):
         Single tags (parts of speech): accuracy, and F1 averaged over the tags.
         """
         if self.scheme is None:
-            return {"accuracy": span_metrics.accuracy, "macro_f1": span_metrics.macro_f1}
-        return {
-            "f1": span_metrics.f1,
-            "precision": span_metrics.precision,
-            "recall": span_metrics.recall,
-            "word_accuracy": span_metrics.accuracy,
-        }
+            return dict(span_metrics.OF_TAGS)
+        return dict(span_metrics.OF_SPANS)
 
     def tables(self, kept: np.ndarray, labels: np.ndarray) -> list[Table]:
         """Precision, recall and F1 of each kind of span, or of each tag."""
-        rows = []
+        rows: list[list[Cell]] = []
         for kind, (right, said, true) in zip(self.kinds, span_metrics.by_kind(kept), strict=True):
             precision, recall, f1 = right / max(said, 1), right / max(true, 1), 0.0
             if right:

@@ -26,6 +26,7 @@ from torch.optim import Optimizer
 
 from lorafit import files
 from lorafit.errors import RunError
+from lorafit.training.state import TrainState
 
 log = logging.getLogger(__name__)
 
@@ -131,9 +132,8 @@ def _digest(path: Path) -> str:
 
 def save(
     folder: Path,
-    step: int,
+    state: TrainState,
     tensors: dict[str, torch.Tensor],
-    state: Mapping[str, Any],
     expects: Mapping[str, Any],
     generators: Sequence[tuple[dict[str, Any], dict[str, torch.Tensor]]],
 ) -> Path:
@@ -141,16 +141,15 @@ def save(
 
     Args:
         folder: The run's ``checkpoints``.
-        step: Optimizer steps taken.
+        state: Steps taken, and the other counters.
         tensors: From `collect`.
-        state: Counters (JSON values).
         expects: What must be the same on resume (JSON values).
         generators: From `generators.generator_states`, one entry a process.
 
     Raises:
         RunError: The disk is full, or permission is missing.
     """
-    target = folder / f"{_PREFIX}{step:08d}"
+    target = path_of(folder, state.step)
     temporary = folder / f"{files.TEMPORARY}{target.name}-{os.getpid()}"
     kept = latest_step(folder)
     advice = f"the checkpoint of step {kept} is whole: resume from it" if kept is not None else ""
@@ -168,9 +167,9 @@ def save(
                 temporary / _VALUES,
                 {
                     "format": FORMAT,
-                    "step": step,
+                    "step": state.step,
                     "sha256": _digest(temporary / _TENSORS),
-                    "state": state,
+                    "state": state.to_dict(),
                     "expects": expects,
                     "generators": [values for values, _ in generators],
                 },

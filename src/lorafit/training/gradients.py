@@ -9,6 +9,7 @@ import torch
 from torch.nn import Parameter
 
 from lorafit.errors import DivergenceError, TrainingError
+from lorafit.training.steps import Step
 
 CHECKED_STEPS = 2
 """LoRA's ``A`` has no gradient in the first step, because ``B`` is still zero."""
@@ -76,8 +77,7 @@ def clip(parameters: Sequence[Parameter], max_norm: float | None) -> torch.Tenso
 def check_finite(
     losses: Sequence[float],
     norm: float,
-    batches: Sequence[Sequence[int]],
-    step: int,
+    step: Step,
     learning_rate: float,
     peak: float,
 ) -> None:
@@ -86,8 +86,7 @@ def check_finite(
     Args:
         losses: Summed loss of each micro batch.
         norm: Norm of the step's gradient.
-        batches: Example indices of each micro batch.
-        step: Number of the step, from 1.
+        step: The step, with the example indices of each micro batch.
         learning_rate: Rate of the step.
         peak: ``train.learning_rate``.
 
@@ -98,10 +97,10 @@ def check_finite(
     if not bad and math.isfinite(norm):
         return
     what = f"the loss is {losses[bad[0]]}" if bad else f"the norm of the gradient is {norm}"
-    chosen = bad or range(len(batches))
-    examples = [index for i in chosen for index in batches[i]]
+    chosen = bad or range(len(step.batches))
+    examples = [index for i in chosen for index in step.batches[i]]
     raise DivergenceError(
-        f"{what} at step {step} (learning rate {learning_rate:.3g}), on training examples "
+        f"{what} at step {step.number} (learning rate {learning_rate:.3g}), on training examples "
         f"{listed(examples)}. {advice(peak)}"
     )
 

@@ -128,9 +128,7 @@ class Keeper:
         if self._workers.main:
             folder = self._run.checkpoints
             tensors = checkpoints.collect(self._trainable, self._optimizer)
-            checkpoints.save(
-                folder, state.step, tensors, state.to_dict(), self._expects, generators
-            )
+            checkpoints.save(folder, state, tensors, self._expects, generators)
             checkpoints.prune(folder, {state.step, state.best_step or state.step})
         self._saved = state.step
         self._workers.wait()

@@ -1,36 +1,31 @@
-"""The training loop: step, evaluate, keep, until the steps are done or nothing gets better."""
+"""`fit`: a whole training, with a run folder that it can be resumed from."""
 
 from __future__ import annotations
 
 import contextlib
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from datasets import Dataset
 from torch import nn
-from torch.nn import Parameter
 
 from lorafit.config import Config
-from lorafit.engine.base import Engine
-from lorafit.errors import DataError, DivergenceError
+from lorafit.errors import DataError
 from lorafit.hints import resume_command
 from lorafit.machine.memory import peak_memory_bytes, reset_peak
 from lorafit.run import Run
-from lorafit.tasks.base import Task
-from lorafit.training.gradients import advice
 from lorafit.training.interrupt import Interruptible
 from lorafit.training.keeper import Keeper
+from lorafit.training.learner import Learner
 from lorafit.training.optim import make_optimizer
 from lorafit.training.parallel import Workers
-from lorafit.training.progress import Progress, QuietProgress, make_progress
+from lorafit.training.progress import Progress, QuietProgress
 from lorafit.training.reporter import Reporter
 from lorafit.training.schedule import make_factor, make_schedule
 from lorafit.training.state import TrainState
 from lorafit.training.stepper import Stepper
 from lorafit.training.steps import StepPlan
+from lorafit.training.taken import Selection, steps_taken, stopped
 from lorafit.training.trackers import Trackers, check_trackers
-from lorafit.training.validate import evaluate
 
 
 @dataclass(frozen=True)
@@ -59,31 +54,21 @@ class FitResult:
 
 
 def fit(
-    engine: Engine,
-    model: nn.Module,
-    task: Task,
-    train: Dataset,
-    validation: Dataset,
+    learner: Learner,
     config: Config,
-    *,
     run: Run | None = None,
-    trainable: Mapping[str, Parameter],
+    *,
     resume: bool = False,
     progress: Progress | None = None,
 ) -> FitResult:
     """Trains the trainable parameters and leaves the best (or last) weights in the model.
 
     Args:
-        engine: Computes the batches.
-        model: The adapted model; its modules keep their mode (train or eval).
-        task: Defines the metrics.
-        train: Encoded training examples.
-        validation: Encoded validation examples; they choose the best step.
+        learner: The model, what of it trains, the task, and the examples.
         config: ``config.train`` and ``config.seed`` are used.
         run: Where metrics and checkpoints go; ``None``: nothing is written.
-        trainable: What to train, by name.
         resume: Go on from the run's last checkpoint: exact when everything else is the same.
-        progress: What to report to; ``None``: `make_progress`.
+        progress: What to report to; ``None``: nothing is shown.
 
     Raises:
         ConfigError: A tracker's package is missing.
@@ -94,15 +79,15 @@ def fit(
         KeyboardInterrupt: After Ctrl-C or SIGTERM, once a checkpoint is written; the message
             says how to go on.
     """
-    settings, workers = config.train, Workers()
+    settings, workers, trainable = config.train, Workers(), learner.trainable
     check_trackers(settings.report_to)
-    if len(validation) == 0:
+    if len(learner.validation) == 0:
         raise DataError("there are no validation examples")
-    plan = StepPlan(train, config, workers.rank, workers.size)
+    plan = StepPlan(learner.train, config, workers.rank, workers.size)
     optimizer = make_optimizer(trainable, settings)
     keeper = Keeper(run, trainable, optimizer, plan.expects, workers)
     main_run = run if workers.main else None
-    show = (progress or make_progress()) if workers.main else QuietProgress()
+    show = QuietProgress() if progress is None or not workers.main else progress
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(main_run.lock() if main_run else contextlib.nullcontext())
@@ -110,40 +95,19 @@ def fit(
         stack.enter_context(main_run.working("trained") if main_run else contextlib.nullcontext())
         schedule = make_schedule(optimizer, make_factor(settings, plan.total_steps), state.step)
         trackers = stack.enter_context(Trackers(config, run, enabled=workers.main))
-        stepper = Stepper(
-            *(engine, train, trainable, optimizer, schedule, settings, workers),
-            fresh=state.step == 0,
-        )
+        stepper = Stepper(learner, optimizer, schedule, settings, fresh=state.step == 0)
         reporter = Reporter(state, plan, main_run, trackers, show)
-        stack.enter_context(_train_mode(model))
+        stack.enter_context(_train_mode(learner.model))
         signals = stack.enter_context(Interruptible(enabled=run is not None))
         stack.enter_context(_shown(show, state.step, plan.total_steps))
         reset_peak()
 
-        stopped = _stopped(state, plan, settings.early_stopping_patience)
-        steps = plan.steps(done=state.step)
-        while not stopped:
-            step = next(steps)
-            with _diverging(keeper):
-                outcome = stepper.take(step)
-            reporter.step(step, outcome)
-            metrics, best = {}, False
-            if plan.evaluates(step.number):
-                metrics = evaluate(engine, task, validation, settings.per_device_eval_batch_size)
-                with _diverging(keeper):
-                    _check_finite(metrics["eval_loss"], step.number, settings.learning_rate)
-                best = state.judge(metrics["eval_loss"])
-            reporter.line(step, outcome, metrics, best)
-            interrupted = workers.any(signals.requested)
-            if best or interrupted or plan.saves(step.number):
+        for taken in steps_taken(stepper, plan, state, Selection(learner, keeper, settings)):
+            reporter.report(taken)
+            if workers.any(signals.requested) and not taken.stopped:
                 keeper.save(state)
-            stopped = _stopped(state, plan, settings.early_stopping_patience)
-            if interrupted and not stopped:
                 raise KeyboardInterrupt(_how_to_resume(state.step, plan.total_steps, run))
-        keeper.save(state)
-        if settings.load_best_model_at_end:
-            keeper.restore_best(state)
-    return _result(state, stopped)
+    return _result(state, stopped(state, plan.total_steps, settings.early_stopping_patience))
 
 
 def _result(state: TrainState, stopped: str) -> FitResult:
@@ -161,33 +125,10 @@ def _result(state: TrainState, stopped: str) -> FitResult:
     )
 
 
-def _stopped(state: TrainState, plan: StepPlan, patience: int | None) -> str:
-    """Why training is over, or ``""``; a function of the state, so that resuming agrees."""
-    if patience is not None and state.evals_since_best >= patience:
-        return f"early: {patience} evaluations without a lower validation loss"
-    return "all steps are done" if state.step >= plan.total_steps else ""
-
-
 def _how_to_resume(step: int, total_steps: int, run: Run | None) -> str:
     assert run is not None  # without a run, signals act at once
     again = resume_command(run.path)
     return f"stopped after step {step} of {total_steps}. Go on with: {again}"
-
-
-def _check_finite(eval_loss: float, step: int, peak: float) -> None:
-    if not math.isfinite(eval_loss):
-        raise DivergenceError(
-            f"the validation loss is {eval_loss} after step {step}. {advice(peak)}"
-        )
-
-
-@contextlib.contextmanager
-def _diverging(keeper: Keeper) -> Iterator[None]:
-    """Adds to a divergence where the last good weights are."""
-    try:
-        yield
-    except DivergenceError as error:
-        raise DivergenceError(f"{error}.{keeper.hint}") from None
 
 
 @contextlib.contextmanager

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
 
 from lorafit.machine.memory import peak_memory_bytes
 from lorafit.run import Run
 from lorafit.training.progress import Progress, Update
 from lorafit.training.state import Tally, TrainState
-from lorafit.training.stepper import Outcome
-from lorafit.training.steps import Step, StepPlan
+from lorafit.training.steps import StepPlan
+from lorafit.training.taken import Taken
 from lorafit.training.trackers import Trackers
 
 _SMOOTHING = 0.9
 
 
 class Reporter:
-    """Counts steps into the state and reports them.
+    """Reports the steps that are taken.
 
     Args:
-        state: Counted into; its time goes on from where it stands.
+        state: Where training stands; its time goes on, and its lines of the metrics are counted.
         plan: Says which steps end a line of the metrics.
         run: Where ``metrics.jsonl`` is; ``None``: nowhere.
         trackers: Get the same lines.
@@ -46,14 +45,18 @@ class Reporter:
         self._step_before = state.step
         self._smooth: float | None = None
 
-    def step(self, step: Step, outcome: Outcome) -> None:
-        """Counts one step."""
-        state = self._state
-        state.step = step.number
-        for tally in (state.total, state.window):
-            tally.add(outcome.loss_sum, outcome.units, outcome.tokens, outcome.time_s)
+    def report(self, taken: Taken) -> None:
+        """Shows a step, and ends a line of the metrics where one is due."""
         elapsed = self._tick()
-        loss = outcome.loss_sum / outcome.units
+        self._show(taken, elapsed)
+        if taken.metrics:
+            self._progress.evaluated(taken.step.number, taken.metrics, taken.best)
+        if self._plan.logs(taken.step.number):
+            self._line(taken)
+
+    def _show(self, taken: Taken, elapsed: float) -> None:
+        step, outcome = taken.step, taken.outcome
+        loss = outcome.loss
         smooth = loss if self._smooth is None else self._smooth
         self._smooth = _SMOOTHING * smooth + (1 - _SMOOTHING) * loss
         done, left = step.number - self._step_before, self._plan.total_steps - step.number
@@ -64,31 +67,18 @@ class Reporter:
                 epoch=step.epoch,
                 loss=self._smooth,
                 learning_rate=outcome.learning_rate,
-                tokens_per_s=state.total.tokens_per_s,
+                tokens_per_s=self._state.total.tokens_per_s,
                 time_left_s=elapsed / done * left,
             )
         )
 
-    def line(self, step: Step, outcome: Outcome, metrics: Mapping[str, float], best: bool) -> None:
-        """Ends a line of the metrics where one is due.
-
-        Args:
-            step: The step just taken.
-            outcome: What it did.
-            metrics: From the evaluation after it; empty when there was none.
-            best: Whether that was the best so far.
-        """
-        self._tick()
-        if metrics:
-            self._progress.evaluated(step.number, metrics, best)
-        if not self._plan.logs(step.number):
-            return
-        state = self._state
+    def _line(self, taken: Taken) -> None:
+        step, outcome, state = taken.step, taken.outcome, self._state
         line = {
             "step": step.number,
             "epoch": round(step.epoch, 6),
             "train_loss": state.window.loss,
-            **{name: _finite(value) for name, value in metrics.items()},
+            **{name: _finite(value) for name, value in taken.metrics.items()},
             "learning_rate": outcome.learning_rate,
             "grad_norm": outcome.grad_norm,
             "tokens_per_s": state.window.tokens_per_s,

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lorafit.training.stepper import Outcome
 
 
 @dataclass
@@ -23,12 +26,12 @@ class Tally:
     tokens: float = 0.0
     time_s: float = 0.0
 
-    def add(self, loss_sum: float, units: float, tokens: float, time_s: float) -> None:
+    def add(self, outcome: Outcome) -> None:
         """Counts one step."""
-        self.loss_sum += loss_sum
-        self.units += units
-        self.tokens += tokens
-        self.time_s += time_s
+        self.loss_sum += outcome.loss_sum
+        self.units += outcome.units
+        self.tokens += outcome.tokens
+        self.time_s += outcome.time_s
 
     @property
     def loss(self) -> float:
@@ -64,6 +67,12 @@ class TrainState:
     time_s: float = 0.0
     total: Tally = field(default_factory=Tally)
     window: Tally = field(default_factory=Tally)
+
+    def count(self, step: int, outcome: Outcome) -> None:
+        """Counts the step that was just taken."""
+        self.step = step
+        self.total.add(outcome)
+        self.window.add(outcome)
 
     def judge(self, eval_loss: float) -> bool:
         """Notes a validation loss and returns whether it is the best so far."""

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from datasets import Dataset
-from torch.nn import Parameter
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from lorafit.config import TrainConfig
-from lorafit.engine.base import Engine
+from lorafit.data.batches import fetch
 from lorafit.training.gradients import GradientCheck, check_finite, clip
+from lorafit.training.learner import Learner
 from lorafit.training.parallel import Workers
 from lorafit.training.steps import Step
-from lorafit.training.validate import fetch
 
 
 @dataclass(frozen=True)
@@ -40,42 +37,41 @@ class Outcome:
     learning_rate: float
     time_s: float
 
+    @property
+    def loss(self) -> float:
+        """Mean loss before the update, nats per unit."""
+        return self.loss_sum / self.units
+
 
 class Stepper:
     """Takes steps: gradient of the mean loss over the whole effective batch, then AdamW.
 
     Args:
-        engine: Computes losses and gradients.
-        train: The encoded examples.
-        trainable: Parameters by name.
+        learner: Its trainable parameters are trained on its training examples.
         optimizer: Over these parameters.
         schedule: Moved on after each step.
         settings: Clipping and the peak rate.
-        workers: The processes that share each step.
         fresh: Whether this is the beginning: the first steps are checked for gradients.
     """
 
     def __init__(
         self,
-        engine: Engine,
-        train: Dataset,
-        trainable: Mapping[str, Parameter],
+        learner: Learner,
         optimizer: Optimizer,
         schedule: LRScheduler,
         settings: TrainConfig,
-        workers: Workers,
         *,
         fresh: bool = True,
     ) -> None:
-        self._engine = engine
-        self._train = train
-        self._parameters = list(trainable.values())
+        self._engine = learner.engine
+        self._train = learner.train
+        self._parameters = list(learner.trainable.values())
         self._optimizer = optimizer
         self._schedule = schedule
         self._settings = settings
-        self._workers = workers
+        self._workers = Workers()
         # Later a gradient may well be zero: of an example that is learned to the last bit.
-        self._check = GradientCheck(trainable) if fresh else None
+        self._check = GradientCheck(learner.trainable) if fresh else None
 
     def take(self, step: Step) -> Outcome:
         """Takes one step.
@@ -99,7 +95,7 @@ class Stepper:
         # One transfer from the device for all numbers of the step.
         *losses, grad_norm = torch.stack([*(r.loss_sum.to(norm) for r in results), norm]).tolist()
         peak = self._settings.learning_rate
-        check_finite(losses, grad_norm, step.batches, step.number, learning_rate, peak)
+        check_finite(losses, grad_norm, step, learning_rate, peak)
         if self._check is not None:
             self._check()
 

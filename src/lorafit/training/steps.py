@@ -6,11 +6,10 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import pyarrow.compute as pc
 from datasets import Dataset
 
 from lorafit.config import Config
-from lorafit.data.batches import BatchOrder
+from lorafit.data.batches import BatchOrder, lengths
 from lorafit.errors import DataError
 
 
@@ -27,13 +26,6 @@ class Step:
     number: int
     epoch: float
     batches: list[list[int]]
-
-
-def lengths(encoded: Dataset) -> list[int]:
-    """Length in tokens of each encoded example."""
-    column = encoded.with_format("arrow")["input_ids"]
-    result: list[int] = pc.list_value_length(column[:]).to_pylist()
-    return result
 
 
 class StepPlan:

@@ -16,21 +16,22 @@ from typing import Any
 import numpy as np
 import torch
 
+from lorafit.data.batches import fetch, lengths
 from lorafit.engine.eager import EagerEngine
-from lorafit.errors import DivergenceError
+from lorafit.errors import DivergenceError, RunError
 from lorafit.evaluation.score import Scores, score
 from lorafit.hints import resume_command
 from lorafit.job import Job
 from lorafit.training.interrupt import Interruptible
-from lorafit.training.parallel import Workers
 from lorafit.training.progress import Progress
 from lorafit.training.schedule import make_schedule
-from lorafit.training.state import Tally
+from lorafit.training.state import Tally, TrainState
 from lorafit.training.stepper import Stepper
-from lorafit.training.steps import StepPlan, lengths
-from lorafit.training.validate import fetch
+from lorafit.training.steps import StepPlan
+from lorafit.training.taken import steps_taken
+from lorafit.tune.adamw import RowAdamW
 from lorafit.tune.decide import sharpened
-from lorafit.tune.journal import Entry, Journal
+from lorafit.tune.journal import BUDGET, START, Entry, Journal
 from lorafit.tune.ledger import Cost, Ledger
 from lorafit.tune.modules import collecting
 from lorafit.tune.notes import Notes, metrics_line
@@ -117,13 +118,12 @@ class Bench:
         self._how_to_resume = "" if run is None else f" Go on with: {resume_command(run.path)}"
         self.journal = Journal(run)
         # A budget in minutes was measured: a resumed search keeps the number it began with.
-        noted = self.journal.once("budget", lambda: Entry("budget", {"runs": budget}))
+        noted = self.journal.once(BUDGET, lambda: Entry(BUDGET, {"runs": budget}))
         self.budget = float(noted.facts["runs"])
         self.train_set = subject.encoded["train"]
         self.selection = subject.encoded["validation"]
         self.plan = StepPlan(self.train_set, config)
         self.total_steps = self.plan.total_steps
-        self._workers = Workers()
         self._eval_tokens = sum(lengths(self.selection))
         late = range(self.total_steps - self.steps(config.train.decay_ratio) // 2, self.total_steps)
         self._late_evaluations = max(1, sum(self.plan.evaluates(step + 1) for step in late))
@@ -152,13 +152,16 @@ class Bench:
     def affords(self, state: State, steps: float, evaluations: float, r: int | None = None) -> bool:
         """Whether something optional can be paid, with the rest of the trunk still to come.
 
+        A function of the journal alone: operations, never the clock, and what a state says of
+        itself, never its tensors.
+
         Args:
             state: Where the trunk stands.
             steps: Training steps it takes.
             evaluations: Passes over the selection set it takes.
             r: Rank that the trunk may go on with afterwards; ``None``: as it is.
         """
-        left = max(0, self.total_steps - self.notes.trunk_step)
+        left = max(0, self.total_steps - state.step)
         evaluations += self._late_evaluations
         if "adapter.lora_alpha" in self.open:
             evaluations += SCALE_PASSES * self.scale_share
@@ -166,7 +169,8 @@ class Bench:
         if "adapter.target_modules" in self.open:
             evaluated += METERED_BATCHES * self.notes.trained_per_step
         trained = (steps + left) * self.notes.trained_per_step
-        cost = Cost.of(trained, evaluated, factors=state.factors(r))
+        factors = state.factors if r is None else state.factors_at(r)
+        cost = Cost.of(trained, evaluated, factors=factors)
         return self.ledger.runs(self.ledger.total + cost) <= self.budget
 
     @property
@@ -189,7 +193,7 @@ class Bench:
 
     def start(self) -> State:
         """The fresh adapter, before any step."""
-        return self._kept("start", self.tunable.start)
+        return self._kept(START, self.tunable.start)
 
     def fresh(self, name: str, **settings: Any) -> State:
         """A fresh adapter with other settings, before any step; seeded as the first one was.
@@ -227,10 +231,7 @@ class Bench:
         def work() -> Entry:
             return self._train(state, until, rate)
 
-        self.notes.book(phase)
-        entry = self.journal.once(name, work)
-        cost = Cost(**entry.facts["cost"])
-        self.notes.book(phase, cost)
+        entry, cost = self._paid(name, phase, work)
         losses = entry.arrays["losses"].numpy()
         self.notes.trial(
             name,
@@ -255,7 +256,7 @@ class Bench:
         """
 
         def work() -> Entry:
-            self.tunable.load(state)
+            self._load(state)
             return self._score(share)
 
         return self._scored(name, phase, work)
@@ -266,7 +267,7 @@ class Bench:
         """Scores a state whose update is multiplied by a factor."""
 
         def work() -> Entry:
-            self.tunable.load(state)
+            self._load(state)
             with self.tunable.scaled(scale):
                 return self._score(share)
 
@@ -278,19 +279,23 @@ class Bench:
         ``lora_alpha`` grows with r, so that the scaling stays, unless the user has set it or the
         learning rate.
         """
-        return self._kept(f"rank-{r}-{state.step}", lambda: self.tunable.grown(state, r))
+        return self._kept(
+            f"rank-{r}-{state.step}", lambda: self.tunable.grown(self._whole(state), r)
+        )
 
     def leave_out(self, state: State, names: Sequence[str]) -> State:
         """The state without the adapters on the layers of these names; costs nothing."""
         gone = frozenset(names)
-        return self._kept(f"without-{'-'.join(names)}", lambda: self.tunable.without(state, gone))
+        return self._kept(
+            f"without-{'-'.join(names)}", lambda: self.tunable.without(self._whole(state), gone)
+        )
 
     def energies(self, state: State) -> dict[str, float]:
         """The energy of each site's update over a few training batches; see `modules`."""
 
         def work() -> Entry:
             began = time.perf_counter()
-            self.tunable.load(state)
+            self._load(state)
             engine = EagerEngine(self.subject.model, self.task, self.subject.tokenizer)
             tokens = 0
             with collecting(self.tunable.adapters) as found:
@@ -303,9 +308,7 @@ class Bench:
             cost = self._cost(evaluated=float(tokens), began=began)
             return Entry("", {"cost": cost, "energies": found})
 
-        self.notes.book("modules")
-        entry = self.journal.once("energies", work)
-        self.notes.book("modules", Cost(**entry.facts["cost"]))
+        entry, _ = self._paid("energies", "modules", work)
         found: dict[str, float] = entry.facts["energies"]
         return found
 
@@ -317,50 +320,72 @@ class Bench:
     # Inside
 
     def _kept(self, name: str, make: Callable[[], State]) -> State:
-        entry = self.journal.once(name, lambda: Entry(name, {}, kept=make()))
+        entry = self._once(name, lambda: Entry(name, {}, kept=make()))
         assert entry.kept is not None
         return entry.kept
 
+    def _paid(self, name: str, phase: str, work: Callable[[], Entry]) -> tuple[Entry, Cost]:
+        """A piece of work that costs something, booked on its phase."""
+        self.notes.book(phase)
+        entry = self._once(name, work)
+        cost = Cost(**entry.facts["cost"])
+        self.notes.book(phase, cost)
+        return entry, cost
+
+    def _once(self, name: str, work: Callable[[], Entry]) -> Entry:
+        """A piece of work, done unless it is noted; Ctrl-C stops once it is noted."""
+        entry = self.journal.once(name, work)
+        self._stop_if_asked()
+        return entry
+
+    def _stop_if_asked(self) -> None:
+        if self._signals.requested:
+            raise KeyboardInterrupt(f"stopped while choosing.{self._how_to_resume}")
+
+    def _whole(self, state: State) -> State:
+        """The state, which has to have its tensors.
+
+        Raises:
+            RunError: They are gone from the run folder.
+        """
+        if not state.tensors:
+            raise RunError(
+                f'"{self.journal.folder}" lacks the weights of step {state.step}, which the search '
+                "goes on from: a file was deleted. Delete the folder to search again from the "
+                "beginning."
+            )
+        return state
+
+    def _load(self, state: State) -> RowAdamW:
+        """Leaves a state in the model; its optimizer."""
+        return self.tunable.load(self._whole(state))
+
     def _train(self, state: State, until: int, rate: Rate) -> Entry:
         began = time.perf_counter()
-        optimizer = self.tunable.load(state)
+        optimizer = self._load(state)
         schedule = make_schedule(optimizer, rate, state.step)
-        stepper = Stepper(
-            self.subject.engine,
-            self.train_set,
-            self.tunable.trainable(),
-            optimizer,
-            schedule,
-            self.config.train,
-            self._workers,
-            fresh=state.step == 0,
-        )
+        learner = self.subject.learner(self.task)
+        settings = self.config.train
+        stepper = Stepper(learner, optimizer, schedule, settings, fresh=state.step == 0)
+        count = TrainState(step=state.step)
         losses: list[float] = []
         lines: list[dict[str, Any]] = []
-        tokens, window = 0.0, Tally()
         diverged = False
         self.subject.model.train()
         try:
-            for step in self.plan.steps(done=state.step):
-                if step.number > until:
-                    break
-                outcome = stepper.take(step)
-                loss = outcome.loss_sum / outcome.units
-                losses.append(loss)
-                tokens += outcome.tokens
-                window.add(outcome.loss_sum, outcome.units, outcome.tokens, outcome.time_s)
-                self.notes.stepped(step, outcome)
-                if self.plan.logs(step.number) or step.number == until:
-                    lines.append(metrics_line(step, outcome, window))
-                    window = Tally()
-                if self._signals.requested:
-                    raise KeyboardInterrupt(f"stopped while choosing.{self._how_to_resume}")
+            for taken in steps_taken(stepper, self.plan, count, until=until):
+                losses.append(taken.outcome.loss)
+                self.notes.stepped(taken.step, taken.outcome)
+                if self.plan.logs(count.step) or taken.stopped:
+                    lines.append(metrics_line(taken.step, taken.outcome, count.window))
+                    count.window = Tally()
+                self._stop_if_asked()
         except DivergenceError as error:
             log.info("%s", str(error).partition(".")[0])
             diverged = True
         finally:
             self.subject.model.train(False)
-        cost = self._cost(trained=tokens, began=began)
+        cost = self._cost(trained=count.total.tokens, began=began)
         facts = {"cost": cost, "diverged": diverged, "lines": lines}
         kept = None if diverged else self.tunable.captured(until, state.shape, optimizer)
         return Entry("", facts, {"losses": torch.tensor(losses, dtype=torch.float64)}, kept)
@@ -402,10 +427,7 @@ class Bench:
         return {name: value for name, value in values.items() if math.isfinite(value)}
 
     def _scored(self, name: str, phase: str, work: Callable[[], Entry]) -> Scored:
-        self.notes.book(phase)
-        entry = self.journal.once(name, work)
-        cost = Cost(**entry.facts["cost"])
-        self.notes.book(phase, cost)
+        entry, cost = self._paid(name, phase, work)
         metrics = entry.facts["metrics"]
         self.notes.trial(name, phase, cost, **metrics, sharpness=entry.facts["sharpness"])
         return Scored(entry.arrays["losses"].numpy(), entry.arrays["raw"].numpy(), metrics)

@@ -16,7 +16,9 @@ import numpy as np
 import scipy
 import torch
 
-from lorafit.evaluation.score import Scores, mean_interval
+from lorafit.evaluation.intervals import mean_interval
+from lorafit.evaluation.score import Scores
+from lorafit.evidence import Interval
 from lorafit.tasks.base import Task
 
 SHARPNESS = (0.05, 20.0)
@@ -24,24 +26,19 @@ SHARPNESS = (0.05, 20.0)
 
 
 @dataclass(frozen=True)
-class Gain:
-    """How much lower the loss of B is than that of A, paired.
+class Gain(Interval):
+    """How much lower the loss of B is than that of A, paired: nats per example.
 
     Attributes:
-        mean: Nats per example; positive: B is better.
         se: Standard error.
-        low: Lower end of the interval.
-        high: Upper end.
-        n: Examples.
-        confidence: Level of the interval.
     """
 
-    mean: float
-    se: float
-    low: float
-    high: float
-    n: int
-    confidence: float
+    se: float = math.nan
+
+    @property
+    def mean(self) -> float:
+        """Nats per example; positive: B is better."""
+        return self.value
 
     @property
     def pays(self) -> bool:
@@ -51,7 +48,7 @@ class Gain:
     @property
     def certain(self) -> bool:
         """Whether the interval excludes zero."""
-        return self.low > 0.0 or self.high < 0.0
+        return self.excludes(0.0)
 
     def below(self, margin: float) -> bool:
         """Whether the gain is certainly below a margin: then B is not needed."""
@@ -63,10 +60,11 @@ class Gain:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
-        return asdict(self)
+        values = {"mean": self.value, "se": self.se, "low": self.low, "high": self.high}
+        return values | {"n": self.n, "confidence": self.level}
 
     def __str__(self) -> str:
-        return f"{self.mean:+.4f} [{self.low:+.4f}, {self.high:+.4f}]"
+        return f"{self:+.4f}"
 
 
 def gain(a: np.ndarray, b: np.ndarray, confidence: float = 0.95) -> Gain:
@@ -83,9 +81,8 @@ def gain(a: np.ndarray, b: np.ndarray, confidence: float = 0.95) -> Gain:
     if a.shape != b.shape or a.ndim != 1 or len(a) < 2:
         raise ValueError(f"a paired gain needs two equally long rows, got {a.shape}, {b.shape}")
     difference = a.astype(np.float64) - b.astype(np.float64)
-    mean, low, high = mean_interval(difference, confidence)
     se = float(scipy.stats.sem(difference))
-    return Gain(mean, se, low, high, len(difference), confidence)
+    return Gain(**asdict(mean_interval(difference, confidence)), se=se)
 
 
 def sharpened(scores: Scores, task: Task) -> tuple[np.ndarray, float]:

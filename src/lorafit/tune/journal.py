@@ -3,12 +3,17 @@
 A search is a sequence of named pieces of work, each a function of states made before. Its
 facts are written when it ends; when the search runs again, finished pieces are read instead
 of computed, so it comes to the same decisions in the same order, and goes on where it was.
+
+That holds because a decision sees what is written and nothing else: a piece that was just
+computed is handed out as reading it would give it, and a state that was let go of is gone in
+memory too.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +24,16 @@ from torch import Tensor
 from lorafit import files
 from lorafit.errors import RunError
 from lorafit.run import Run
-from lorafit.tune.state import Shape, State
+from lorafit.tune.state import Shape, State, count_factors
 
 FOLDER = "tune"
 """In the run folder; removed when the run is done."""
+
+BUDGET = "budget"
+"""Name of the entry with the budget that a search began with."""
+
+START = "start"
+"""Name of the piece of work that a search begins with; its state is never let go of."""
 
 
 @dataclass
@@ -42,6 +53,21 @@ class Entry:
     kept: State | None = None
 
 
+def noted_budget(run: Run | None) -> float | None:
+    """The budget in plain runs that the search of a run began with.
+
+    A budget in minutes is measured by the clock, which says something else on another day: it
+    is measured once.
+
+    Returns:
+        ``None``: no search has begun.
+    """
+    if run is None:
+        return None
+    file = run.path / FOLDER / f"{BUDGET}.json"
+    return float(files.read_json(file)["facts"]["runs"]) if file.is_file() else None
+
+
 class Journal:
     """The finished pieces of work of one search.
 
@@ -53,11 +79,12 @@ class Journal:
         self._run = run
         self._entries: dict[str, Entry] = {}
         if run is not None:
-            with files.writing(self._folder, "the search's journal"):
-                self._folder.mkdir(exist_ok=True)
+            with files.writing(self.folder, "the search's journal"):
+                self.folder.mkdir(exist_ok=True)
 
     @property
-    def _folder(self) -> Path:
+    def folder(self) -> Path:
+        """Where it is written."""
         assert self._run is not None
         return self._run.path / FOLDER
 
@@ -73,6 +100,8 @@ class Journal:
         if entry is None:
             entry = work()
             entry.name = name
+            # As they would be read: no tuples, keys that are strings.
+            entry.facts = json.loads(json.dumps(entry.facts))
             self._write(entry)
         self._entries[name] = entry
         return entry
@@ -80,25 +109,26 @@ class Journal:
     def forget(self, entry: Entry) -> None:
         """Lets go of a state that nothing starts from any more; the facts stay."""
         if entry.kept is not None:
-            entry.kept = replace(entry.kept, tensors={})
+            entry.kept.forget()
         if self._run is not None:
             self._path(entry.name, "state.safetensors").unlink(missing_ok=True)
 
     def _path(self, name: str, ending: str) -> Path:
-        return self._folder / f"{name}.{ending}"
+        return self.folder / f"{name}.{ending}"
 
     def _write(self, entry: Entry) -> None:
         if self._run is None:
             return
         state = entry.kept
         values: dict[str, Any] = {"facts": entry.facts, "state": None}
-        with files.writing(self._folder, "the search's journal"):
+        with files.writing(self.folder, "the search's journal"):
             if state is not None:
                 self._save(entry.name, "state.safetensors", state.tensors)
                 values["state"] = {
                     "step": state.step,
                     "settings": dict(state.shape.settings),
                     "generators": state.generators,
+                    "factors": state.factors,
                 }
             self._save(entry.name, "arrays.safetensors", entry.arrays)
             # Last: a piece of work counts once this file is there.
@@ -121,10 +151,33 @@ class Journal:
             if state is not None:
                 shape = Shape(state["settings"])
                 tensors = load_file(path) if path.is_file() else {}
-                entry.kept = State(state["step"], shape, tensors, state["generators"])
+                factors = state.get("factors")
+                if factors is None:
+                    factors = self._count(name, shape, tensors)
+                entry.kept = State(state["step"], shape, tensors, state["generators"], factors)
         except (OSError, KeyError, TypeError, SafetensorError) as error:
             raise RunError(
                 f'"{self._path(name, "json")}" is damaged: {error}. Delete the folder '
-                f'"{self._folder}" to search again from the beginning'
+                f'"{self.folder}" to search again from the beginning'
             ) from error
         return entry
+
+    def _count(self, name: str, shape: Shape, tensors: Mapping[str, Tensor]) -> int:
+        """The factors of a state of a journal that does not say how many there are.
+
+        Earlier versions of lorafit wrote such journals. A state that was let go of has as many
+        as the one the search began with, times the ratio of the ranks.
+
+        Raises:
+            RunError: They cannot be counted.
+        """
+        if tensors:
+            return count_factors(tensors)
+        first = None if name == START else self._read(START)
+        start = None if first is None else first.kept
+        if start is None or not start.tensors or not start.shape.same_sites(shape):
+            raise RunError(
+                f'the search in "{self.folder}" was begun by an earlier version of lorafit, which '
+                "did not note what resuming it takes. Start a new run."
+            )
+        return start.factors_at(int(shape.settings["r"]))

@@ -73,14 +73,14 @@ class Notes:
 
     def stepped(self, step: Step, outcome: Outcome) -> None:
         """Shows a step."""
-        self._shown.add(outcome.loss_sum, outcome.units, outcome.tokens, outcome.time_s)
+        self._shown.add(outcome)
         left = max(0.0, self._ledger.unit.trained - self.trunk_step * self.trained_per_step)
         self._progress.step(
             Update(
                 step=step.number,
                 total_steps=self._plan.total_steps,
                 epoch=step.epoch,
-                loss=outcome.loss_sum / outcome.units,
+                loss=outcome.loss,
                 learning_rate=outcome.learning_rate,
                 tokens_per_s=self._shown.tokens_per_s,
                 time_left_s=left / max(self._shown.tokens_per_s, 1e-9),

@@ -96,7 +96,7 @@ def choose(bench: Bench, start: State) -> Rate:
         gain(one.losses, other.losses).certain
         for one, other in itertools.combinations(scored.values(), 2)
     )
-    best = centre if flat else _between(scored, next(iter(finalists)), scores)
+    best = centre if flat else between(scored, next(iter(finalists)), scores)
     value = settings.learning_rate if flat else best * shrink
     # The trunk goes on at this rate, so from the state that was trained most like it.
     whole = [rate for rate, piece in finalists.items() if not piece.diverged]
@@ -220,7 +220,7 @@ def _scores(tried: dict[float, Trained], first: int) -> dict[float, float]:
     }
 
 
-def _between(scored: Mapping[float, Scored], first: float, scores: Mapping[float, float]) -> float:
+def between(scored: Mapping[float, Scored], first: float, scores: Mapping[float, float]) -> float:
     """The best rate between the finalists: the bottom of a parabola in log(rate).
 
     Its slope comes from their losses after the decay, its curvature from the first comparison.

@@ -127,7 +127,7 @@ def _rise(bench: Bench, trunk: Trunk, tests: list[RankTest]) -> str:
         largest = bench.tunable.largest_rank()
         if largest <= r:
             return f"the layers allow no more than {r}"
-        bigger = _next_rank(bench, trunk.state, r, largest)
+        bigger = next_rank(bench, trunk.state, r, largest)
         if bigger is None:
             return f"the budget of {bench.budget:g} runs allowed no further test"
         stay, stayed = branch(bench, f"stay-{r}-{share}", "rank", trunk.state, trunk.rate)
@@ -162,7 +162,7 @@ def _rise(bench: Bench, trunk: Trunk, tests: list[RankTest]) -> str:
     return "still rising at the last test" if tests and tests[-1].grows else ""
 
 
-def _next_rank(bench: Bench, state: State, r: int, largest: int) -> int | None:
+def next_rank(bench: Bench, state: State, r: int, largest: int) -> int | None:
     """The rank to test against ``r``; ``None``: the budget pays for none.
 
     Small models are at times too small for four times the rank: there the factors are a good

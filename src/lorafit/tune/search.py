@@ -10,6 +10,8 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 from lorafit.errors import ConfigError
 from lorafit.job import Job
 from lorafit.machine.memory import peak_memory_bytes, reset_peak
@@ -23,7 +25,7 @@ from lorafit.training.steps import StepPlan
 from lorafit.tune import short, strategies
 from lorafit.tune.base import CHOOSABLE, Found
 from lorafit.tune.bench import Bench
-from lorafit.tune.journal import FOLDER
+from lorafit.tune.journal import FOLDER, noted_budget
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +91,8 @@ class Wanted:
 def wanted(job: Job) -> Wanted | None:
     """What is to be measured in this run; ``None``, with the reason said: nothing.
 
+    A run that goes on keeps the budget that its search began with.
+
     Raises:
         ConfigError: There is no such strategy, or the budget is no budget.
     """
@@ -96,7 +100,8 @@ def wanted(job: Job) -> Wanted | None:
     if strategy == "none":
         return None
     strategies[strategy]
-    budget = budget_runs(job)
+    noted = noted_budget(job.run)
+    budget = budget_runs(job) if noted is None else noted
     names = open_settings(job.settings)
     steps = StepPlan(job.subject.encoded["train"], job.config).total_steps
     unset = not job.settings.is_set("tune.budget")
@@ -134,7 +139,8 @@ def budget_runs(job: Job) -> float:
                 "such as 20min or 2h."
             ) from None
         seconds = float(time[1]) * _SECONDS[time[2].lower()]
-        plain = estimate(job).time_s
+        with torch.random.fork_rng():  # what follows must not depend on whether this was run
+            plain = estimate(job).time_s
         runs = seconds / max(plain, 1e-9)
         if runs < 1:
             raise ConfigError(
@@ -165,15 +171,8 @@ def trained(job: Job, wish: Wanted | None, progress: Progress, *, resume: bool =
     """
     if wish is not None:
         return search(job, wish, progress)
-    subject, encoded = job.subject, job.subject.encoded
-    result = fit(
-        *(subject.engine, subject.model, job.task, encoded["train"], encoded["validation"]),
-        job.config,
-        run=job.run,
-        trainable=subject.adapters.trainable(),
-        resume=resume,
-        progress=progress,
-    )
+    learner = job.subject.learner(job.task)
+    result = fit(learner, job.config, job.run, resume=resume, progress=progress)
     return Searched(result, job.settings)
 
 

@@ -7,14 +7,14 @@ where the trunk stands, and a killed run is repeated from the last state on disk
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from lorafit.training.adamw import RowAdamW
+from lorafit.tune.adamw import RowAdamW
 
 _FACTORS = {
     # Part of the parameter's path to the dimension that the rank is.
@@ -40,6 +40,10 @@ class Shape:
         """The same with other settings."""
         return Shape({**self.settings, **settings})
 
+    def same_sites(self, other: Shape) -> bool:
+        """Whether the two are on the same layers."""
+        return bool(self.settings.get("target_modules") == other.settings.get("target_modules"))
+
 
 @dataclass(frozen=True, eq=False)
 class State:
@@ -49,29 +53,49 @@ class State:
         step: Optimizer steps taken.
         shape: The adapter's settings.
         tensors: ``weight/<name>``, ``exp_avg/<name>``, ``exp_avg_sq/<name>``, ``step/<name>``
-            and the generators' ``generator/<name>``.
+            and the generators' ``generator/<name>``; none once nothing starts from it.
         generators: The generators' other values, JSON.
+        factors: Parameters of the low-rank factors. They are counted when the state is made and
+            written down with it: what is decided by them must not depend on whether the tensors
+            are still there.
     """
 
     step: int
     shape: Shape
-    tensors: Mapping[str, Tensor]
+    tensors: dict[str, Tensor]
     generators: Mapping[str, Any]
+    factors: int
+
+    @classmethod
+    def of(
+        cls, step: int, shape: Shape, tensors: dict[str, Tensor], generators: Mapping[str, Any]
+    ) -> State:
+        """A state with all its tensors; the factors are counted in them."""
+        return cls(step, shape, tensors, generators, count_factors(tensors))
 
     def of_kind(self, kind: str) -> dict[str, Tensor]:
         """The tensors of one kind by name: ``weight``, ``generator``, ..."""
         prefix = f"{kind}/"
         return {k.removeprefix(prefix): v for k, v in self.tensors.items() if k.startswith(prefix)}
 
-    def factors(self, r: int | None = None) -> int:
-        """Parameters of the low-rank factors; with ``r``, of the same at that rank."""
-        own = factors_in(self.of_kind("weight"))
-        return own if r is None else own * r // int(self.shape.settings["r"])
+    def factors_at(self, r: int) -> int:
+        """Parameters that the low-rank factors would have at another rank."""
+        return self.factors * r // int(self.shape.settings["r"])
+
+    def forget(self) -> None:
+        """Lets go of the tensors, wherever this state is held; the rest stays."""
+        self.tensors.clear()
 
 
 def rank_dimension(name: str) -> int | None:
     """The dimension of a parameter that the rank is; ``None``: it has none."""
     return next((d for part in name.split(".") if (d := _FACTORS.get(part)) is not None), None)
+
+
+def count_factors(tensors: Mapping[str, Tensor]) -> int:
+    """Parameters of the low-rank factors among a state's tensors."""
+    kind = "weight/"
+    return factors_in({k.removeprefix(kind): v for k, v in tensors.items() if k.startswith(kind)})
 
 
 def factors_in(weights: Mapping[str, Tensor]) -> int:
@@ -118,13 +142,13 @@ def grown(state: State, fresh: Mapping[str, Tensor], shape: Shape, scale: float)
         steps = state.tensors[f"step/{name}"].expand(counted)
         counted[dim] = extra.shape[dim]
         tensors[f"step/{name}"] = torch.cat([steps, torch.zeros(counted)], dim=dim)
-    return replace(state, shape=shape, tensors=tensors)
+    return State.of(state.step, shape, tensors, state.generators)
 
 
 def without(state: State, names: set[str], shape: Shape) -> State:
     """The state without the tensors of some parameters."""
     kept = {k: v for k, v in state.tensors.items() if k.partition("/")[2] not in names}
-    return replace(state, shape=shape, tensors=kept)
+    return State.of(state.step, shape, kept, state.generators)
 
 
 def capture(trainable: Mapping[str, Parameter], optimizer: RowAdamW) -> dict[str, Tensor]:

@@ -12,10 +12,10 @@ from lorafit.adapt import Adapters
 from lorafit.config import Config
 from lorafit.methods.base import MethodConfig
 from lorafit.methods.lora import LoraLayer
-from lorafit.training.adamw import RowAdamW
 from lorafit.training.generators import generator_states, restore_generators
 from lorafit.training.optim import parameter_groups
 from lorafit.training.seed import seed_everything
+from lorafit.tune.adamw import RowAdamW
 from lorafit.tune.state import (
     Shape,
     State,
@@ -144,7 +144,7 @@ class Tunable:
         """The state the model is in."""
         values, tensors = generator_states()
         generators = {f"generator/{name}": value for name, value in tensors.items()}
-        return State(step, shape, capture(self.trainable(), optimizer) | generators, values)
+        return State.of(step, shape, capture(self.trainable(), optimizer) | generators, values)
 
     def _optimizer(self) -> RowAdamW:
         settings = self._config.train

@@ -174,10 +174,9 @@ def found(bench: Bench, outcomes: Sequence[Outcome], how: str) -> Found:
         section = "train" if name == "learning_rate" else "adapter"
         if f"{section}.{name}" not in bench.open or name not in chosen:
             continue
-        value = sorted(chosen[name]) if name == "target_modules" else chosen[name]
         rivals = _rivals(outcomes, winner, name)
         reason = _reason(how, len(outcomes), name, rivals, bench.tunable.keeps_scaling)
-        choices[name] = Choice(value, reason, {"rivals": rivals})
+        choices[name] = Choice(chosen[name], reason, {"rivals": rivals})
     losses = [float(x) for piece in winner.pieces for x in piece.losses]
     values = {"train.learning_rate": winner.point.learning_rate}
     return Found(

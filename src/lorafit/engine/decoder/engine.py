@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
+from lorafit.engine.autograd import apply
 from lorafit.engine.base import (
     Answers,
     Batch,
@@ -122,14 +123,12 @@ class FastDecoder:
         states = stream.value().index_select(0, rows).requires_grad_(bottom < len(self.blocks))
         if self.layout.causal_lm:
             hidden = self.layout.norm(states.to(storage(self.model)))
-            loss_sum: Tensor = HeadLoss.apply(  # type: ignore[no-untyped-call]
-                hidden, self._head, batch["targets"]
-            )
+            loss_sum = apply(HeadLoss, hidden, self._head, batch["targets"])
             units = len(rows)
         else:
             losses = self.task.losses(self._logits(states), batch["labels"])
             loss_sum, units = losses.sum(), len(losses)
-        (loss_sum * scale).backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(loss_sum * scale)
         if states.grad is not None:
             d = torch.zeros_like(stream.x).index_add_(0, rows, states.grad)
             del stream

@@ -98,7 +98,7 @@ class FastEncoder:
         states.requires_grad_(bottom < len(self.blocks))
         losses = self.task.losses(self._logits(states, batch), batch["labels"])
         loss_sum = losses.sum()
-        (loss_sum * scale).backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(loss_sum * scale)
         if states.grad is not None:
             with torch.no_grad():
                 self._backward(

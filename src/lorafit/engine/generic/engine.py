@@ -108,7 +108,7 @@ class GenericEngine:
         total, units, tokens = torch.zeros(()), 0, 0
         for part in batch["parts"]:
             loss_sum, count = self._loss(part, seeds)
-            (loss_sum * scale).backward()  # type: ignore[no-untyped-call]
+            torch.autograd.backward(loss_sum * scale)
             total += loss_sum.detach().float()
             units += count
             mask = part.get("attention_mask")

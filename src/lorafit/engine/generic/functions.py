@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lorafit.engine import kernels
 from lorafit.engine.adapted import Projection
+from lorafit.engine.autograd import apply
 from lorafit.engine.counter import Drop, Seeds
 from lorafit.engine.frozen import FrozenLinear
 
@@ -97,5 +98,4 @@ def _dropped(x: Tensor, drop: Drop) -> Tensor:
 def run_adapted(module: nn.Module, projection: Projection, seeds: Seeds, x: Tensor) -> Tensor:
     """`Adapted` on an adapter layer's own parameters."""
     factors = [factor for pair in projection.factors() for factor in pair]
-    result: Tensor = Adapted.apply(x, projection, seeds, *factors)  # type: ignore[no-untyped-call]
-    return result
+    return apply(Adapted, x, projection, seeds, *factors)

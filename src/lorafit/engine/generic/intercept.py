@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 from transformers.pytorch_utils import Conv1D
 
 from lorafit.engine.adapted import Projection, active_names
+from lorafit.engine.autograd import apply
 from lorafit.engine.counter import Seeds
 from lorafit.engine.frozen import FrozenLinear, base_of
 from lorafit.engine.generic.functions import CounterDropout, Frozen, run_adapted
@@ -92,7 +93,7 @@ class Interception(TorchFunctionMode):
             return NotImplemented
         if bias is not None and bias.requires_grad:  # bitfit
             return NotImplemented
-        return Frozen.apply(x, linear)  # type: ignore[no-untyped-call]
+        return apply(Frozen, x, linear)
 
     def addmm(self, bias: Tensor, x: Tensor, weight: Tensor, **kwargs: Any) -> Any:
         """``Conv1D``'s product ``x W + b``."""
@@ -104,7 +105,7 @@ class Interception(TorchFunctionMode):
         """``F.dropout`` from a counter."""
         if not training or not 0.0 < p < 1.0 or inplace or x.dim() == 0 or not x.numel():
             return NotImplemented
-        return CounterDropout.apply(x, self._seeds.drop(p))  # type: ignore[no-untyped-call]
+        return apply(CounterDropout, x, self._seeds.drop(p))
 
     def attention(
         self,
@@ -137,9 +138,7 @@ class Interception(TorchFunctionMode):
         p = scores.softmax(-1).to(v.dtype)
         if dead is not None:
             p = p.masked_fill(dead, 0.0)
-        drop = self._seeds.drop(dropout_p)
-        dropped: Tensor = CounterDropout.apply(p, drop)  # type: ignore[no-untyped-call]
-        return dropped @ v
+        return apply(CounterDropout, p, self._seeds.drop(dropout_p)) @ v
 
     @contextmanager
     def fused_adapters(self) -> Iterator[None]:

@@ -1,0 +1,94 @@
+"""Labels that differ in case or spaces only: found, and joined where that is asked for."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import pyarrow as pa
+from datasets import Dataset, DatasetDict, List
+
+from lorafit.config import DataConfig
+from lorafit.data.columns import kind_of, label_columns
+from lorafit.data.labelled import find_labels
+from lorafit.data.values import column_values, replace_column
+
+log = logging.getLogger(__name__)
+
+
+def plain_spelling(name: str) -> str:
+    """A label without what spellings of it differ in."""
+    return " ".join(name.split()).casefold()
+
+
+def spellings(names: Iterable[str]) -> dict[str, list[str]]:
+    """The spellings of each label, in the order of their first appearance."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(plain_spelling(name), []).append(name)
+    return groups
+
+
+def join_spellings(splits: DatasetDict, config: DataConfig) -> DatasetDict:
+    """Gives the labels of each column one spelling: the most frequent one in train, less spaces.
+
+    The columns are those that were asked for, or that could be the label; which spellings were
+    joined is logged.
+    """
+    first = splits["train" if "train" in splits else next(iter(splits))]
+    columns = label_columns(config.label) or [one.column for one in find_labels(first, config)]
+    for column in columns:
+        counts: Counter[str] = Counter(_names(first, column))
+        # Most frequent in train; a label that only another split has keeps its own.
+        order = sorted(counts, key=lambda name: (-counts[name], name))
+        later = [name for rows in splits.values() for name in _names(rows, column)]
+        groups = spellings(dict.fromkeys([*order, *later]))
+        for same in groups.values():
+            if len(same) > 1:
+                joined = ", ".join(repr(name) for name in same[1:])
+                log.info(
+                    'column "%s": %s counted as %r', *(column, joined, " ".join(same[0].split()))
+                )
+        names = {plain: " ".join(same[0].split()) for plain, same in groups.items()}
+        splits = DatasetDict({s: _respelled(r, column, names) for s, r in splits.items()})
+    return splits
+
+
+def spelled_as(rows: Dataset, columns: Sequence[str], names: Sequence[str]) -> Dataset:
+    """Gives labels the spelling of those that a task knows."""
+    known = {plain_spelling(name): name for name in names}
+    for column in columns:
+        rows = _respelled(rows, column, known)
+    return rows
+
+
+def _holds_text(rows: Dataset, column: str) -> bool:
+    feature: Any = rows.features.get(column)
+    inner = feature.feature if isinstance(feature, List) else feature
+    return inner is not None and kind_of(inner) == "text"
+
+
+def _names(rows: Dataset, column: str) -> list[str]:
+    """Every label of a column of text, or of lists of it, as often as it occurs."""
+    if not _holds_text(rows, column):
+        return []
+    found: list[str] = []
+    for value in column_values(rows, column):
+        found += value if isinstance(value, list) else [value]
+    return [name for name in found if name and name.strip()]
+
+
+def _respelled(rows: Dataset, column: str, names: dict[str, str]) -> Dataset:
+    if not _holds_text(rows, column):
+        return rows
+
+    def spell(value: Any) -> Any:
+        return value if value is None else names.get(plain_spelling(value), value)
+
+    values = [
+        [spell(one) for one in value] if isinstance(value, list) else spell(value)
+        for value in column_values(rows, column)
+    ]
+    return replace_column(rows, column, pa.array(values))

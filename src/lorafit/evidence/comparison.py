@@ -1,0 +1,147 @@
+"""``compare.json``: what several methods came to on an equal footing."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from lorafit.evidence.evaluation import Described
+from lorafit.evidence.interval import Measured
+from lorafit.evidence.metric import MetricInfo
+from lorafit.evidence.record import Record
+
+Standing = Literal["better", "not worse", "worse", "cannot tell"]
+"""What the interval of a difference to a reference says."""
+
+
+class Arm(BaseModel):
+    """What one method came to: means over its runs where nothing else is said."""
+
+    model_config = ConfigDict(frozen=True)
+
+    family: str
+    """Of the method: selective, additive, reparametrization, or a yardstick."""
+    learning_rate: float
+    """The best of those it tried."""
+    rate_at_edge: bool
+    """Whether that was the first or the last of them: a better one may lie beyond."""
+    trials: list[dict[str, Any]] = Field(default_factory=list)
+    """Each rate that was tried, with its loss and cost."""
+    engine: str = ""
+    """Which engine trained."""
+    trainable_parameters: int
+    """Numbers that were trained."""
+    share: float
+    """Those, of all parameters."""
+    metric: Measured
+    """The headline metric on the test split."""
+    loss: Measured | None = None
+    """The mean loss on the test split."""
+    by_seed: list[float] = Field(default_factory=list)
+    """The headline metric of each run."""
+    time_s: float
+    """Seconds of a training."""
+    cpu_s: float
+    """Processor seconds of a training, of all threads."""
+    search_cpu_s: float = 0.0
+    """Processor seconds of the search for the rate."""
+    tokens_per_s: float = 0.0
+    """Real tokens a second in training."""
+    peak_memory_bytes: float
+    """Of the process."""
+    saved_bytes: float
+    """Of the adapter's files."""
+    train_loss: float
+    """At the end of the training."""
+    validation_loss: float | None = None
+    """Of the weights that were kept."""
+    gap: float
+    """Validation loss less training loss."""
+    forgetting: float
+    """How far its reading of general text moved."""
+    forgetting_kind: str
+    """``language``: KL divergence, nats a token; ``representation``: 1 - CKA."""
+    forgetting_details: dict[str, float] = Field(default_factory=dict)
+    """Other measures of the same."""
+    path: list[dict[str, float]] = Field(default_factory=list)
+    """Quality and forgetting with the update scaled by ``c``."""
+    difference: Measured | None = None
+    """The metric less that of the reference; ``None`` for the reference itself."""
+    verdict: Standing | None = None
+    """What that says; ``None`` for the reference itself."""
+    loss_difference: Measured | None = None
+    """The loss less that of the reference."""
+    forgetting_at_equal_quality: float | None = None
+    """With the update scaled back to a validation loss that half of the methods reach."""
+    equal_quality_loss: float | None = None
+    """That loss."""
+
+
+class Recommendation(BaseModel):
+    """One method, and why.
+
+    Attributes:
+        method: Its name.
+        best: The method with the best metric.
+        sentence: The reason.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    method: str
+    best: str
+    sentence: str
+
+
+class ComparisonRecord(Record):
+    """A finished comparison."""
+
+    file: ClassVar[str] = "compare.json"
+    writer: ClassVar[str] = "lorafit compare"
+
+    split: str = "test"
+    """The part of the data that was scored."""
+    metric: str
+    """Name of the headline metric."""
+    metric_info: Described | None = None
+    """What it is; a file of before does not say."""
+    greater_is_better: bool
+    """Which way is better."""
+    confidence: float
+    """Level of all intervals."""
+    reference: str
+    """The method that the others are set beside."""
+    request: dict[str, Any]
+    """What was asked for: settings, methods, seeds, rates."""
+    left_out: dict[str, str] = Field(default_factory=dict)
+    """Methods that do not fit, and why."""
+    failed: dict[str, str] = Field(default_factory=dict)
+    """Methods that failed, and why."""
+    arms: dict[str, Arm]
+    """Each method by name."""
+    n: int
+    """Test examples."""
+    margin: float
+    """A loss of quality up to this does not matter."""
+    redundancy: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Ranks of the updates, by method."""
+    fronts: dict[str, list[str]]
+    """For each cost the methods that no other beats in both it and quality."""
+    recommendation: Recommendation
+    """Which method to take."""
+    environment: dict[str, Any] = Field(default_factory=dict)
+    """Versions, hardware, command."""
+
+    @property
+    def info(self) -> MetricInfo:
+        """What the metric is."""
+        unknown = MetricInfo(
+            self.metric.replace("_", " "), greater_is_better=self.greater_is_better
+        )
+        return self.metric_info or unknown
+
+    @property
+    def seeds(self) -> int:
+        """Runs of each method."""
+        return int(self.request["seeds"])
