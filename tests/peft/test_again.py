@@ -14,7 +14,6 @@ from torch import nn
 import lorafit.peft as api
 from lorafit.errors import AdapterError, ConfigError
 from tests import tiny
-from tests.peers.pair import assert_close
 
 
 def made(base: nn.Module | None = None, seed: int = 0, **settings: Any) -> api.PeftModel:
@@ -28,6 +27,14 @@ def made(base: nn.Module | None = None, seed: int = 0, **settings: Any) -> api.P
             if parameter.requires_grad:
                 parameter.add_(torch.randn_like(parameter))
     return model
+
+
+def computed(model: nn.Module) -> torch.Tensor:
+    """Logits, reckoned in float64: what differs then differs in the weights, not by rounding."""
+    model.double()
+    logits = tiny.logits(model, "bert")
+    model.float()
+    return logits
 
 
 # Into a name that is there ---------------------------------------------------------------
@@ -54,15 +61,15 @@ def test_an_adapter_loaded_into_another_computes_what_was_saved(
             made(**first).load_adapter(tmp_path, "default")
         return
     saved = made(**second)
-    expected = tiny.logits(saved, "bert")
+    expected = computed(saved)
     saved.save_pretrained(tmp_path / "saved")
     model = made(seed=1, **first)
-    assert not torch.allclose(tiny.logits(model, "bert"), expected)
+    assert not torch.allclose(computed(model), expected)
     model.load_adapter(tmp_path / "saved", "default")
-    assert_close(tiny.logits(model, "bert"), expected)
+    torch.testing.assert_close(computed(model), expected)
     model.save_pretrained(tmp_path / "again")
     again = api.PeftModel.from_pretrained(tiny.classifier("bert"), tmp_path / "again")
-    assert_close(tiny.logits(again, "bert"), expected)
+    torch.testing.assert_close(computed(again), expected)
 
 
 def test_nothing_is_loaded_while_an_adapter_is_merged(tmp_path: Path) -> None:
@@ -109,7 +116,7 @@ def test_the_state_of_a_compiled_model_is_what_is_saved(tmp_path: Path) -> None:
         ]
     ):
         model = made(**settings)
-        expected = tiny.logits(model, "bert")
+        expected = computed(model)
         compiled = torch.compile(model, backend="eager")
         state = {key: value.clone() for key, value in compiled.state_dict().items()}
         assert all(key.startswith("_orig_mod.") for key in state)
@@ -120,7 +127,7 @@ def test_the_state_of_a_compiled_model_is_what_is_saved(tmp_path: Path) -> None:
         folder = tmp_path / str(number)
         model.save_pretrained(folder, state_dict=state)
         loaded = api.PeftModel.from_pretrained(tiny.classifier("bert"), folder)
-        assert_close(tiny.logits(loaded, "bert"), expected)
+        torch.testing.assert_close(computed(loaded), expected)
 
 
 def test_a_state_of_another_model_is_refused(tmp_path: Path) -> None:
@@ -132,7 +139,13 @@ def test_a_state_of_another_model_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("inside", [False, True])
 @pytest.mark.parametrize(
-    "settings", [{"task_type": "SEQ_CLS"}, {"target_modules": "all-linear"}, {"bias": "all"}]
+    "settings",
+    # All layers changed as much as the others' few would magnify the rounding of merged weights.
+    [
+        {"task_type": "SEQ_CLS"},
+        {"target_modules": "all-linear", "lora_alpha": 0.1},
+        {"bias": "all"},
+    ],
 )
 def test_an_adapter_on_a_compiled_base_fits_a_plain_one_and_back(
     tmp_path: Path, inside: bool, settings: dict[str, Any]
@@ -146,18 +159,20 @@ def test_an_adapter_on_a_compiled_base_fits_a_plain_one_and_back(
         return base
 
     model = made(base=compiled(), **settings)
-    expected = tiny.logits(model, "bert")
+    expected = computed(model)
+    assert not torch.allclose(expected, computed(tiny.classifier("bert")), atol=1e-3)
     model.save_pretrained(tmp_path / "one")
     keys = load_file(tmp_path / "one" / "adapter_model.safetensors").keys()
     assert not any("_orig_mod" in key for key in keys)
     assert "_orig_mod" not in (tmp_path / "one" / "adapter_config.json").read_text()
     plain = api.PeftModel.from_pretrained(tiny.classifier("bert"), tmp_path / "one")
-    assert_close(tiny.logits(plain, "bert"), expected)
+    torch.testing.assert_close(computed(plain), expected)
     plain.save_pretrained(tmp_path / "two")
     back = api.PeftModel.from_pretrained(compiled(), tmp_path / "two")
-    assert_close(tiny.logits(back, "bert"), expected)
+    torch.testing.assert_close(computed(back), expected)
     merged = back.merge_and_unload()
-    assert_close(tiny.logits(merged, "bert"), expected)
+    # Merged weights are rounded to float32.
+    torch.testing.assert_close(computed(merged).float(), expected.float())
 
 
 # Pickle, generation ----------------------------------------------------------------------
