@@ -407,6 +407,27 @@ class Adapters:
             state[key] = value.detach()
         return state
 
+    def load_base_state(self, state: dict[str, torch.Tensor]) -> None:
+        """Copies tensors, named as in `base_state`, into the plain model; adapters stay.
+
+        Raises:
+            AdapterError: There is no such name, or a shape differs; nothing is copied then. Or
+                an adapter is merged: the model would go on computing with the old weights.
+        """
+        self._check_unmerged("load weights of the base")
+        own = self.base_state()
+        problems = [f"unexpected: {key}" for key in state if key not in own]
+        problems += [
+            f"shape of {key}: {tuple(value.shape)}, the model needs {tuple(own[key].shape)}"
+            for key, value in state.items()
+            if key in own and value.shape != own[key].shape
+        ]
+        if problems:
+            raise AdapterError("the weights do not fit the base:\n" + "\n".join(problems))
+        with torch.no_grad():
+            for key, value in state.items():
+                own[key].copy_(value)
+
     def shared_state(self, name: str = "default") -> dict[str, torch.Tensor]:
         """Frozen tensors that one adapter's layers share, less PEFT's ``base_model.`` prefix."""
         shared: dict[str, torch.Tensor] = {}

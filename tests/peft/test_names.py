@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import lorafit.peft as api
-from lorafit.errors import ConfigError
+from lorafit.errors import AdapterError, ConfigError
 from tests import tiny
 
 
@@ -65,6 +65,43 @@ def test_the_state_of_the_base_is_that_of_the_plain_model(task: str | None) -> N
         peft.LoraConfig(target_modules=["c_attn"], task_type=task, fan_in_fan_out=True),
     )
     assert peft.utils.get_base_model_state_dict(theirs).keys() == state.keys()
+
+
+@pytest.mark.parametrize("settings", [{}, {"task_type": "SEQ_CLS", "bias": "all"}])
+def test_the_base_takes_a_state_of_the_plain_model(settings: dict[str, Any]) -> None:
+    other = tiny.classifier("gpt2", seed=5)
+    model = configured(**settings)
+    adapter = {k: v.clone() for k, v in api.get_peft_model_state_dict(model).items()}
+    result = api.set_base_model_state_dict(model, other.state_dict())
+    assert (result.missing_keys, result.unexpected_keys) == ([], [])
+    state = api.get_base_model_state_dict(model)
+    assert all(torch.equal(value, state[key]) for key, value in other.state_dict().items())
+    kept = api.get_peft_model_state_dict(model)
+    assert all(torch.equal(value, kept[key]) for key, value in adapter.items())
+    with model.disable_adapter():
+        assert torch.equal(tiny.logits(model, "gpt2"), tiny.logits(other, "gpt2"))
+
+
+def test_a_state_that_does_not_fit_the_base_changes_nothing() -> None:
+    model = configured()
+    before = {k: v.clone() for k, v in api.get_base_model_state_dict(model).items()}
+    state = {key: value + 1.0 for key, value in before.items()}
+    few = {"score.weight": state["score.weight"], "x": torch.zeros(1)}
+    with pytest.raises(AdapterError, match=r"(?s)missing: transformer\.wte.*unexpected: x"):
+        api.set_base_model_state_dict(model, few)
+    with pytest.raises(AdapterError, match=r"shape of score\.weight: \(2,\)"):
+        api.set_base_model_state_dict(model, state | {"score.weight": torch.zeros(2)})
+    model.merge_adapter()
+    with pytest.raises(AdapterError, match="merged"):
+        api.set_base_model_state_dict(model, state)
+    model.unmerge_adapter()
+    after = api.get_base_model_state_dict(model)
+    assert all(torch.equal(value, after[key]) for key, value in before.items())
+    result = api.set_base_model_state_dict(model, few, strict=False)
+    assert result.unexpected_keys == ["x"]
+    assert set(result.missing_keys) == set(before) - {"score.weight"}
+    changed = {k for k, v in before.items() if not torch.equal(v, after[k])}
+    assert changed == {"score.weight"}
 
 
 def test_layers_know_their_widths() -> None:

@@ -40,6 +40,7 @@ from lorafit.peft.model import (
 from lorafit.peft.state import (
     get_base_model_state_dict,
     get_peft_model_state_dict,
+    set_base_model_state_dict,
     set_peft_model_state_dict,
 )
 from lorafit.peft.status import (
@@ -84,6 +85,7 @@ __all__ = [
     "get_peft_model_state_dict",
     "inject_adapter_in_model",
     "prepare_model_for_kbit_training",
+    "set_base_model_state_dict",
     "set_peft_model_state_dict",
 ]
 

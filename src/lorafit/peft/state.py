@@ -137,3 +137,31 @@ def get_base_model_state_dict(model: nn.Module) -> dict[str, torch.Tensor]:
     While adapters are merged too, these are the weights of the base.
     """
     return adapters_of(model).base_state()
+
+
+def set_base_model_state_dict(
+    model: nn.Module, state_dict: dict[str, torch.Tensor], strict: bool = True
+) -> LoadResult:
+    """Loads weights, named as in the plain model, into the base below the adapters.
+
+    Args:
+        model: A `PeftModel`, or a model with injected adapters. No adapter may be merged.
+        state_dict: The plain model's state.
+        strict: Refuse a state in which names are missing or unexpected.
+
+    Raises:
+        AdapterError: The state does not fit, or an adapter is merged; nothing is changed then.
+    """
+    adapters = adapters_of(model)
+    own = adapters.base_state()
+    missing = [key for key in own if key not in state_dict]
+    unexpected = [key for key in state_dict if key not in own]
+    if strict and (missing or unexpected):
+        problems = [f"missing: {key}" for key in missing]
+        problems += [f"unexpected: {key}" for key in unexpected]
+        raise AdapterError(
+            "the state is not one of this base model; strict=False loads what fits:\n"
+            + "\n".join(problems)
+        )
+    adapters.load_base_state({key: value for key, value in state_dict.items() if key in own})
+    return LoadResult(missing, unexpected)
