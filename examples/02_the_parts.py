@@ -11,7 +11,7 @@ from lorafit.adapt import Adapters
 from lorafit.config import Config
 from lorafit.console.progress import make_progress
 from lorafit.data.carve import carve
-from lorafit.data.source import load_splits
+from lorafit.data.read.source import load_splits
 from lorafit.engine.eager import EagerEngine
 from lorafit.evaluation.compare import paired
 from lorafit.evaluation.score import intervals, score

@@ -23,7 +23,7 @@ from markupsafe import escape
 from safetensors.torch import load_file
 
 import lorafit
-from lorafit import finishing, pipeline
+from lorafit import pipeline
 from lorafit.engine.eager import EagerEngine
 from lorafit.errors import (
     AdapterError,
@@ -35,6 +35,7 @@ from lorafit.errors import (
     TargetError,
 )
 from lorafit.evaluation.score import intervals
+from lorafit.pipeline import finishing
 from tests import tiny_text
 
 QUICK: dict[str, Any] = {
@@ -257,7 +258,7 @@ def test_predictions_do_not_depend_on_how_many_are_asked_at_once(
 ) -> None:
     tuned, texts = lorafit.load(run), tiny_text.rows(20)["text"]
     whole = lorafit.predict(tuned, texts)
-    monkeypatch.setattr("lorafit.predicting.ROWS_AT_ONCE", 3)
+    monkeypatch.setattr("lorafit.pipeline.predicting.ROWS_AT_ONCE", 3)
     parts = lorafit.predict(tuned, texts)
     for one, other in zip(whole, parts, strict=True):
         assert one["label"] == other["label"]

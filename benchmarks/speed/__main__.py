@@ -34,7 +34,7 @@ def encode(case_name: str, folder: Path) -> Path:
 
     from benchmarks.speed.cases import CASES, MINILM
     from lorafit.config import DataConfig
-    from lorafit.data.source import load_splits
+    from lorafit.data.read.source import load_splits
     from lorafit.paths import resolve
 
     case = CASES[case_name]

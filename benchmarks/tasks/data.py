@@ -74,7 +74,7 @@ def characters() -> dict[str, list[dict[str, Any]]]:
     plots stay untagged. No film is in two splits.
     """
     from lorafit.config import DataConfig
-    from lorafit.data.source import load_splits
+    from lorafit.data.read.source import load_splits
 
     config = DataConfig(path=REVIEWS, where="category == 'plot'")
     splits: dict[str, list[dict[str, Any]]] = {"train": [], "validation": [], "test": []}

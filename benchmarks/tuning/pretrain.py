@@ -20,7 +20,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from benchmarks.tuning.news import ARTICLES
 from benchmarks.tuning.pairs import REVIEWS
 from lorafit.config import DataConfig
-from lorafit.data.source import load_splits
+from lorafit.data.read.source import load_splits
 from lorafit.paths import resolve
 
 END = "<|end|>"

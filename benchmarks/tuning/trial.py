@@ -14,7 +14,7 @@ from lorafit import pipeline
 from lorafit.data.batches import lengths
 from lorafit.errors import DivergenceError
 from lorafit.evaluation.score import Scores, score
-from lorafit.pipeline import Problem
+from lorafit.pipeline.problem import Problem
 from lorafit.training.loop import fit
 
 

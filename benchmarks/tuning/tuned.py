@@ -10,8 +10,9 @@ import lorafit
 from benchmarks.tuning.pairs import Pair
 from benchmarks.tuning.trial import measured
 from lorafit import pipeline
-from lorafit.pipeline import Subject
-from lorafit.tune import rates, rise, trunk
+from lorafit.pipeline.subject import Subject
+from lorafit.tune.rise import rates, trunk
+from lorafit.tune.rise import strategy as rise
 
 
 def run(

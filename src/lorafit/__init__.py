@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lorafit import peft
     from lorafit.adapt import Adapters
+    from lorafit.adapt.weighted import add_weighted
     from lorafit.api import (
         compare,
         demo,
@@ -40,9 +41,8 @@ if TYPE_CHECKING:
         TrainingError,
     )
     from lorafit.methods.lora import LoraConfig
+    from lorafit.pipeline.tuned import Tuned, load
     from lorafit.run import Run
-    from lorafit.tuned import Tuned, load
-    from lorafit.weighted import add_weighted
 
 __version__ = "0.1.0"
 
@@ -51,7 +51,7 @@ _HOMES = {
     "Config": "lorafit.config",
     "LoraConfig": "lorafit.methods.lora",
     "Run": "lorafit.run",
-    "add_weighted": "lorafit.weighted",
+    "add_weighted": "lorafit.adapt.weighted",
     **dict.fromkeys(
         (
             *("compare", "demo", "evaluate", "merge", "plan", "predict", "preview", "shrink"),
@@ -59,7 +59,7 @@ _HOMES = {
         ),
         "lorafit.api",
     ),
-    **dict.fromkeys(("Tuned", "load"), "lorafit.tuned"),
+    **dict.fromkeys(("Tuned", "load"), "lorafit.pipeline.tuned"),
     **dict.fromkeys(
         (
             *("AdapterError", "ConfigError", "DataError", "DivergenceError", "HandoffError"),

@@ -16,43 +16,38 @@ from typing import Any, Literal
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lorafit import (
-    finishing,
-    packaged,
-    pipeline,
-    planning,
-    predicting,
-    previewing,
-    quiet,
-    seen,
-    shrinking,
-    unchanged,
-)
-from lorafit.choices import record_choices
+from lorafit import packaged, pipeline, quiet
 from lorafit.comparison import fitting
 from lorafit.comparison.outcome import Comparison, conclude
 from lorafit.comparison.request import Size, find_or_make, make_request
 from lorafit.comparison.workers import run_arms
 from lorafit.config import Config
 from lorafit.console.progress import make_progress
+from lorafit.data.fingerprint import fingerprint
 from lorafit.data.notes import Notes, noting
-from lorafit.data.preview import Preview
 from lorafit.errors import ConfigError, LorafitError, RunError
 from lorafit.evaluation import forgetting
-from lorafit.export import merged, shrunk
+from lorafit.export import merged
 from lorafit.export.folder import check_free
-from lorafit.export.shrunk import Shrunk
-from lorafit.job import Job
-from lorafit.pipeline import Live
-from lorafit.planning import Plan
+from lorafit.inspection.rows import Preview
+from lorafit.pipeline import finishing, planning, predicting, previewing, seen, unchanged
+from lorafit.pipeline.defaults import record_choices
+from lorafit.pipeline.job import Job
+from lorafit.pipeline.measure import measured
+from lorafit.pipeline.planning import Plan
+from lorafit.pipeline.problem import Live
+from lorafit.pipeline.tuned import Tuned, load, opened
 from lorafit.report.comparison import write_comparison
 from lorafit.report.html import write_report
 from lorafit.run import Run
 from lorafit.settings import LIVE, Settings, from_call
+from lorafit.shrinking import files
+from lorafit.shrinking.choose import check_rank, with_data, without_data
+from lorafit.shrinking.files import Shrunk
+from lorafit.shrinking.measure import Shrinking
 from lorafit.training.progress import Progress
 from lorafit.training.trackers import check_trackers
 from lorafit.tune import search
-from lorafit.tuned import Tuned, load, opened
 
 __all__ = [
     "Tuned",
@@ -162,7 +157,7 @@ def evaluate(run: str | Path | Run, data: Any = None) -> dict[str, Any]:
             run, {"test": rows}, "Pass the data to evaluate on, as it is now."
         )
     encoded = tuned.task.encode(rows, tuned.tokenizer, tuned.max_length)
-    found = finishing.measured(tuned, rows, encoded, config)
+    found = measured(tuned, rows, encoded, config)
     outcome = found.model_copy(update={"split": split}).to_json()
     if data is not None:
         outcome["trained_on"] = seen.say(run, rows, tuned.task)
@@ -299,8 +294,8 @@ def shrink(
         AdapterError: It is not LoRA, or does not fit the model.
         ConfigError: The rank is not one, or ``"auto"`` without data.
     """
-    source = shrunk.read(adapter.adapter if isinstance(adapter, Run) else _lora_folder(adapter))
-    asked = shrinking.check_rank(r, source, data is not None)
+    source = files.read(adapter.adapter if isinstance(adapter, Run) else _lora_folder(adapter))
+    asked = check_rank(r, source, data is not None)
     if retrain_steps < 0:
         raise ConfigError(f"retrain_steps is {retrain_steps}, but it should be 0 or more.")
     name = source.folder.resolve()
@@ -308,13 +303,13 @@ def shrink(
     check_free(target)
     if data is None:
         assert asked is not None
-        return shrinking.without_data(source, asked, target)
+        return without_data(source, asked, target)
     pipeline.live_model(model, tokenizer)
     given = {"learning_rate": RETRAIN_RATE} | settings
     base = model if model is not None else source.config.base_model_name_or_path or LIVE
     config = from_call(base, data, None, None, given).config
-    bench = shrinking.Shrinking(source, data, config, model, tokenizer)
-    return shrinking.with_data(bench, asked, retrain_steps, target)
+    found = Shrinking(source, data, config, model, tokenizer)
+    return with_data(found, asked, retrain_steps, target)
 
 
 def preview(
@@ -432,7 +427,7 @@ def _reported(run: Run) -> Iterator[None]:
 
 def _recorded(job: Job, notes: Notes) -> dict[str, str | None]:
     """Writes what the job begins with; returns the versions of packages."""
-    data = unchanged.fingerprint(job.problem.splits)
+    data = fingerprint(job.problem.splits)
     environment = job.folder.write_environment(seed=job.config.seed, data=data)
     seen.keep(job.folder, job.problem.splits["train"], job.problem.task)
     job.folder.write_json("data.json", pipeline.data_record(notes, job.subject, job.task))

@@ -13,7 +13,7 @@ import lorafit
 from lorafit.cli import app
 from lorafit.comparison.outcome import Comparison
 from lorafit.evidence import Choice, Difference, Evaluation
-from lorafit.export.shrunk import RankQuality, Shrunk
+from lorafit.shrinking.files import RankQuality, Shrunk
 from tests.report.comparisons import comparison
 
 Cli = Callable[..., Result]

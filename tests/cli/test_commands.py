@@ -11,7 +11,7 @@ import pytest
 
 from lorafit.errors import DivergenceError, RunError, TargetError
 from lorafit.model.sites import Site
-from lorafit.planning import Plan
+from lorafit.pipeline.planning import Plan
 from lorafit.settings import Settings
 
 from .conftest import EVALUATION, Cli, FakeApi, only_line

@@ -9,7 +9,7 @@ from lorafit.console import output, saying
 from lorafit.console.output import show_split_table, show_table
 from lorafit.console.result import show_evaluation
 from lorafit.console.runs import show_runs
-from lorafit.run import RunSummary
+from lorafit.run.folder import RunSummary
 from lorafit.units import count, duration, size
 
 log = logging.getLogger("lorafit.test")

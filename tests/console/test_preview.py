@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from lorafit.console import show_preview
-from lorafit.data.preview import Example, Lengths, Preview
+from lorafit.inspection.rows import Example, Lengths, Preview
 
 LENGTHS = Lengths(
     measured=4,

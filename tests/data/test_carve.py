@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import lorafit
 from lorafit.config import DataConfig
 from lorafit.data.carve import carve
-from lorafit.data.source import load_splits
+from lorafit.data.read.source import load_splits
 from lorafit.errors import DataError
 
 SPLITS = ["train", "validation", "test"]

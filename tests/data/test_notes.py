@@ -16,7 +16,7 @@ def test_everything_is_kept_and_only_what_was_shown_is_shown(level, caplog):
         log.warning("dropped %s rows", 3)
         log.info("no test split")
         log.info("no test split")
-        logging.getLogger("lorafit.tasks.labels").info("2 classes")
+        logging.getLogger("lorafit.tasks.parts.labels").info("2 classes")
         logging.getLogger("lorafit.engine").info("of no interest here")
     assert notes.warnings == ["dropped 3 rows"]
     assert notes.facts == ["no test split", "2 classes"]

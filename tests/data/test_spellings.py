@@ -7,7 +7,7 @@ import pytest
 from datasets import Dataset
 
 from lorafit.config import DataConfig
-from lorafit.data.source import load_splits
+from lorafit.data.read.source import load_splits
 from lorafit.data.spellings import spelled_as
 
 LABELS = ["Login", "login ", "Login", "other", " Other", "other"]

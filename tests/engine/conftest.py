@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from lorafit.engine import kernels
-from lorafit.engine.library import Library, candidates, library, load
+from lorafit.engine.kernels import checked as kernels
+from lorafit.engine.kernels.library import Library, candidates, library, load
 from lorafit.engine.native import build
 
 

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from lorafit.engine import kernels
-from lorafit.engine.counter import Drop
+from lorafit.engine.kernels import checked as kernels
+from lorafit.engine.kernels.counter import Drop
+from lorafit.engine.kernels.shapes import Heads, Residual
 from lorafit.engine.packing import Packing
-from lorafit.engine.shapes import Heads, Residual
 
 X = torch.randn(6, 8)
 ONE = torch.ones(8)

@@ -8,7 +8,7 @@ import pytest
 import torch
 import transformers as hf
 
-from lorafit.engine import kernels
+from lorafit.engine.kernels import checked as kernels
 from lorafit.errors import DataError
 from tests.engine import helpers
 

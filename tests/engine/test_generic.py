@@ -10,11 +10,11 @@ import transformers as hf
 from torch import nn
 from torch.nn import functional as F
 
-from lorafit.engine.counter import Seeds
 from lorafit.engine.frozen import FrozenLinear
 from lorafit.engine.generic import intercept
 from lorafit.engine.generic.engine import GenericEngine
 from lorafit.engine.generic.split import split_by_length
+from lorafit.engine.kernels.counter import Seeds
 from lorafit.engine.lm_loss import head_loss
 from tests import tiny
 from tests.engine import helpers

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lorafit.engine import kernels, product
+from lorafit.engine import product
 from lorafit.engine.frozen import padded_rows
+from lorafit.engine.kernels import checked as kernels
 from lorafit.engine.product import OneDnnWeight, PanelWeight, PlainWeight, multiplier, pack
 
 SIZES = [(1, 2, 1), (5, 6, 63), (7, 64, 64), (48, 10, 65), (49, 130, 200), (301, 384, 192)]

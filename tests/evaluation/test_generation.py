@@ -7,7 +7,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from lorafit.config import GenerateConfig
 from lorafit.evaluation.generation import generate
-from lorafit.tasks.generative import Prompt
+from lorafit.tasks.parts.generative import Prompt
 from tests import tiny
 
 LENGTHS = (9, 3, 6, 3, 1)

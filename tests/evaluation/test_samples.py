@@ -7,7 +7,7 @@ import pytest
 import lorafit
 from lorafit.console.result import show_evaluation
 from lorafit.evaluation.samples import choose_questions, compare_answers
-from lorafit.tasks.generative import Prompt
+from lorafit.tasks.parts.generative import Prompt
 from tests import tiny_text
 
 

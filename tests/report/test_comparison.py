@@ -8,7 +8,7 @@ from lorafit.evidence.comparison_rows import redundancy
 from lorafit.evidence.costs import COSTS, Cost
 from lorafit.report.chart import Axis
 from lorafit.report.comparison import write_comparison
-from lorafit.report.labels import LETTER, WIDTHS, Box, Place, places
+from lorafit.report.placing import LETTER, WIDTHS, Box, Place, places
 from lorafit.report.scatter import steps
 from tests.report.comparisons import record
 from tests.report.page import Page

@@ -12,9 +12,9 @@ from lorafit.config import Config
 from lorafit.console import show_evaluation
 from lorafit.evidence import Evaluation, MetricInfo
 from lorafit.export.card import Card, metadata, render
-from lorafit.finishing import evaluation
+from lorafit.pipeline.measure import evaluation
 from lorafit.run import Run
-from lorafit.tasks.metrics import Metric
+from lorafit.tasks.parts.metrics import Metric
 from lorafit.tasks.sequence_classification import SequenceClassification
 from tests.evaluation.test_compare import better
 from tests.evaluation.test_score import random_scores

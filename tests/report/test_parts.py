@@ -6,7 +6,7 @@ from importlib.resources import files
 import numpy as np
 import pytest
 
-from lorafit.report import curves, units
+from lorafit.report import curves, numbers
 from lorafit.report.chart import Axis
 from lorafit.report.facts import adapter_parts
 
@@ -14,39 +14,39 @@ from lorafit.report.facts import adapter_parts
 @pytest.mark.parametrize(
     ("form", "value", "text"),
     [
-        (units.percent, 0.8031, "80.3 %"),
-        (units.percent, 0.00327, "0.33 %"),
-        (units.percent, 0.0, "0.0 %"),
-        (units.level, 0.95, "95 %"),
-        (units.signed(units.points), 0.2911, "+29.1 points"),
-        (units.signed(units.points), -0.012, "\u22121.2 points"),
-        (units.decimals, 0.43602, "0.436"),
-        (units.general, 73728, "73,728"),
-        (units.general, 1.2e-05, "1.2e-05"),
-        (units.general, 3.0, "3"),
-        (units.scientific, 1.9e-06, "1.9e-06"),
-        (units.scientific, 0.0, "0"),
-        (units.size, 1536, "1.5 KiB"),
-        (units.size, 12, "12 B"),
-        (units.duration, 95, "1 min 35 s"),
-        (units.duration, 4.21, "4.2 s"),
-        (units.duration, 7260, "2 h 1 min"),
-        (units.rate, 5120.4, "5,120 tokens/s"),
-        (units.flops, 3.2e15, "3.2 PFLOP"),
-        (units.format_for("peak_memory_bytes"), 1024**2, "1.0 MiB"),
-        (units.format_for("seed"), 12345, "12345"),
-        (units.format_for("validation_fraction"), 0.1, "10.0 %"),
-        (units.format_for("tokens_per_s"), 10.0, "10 tokens/s"),
+        (numbers.percent, 0.8031, "80.3 %"),
+        (numbers.percent, 0.00327, "0.33 %"),
+        (numbers.percent, 0.0, "0.0 %"),
+        (numbers.level, 0.95, "95 %"),
+        (numbers.signed(numbers.points), 0.2911, "+29.1 points"),
+        (numbers.signed(numbers.points), -0.012, "\u22121.2 points"),
+        (numbers.decimals, 0.43602, "0.436"),
+        (numbers.general, 73728, "73,728"),
+        (numbers.general, 1.2e-05, "1.2e-05"),
+        (numbers.general, 3.0, "3"),
+        (numbers.scientific, 1.9e-06, "1.9e-06"),
+        (numbers.scientific, 0.0, "0"),
+        (numbers.size, 1536, "1.5 KiB"),
+        (numbers.size, 12, "12 B"),
+        (numbers.duration, 95, "1 min 35 s"),
+        (numbers.duration, 4.21, "4.2 s"),
+        (numbers.duration, 7260, "2 h 1 min"),
+        (numbers.rate, 5120.4, "5,120 tokens/s"),
+        (numbers.flops, 3.2e15, "3.2 PFLOP"),
+        (numbers.format_for("peak_memory_bytes"), 1024**2, "1.0 MiB"),
+        (numbers.format_for("seed"), 12345, "12345"),
+        (numbers.format_for("validation_fraction"), 0.1, "10.0 %"),
+        (numbers.format_for("tokens_per_s"), 10.0, "10 tokens/s"),
     ],
 )
-def test_numbers_read_well(form: units.Format, value: float, text: str) -> None:
+def test_numbers_read_well(form: numbers.Format, value: float, text: str) -> None:
     assert form(value).replace("\u202f", " ") == text
 
 
 def test_what_is_no_number_is_shown_escaped() -> None:
-    assert units.element("<b>", units.percent) == "<span>&lt;b&gt;</span>"
-    assert units.element(None, units.percent) == "<span>unknown</span>"
-    assert units.element(float("nan"), units.percent) == "<span>nan</span>"
+    assert numbers.element("<b>", numbers.percent) == "<span>&lt;b&gt;</span>"
+    assert numbers.element(None, numbers.percent) == "<span>unknown</span>"
+    assert numbers.element(float("nan"), numbers.percent) == "<span>nan</span>"
 
 
 def test_ticks_are_round_and_on_the_axis() -> None:

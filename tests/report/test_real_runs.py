@@ -14,7 +14,7 @@ from datasets import Dataset, DatasetDict
 import lorafit
 from lorafit.console.result import show_result
 from lorafit.evidence.rows import metric_rows
-from lorafit.hints import predict_command
+from lorafit.run.commands import predict_command
 from lorafit.tasks import tasks
 from tests import tiny_text
 from tests.report.page import Page

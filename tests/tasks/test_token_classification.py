@@ -14,7 +14,7 @@ from lorafit.engine.choose import choose_engine
 from lorafit.engine.eager import EagerEngine
 from lorafit.errors import ConfigError, DataError, ModelError
 from lorafit.tasks import tasks
-from lorafit.tasks.align import align
+from lorafit.tasks.tags.align import align
 from lorafit.tasks.token_classification import TokenClassification
 from tests import tiny, tiny_text
 

@@ -15,8 +15,7 @@ import signal
 import sys
 from pathlib import Path
 
-from lorafit import files
-from lorafit.run import Run
+from lorafit.run import Run, atomic
 from lorafit.training import checkpoint
 from lorafit.training.learner import Learner
 from lorafit.training.loop import fit
@@ -41,7 +40,7 @@ class Killer(QuietProgress):
 
 def kill_at_flush(number: int) -> None:
     """Kills this process the ``number``-th time tensors of a checkpoint are flushed."""
-    flush, calls = files.sync_file, 0
+    flush, calls = atomic.sync_file, 0
 
     def flush_or_die(path: Path) -> None:
         nonlocal calls

@@ -22,14 +22,14 @@ from datasets import Dataset, DatasetDict
 from safetensors.torch import load_file
 
 import lorafit
-from lorafit import finishing
 from lorafit.errors import ConfigError
-from lorafit.job import Job
-from lorafit.runconfig import MEASURED
+from lorafit.pipeline import finishing
+from lorafit.pipeline.job import Job
+from lorafit.run.config_file import MEASURED
 from lorafit.training.stepper import Stepper
 from lorafit.tune import search as searching
-from lorafit.tune.bench import Bench
-from lorafit.tune.rise import FIRST_RANK
+from lorafit.tune.bench.bench import Bench
+from lorafit.tune.rise.strategy import FIRST_RANK
 from tests import tiny_text
 
 MANY: dict[str, Any] = {

@@ -15,7 +15,7 @@ import lorafit
 from lorafit.console import show_result
 from lorafit.errors import ConfigError, TrainingError
 from lorafit.tune import whole
-from lorafit.tune.bench import Bench
+from lorafit.tune.bench.bench import Bench
 from tests import tiny_text
 
 SHORT: dict[str, Any] = {

@@ -17,7 +17,7 @@ from lorafit.cli.flags import Debug, Quiet, RunArgument, RunsDir, run_path
 from lorafit.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from lorafit.data.asked import Asked
+    from lorafit.data.read.asked import Asked
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +129,7 @@ def _meant_file(texts: list[str]) -> Path | None:
     Raises:
         ConfigError: It stands beside other texts.
     """
-    from lorafit.data.files import format_of
+    from lorafit.data.read.files import format_of
 
     files = [text for text in texts if format_of(Path(text)) and Path(text).is_file()]
     if files and len(texts) > 1:
@@ -144,8 +144,8 @@ def _asked(
     texts: list[str], file: Path | None, columns: list[str], encoding: str | None, skip: bool
 ) -> Asked:
     """The texts of the command line, of a table, or of the lines of a file."""
-    from lorafit.data.asked import read_asked
-    from lorafit.data.files import format_of
+    from lorafit.data.read.asked import read_asked
+    from lorafit.data.read.files import format_of
     from lorafit.paths import PACKAGE_PREFIX, resolve
 
     if file is not None and str(file).startswith(PACKAGE_PREFIX):
@@ -169,7 +169,7 @@ def read_texts(path: Path, encoding: str | None = None, skip: bool = False) -> l
     Raises:
         DataError: The file cannot be read, is not in this encoding, is empty or has an empty line.
     """
-    from lorafit.data.files import check_encoding
+    from lorafit.data.read.files import check_encoding
 
     name = "standard input" if str(path) == "-" else f'"{path}"'
     codec = check_encoding(encoding)

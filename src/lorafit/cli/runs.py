@@ -27,7 +27,7 @@ def runs(
         raise RunError(f'there is no folder "{runs_dir}".')
 
     from lorafit import console
-    from lorafit.runlist import list_comparisons, list_runs
+    from lorafit.run.listing import list_comparisons, list_runs
 
     found, comparisons = list_runs(runs_dir), list_comparisons(runs_dir)
     if as_json:

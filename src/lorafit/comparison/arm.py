@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from datasets import Dataset, DatasetDict, load_from_disk
 
-from lorafit import files, paths, pipeline
+from lorafit import paths, pipeline
 from lorafit.comparison.request import Request, arm_folder
 from lorafit.comparison.search import chosen, next_rate
 from lorafit.config import AdapterConfig, Config
@@ -31,11 +31,13 @@ from lorafit.evaluation import forgetting, spectrum
 from lorafit.evaluation.score import Scores, score
 from lorafit.export import peft as peft_format
 from lorafit.model.language import load_language_model
-from lorafit.pipeline import Problem, Subject
+from lorafit.pipeline.problem import Problem
+from lorafit.pipeline.subject import Subject
+from lorafit.pipeline.tuned import FACTS, adapter_facts
+from lorafit.run import atomic
 from lorafit.settings import LIVE
 from lorafit.tasks import tasks
 from lorafit.training.loop import FitResult, fit
-from lorafit.tuned import FACTS, adapter_facts
 
 SCALES = (0.0, 0.25, 0.5, 0.75)
 """Parts of the update at which forgetting and quality are measured too."""
@@ -98,7 +100,7 @@ class Arm:
             DivergenceError: All of them diverged.
         """
         file = self.own / "trials.json"
-        trials: list[dict[str, Any]] = files.read_json(file) if file.is_file() else []
+        trials: list[dict[str, Any]] = atomic.read_json(file) if file.is_file() else []
 
         def tried() -> dict[float, float]:
             losses = ((t["learning_rate"], t["validation_loss"]) for t in trials)
@@ -115,7 +117,7 @@ class Arm:
                 trial |= {"validation_loss": None, "diverged": str(error)}
                 said = "diverged"
             trials.append(trial)
-            files.write_json(file, trials)
+            atomic.write_json(file, trials)
             self.say(f"learning rate {rate:.2g}: {said} ({len(trials)})")
         if all(math.isinf(loss) for loss in tried().values()):
             raise DivergenceError(
@@ -162,7 +164,7 @@ class Arm:
         )
         value = float(task.metrics[task.metric](final.logits, final.labels))
         facts["metric"] = value
-        files.write_json(self.own / f"seed-{seed}.json", facts)
+        atomic.write_json(self.own / f"seed-{seed}.json", facts)
         self.say(f"seed {seed}: test {task.metric.replace('_', ' ')} {value:.3f}")
 
     def noise(self, rate: float) -> None:
@@ -260,7 +262,7 @@ class Arm:
     def spectra(self, subject: Subject, name: str) -> None:
         """Singular values of every weight's update, as a file."""
         found = {p: spectrum.singular_values(delta) for p, delta in subject.adapters.updates()}
-        file, part = (self.own / f"{start}{name}.npz" for start in ("", files.TEMPORARY))
+        file, part = (self.own / f"{start}{name}.npz" for start in ("", atomic.TEMPORARY))
         np.savez(part, allow_pickle=False, **found)
         part.replace(file)  # half a file would count as done
 
@@ -271,7 +273,7 @@ class Arm:
         subject.tokenizer.save_pretrained(adapter)
         config = self.config(1.0, 0, self.request.steps)
         facts = adapter_facts(subject, self.problem.task, config)
-        files.write_json(adapter / FACTS, facts)
+        atomic.write_json(adapter / FACTS, facts)
         kept = ("adapter_model.safetensors", "adapter_config.json")
         return sum((adapter / file).stat().st_size for file in kept)
 
@@ -315,7 +317,7 @@ def main(folder: str, method: str) -> int:
         Arm(Path(folder), method, say).run()
     except Exception as error:
         logging.getLogger("lorafit").exception("the arm failed")
-        files.write_json(
+        atomic.write_json(
             own / "failed.json", {"error": type(error).__name__, "message": str(error)}
         )
         return 1

@@ -13,7 +13,7 @@ from lorafit import pipeline
 from lorafit.errors import AdapterError, ConfigError
 from lorafit.methods import methods
 from lorafit.model.load import LoadedModel, max_length
-from lorafit.pipeline import Live, Problem
+from lorafit.pipeline.problem import Live, Problem
 from lorafit.settings import Settings, from_keywords, resolve
 from lorafit.settings.keys import method_fields
 

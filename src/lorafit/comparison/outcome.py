@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from lorafit import files
 from lorafit.comparison.request import Request, arm_folder
 from lorafit.comparison.search import at_edge
 from lorafit.errors import TrainingError
@@ -26,6 +25,7 @@ from lorafit.evidence.comparison import Recommendation
 from lorafit.evidence.costs import COSTS
 from lorafit.machine.describe import describe
 from lorafit.methods import methods
+from lorafit.run import atomic
 from lorafit.tasks import tasks
 from lorafit.tasks.base import Task
 
@@ -75,7 +75,7 @@ def conclude(
         raise TrainingError(f"no arm finished; the same command tries again.\n{reasons}")
     record = assemble(folder, request, left_out, failed)
     record = record.model_copy(update={"environment": describe()})
-    files.write_json(folder / ComparisonRecord.file, record.to_json())
+    atomic.write_json(folder / ComparisonRecord.file, record.to_json())
     return Comparison(folder, record)
 
 
@@ -133,8 +133,8 @@ def _runs(folder: Path, method: str, request: Request) -> list[Scores]:
 
 def _arm(folder: Path, method: str, runs: list[Scores], request: Request, task: Task) -> Arm:
     own = arm_folder(folder, method)
-    seeds = [files.read_json(own / f"seed-{seed}.json") for seed in range(request.seeds)]
-    trials = files.read_json(own / "trials.json")
+    seeds = [atomic.read_json(own / f"seed-{seed}.json") for seed in range(request.seeds)]
+    trials = atomic.read_json(own / "trials.json")
     losses = {
         t["learning_rate"]: np.inf if t["validation_loss"] is None else t["validation_loss"]
         for t in trials

@@ -23,17 +23,18 @@ import torch
 from datasets import DatasetDict
 from torch import nn
 
-from lorafit import files, quiet, runname
+from lorafit import quiet
 from lorafit.comparison.fitting import Field
 from lorafit.comparison.search import TRIALS
 from lorafit.config import Config
+from lorafit.data.fingerprint import fingerprint
 from lorafit.errors import ConfigError
 from lorafit.evaluation.forgetting import LONGEST
-from lorafit.pipeline import Problem
-from lorafit.runlist import REQUEST
+from lorafit.pipeline.problem import Problem
+from lorafit.run import atomic, names
+from lorafit.run.listing import REQUEST
 from lorafit.settings import LIVE
 from lorafit.training.steps import StepPlan
-from lorafit.unchanged import fingerprint
 
 NOISE = ("full", "lora")
 """The arms that are also trained on shuffled labels."""
@@ -90,7 +91,7 @@ class Request:
     @classmethod
     def read(cls, folder: Path) -> Request:
         """Reads the request of a comparison's folder."""
-        content = files.read_json(folder / REQUEST)
+        content = atomic.read_json(folder / REQUEST)
         content.pop("key")
         return cls(**content)
 
@@ -199,19 +200,19 @@ def find_or_make(request: Request, splits: DatasetDict, general: list[str]) -> t
     config = request.settings
     parent, name = Path(config.run.dir), config.run.name
     for known in sorted(parent.glob(f"*/{REQUEST}"), reverse=True):
-        if files.read_json(known).get("key") == request.key and name in (None, known.parent.name):
+        if atomic.read_json(known).get("key") == request.key and name in (None, known.parent.name):
             return known.parent, True
-    with files.writing(parent, "the comparison"):
+    with atomic.writing(parent, "the comparison"):
         parent.mkdir(parents=True, exist_ok=True)
         if name is None:
-            usual = runname.automatic(config.model.name_or_path, config.data.path)
-            folder = runname.make_numbered(parent, f"{usual}-compare")
+            usual = names.automatic(config.model.name_or_path, config.data.path)
+            folder = names.make_numbered(parent, f"{usual}-compare")
         else:
-            runname.check(name)
+            names.check(name)
             folder = parent / name
             folder.mkdir()
         with quiet.others():
             splits.save_to_disk(str(folder / "data"))
         (folder / "general.txt").write_text("\n".join(general) + "\n", encoding="utf-8")
-    files.write_json(folder / REQUEST, asdict(request) | {"key": request.key})
+    atomic.write_json(folder / REQUEST, asdict(request) | {"key": request.key})
     return folder, False

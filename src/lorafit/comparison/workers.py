@@ -12,9 +12,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from lorafit import files
 from lorafit.comparison.request import Request, arm_folder
 from lorafit.errors import RunError
+from lorafit.run import atomic
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ def _run(folder: Path, method: str) -> str | None:
     """Runs one arm; returns why it failed."""
     own = arm_folder(folder, method)
     own.mkdir(parents=True, exist_ok=True)
-    source = str(Path(files.__file__).parents[1])
+    source = str(Path(atomic.__file__).parents[2])
     path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
     command = [sys.executable, "-m", "lorafit.comparison.arm", str(folder), method]
     environment = os.environ | {"PYTHONPATH": path}
@@ -83,7 +83,7 @@ def _run(folder: Path, method: str) -> str | None:
     if code == 0:
         return None
     if (own / "failed.json").is_file():
-        failed: dict[str, Any] = files.read_json(own / "failed.json")
+        failed: dict[str, Any] = atomic.read_json(own / "failed.json")
         return f"{failed['error']}: {failed['message']}"
     if code < 0:
         name = signal.Signals(-code).name

@@ -14,7 +14,7 @@ from lorafit.settings import Settings
 from lorafit.units import count, duration, size
 
 if TYPE_CHECKING:
-    from lorafit.planning import Plan
+    from lorafit.pipeline.planning import Plan
 
 MEASURED = "to be measured; starting value"
 """Origin of what training would choose."""

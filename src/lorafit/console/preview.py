@@ -10,7 +10,7 @@ from lorafit.console.output import out, show, show_table
 from lorafit.units import count
 
 if TYPE_CHECKING:
-    from lorafit.data.preview import Example, Lengths, Preview, TokenExample
+    from lorafit.inspection.rows import Example, Lengths, Preview, TokenExample
 
 BAR = 40
 """Longest bar of the histogram, in characters."""

@@ -10,7 +10,7 @@ from lorafit.console.evidence import show_cost, show_evidence
 from lorafit.console.output import fits, show, show_table
 from lorafit.evidence import Choice, Evaluation, Generation, HandOff, Table
 from lorafit.evidence.rows import metric_rows
-from lorafit.hints import predict_command
+from lorafit.run.commands import predict_command
 from lorafit.units import count
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from lorafit.console.output import fits, show, show_table
 
 if TYPE_CHECKING:
-    from lorafit.run import RunSummary
-    from lorafit.runlist import ComparisonSummary
+    from lorafit.run.folder import RunSummary
+    from lorafit.run.listing import ComparisonSummary
 
 
 def show_runs(

@@ -8,7 +8,7 @@ from lorafit.console.output import show, show_table
 
 if TYPE_CHECKING:
     from lorafit.evidence import Difference
-    from lorafit.export.shrunk import Shrunk
+    from lorafit.shrinking.files import Shrunk
 
 
 def show_shrunk(result: Shrunk) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow.compute as pc
 from datasets import Dataset
 
-from lorafit.data.values import column_table
+from lorafit.data.columns.values import column_table
 
 DEFAULT_BUCKET = 50
 """Batches in one sorted piece; the value of transformers' ``LengthGroupedSampler``."""

@@ -19,9 +19,9 @@ import numpy as np
 from datasets import Dataset, DatasetDict
 
 from lorafit.config import DataConfig
-from lorafit.data.columns import label_columns, require_columns
-from lorafit.data.splits import SPLITS
-from lorafit.data.values import class_name, column_values, is_missing, texts
+from lorafit.data.columns.choose import label_columns, require_columns
+from lorafit.data.columns.values import class_name, column_values, is_missing, texts
+from lorafit.data.read.splits import SPLITS
 from lorafit.errors import DataError
 
 log = logging.getLogger(__name__)

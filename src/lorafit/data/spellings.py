@@ -11,9 +11,9 @@ import pyarrow as pa
 from datasets import Dataset, DatasetDict, List
 
 from lorafit.config import DataConfig
-from lorafit.data.columns import kind_of, label_columns
-from lorafit.data.labelled import find_labels
-from lorafit.data.values import column_values, replace_column
+from lorafit.data.columns.choose import kind_of, label_columns
+from lorafit.data.columns.labelled import find_labels
+from lorafit.data.columns.values import column_values, replace_column
 
 log = logging.getLogger(__name__)
 

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lorafit.engine import kernels
-from lorafit.engine.counter import Drop, Seeds
 from lorafit.engine.frozen import FrozenLinear
+from lorafit.engine.kernels import checked as kernels
+from lorafit.engine.kernels.counter import Drop, Seeds
 
 
 def active_names(module: nn.Module) -> list[str]:

@@ -23,7 +23,7 @@ from lorafit.engine.encoder import support as encoder_support
 from lorafit.engine.encoder.engine import FastEncoder
 from lorafit.engine.frozen import compute_dtype
 from lorafit.engine.generic.engine import GenericEngine
-from lorafit.engine.library import library
+from lorafit.engine.kernels.library import library
 from lorafit.engine.support import Unsupported
 from lorafit.errors import ConfigError
 from lorafit.machine.allocator import keep_freed_memory

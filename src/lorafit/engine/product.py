@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lorafit.engine.kernels import active, fits, rows_of
-from lorafit.engine.library import Library
+from lorafit.engine.kernels.checked import active, fits, rows_of
+from lorafit.engine.kernels.library import Library
 from lorafit.machine.processor import bf16_flags
 
 PANEL = 64

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lorafit.tasks.metrics import Metric
+from lorafit.tasks.parts.metrics import Metric
 
 RESAMPLES = 2_000
 _AT_ONCE = 4_000_000

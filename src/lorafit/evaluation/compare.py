@@ -18,7 +18,7 @@ from lorafit.evaluation.intervals import percentiles
 from lorafit.evaluation.score import Scores, check_labelled, mean_loss
 from lorafit.evidence import Difference, Interval
 from lorafit.tasks.base import Task
-from lorafit.tasks.metrics import described
+from lorafit.tasks.parts.metrics import described
 
 
 def paired(

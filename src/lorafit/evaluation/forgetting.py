@@ -35,10 +35,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from lorafit.adapt import Adapters
-from lorafit.data.control import read
 from lorafit.errors import DataError
 from lorafit.model.modes import evaluating
 from lorafit.model.sites import output_embeddings
+from lorafit.tasks.parts.control import read
 
 MOST_TEXTS = 400
 LONGEST = 64

@@ -11,7 +11,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from lorafit.config import GenerateConfig
 from lorafit.methods.base import CallLayer
 from lorafit.model.modes import evaluating
-from lorafit.tasks.generative import Prompt
+from lorafit.tasks.parts.generative import Prompt
 
 
 def generate(

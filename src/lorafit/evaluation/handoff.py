@@ -16,7 +16,7 @@ from lorafit.engine.base import Engine
 from lorafit.errors import HandoffError
 from lorafit.evidence import HandOff
 from lorafit.tasks.base import Task
-from lorafit.tasks.labels import UNKNOWN
+from lorafit.tasks.parts.labels import UNKNOWN
 
 Logits = np.ndarray | Callable[[], np.ndarray]
 """Logits ``(n, ...)``, or what computes them."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from lorafit.evaluation import written
 from lorafit.evidence import Difference, Interval, MetricInfo, Sample
-from lorafit.tasks.generative import Prompt
+from lorafit.tasks.parts.generative import Prompt
 
 SAMPLES = 5
 """Answers that are kept to be read."""

@@ -15,8 +15,8 @@ from lorafit.evaluation.bootstrap import Sample, resampled, resampled_mean
 from lorafit.evaluation.intervals import percentiles, wilson
 from lorafit.evidence import Interval
 from lorafit.tasks.base import Task
-from lorafit.tasks.labels import UNKNOWN
-from lorafit.tasks.metrics import described
+from lorafit.tasks.parts.labels import UNKNOWN
+from lorafit.tasks.parts.metrics import described
 
 
 @dataclass(frozen=True)

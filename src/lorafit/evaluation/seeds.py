@@ -24,7 +24,7 @@ from lorafit.evaluation.score import Scores
 from lorafit.evidence import Interval, MetricInfo
 from lorafit.evidence.comparison import Standing
 from lorafit.tasks.base import Task
-from lorafit.tasks.metrics import described
+from lorafit.tasks.parts.metrics import described
 
 
 def average(

@@ -17,12 +17,12 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from lorafit import files
 from lorafit.config import Config
 from lorafit.evidence import Choice, Evaluation
 from lorafit.evidence.rows import metric_rows
-from lorafit.hints import FOLDER
 from lorafit.paths import PACKAGE_PREFIX
+from lorafit.run import atomic
+from lorafit.run.commands import FOLDER
 from lorafit.tasks.base import Task
 
 FILE = "README.md"
@@ -105,7 +105,7 @@ def write(card: Card, folder: Path) -> Path:
         RunError: It cannot be written.
     """
     path = folder / FILE
-    files.write_text(path, render(card))
+    atomic.write_text(path, render(card))
     return path
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from lorafit.errors import AdapterError
-from lorafit.files import TEMPORARY, sync_file, sync_folder
+from lorafit.run.atomic import TEMPORARY, sync_file, sync_folder
 
 
 def check_free(path: Path) -> None:

@@ -9,7 +9,7 @@ A method trains the base in one of two ways, or both:
   trained; the originals stay untouched beside them.
 
 Finding layers, freezing, saving and merging are not the method's business: they live
-once, in ``adapt.py`` and ``export/``.
+once, in ``adapt/`` and ``export/``.
 """
 
 from __future__ import annotations
@@ -341,7 +341,7 @@ class AdapterLayer(nn.Module, ABC, Generic[C]):
 class CallLayer(AdapterLayer[C]):
     """An adapter layer that also changes the arguments of the model's call.
 
-    ``adapt.py`` has the model call these two around its own forward pass.
+    ``adapt/`` has the model call these two around its own forward pass.
     """
 
     def called(self, model: nn.Module) -> nn.Module:

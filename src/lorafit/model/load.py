@@ -33,7 +33,7 @@ from lorafit.model.limits import DEFAULT_MAX_LENGTH, max_length
 from lorafit.model.new import add_relabelled, new_modules, say_new
 from lorafit.model.sites import head_modules
 from lorafit.tasks.base import Task
-from lorafit.tasks.padding import ensure_pad_token, set_side, side_of
+from lorafit.tasks.parts.padding import ensure_pad_token, set_side, side_of
 
 __all__ = [
     "DEFAULT_MAX_LENGTH",

@@ -11,14 +11,14 @@ from typing import Any, cast
 from torch import nn
 
 from lorafit.adapt import Adapters
+from lorafit.adapt.combine import SignMethod
+from lorafit.adapt.weighted import add_weighted
 from lorafit.errors import AdapterError, ConfigError, TargetError
 from lorafit.export.merged import untie
 from lorafit.methods.base import MethodConfig
-from lorafit.methods.combine import SignMethod
 from lorafit.model.sites import Site, find_sites, loose_weights, output_embeddings
 from lorafit.model.targets import ALL_LINEAR, summary
 from lorafit.peft.config import LoraConfig, TaskType
-from lorafit.weighted import add_weighted
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from lorafit.evidence import Interval
-from lorafit.report.units import Format
+from lorafit.report.numbers import Format
 
 Point = tuple[float, float]
 

@@ -12,11 +12,11 @@ from markupsafe import Markup
 from pydantic import ValidationError
 
 from lorafit.evidence import Choice, Interval
-from lorafit.report import units
+from lorafit.report import numbers
 from lorafit.report.chart import Axis, Line, Point, interval_chart, line_chart
 from lorafit.report.curves import Curve
 from lorafit.report.folder import Json, mapping
-from lorafit.report.units import is_number
+from lorafit.report.numbers import is_number
 
 HEIGHT = 130
 _STYLES = ("train", "eval", "plain")
@@ -58,9 +58,9 @@ def _rates(evidence: Json) -> Curve | None:
         "loss against learning rate",
         lambda x: f"{10**x:.1g}",
         [(_log(one)[0], _tip(one)) for one in sorted(tried, key=_log)],
-        f"lowest {units.general(best['loss'])} at {best['learning_rate']:.2g}",
+        f"lowest {numbers.general(best['loss'])} at {best['learning_rate']:.2g}",
     )
-    after = " and ".join(units.general(n) for n in lengths if is_number(n))
+    after = " and ".join(numbers.general(n) for n in lengths if is_number(n))
     note = f"after {after} steps" if after else ""
     if note and any(one.get("decayed") for one in tried):
         note += ", the last with a decay"
@@ -72,8 +72,8 @@ def _log(one: Json) -> Point:
 
 
 def _tip(one: Json) -> str:
-    steps = f", {units.general(one['steps'])} steps" if is_number(one.get("steps")) else ""
-    return f"{one['learning_rate']:.2g}{steps}: {units.decimals(one['loss'])}"
+    steps = f", {numbers.general(one['steps'])} steps" if is_number(one.get("steps")) else ""
+    return f"{one['learning_rate']:.2g}{steps}: {numbers.decimals(one['loss'])}"
 
 
 def _gains(evidence: Json) -> Curve | None:
@@ -82,8 +82,8 @@ def _gains(evidence: Json) -> Curve | None:
     for test in _records(evidence, "tests", "r", "against"):
         gain = _interval(test.get("gain"))
         if gain is not None:
-            name = f"{units.general(test['r'])} to {units.general(test['against'])}"
-            form = units.signed(units.decimals)
+            name = f"{numbers.general(test['r'])} to {numbers.general(test['against'])}"
+            form = numbers.signed(numbers.decimals)
             ends = [form(end) for end in gain.ends[1:]]
             rows.append((name, "tuned", gain, f"{name}: {form(gain.value)} {' to '.join(ends)}"))
     if not rows:
@@ -91,7 +91,7 @@ def _gains(evidence: Json) -> Curve | None:
     values = [end for _, _, gain, _ in rows for end in gain.ends]
     spoken = "; ".join(tip for *_, tip in rows)
     chart = interval_chart(
-        rows, Axis.around(values, zero=True), units.general, f"Gain of a larger rank: {spoken}."
+        rows, Axis.around(values, zero=True), numbers.general, f"Gain of a larger rank: {spoken}."
     )
     return Curve("Gain of going on to a larger rank", "nats per example, with intervals", chart)
 
@@ -112,9 +112,9 @@ def _scales(evidence: Json) -> Curve | None:
     chart = _loss_chart(
         [Line(points, "eval", dots=True)],
         "loss against the factor of the update",
-        units.general,
-        [(x, f"{units.general(x)}: {units.decimals(y)}") for x, y in points],
-        f"lowest {units.general(best[1])} at {units.general(best[0])}",
+        numbers.general,
+        [(x, f"{numbers.general(x)}: {numbers.decimals(y)}") for x, y in points],
+        f"lowest {numbers.general(best[1])} at {numbers.general(best[0])}",
     )
     return Curve("Loss by the factor of the update", "validation, nats per example", chart)
 
@@ -122,7 +122,7 @@ def _scales(evidence: Json) -> Curve | None:
 def _loss_chart(
     lines: Sequence[Line],
     what: str,
-    x_format: units.Format,
+    x_format: numbers.Format,
     tips: Sequence[tuple[float, str]],
     spoken: str,
 ) -> Markup:
@@ -132,7 +132,7 @@ def _loss_chart(
         Axis.around([x for x, _ in points]),
         Axis.around([y for _, y in points]),
         label=f"Line chart: {what}; {spoken}.",
-        y_format=units.general,
+        y_format=numbers.general,
         x_format=x_format,
         height=HEIGHT,
         tips=tips,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from lorafit import files
 from lorafit.evidence import ComparisonRecord
 from lorafit.evidence.comparison_rows import (
     costs,
@@ -20,6 +19,7 @@ from lorafit.evidence.comparison_rows import (
 from lorafit.report import fronts
 from lorafit.report.chart import Axis, interval_chart
 from lorafit.report.html import templates
+from lorafit.run import atomic
 
 PAGE = "compare.html"
 
@@ -68,7 +68,7 @@ def write_comparison(folder: Path, found: ComparisonRecord) -> Path:
             command=found.environment.get("command"),
         )
     )
-    files.write_text(page, text, "the page of the comparison")
+    atomic.write_text(page, text, "the page of the comparison")
     return page
 
 

@@ -16,10 +16,10 @@ import numpy as np
 from markupsafe import Markup
 
 from lorafit.evidence import MetricInfo
-from lorafit.report import units
+from lorafit.report import numbers
 from lorafit.report.chart import Axis, Line, Point, line_chart
 from lorafit.report.folder import Json
-from lorafit.report.units import Format, is_number
+from lorafit.report.numbers import Format, is_number
 
 MOST_POINTS = 400
 """Points of a line; more would not be seen on a screen."""
@@ -99,7 +99,7 @@ def make_curves(
         columns=columns,
         rows=rows,
         thinned=thinned,
-        forms={f"eval_{name}": units.percent for name, info in infos.items() if info.is_share},
+        forms={f"eval_{name}": numbers.percent for name, info in infos.items() if info.is_share},
     )
 
 
@@ -170,8 +170,8 @@ def _loss_chart(
     if not values:
         return None
     spoken = [
-        f"{name} from {units.decimals(points[0][1])} at step {points[0][0]} "
-        f"to {units.decimals(points[-1][1])} at step {points[-1][0]}"
+        f"{name} from {numbers.decimals(points[0][1])} at step {points[0][0]} "
+        f"to {numbers.decimals(points[-1][1])} at step {points[-1][0]}"
         for name, points in (("training loss", train), ("validation loss", evals))
         if points
     ]
@@ -181,8 +181,8 @@ def _loss_chart(
         x,
         Axis.around(values),
         label="Line chart: " + "; ".join(spoken) + ".",
-        y_format=units.general,
-        x_format=units.general,
+        y_format=numbers.general,
+        x_format=numbers.general,
         height=260,
         mark=None if best is None else (best[0], f"best: step {best[0]}"),
         tips=tips,
@@ -191,7 +191,7 @@ def _loss_chart(
 
 def _loss_tip(line: Json) -> str:
     parts = [
-        f"{name} {units.decimals(line[key])}"
+        f"{name} {numbers.decimals(line[key])}"
         for name, key in (("training", "train_loss"), ("validation", "eval_loss"))
         if is_number(line.get(key))
     ]
@@ -206,7 +206,7 @@ def _others(lines: Sequence[Json], x: Axis, infos: Mapping[str, MetricInfo]) -> 
         if key.startswith("eval_") and key != "eval_loss":
             name = key.removeprefix("eval_")
             info = infos.get(name) or MetricInfo.unknown(name)
-            form, ticks = units.value_format(info), units.tick_format(info)
+            form, ticks = numbers.value_format(info), numbers.tick_format(info)
             title = f"Validation {info.title}"
             curves.append(_small(lines, x, key, title, "", form, ticks, "eval"))
     for key, title, unit in (
@@ -214,7 +214,7 @@ def _others(lines: Sequence[Json], x: Axis, infos: Mapping[str, MetricInfo]) -> 
         ("tokens_per_s", "Speed", "real tokens per second, padding not counted"),
         ("grad_norm", "Gradient norm", "before clipping"),
     ):
-        curves.append(_small(lines, x, key, title, unit, units.general, units.general, "plain"))
+        curves.append(_small(lines, x, key, title, unit, numbers.general, numbers.general, "plain"))
     return [curve for curve in curves if curve is not None]
 
 
@@ -240,7 +240,7 @@ def _small(
         label=f"Line chart: {title.lower()} from {form(first[1])} at step {first[0]} "
         f"to {form(last[1])} at step {last[0]}.",
         y_format=ticks,
-        x_format=units.general,
+        x_format=numbers.general,
         height=110,
         tips=[(at, f"step {at}: {form(y)}") for at, y in _every(points, MOST_TIPS)[0]],
     )

@@ -11,9 +11,9 @@ from math import prod
 from statistics import median
 from typing import Any
 
-from lorafit.hints import FOLDER, predict_command
 from lorafit.report.folder import Json, RunFolder, mapping
-from lorafit.report.units import is_number
+from lorafit.report.numbers import is_number
+from lorafit.run.commands import FOLDER, predict_command
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,10 @@ from typing import Any, TypeVar
 import yaml
 from safetensors import SafetensorError, safe_open
 
-from lorafit import runconfig
 from lorafit.errors import LorafitError, RunError
 from lorafit.evidence import Choices, Evaluation, MetricInfo, Record
 from lorafit.evidence.record import check_version
-from lorafit.run import Run
+from lorafit.run import Run, config_file
 
 Json = dict[str, Any]
 R = TypeVar("R", bound=Record)
@@ -223,13 +222,13 @@ def _read_config(found: RunFolder) -> None:
     if text is None:
         return
     try:
-        value = runconfig.parse(text)
+        value = config_file.parse(text)
     except yaml.YAMLError as error:
         found.problems.append(f"config.yaml is damaged: {' '.join(str(error).split())}")
         return
     found.config = mapping(value)
     with contextlib.suppress(RunError):
-        found.origins = runconfig.read_origins(found.path / "config.yaml")
+        found.origins = config_file.read_origins(found.path / "config.yaml")
 
 
 def _read_weights(found: RunFolder) -> None:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from lorafit.evidence import ComparisonRecord
 from lorafit.evidence.costs import COSTS, Cost
-from lorafit.report import units
+from lorafit.report import numbers
 from lorafit.report.chart import Axis
 from lorafit.report.curves import Curve
+from lorafit.report.numbers import Format
 from lorafit.report.scatter import Spot, scatter_chart
-from lorafit.report.units import Format
 
 HEIGHT = 260
 
 
 FORMS: dict[str, Format] = {
-    "short": units.short,
+    "short": numbers.short,
     "gigabytes": lambda value: f"{value / 1e9:.3g}",
-    "number": units.general,
+    "number": numbers.general,
 }
 """How the numbers of a cost are written, by `Cost.form`."""
 
@@ -50,7 +50,7 @@ def _chart(found: ComparisonRecord, cost: Cost, quality: str) -> Curve:
         Axis.around(ends),
         label=f"{quality} against {cost.title.lower()}; on the front: {', '.join(front)}.",
         x_format=form,
-        y_format=units.general,
+        y_format=numbers.general,
         height=HEIGHT,
     )
     return Curve(cost.title, unit, chart)

@@ -14,9 +14,9 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from lorafit import files
-from lorafit.report import choosing, curves, facts, result, units
+from lorafit.report import choosing, curves, facts, numbers, result
 from lorafit.report.folder import RunFolder, read_folder
+from lorafit.run import atomic
 
 NAME = "report.html"
 
@@ -42,7 +42,7 @@ def write_report(run_folder: Path) -> Path:
         RunError: There is no such folder, or the page cannot be written.
     """
     page = run_folder / NAME
-    files.write_text(page, render(read_folder(run_folder)), "the report")
+    atomic.write_text(page, render(read_folder(run_folder)), "the report")
     return page
 
 
@@ -133,11 +133,11 @@ def templates() -> Environment:
     source, _, _ = loader.get_source(environment, "style.css")
     environment.globals |= {
         "style": Markup(source),
-        "is_number": units.is_number,
-        "number": units.element,
-        "named": lambda name, value: units.element(value, units.format_for(name)),
-        "title": units.title_for,
-        "units": units,
+        "is_number": numbers.is_number,
+        "number": numbers.element,
+        "named": lambda name, value: numbers.element(value, numbers.format_for(name)),
+        "title": numbers.title_for,
+        "units": numbers,
         "table_of": _table_of,
     }
     return environment

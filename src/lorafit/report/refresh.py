@@ -7,13 +7,12 @@ from pathlib import Path
 
 from jinja2 import UndefinedError
 
-from lorafit import files
 from lorafit.errors import RunError
 from lorafit.evidence import ComparisonRecord
 from lorafit.report.folder import read_folder
 from lorafit.report.html import NAME, render
-from lorafit.run import Run
-from lorafit.runlist import COMPARISON, REQUEST
+from lorafit.run import Run, atomic
+from lorafit.run.listing import COMPARISON, REQUEST
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ def refresh(folder: Path) -> Page:
             "lorafit compare command goes on with it."
         )
     run = read_folder(folder)
-    files.write_text(folder / NAME, render(run), "the report")
+    atomic.write_text(folder / NAME, render(run), "the report")
     return Page(folder / NAME, run.problems)
 
 
@@ -67,7 +66,7 @@ def _comparison(folder: Path) -> Page:
     from lorafit.report.comparison import write_comparison
 
     file = folder / COMPARISON
-    found = ComparisonRecord.from_json(files.read_json(file), str(file))
+    found = ComparisonRecord.from_json(atomic.read_json(file), str(file))
     try:
         return Page(write_comparison(folder, found))
     except (LookupError, TypeError, ValueError, UndefinedError) as error:  # in what is not typed

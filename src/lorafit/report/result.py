@@ -10,9 +10,9 @@ from markupsafe import Markup
 from lorafit.evidence import Evaluation, Interval, Sample
 from lorafit.evidence import rows as evidence_rows
 from lorafit.evidence.rows import MetricRow, Verdict
-from lorafit.report import units
+from lorafit.report import numbers
 from lorafit.report.chart import Axis, interval_chart, small_intervals
-from lorafit.report.units import Format, element, is_number
+from lorafit.report.numbers import Format, element, is_number
 
 VERDICTS: dict[Verdict, tuple[str, str]] = {
     "better": ("▲", "Better than the base model"),
@@ -42,12 +42,12 @@ class ShownRow:
     @property
     def value_format(self) -> Format:
         """How its values are written."""
-        return units.value_format(self.row.info)
+        return numbers.value_format(self.row.info)
 
     @property
     def difference_format(self) -> Format:
         """How its differences are written."""
-        return units.difference_format(self.row.info)
+        return numbers.difference_format(self.row.info)
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def headline(evaluation: Evaluation | None) -> Headline | None:
     row, tuned = rows[0], rows[0].tuned
     symbol, verdict = VERDICTS[row.verdict]
     sentences = _sentences(row, tuned, evaluation)
-    form = units.value_format(row.info)
+    form = numbers.value_format(row.info)
     return Headline(row, form, symbol, verdict, sentences, _headline_chart(row))
 
 
@@ -118,7 +118,7 @@ def level(evaluation: Evaluation | None) -> float:
 
 def _sides(row: MetricRow) -> list[tuple[str, Interval, str]]:
     """Name, interval and tip of base and tuned model, where they were measured."""
-    form = units.value_format(row.info)
+    form = numbers.value_format(row.info)
     return [
         (name, found, _tip(name, found, form))
         for name, found in (("base", row.base), ("tuned", row.tuned))
@@ -138,7 +138,7 @@ def _shown(row: MetricRow) -> ShownRow:
         label = "; ".join(tip for _, _, tip in sides)
         values_chart = small_intervals(sides, Axis.around(ends, margin=0.12), label)
     if row.difference is not None:
-        tip = _tip("difference", row.difference, units.difference_format(row.info))
+        tip = _tip("difference", row.difference, numbers.difference_format(row.info))
         axis = Axis.around([0.0, *row.difference.ends], margin=0.12)
         difference_chart = small_intervals([("diff", row.difference, tip)], axis, tip, zero=True)
     return ShownRow(row, values_chart, difference_chart)
@@ -157,7 +157,7 @@ def _headline_chart(row: MetricRow) -> Markup:
     axis = Axis(0.0, 1.0) if row.info.is_share else Axis.around(ends, margin=0.15)
     label = "Chart of intervals. " + "; ".join(tip for _, _, tip in sides)
     drawn = [(name, name, found, tip) for name, found, tip in sides]
-    return interval_chart(drawn, axis, units.tick_format(row.info), f"{label}.")
+    return interval_chart(drawn, axis, numbers.tick_format(row.info), f"{label}.")
 
 
 def _sentences(row: MetricRow, tuned: Interval, evaluation: Evaluation) -> list[Markup]:
@@ -178,12 +178,12 @@ def _of_hundred(value: float) -> str:
 
 def _what_changed(row: MetricRow, after: Interval, evaluation: Evaluation) -> Markup:
     split, n = evaluation.split, evaluation.n
-    where = Markup("On {} {} examples").format(element(n, units.general), split)
+    where = Markup("On {} {} examples").format(element(n, numbers.general), split)
     if not is_number(n):
         where = Markup("On the {} examples").format(split)
     if split == "test":
         where += Markup(", which training never saw,")
-    form = units.value_format(row.info)
+    form = numbers.value_format(row.info)
     tuned = element(after.value, form)
     base = None if row.base is None else element(row.base.value, form)
     if row.info.is_share:
@@ -204,11 +204,11 @@ def _how_sure(row: MetricRow, confidence: float) -> list[Markup]:
     difference = row.difference
     if difference is None or not difference.complete:
         return []
-    signed = units.difference_format(row.info)
+    signed = numbers.difference_format(row.info)
     value, low, high = (
         element(x, signed) for x in (difference.value, difference.low, difference.high)
     )
-    sure = element(confidence, units.level)
+    sure = element(confidence, numbers.level)
     if row.verdict == "unclear":
         return [
             Markup(

@@ -14,8 +14,8 @@ from markupsafe import Markup
 
 from lorafit.evidence import Interval
 from lorafit.report.chart import Axis, Line, Point, plot, polyline, x_labels, y_grid
-from lorafit.report.labels import Place, places
-from lorafit.report.units import Format
+from lorafit.report.numbers import Format
+from lorafit.report.placing import Place, places
 
 
 @dataclass(frozen=True)

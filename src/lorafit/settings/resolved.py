@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lorafit.config import AdapterConfig, Config
-from lorafit.runconfig import MEASURED
+from lorafit.run.config_file import MEASURED
 
 DEFAULT = "default"
 """Origin of what nobody set."""

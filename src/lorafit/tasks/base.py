@@ -22,7 +22,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lorafit.config import DataConfig, SpecialTokens
 from lorafit.errors import DataError
 from lorafit.evidence import MetricInfo, Table
-from lorafit.tasks.metrics import NLL, Metric, described
+from lorafit.tasks.parts.metrics import NLL, Metric, described
 
 Supervision = Literal["example", "token", "next_token", "target"]
 

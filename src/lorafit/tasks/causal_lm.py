@@ -12,7 +12,7 @@ from datasets import Dataset, DatasetDict
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from lorafit.config import DataConfig, SpecialTokens
-from lorafit.data.chats import (
+from lorafit.data.columns.chats import (
     Message,
     check_chats,
     find_messages,
@@ -20,22 +20,22 @@ from lorafit.data.chats import (
     plain,
     refuse_unread_chats,
 )
-from lorafit.data.columns import check_asked, choose_columns, described, require_columns
-from lorafit.data.control import read, say_control
-from lorafit.data.labelled import find_labels, has_text
-from lorafit.data.prompts import (
+from lorafit.data.columns.choose import check_asked, choose_columns, described, require_columns
+from lorafit.data.columns.labelled import find_labels, has_text
+from lorafit.data.columns.prompts import (
     PromptColumns,
     find_prompt,
     refuse_other_answers,
     refuse_preferences,
 )
-from lorafit.data.splits import train_rows
-from lorafit.data.values import column_values, texts
+from lorafit.data.columns.values import column_values, texts
+from lorafit.data.read.splits import train_rows
 from lorafit.errors import DataError
 from lorafit.tasks import tasks
 from lorafit.tasks.base import Fit, ModelKind, Supervision
-from lorafit.tasks.chat import Unrendered, chat_prompt, encode_chat
-from lorafit.tasks.generative import (
+from lorafit.tasks.parts.chat import Unrendered, chat_prompt, encode_chat
+from lorafit.tasks.parts.control import read, say_control
+from lorafit.tasks.parts.generative import (
     GenerativeTask,
     Prompt,
     encoded_table,
@@ -43,7 +43,7 @@ from lorafit.tasks.generative import (
     padded_inputs,
     special_prefix,
 )
-from lorafit.tasks.labels import UNKNOWN
+from lorafit.tasks.parts.labels import UNKNOWN
 
 log = logging.getLogger(__name__)
 

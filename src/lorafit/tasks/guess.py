@@ -7,9 +7,9 @@ import logging
 from datasets import DatasetDict
 
 from lorafit.config import DataConfig
-from lorafit.data.chats import find_messages, refuse_unread_chats
-from lorafit.data.columns import check_asked, described
-from lorafit.data.prompts import refuse_preferences
+from lorafit.data.columns.chats import find_messages, refuse_unread_chats
+from lorafit.data.columns.choose import check_asked, described
+from lorafit.data.columns.prompts import refuse_preferences
 from lorafit.errors import DataError
 from lorafit.tasks import tasks
 from lorafit.tasks.base import Fit, ModelKind, Task

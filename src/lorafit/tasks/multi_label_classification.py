@@ -13,15 +13,15 @@ from scipy.special import expit
 from torch.nn import functional as F
 
 from lorafit.config import DataConfig
-from lorafit.data.columns import LABEL_NAMES, choose_columns, described, label_columns
-from lorafit.data.labelled import binary_columns, find_label, find_labels, has_text, holds
-from lorafit.data.splits import train_rows
-from lorafit.data.values import class_name, column_values, is_missing
+from lorafit.data.columns.choose import LABEL_NAMES, choose_columns, described, label_columns
+from lorafit.data.columns.labelled import binary_columns, find_label, find_labels, has_text, holds
+from lorafit.data.columns.values import class_name, column_values, is_missing
+from lorafit.data.read.splits import train_rows
 from lorafit.errors import DataError
 from lorafit.evidence import MetricInfo, Table
 from lorafit.tasks import tasks
 from lorafit.tasks.base import Fit, ModelKind
-from lorafit.tasks.labels import (
+from lorafit.tasks.parts.labels import (
     UNKNOWN,
     check_names,
     label_sets,
@@ -29,9 +29,9 @@ from lorafit.tasks.labels import (
     named_head,
     read_label_names,
 )
-from lorafit.tasks.metrics import F1, Metric
-from lorafit.tasks.tables import per_class
-from lorafit.tasks.texts import TextTask
+from lorafit.tasks.parts.metrics import F1, Metric
+from lorafit.tasks.parts.tables import per_class
+from lorafit.tasks.parts.texts import TextTask
 
 log = logging.getLogger(__name__)
 

@@ -12,17 +12,17 @@ import torch
 from datasets import ClassLabel, Dataset, DatasetDict, Value
 
 from lorafit.config import DataConfig
-from lorafit.data.columns import choose_columns, described, label_columns
-from lorafit.data.labelled import find_label, find_labels
-from lorafit.data.splits import train_rows
-from lorafit.data.values import column_values
+from lorafit.data.columns.choose import choose_columns, described, label_columns
+from lorafit.data.columns.labelled import find_label, find_labels
+from lorafit.data.columns.values import column_values
+from lorafit.data.read.splits import train_rows
 from lorafit.errors import DataError
 from lorafit.evidence import MetricInfo
 from lorafit.tasks import tasks
 from lorafit.tasks.base import Fit, ModelKind
-from lorafit.tasks.labels import named_head
-from lorafit.tasks.metrics import Metric
-from lorafit.tasks.texts import TextTask
+from lorafit.tasks.parts.labels import named_head
+from lorafit.tasks.parts.metrics import Metric
+from lorafit.tasks.parts.texts import TextTask
 
 log = logging.getLogger(__name__)
 

@@ -11,16 +11,16 @@ from datasets import Dataset, DatasetDict
 from transformers import AutoModelForSeq2SeqLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from lorafit.config import DataConfig
-from lorafit.data.columns import check_asked
-from lorafit.data.control import read, say_control
-from lorafit.data.labelled import find_labels
-from lorafit.data.prompts import choose_prompt, find_prompt, refuse_other_answers
-from lorafit.data.values import texts
+from lorafit.data.columns.choose import check_asked
+from lorafit.data.columns.labelled import find_labels
+from lorafit.data.columns.prompts import choose_prompt, find_prompt, refuse_other_answers
+from lorafit.data.columns.values import texts
 from lorafit.errors import DataError, ModelError
 from lorafit.tasks import tasks
 from lorafit.tasks.base import Fit, ModelKind, Supervision
-from lorafit.tasks.generative import GenerativeTask, Prompt, encoded_table, pad, padded_inputs
-from lorafit.tasks.labels import UNKNOWN
+from lorafit.tasks.parts.control import read, say_control
+from lorafit.tasks.parts.generative import GenerativeTask, Prompt, encoded_table, pad, padded_inputs
+from lorafit.tasks.parts.labels import UNKNOWN
 
 log = logging.getLogger(__name__)
 

@@ -13,14 +13,14 @@ from scipy.special import softmax
 from torch.nn import functional as F
 
 from lorafit.config import DataConfig
-from lorafit.data.columns import LABEL_NAMES, choose_columns, label_columns
-from lorafit.data.labelled import find_label, find_labels
-from lorafit.data.splits import train_rows
+from lorafit.data.columns.choose import LABEL_NAMES, choose_columns, label_columns
+from lorafit.data.columns.labelled import find_label, find_labels
+from lorafit.data.read.splits import train_rows
 from lorafit.errors import DataError
 from lorafit.evidence import MetricInfo, Table
 from lorafit.tasks import tasks
 from lorafit.tasks.base import Fit, ModelKind
-from lorafit.tasks.labels import (
+from lorafit.tasks.parts.labels import (
     UNKNOWN,
     check_names,
     label_numbers,
@@ -29,9 +29,9 @@ from lorafit.tasks.labels import (
     read_label_names,
     refuse_fractions,
 )
-from lorafit.tasks.metrics import F1, Metric
-from lorafit.tasks.tables import confusion, confusions, per_class
-from lorafit.tasks.texts import TextTask
+from lorafit.tasks.parts.metrics import F1, Metric
+from lorafit.tasks.parts.tables import confusion, confusions, per_class
+from lorafit.tasks.parts.texts import TextTask
 
 log = logging.getLogger(__name__)
 

@@ -20,20 +20,21 @@ from torch.nn import functional as F
 from transformers import AutoModelForTokenClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from lorafit.config import DataConfig
-from lorafit.data.columns import require_columns
-from lorafit.data.splits import train_rows
-from lorafit.data.tagged import find_tagged, tag_names, tagged_rows
-from lorafit.data.values import column_values
+from lorafit.data.columns.choose import require_columns
+from lorafit.data.columns.tagged import find_tagged, tag_names, tagged_rows
+from lorafit.data.columns.values import column_values
+from lorafit.data.read.splits import train_rows
 from lorafit.errors import DataError, ModelError
 from lorafit.evidence import MetricInfo, Table
 from lorafit.evidence.tables import Cell
-from lorafit.tasks import span_metrics, tasks
-from lorafit.tasks.align import align
+from lorafit.tasks import tasks
 from lorafit.tasks.base import Fit, ModelKind, Supervision, Task
-from lorafit.tasks.labels import UNKNOWN, check_names, listed, named_head
-from lorafit.tasks.metrics import NLL_OF_TOKENS, Metric
-from lorafit.tasks.padding import ensure_pad_token
-from lorafit.tasks.spans import OUTSIDE, check_iob1, scheme_of, spans, split_tag
+from lorafit.tasks.parts.labels import UNKNOWN, check_names, listed, named_head
+from lorafit.tasks.parts.metrics import NLL_OF_TOKENS, Metric
+from lorafit.tasks.parts.padding import ensure_pad_token
+from lorafit.tasks.tags import metrics
+from lorafit.tasks.tags.align import align
+from lorafit.tasks.tags.spans import OUTSIDE, check_iob1, scheme_of, spans, split_tag
 
 log = logging.getLogger(__name__)
 
@@ -300,13 +301,13 @@ class TokenClassification(Task):
         Single tags (parts of speech): accuracy, and F1 averaged over the tags.
         """
         if self.scheme is None:
-            return dict(span_metrics.OF_TAGS)
-        return dict(span_metrics.OF_SPANS)
+            return dict(metrics.OF_TAGS)
+        return dict(metrics.OF_SPANS)
 
     def tables(self, kept: np.ndarray, labels: np.ndarray) -> list[Table]:
         """Precision, recall and F1 of each kind of span, or of each tag."""
         rows: list[list[Cell]] = []
-        for kind, (right, said, true) in zip(self.kinds, span_metrics.by_kind(kept), strict=True):
+        for kind, (right, said, true) in zip(self.kinds, metrics.by_kind(kept), strict=True):
             precision, recall, f1 = right / max(said, 1), right / max(true, 1), 0.0
             if right:
                 f1 = 2 * right / (said + true)

@@ -24,8 +24,8 @@ from safetensors.torch import load_file, save_file
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
-from lorafit import files
 from lorafit.errors import RunError
+from lorafit.run import atomic
 from lorafit.training.state import TrainState
 
 log = logging.getLogger(__name__)
@@ -150,20 +150,20 @@ def save(
         RunError: The disk is full, or permission is missing.
     """
     target = path_of(folder, state.step)
-    temporary = folder / f"{files.TEMPORARY}{target.name}-{os.getpid()}"
+    temporary = folder / f"{atomic.TEMPORARY}{target.name}-{os.getpid()}"
     kept = latest_step(folder)
     advice = f"the checkpoint of step {kept} is whole: resume from it" if kept is not None else ""
     tensors = dict(tensors)
     for rank, (_, states) in enumerate(generators):
         tensors |= {f"generator/{rank}/{name}": value for name, value in states.items()}
-    with files.writing(target, "the checkpoint", advice):
+    with atomic.writing(target, "the checkpoint", advice):
         try:
             folder.mkdir(parents=True, exist_ok=True)
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir()
             _write_tensors(temporary / _TENSORS, tensors)
-            files.sync_file(temporary / _TENSORS)
-            files.write_json(
+            atomic.sync_file(temporary / _TENSORS)
+            atomic.write_json(
                 temporary / _VALUES,
                 {
                     "format": FORMAT,
@@ -178,7 +178,7 @@ def save(
             if target.exists():
                 remove(target)
             temporary.rename(target)
-            files.sync_folder(folder)
+            atomic.sync_folder(folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     return target
@@ -271,7 +271,7 @@ def latest(folder: Path) -> Checkpoint | None:
 
 def remove(path: Path) -> None:
     """Deletes a checkpoint so that no half-deleted one keeps its name."""
-    doomed = path.with_name(f"{files.TEMPORARY}{path.name}-{os.getpid()}-old")
+    doomed = path.with_name(f"{atomic.TEMPORARY}{path.name}-{os.getpid()}-old")
     path.rename(doomed)
     shutil.rmtree(doomed, ignore_errors=True)
 
@@ -280,11 +280,11 @@ def prune(folder: Path, keep: set[int]) -> None:
     """Deletes all checkpoints but those of the steps in ``keep``."""
     for step in steps(folder):
         if step not in keep:
-            with files.writing(folder, "the checkpoints"):
+            with atomic.writing(folder, "the checkpoints"):
                 remove(path_of(folder, step))
 
 
 def clean(folder: Path) -> None:
     """Deletes what crashed processes left unfinished."""
-    for path in folder.glob(f"{files.TEMPORARY}*") if folder.is_dir() else ():
+    for path in folder.glob(f"{atomic.TEMPORARY}*") if folder.is_dir() else ():
         shutil.rmtree(path, ignore_errors=True)

@@ -10,9 +10,9 @@ from torch import nn
 
 from lorafit.config import Config
 from lorafit.errors import DataError
-from lorafit.hints import resume_command
 from lorafit.machine.memory import peak_memory_bytes, reset_peak
 from lorafit.run import Run
+from lorafit.run.commands import resume_command
 from lorafit.training.interrupt import Interruptible
 from lorafit.training.keeper import Keeper
 from lorafit.training.learner import Learner

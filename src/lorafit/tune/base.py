@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lorafit.run import Choice
-from lorafit.tune.bench import Bench
-from lorafit.tune.state import State
+from lorafit.tune.bench.bench import Bench
+from lorafit.tune.bench.state import State
 
 CHOOSABLE = (
     "train.learning_rate",

@@ -7,7 +7,7 @@ from itertools import product
 from lorafit.errors import ConfigError
 from lorafit.tune import strategies, whole
 from lorafit.tune.base import Found, Strategy
-from lorafit.tune.bench import Bench
+from lorafit.tune.bench.bench import Bench
 from lorafit.tune.whole import Point
 
 

@@ -13,19 +13,20 @@ from typing import Any
 import torch
 
 from lorafit.errors import ConfigError
-from lorafit.job import Job
 from lorafit.machine.memory import peak_memory_bytes, reset_peak
-from lorafit.planning import estimate
+from lorafit.pipeline.job import Job
+from lorafit.pipeline.planning import estimate
 from lorafit.run import Choice, Run
 from lorafit.settings import Settings
 from lorafit.training.loop import FitResult, fit
 from lorafit.training.parallel import Workers
 from lorafit.training.progress import Progress
 from lorafit.training.steps import StepPlan
-from lorafit.tune import short, strategies
+from lorafit.tune import strategies
 from lorafit.tune.base import CHOOSABLE, Found
-from lorafit.tune.bench import Bench
-from lorafit.tune.journal import FOLDER, noted_budget
+from lorafit.tune.bench.bench import Bench
+from lorafit.tune.bench.journal import FOLDER, noted_budget
+from lorafit.tune.rise import short
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from typing import Any
 from lorafit.errors import ConfigError
 from lorafit.tune import strategies, whole
 from lorafit.tune.base import Found, Strategy
-from lorafit.tune.bench import Bench
+from lorafit.tune.bench.bench import Bench
 from lorafit.tune.whole import Point
 
 FEWEST_RUNS = 2

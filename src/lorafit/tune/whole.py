@@ -14,9 +14,9 @@ from lorafit.errors import TrainingError
 from lorafit.run import Choice
 from lorafit.training.schedule import make_factor
 from lorafit.tune.base import Found
-from lorafit.tune.bench import Bench, Scored, Trained
+from lorafit.tune.bench.bench import Bench, Scored, Trained
+from lorafit.tune.bench.state import State
 from lorafit.tune.decide import gain
-from lorafit.tune.state import State
 
 RANKS = (1, 4, 16)
 RATE_FACTORS = (1 / 9, 1 / 3, 1.0, 3.0)

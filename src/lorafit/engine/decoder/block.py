@@ -18,9 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lorafit.engine import kernels
 from lorafit.engine.adapted import Applied, Projection, add_gradients
-from lorafit.engine.counter import Drop, Seeds
 from lorafit.engine.decoder.kernels import (
     head_norm,
     head_norm_backward,
@@ -31,8 +29,10 @@ from lorafit.engine.decoder.kernels import (
     swiglu_backward,
 )
 from lorafit.engine.decoder.layout import BlockLayout, attention_p
+from lorafit.engine.kernels import checked as kernels
+from lorafit.engine.kernels.counter import Drop, Seeds
+from lorafit.engine.kernels.shapes import Heads
 from lorafit.engine.packing import Packing
-from lorafit.engine.shapes import Heads
 
 STAGES = ("attention input", "attention output", "gate and up", "down")
 """The projections of a block, in forward order; backward may stop at one of them."""

@@ -24,10 +24,10 @@ from lorafit.engine.base import (
     answers_from_tokens,
 )
 from lorafit.engine.batch import pack_examples
-from lorafit.engine.counter import Seeds
 from lorafit.engine.decoder.block import Block, Positions, Saved, Stream
 from lorafit.engine.decoder.layout import DecoderLayout, storage
 from lorafit.engine.frozen import FrozenLinear
+from lorafit.engine.kernels.counter import Seeds
 from lorafit.engine.lm_loss import IGNORED, HeadLoss, token_losses
 from lorafit.model.modes import evaluating
 from lorafit.tasks.base import Task

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lorafit.engine.kernels import STORAGE, fits, native_for, rows_of, wide_of
+from lorafit.engine.kernels.checked import STORAGE, fits, native_for, rows_of, wide_of
 
 
 def rms_forward(

@@ -5,7 +5,7 @@
 
 Matrix products read and write the storage type (bfloat16 or float32). The residual stream
 and its gradient stay in float32: each normalization keeps its xhat, of which the next one
-makes the residual (`lorafit.engine.shapes.Residual`).
+makes the residual (`lorafit.engine.kernels.shapes.Residual`).
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lorafit.engine import kernels
 from lorafit.engine.adapted import Applied, Projection, add_gradients
-from lorafit.engine.counter import Drop, Seeds
 from lorafit.engine.encoder.layout import BlockLayout
+from lorafit.engine.kernels import checked as kernels
+from lorafit.engine.kernels.counter import Drop, Seeds
+from lorafit.engine.kernels.shapes import Heads, Residual
 from lorafit.engine.packing import Packing
-from lorafit.engine.shapes import Heads, Residual
 
 STAGES = ("attention input", "attention output", "up", "down")
 """The projections of a block, in forward order; backward may stop at one of them."""

@@ -15,15 +15,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
-from lorafit.engine import kernels
 from lorafit.engine.base import Answers, Batch, StepResult, answers_from_logits
 from lorafit.engine.batch import pack_examples
-from lorafit.engine.counter import Seeds
 from lorafit.engine.encoder.block import Block, Gradient, Saved, Stream, dropout_p
 from lorafit.engine.encoder.layout import EncoderLayout
 from lorafit.engine.frozen import base_of
+from lorafit.engine.kernels import checked as kernels
+from lorafit.engine.kernels.counter import Seeds
+from lorafit.engine.kernels.shapes import Residual
 from lorafit.engine.packing import Packing
-from lorafit.engine.shapes import Residual
 from lorafit.model.modes import evaluating
 from lorafit.tasks.base import Task
 

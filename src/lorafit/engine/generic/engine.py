@@ -19,10 +19,10 @@ from lorafit.engine.base import (
     answers_from_tokens,
 )
 from lorafit.engine.batch import check_examples
-from lorafit.engine.counter import Seeds
 from lorafit.engine.generic.intercept import Interception, Parts
 from lorafit.engine.generic.lm import LanguageHead, label_count
 from lorafit.engine.generic.split import split_by_length
+from lorafit.engine.kernels.counter import Seeds
 from lorafit.machine.allocator import keep_freed_memory
 from lorafit.model.modes import evaluating
 from lorafit.tasks.base import Task

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lorafit.engine import kernels
 from lorafit.engine.adapted import Projection
 from lorafit.engine.autograd import apply
-from lorafit.engine.counter import Drop, Seeds
 from lorafit.engine.frozen import FrozenLinear
+from lorafit.engine.kernels import checked as kernels
+from lorafit.engine.kernels.counter import Drop, Seeds
 
 
 def _rows(x: Tensor, dtype: torch.dtype) -> Tensor:

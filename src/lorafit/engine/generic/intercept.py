@@ -21,9 +21,9 @@ from transformers.pytorch_utils import Conv1D
 
 from lorafit.engine.adapted import Projection, active_names
 from lorafit.engine.autograd import apply
-from lorafit.engine.counter import Seeds
 from lorafit.engine.frozen import FrozenLinear, base_of
 from lorafit.engine.generic.functions import CounterDropout, Frozen, run_adapted
+from lorafit.engine.kernels.counter import Seeds
 from lorafit.model.sites import output_embeddings
 
 SMALLEST = 64 * 64

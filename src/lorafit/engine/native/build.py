@@ -4,7 +4,7 @@
 
 Standard library only: the package's build hook runs this file before any dependency is
 installed. Without a compiler nothing is written and the PyTorch twins of the kernels run
-instead; `lorafit.engine.library` picks the best library the CPU can run.
+instead; `lorafit.engine.kernels.library` picks the best library the CPU can run.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""Which columns hold the text and the answer."""

@@ -1,0 +1,235 @@
+"""Conversations in data: which column holds them, in whose words, and what is wrong with one.
+
+Two ways to write them are read: messages of ``role`` and ``content``, and ShareGPT's of ``from``
+and ``value``. Roles of other names (human, gpt, model) become the usual ones, and that is said.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+from datasets import Dataset, DatasetDict, List
+
+from lorafit.config import DataConfig
+from lorafit.data.columns.choose import kind_of
+from lorafit.data.columns.values import column_values, replace_column
+from lorafit.errors import DataError
+
+log = logging.getLogger(__name__)
+
+NAMES = ("messages", "conversation", "conversations", "chat")
+"""Columns that hold conversations, in order of preference."""
+KEYS = (("role", "content"), ("from", "value"))
+"""What a message calls its speaker and its text."""
+ROLES = ("user", "assistant", "system", "tool", "developer")
+MEANT = {
+    **dict.fromkeys(("human", "prompter", "customer"), "user"),
+    **dict.fromkeys(("gpt", "chatgpt", "model", "bot", "ai", "chatbot"), "assistant"),
+    **dict.fromkeys(("observation", "function", "ipython"), "tool"),
+}
+"""Roles under other names."""
+SYSTEM = "system"
+"""A text column of this name beside ShareGPT's conversations has their system prompts."""
+
+Message = dict[str, Any]
+
+
+def find_messages(rows: Dataset, config: DataConfig) -> str | None:
+    """The column with lists of messages: the one asked for, or one by name."""
+    return next((name for name in config.text or NAMES if keys_of(rows, name)), None)
+
+
+def keys_of(rows: Dataset, column: str) -> tuple[str, str] | None:
+    """What messages of a column call speaker and text; ``None``: it holds no messages."""
+    feature: Any = rows.features.get(column)
+    inner = feature.feature if isinstance(feature, List) else None
+    fields = inner.keys() if isinstance(inner, dict) else ()
+    return next((keys for keys in KEYS if set(keys) <= set(fields)), None)
+
+
+def refuse_unread_chats(rows: Dataset, config: DataConfig) -> None:
+    """Refuses a column that is called like conversations and holds neither them nor text.
+
+    Raises:
+        DataError: There is one, and no text column was named.
+    """
+    for name in () if config.text else NAMES:
+        feature = rows.features.get(name)
+        if feature is None or kind_of(feature) in ("text", "empty") or keys_of(rows, name):
+            continue
+        inner: Any = feature.feature if isinstance(feature, List) else feature
+        has = f"objects of {', '.join(inner)}" if isinstance(inner, dict) else kind_of(inner)
+        lists = "lists of " if isinstance(feature, List) else ""
+        raise DataError(
+            f'the column "{name}" is called like conversations, but holds {lists}{has}. A '
+            'conversation is a list of messages such as {"role": "user", "content": "..."} or '
+            '{"from": "human", "value": "..."}. To learn from another column, name it: --text '
+            "COLUMN."
+        )
+
+
+def read_chats(splits: DatasetDict, config: DataConfig) -> DatasetDict:
+    """Brings conversations to roles and contents of the usual names.
+
+    With ``config.skip_bad_rows``, those that cannot be learned from are left out and counted.
+    """
+    first = splits["train" if "train" in splits else next(iter(splits))]
+    column = find_messages(first, config)
+    if column is None:
+        return splits
+    found = DatasetDict({name: _standard_column(rows, column) for name, rows in splits.items()})
+    if not config.skip_bad_rows or config.label is not None:
+        return found
+    return DatasetDict({name: _readable(rows, column, name) for name, rows in found.items()})
+
+
+def standard(messages: Any) -> Any:
+    """One conversation as messages of ``role`` and ``content``, with the usual roles."""
+    if not isinstance(messages, Sequence) or isinstance(messages, str):
+        return messages
+    return [_standard(message) for message in messages]
+
+
+def _standard(message: Any) -> Any:
+    if not isinstance(message, Mapping):
+        return message
+    keys = next((keys for keys in KEYS if set(keys) <= message.keys()), None)
+    if keys is None:
+        return dict(message)
+    rest = {name: value for name, value in message.items() if name not in keys}
+    role = message[keys[0]]
+    name = str(role).strip().lower() if role is not None else None
+    usual = role if name is None else MEANT.get(name, name if name in ROLES else role)
+    return {"role": usual, "content": message[keys[1]]} | rest
+
+
+def _standard_column(rows: Dataset, column: str) -> Dataset:
+    keys = keys_of(rows, column)
+    if keys is None:
+        return rows
+    chats = column_values(rows, column)
+    roles = dict.fromkeys(m[keys[0]] for chat in chats for m in chat or () if m)
+    renamed = {r: _standard({"role": r, "content": ""})["role"] for r in roles if r is not None}
+    others = {role: usual for role, usual in renamed.items() if role != usual}
+    if keys == KEYS[0] and not others:
+        return rows
+    if others:
+        said = ", ".join(f"{role} as {usual}" for role, usual in others.items())
+        log.info("roles in %s are read by their meaning: %s", column, said)
+    chats = [standard(chat) for chat in chats]
+    if keys == KEYS[1]:
+        log.info("%s: conversations in ShareGPT's form (from, value)", column)
+        chats = _with_system(rows, chats)
+    return replace_column(rows, column, pa.array(chats))
+
+
+def _with_system(rows: Dataset, chats: list[Any]) -> list[Any]:
+    """The conversations, begun by the system prompts that stand in a column of their own."""
+    if SYSTEM not in rows.features or kind_of(rows.features[SYSTEM]) != "text":
+        return chats
+    prompts = column_values(rows, SYSTEM)
+    log.info("the text in %s is the system message of each conversation", SYSTEM)
+    return [
+        [{"role": "system", "content": prompt}, *chat]
+        if chat and (prompt or "").strip() and chat[0]["role"] != "system"
+        else chat
+        for prompt, chat in zip(prompts, chats, strict=True)
+    ]
+
+
+def _readable(rows: Dataset, column: str, split: str) -> Dataset:
+    problems = {i: p for i, chat in enumerate(column_values(rows, column)) if (p := problem(chat))}
+    if not problems:
+        return rows
+    index, why = next(iter(problems.items()))
+    log.warning(
+        "%s split: skipped %s of %s conversations that cannot be learned from; first: "
+        "conversation %s %s",
+        *(split, f"{len(problems):,}", f"{len(rows):,}", f"{index + 1:,}", why),
+    )
+    return rows.select([index for index in range(len(rows)) if index not in problems])
+
+
+def problem(messages: Any) -> str:
+    """Why a conversation cannot be learned from, or ``""``; tools' messages may be anything."""
+    if not messages:
+        return "is empty"
+    if not isinstance(messages, Sequence) or isinstance(messages, str):
+        return f"is {type(messages).__name__}, not a list of messages"
+    for number, message in enumerate(messages, start=1):
+        if not isinstance(message, Mapping) or message.get("role") is None:
+            return f"has a message without a role (message {number})"
+        role = message["role"]
+        if role not in ROLES:
+            return f'has the role "{role}" (message {number}); roles are {", ".join(ROLES)}'
+        content = message.get("content")
+        if role != "tool" and not isinstance(content, str):
+            what = "no text" if content is None else f"{_kind(content)} instead of a text"
+            return f"has a message without a text (message {number}, {role}: {what})"
+    if all(message["role"] == "tool" for message in messages):
+        return "has messages of tools only"
+    return ""
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "an object"
+    return "a list" if isinstance(value, list) else f"a {type(value).__name__}"
+
+
+def check_chats(splits: DatasetDict, column: str) -> None:
+    """Refuses conversations that cannot be learned from, by their place in the data.
+
+    Raises:
+        DataError: One has no messages, no text or an unknown role, or no assistant speaks in any.
+    """
+    for split, rows in splits.items():
+        if column not in rows.features:
+            continue
+        for number, why in _problems(rows, column):
+            raise DataError(
+                f"conversation {number:,} of the {split} split {why}. Mend it, or leave such "
+                "rows out with --skip-bad-rows."
+            )
+    rows = splits["train" if "train" in splits else next(iter(splits))]
+    roles = Counter(m["role"] for chat in column_values(rows, column) for m in chat)
+    if "assistant" not in roles:
+        raise DataError(
+            f'no message in "{column}" has the role assistant, so there is nothing to learn. The '
+            f"roles are {', '.join(map(str, roles))}. Rename the one that answers to assistant."
+        )
+
+
+def _problems(rows: Dataset, column: str) -> Iterator[tuple[int, str]]:
+    for index, chat in enumerate(column_values(rows, column)):
+        if why := problem(chat):
+            yield index + 1, why
+
+
+def place_of(messages: Any, column: str, splits: Mapping[str, Dataset]) -> str:
+    """Where a conversation stands in the data as they were read, for messages; ``""``: nowhere."""
+    for split, rows in splits.items():
+        found = column_values(rows, column) if column in rows.features else []
+        if messages in found:
+            return f"conversation {found.index(messages) + 1:,} of the {split} split"
+    return ""
+
+
+def plain(messages: Any, number: int) -> list[Message]:
+    """Roles and texts of one conversation; tools are left out.
+
+    Args:
+        messages: The conversation.
+        number: Its place, for messages.
+
+    Raises:
+        DataError: It cannot be learned from.
+    """
+    messages = standard(messages)
+    if why := problem(messages):
+        raise DataError(f"conversation {number:,} {why}.")
+    return [{"role": m["role"], "content": m["content"]} for m in messages if m["role"] != "tool"]

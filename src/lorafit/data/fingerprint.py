@@ -1,0 +1,22 @@
+"""Whether two runs saw the same data: a hash of each split."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from datasets import Dataset
+
+
+def fingerprint(splits: Mapping[str, Dataset]) -> dict[str, Any]:
+    """Rows and a hash of each split: whether two runs saw the same data."""
+    return {name: {"rows": len(rows), "sha256": _hash(rows)} for name, rows in splits.items()}
+
+
+def _hash(rows: Dataset) -> str:
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(json.dumps(row, sort_keys=True, default=str).encode())
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""From files, folders, the Hub or memory to rows."""

@@ -1,0 +1,119 @@
+"""Lists written as text, as csv files have them: ``['O', 'B-LOC']`` and ``["toxic", "insult"]``.
+
+A column is read as lists if every cell is one; otherwise it stays text, and that is said.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import itertools
+import json
+import logging
+import re
+import tokenize
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets import Dataset, DatasetDict
+
+from lorafit.data.columns.choose import kind_of
+from lorafit.data.columns.values import column_table, replace_column
+
+log = logging.getLogger(__name__)
+
+_LIST = r"^\s*\[[\s\S]*\]\s*$"
+_NEXT_TO_EACH_OTHER = re.compile(r"""['"]\s+['"]""")
+
+
+def read_written_lists(splits: DatasetDict) -> DatasetDict:
+    """Reads columns of which every cell, in every split, is a list written as text."""
+    first = next(iter(splits.values()))
+    for name in first.column_names:
+        tables = {s: rows for s, rows in splits.items() if name in rows.features}
+        if not all(_looks_like_lists(rows, name) for rows in tables.values()):
+            continue
+        read = {split: _parsed(rows, name) for split, rows in tables.items()}
+        arrays = {split: _array(values) for split, (values, _) in read.items()}
+        bad = next((n for _, n in read.values() if n), None)
+        if bad is None and all(array is not None for array in arrays.values()):
+            log.info('column "%s" has lists written as text: they are read as lists', name)
+            splits = DatasetDict(
+                {
+                    s: replace_column(r, name, arrays[s]) if s in read else r
+                    for s, r in splits.items()
+                }
+            )
+        elif bad is not None:
+            log.warning(
+                'column "%s" looks like lists written as text, but row %s is none that can be '
+                "read: it stays text. Save it as jsonl or parquet, which keep lists.",
+                *(name, f"{bad:,}"),
+            )
+        else:
+            log.warning(
+                'column "%s" has lists written as text, of values of several kinds: it stays '
+                "text. Save it as jsonl or parquet, with one kind of value.",
+                name,
+            )
+    return splits
+
+
+def parse_list(text: str) -> list[Any] | None:
+    """The list that a text is, as JSON or Python write it; ``None``: it is none.
+
+    What numpy prints, ``['a' 'b']``, is none: Python would read it as the one text ``ab``.
+    """
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        try:
+            found = ast.literal_eval(text.strip())
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            return None
+        if _NEXT_TO_EACH_OTHER.search(text) and _joins_texts(text):
+            return None
+    return found if isinstance(found, list) else None
+
+
+def _joins_texts(text: str) -> bool:
+    """Whether two texts stand next to each other without a comma."""
+    kinds = [
+        token.type
+        for token in tokenize.generate_tokens(io.StringIO(text.strip()).readline)
+        if token.type not in (tokenize.NL, tokenize.NEWLINE)
+    ]
+    return any(a == b == tokenize.STRING for a, b in itertools.pairwise(kinds))
+
+
+def _column(rows: Dataset, name: str) -> pa.ChunkedArray:
+    return column_table(rows, [name]).column(name)
+
+
+def _looks_like_lists(rows: Dataset, name: str) -> bool:
+    if kind_of(rows.features[name]) != "text" or len(rows) == 0:
+        return False
+    column = _column(rows, name)
+    filled = pc.and_(pc.is_valid(column), pc.not_equal(pc.fill_null(column, ""), ""))
+    column = column.filter(filled)
+    return len(column) > 0 and bool(pc.all(pc.match_substring_regex(column, _LIST)).as_py())
+
+
+def _parsed(rows: Dataset, name: str) -> tuple[list[list[Any] | None], int | None]:
+    """The lists, and the number of the first row that is none."""
+    found: list[list[Any] | None] = []
+    for number, text in enumerate(_column(rows, name).to_pylist(), start=1):
+        values = parse_list(text) if text else None
+        if text and values is None:
+            return found, number
+        found.append(values)
+    return found, None
+
+
+def _array(values: list[list[Any] | None]) -> pa.Array | None:
+    """The lists as a column; ``None``: their values are not of one kind."""
+    try:
+        return pa.array(values)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError):
+        return None

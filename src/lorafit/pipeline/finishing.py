@@ -1,0 +1,100 @@
+"""After the training: measured, proved by loading it again, described and delivered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from lorafit.evidence import Choice
+from lorafit.export import peft as peft_format
+from lorafit.export.card import Card
+from lorafit.export.card import write as write_card
+from lorafit.export.peft_config import describe as describe_adapter
+from lorafit.pipeline.handoff import verify_handoff
+from lorafit.pipeline.job import Job
+from lorafit.pipeline.measure import measured
+from lorafit.pipeline.subject import Subject
+from lorafit.pipeline.tuned import FACTS, Tuned, adapter_facts
+from lorafit.run import atomic
+from lorafit.training.loop import FitResult
+
+
+def finish(
+    job: Job,
+    result: FitResult,
+    choices: Mapping[str, Choice],
+    versions: Mapping[str, str | None],
+) -> None:
+    """Saves the adapter, measures it, proves the hand-off, writes the card, delivers the run.
+
+    The test split is read here for the first time. The run is delivered only after the saved
+    and the merged adapter computed what the trained one computes. What was measured enters
+    ``config.yaml`` when the run is closed: until then a run that is killed is resumed with the
+    settings it began with, and comes to the same choices.
+
+    Args:
+        job: With the trained adapter, and settings in which what was measured is filled in;
+            its subject's adapter is unloaded.
+        result: What training came to.
+        choices: All choices, for the card.
+        versions: Package to version, for the card.
+
+    Raises:
+        HandoffError: The saved adapter does not compute what the trained one does.
+        RunError: A file cannot be written.
+    """
+    subject, run, config = job.subject, job.folder, job.config
+    folder = _saved(job)
+    described = describe_adapter(subject.adapters, "default")
+    outcome = measured(
+        _tuned(job), job.problem.splits["test"], subject.encoded["test"], config, subject.engine
+    )
+    trained = training_facts(subject, result)
+    handoff = verify_handoff(job, folder)
+    outcome = outcome.model_copy(update={"handoff": handoff, "training": trained})
+    run.write_evaluation(outcome)
+    card = Card(
+        config=config,
+        task=job.task,
+        base_name=subject.loaded.base_name,
+        rows=trained["rows"],
+        max_length=subject.max_length,
+        adapter=described,
+        choices=choices,
+        evaluation=outcome,
+        versions=versions,
+        trainable_parameters=trained["trainable_parameters"],
+        steps=result.steps,
+        resized_head=subject.loaded.resized_head,
+    )
+    write_card(card, folder)
+    run.deliver(config, job.settings.origins)
+
+
+def training_facts(subject: Subject, result: FitResult) -> dict[str, Any]:
+    """What training came to, and the sizes of what was trained and of its data."""
+    return asdict(result) | {
+        "trainable_parameters": sum(p.numel() for p in subject.adapters.trainable().values()),
+        "total_parameters": sum(p.numel() for p in subject.model.parameters()),
+        "rows": {name: len(rows) for name, rows in subject.encoded.items()},
+    }
+
+
+def _saved(job: Job) -> Path:
+    """Writes the adapter's folder: PEFT's files, the tokenizer, and our own facts."""
+    subject, folder = job.subject, job.folder.path / "adapter"
+    peft_format.save(subject.adapters, folder)
+    subject.tokenizer.save_pretrained(folder)
+    atomic.write_json(folder / FACTS, adapter_facts(subject, job.task, job.config))
+    return folder
+
+
+def _tuned(job: Job) -> Tuned:
+    """The trained subject as what `lorafit.load` gives."""
+    subject = job.subject
+    return Tuned(
+        *(subject.model, subject.tokenizer, subject.adapters, job.task, subject.max_length),
+        job.config.generate,
+    )

@@ -1,0 +1,58 @@
+"""One training with everything that belongs to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from lorafit.config import Config
+from lorafit.pipeline.problem import Problem
+from lorafit.pipeline.subject import Subject, keep_start
+from lorafit.run import Run
+from lorafit.settings import Settings
+from lorafit.tasks.base import Task
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is learned, what learns it, by which settings, and where that is kept.
+
+    Attributes:
+        problem: The task and its rows.
+        subject: The model with its adapter, the encoded rows, and the engine.
+        settings: The configuration and the origin of each value.
+        run: The run folder; ``None``: there is none (yet), as for a plan.
+    """
+
+    problem: Problem
+    subject: Subject
+    settings: Settings
+    run: Run | None = None
+
+    @property
+    def task(self) -> Task:
+        """What is learned."""
+        return self.problem.task
+
+    @property
+    def config(self) -> Config:
+        """The configuration."""
+        return self.settings.config
+
+    @property
+    def folder(self) -> Run:
+        """The run folder, for work that leaves something there."""
+        assert self.run is not None, "begin the job first"
+        return self.run
+
+    def begun(self) -> Job:
+        """The same in a run folder: a new one, unless it has one already.
+
+        Raises:
+            ConfigError: The run's name is not a plain folder name.
+            RunError: The run exists, or the folder cannot be written.
+        """
+        if self.run is not None:
+            return self
+        run = Run.create(self.config, origins=self.settings.origins)
+        keep_start(run, self.subject)
+        return replace(self, run=run)

@@ -1,0 +1,125 @@
+"""The base and the tuned model on the same examples."""
+
+from __future__ import annotations
+
+import torch
+from accelerate import Accelerator
+from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from lorafit import quiet
+from lorafit.adapt import Adapters
+from lorafit.config import Config
+from lorafit.engine.base import Engine
+from lorafit.engine.eager import EagerEngine
+from lorafit.evaluation.compare import paired
+from lorafit.evaluation.generation import generate
+from lorafit.evaluation.samples import choose_questions, compare_answers
+from lorafit.evaluation.score import Scores, intervals, score
+from lorafit.evidence import Evaluation, Generation
+from lorafit.pipeline.compute import make_engine, uses_bf16
+from lorafit.pipeline.tuned import Tuned
+from lorafit.tasks.base import Task
+from lorafit.tasks.parts.generative import GenerativeTask
+
+
+def measuring_engine(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    task: Task,
+    config: Config,
+    trained: Engine | None = None,
+) -> Engine:
+    """The engine to measure with: in the format of the weights, as whoever loads them computes.
+
+    That is the engine that trains where weights and engine are float32, else plain torch.
+
+    Args:
+        model: The adapted model.
+        tokenizer: Its tokenizer.
+        task: What is measured.
+        config: The settings of the run.
+        trained: The engine that trained, if it is at hand.
+    """
+    bf16, _ = uses_bf16(model, config, Accelerator())
+    if bf16 or model.dtype != torch.float32:
+        return EagerEngine(model, task, tokenizer)
+    with quiet.saying_less("lorafit"):  # which engine it is was said before the training
+        return trained or make_engine(model, tokenizer, task, config)
+
+
+def measure(
+    engine: Engine, adapters: Adapters, encoded: Dataset, task: Task, batch: int
+) -> tuple[Scores, Scores]:
+    """Scores the base model and the tuned one on the same examples."""
+    with adapters.disabled():
+        base = score(engine, task, encoded, batch)
+    return base, score(engine, task, encoded, batch)
+
+
+def evaluation(base: Scores, tuned: Scores, task: Task, config: Config) -> Evaluation:
+    """What ``eval.json`` holds, less texts, hand-off and training."""
+    level, seed = config.run.confidence, config.seed
+    return Evaluation(
+        n=len(tuned),
+        metric=task.metric,
+        confidence=level,
+        metrics=task.infos,
+        base=intervals(base, task, level, seed),
+        tuned=intervals(tuned, task, level, seed),
+        paired=paired(base, tuned, task, level, seed),
+        tables=task.tables(tuned.logits, tuned.labels),
+    )
+
+
+def measured(
+    tuned: Tuned, rows: Dataset, encoded: Dataset, config: Config, trained: Engine | None = None
+) -> Evaluation:
+    """Base and tuned model on the same rows: what ``eval.json`` holds, less the hand-off.
+
+    Args:
+        tuned: The model with its adapter.
+        rows: What is measured on, as rows.
+        encoded: The same, encoded.
+        config: The settings of the run.
+        trained: The engine that trained, if it is at hand.
+    """
+    engine = measuring_engine(tuned.model, tuned.tokenizer, tuned.task, config, trained)
+    batch = config.train.per_device_eval_batch_size
+    base, after = measure(engine, tuned.adapters, encoded, tuned.task, batch)
+    outcome = evaluation(base, after, tuned.task, config)
+    return measure_texts(outcome, tuned, rows, config)
+
+
+def measure_texts(outcome: Evaluation, tuned: Tuned, rows: Dataset, config: Config) -> Evaluation:
+    """Lets base and tuned model answer some prompts, if the task writes text.
+
+    Returns:
+        ``outcome`` with the metrics of whole texts beside the others, and samples.
+    """
+    settings, task = config.generate, tuned.task
+    if not isinstance(task, GenerativeTask) or not settings.examples:
+        return outcome
+    model, tokenizer = tuned.model, tuned.tokenizer
+    questions = choose_questions(task.prompts(rows, tokenizer, tuned.max_length), settings.examples)
+    prompts = [question.prompt for question in questions]
+    batch = config.train.per_device_eval_batch_size
+    with tuned.adapters.disabled():
+        base = generate(model, tokenizer, prompts, settings, batch)
+    after = generate(model, tokenizer, prompts, settings, batch)
+    found = compare_answers(questions, base, after, config.run.confidence, config.seed)
+    return outcome.model_copy(
+        update={
+            "metrics": outcome.metrics | found.infos,
+            "base": outcome.base | found.base,
+            "tuned": outcome.tuned | found.tuned,
+            "paired": outcome.paired | found.paired,
+            "generation": Generation(
+                n=len(questions),
+                max_new_tokens=settings.max_new_tokens,
+                num_beams=settings.num_beams,
+                metrics=list(found.tuned),
+                samples=found.samples,
+            ),
+        }
+    )

@@ -1,0 +1,111 @@
+"""What a run would do and cost, without training: two measured steps, then arithmetic."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from lorafit.config import Config
+from lorafit.data.batches import BatchOrder, lengths
+from lorafit.machine.memory import peak_memory_bytes
+from lorafit.model.sites import Site
+from lorafit.pipeline.job import Job
+from lorafit.pipeline.subject import Subject
+from lorafit.settings import Settings
+
+SAMPLED_BATCHES = 3
+"""Batches of typical length that are timed, after one that is not (it warms caches up)."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `lorafit plan` shows.
+
+    Attributes:
+        settings: The resolved configuration, and where each setting came from.
+        task: Name of the task.
+        rows: Rows of each split.
+        sites: The layers that would be adapted.
+        trainable_parameters: Adapter and head.
+        total_parameters: All parameters of the adapted model.
+        steps: Optimizer steps, if training does not stop early.
+        time_s: Estimated seconds of one plain run, evaluations included.
+        peak_memory_bytes: Memory the measured steps took.
+        measured: Settings that training would choose, by key; their values are starting values.
+    """
+
+    settings: Settings
+    task: str
+    rows: dict[str, int]
+    sites: list[Site]
+    trainable_parameters: int
+    total_parameters: int
+    steps: int
+    time_s: float
+    peak_memory_bytes: int
+    measured: frozenset[str] = frozenset()
+
+    @property
+    def config(self) -> Config:
+        """The resolved configuration."""
+        return self.settings.config
+
+    @property
+    def origins(self) -> dict[str, str]:
+        """Where each setting came from."""
+        return self.settings.origins
+
+
+def estimate(job: Job) -> Plan:
+    """Times a few forward and backward passes; weights stay as they are.
+
+    The longest batches decide the memory, typical ones the time: one batch of the longest
+    examples is run first, then batches as the first epoch would draw them.
+    """
+    subject, config = job.subject, job.config
+    train, settings = subject.encoded["train"], config.train
+    sizes = lengths(train)
+    batch = min(settings.per_device_train_batch_size, len(sizes))
+    longest = np.argsort(sizes)[-batch:].tolist()
+    _step_s(subject, longest)
+
+    batches = BatchOrder(sizes, batch, config.seed).epoch(0)
+    sample = batches[:: max(1, len(batches) // SAMPLED_BATCHES)][:SAMPLED_BATCHES]
+    tokens = sum(sizes[i] for indices in sample for i in indices)
+    seconds = sum(_step_s(subject, indices) for indices in sample)
+    per_token_s = seconds / max(tokens, 1)
+    for parameter in subject.adapters.trainable().values():
+        parameter.grad = None
+
+    per_step = settings.per_device_train_batch_size * settings.gradient_accumulation_steps
+    per_epoch = math.ceil(len(sizes) / per_step)
+    steps = settings.max_steps or math.ceil(per_epoch * settings.num_train_epochs)
+    epochs = steps / per_epoch
+    evaluations = max(1, steps // (settings.eval_steps or max(1, per_epoch // 4)))
+    # Frozen weights need no gradient: a step is 2N operations a token forward and 2N back,
+    # an evaluation only the first half.
+    held_out = sum(lengths(subject.encoded["validation"]))
+    return Plan(
+        settings=job.settings,
+        task=job.task.name,
+        rows={name: len(rows) for name, rows in subject.encoded.items()},
+        sites=subject.adapters.sites["default"],
+        trainable_parameters=sum(p.numel() for p in subject.adapters.trainable().values()),
+        total_parameters=sum(p.numel() for p in subject.model.parameters()),
+        steps=steps,
+        time_s=per_token_s * (sum(sizes) * epochs + evaluations * held_out / 2),
+        peak_memory_bytes=peak_memory_bytes(),
+    )
+
+
+def _step_s(subject: Subject, indices: list[int]) -> float:
+    """Seconds of one forward and backward pass over some examples."""
+    examples = [subject.encoded["train"][i] for i in indices]
+    start = time.perf_counter()
+    subject.model.train()
+    subject.engine.forward_backward(subject.engine.collate(examples), 1.0 / len(examples))
+    subject.model.train(False)
+    return time.perf_counter() - start

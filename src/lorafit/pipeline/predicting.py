@@ -1,0 +1,67 @@
+"""Anything that holds texts, to the answers of a tuned model: what `lorafit.predict` does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from lorafit.config import GenerateConfig
+from lorafit.data.read.asked import read_asked
+from lorafit.engine.eager import EagerEngine
+from lorafit.errors import DataError
+from lorafit.evaluation.generation import generate as write
+from lorafit.evaluation.score import all_logits
+from lorafit.tasks.base import Task
+from lorafit.tasks.parts.generative import GenerativeTask
+
+ROWS_AT_ONCE = 1024
+"""Rows that are encoded and computed together, so that memory does not grow with the data."""
+PREDICT_BATCH = 64
+"""Texts that are computed at once."""
+GENERATE_BATCH = 16
+"""Texts that are written at once."""
+
+
+class Predictor(Protocol):
+    """A tuned model, as `lorafit.load` returns it."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    task: Task
+    max_length: int
+    generate: GenerateConfig
+
+
+def predict(tuned: Predictor, given: Any) -> list[dict[str, Any]]:
+    """What the task says of each text.
+
+    Args:
+        tuned: The model.
+        given: What `lorafit.data.read.asked.read_asked` takes.
+
+    Raises:
+        DataError: Something is not a text, or is empty; nothing was computed.
+    """
+    return list(answers(tuned, read_asked(given, tuned.task.text).cells))
+
+
+def answers(tuned: Predictor, cells: Sequence[Any]) -> Iterator[dict[str, Any]]:
+    """Answers to texts that were checked, in their order, some rows at a time."""
+    for at in range(0, len(cells), ROWS_AT_ONCE):
+        yield from _some(tuned, cells[at : at + ROWS_AT_ONCE])
+
+
+def _some(tuned: Predictor, cells: Sequence[Any]) -> list[dict[str, Any]]:
+    rows = tuned.task.rows(cells)
+    if isinstance(tuned.task, GenerativeTask):
+        prompts = tuned.task.prompts(rows, tuned.tokenizer, tuned.max_length)
+        if len(prompts) < len(cells):
+            raise DataError("the chat template refuses some of the conversations (see above).")
+        written = write(tuned.model, tuned.tokenizer, prompts, tuned.generate, GENERATE_BATCH)
+        return [{"generated": answer} for answer in written]
+    encoded = tuned.task.encode(rows, tuned.tokenizer, tuned.max_length)
+    engine = EagerEngine(tuned.model, tuned.task, tuned.tokenizer)
+    logits = all_logits(engine, tuned.task, encoded, PREDICT_BATCH)
+    return tuned.task.decode(logits, encoded, rows)

@@ -1,0 +1,113 @@
+"""A base model with a trained adapter on it, and the file beside the adapter that says how."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from lorafit import pipeline, quiet
+from lorafit.adapt import Adapters
+from lorafit.config import Config, GenerateConfig, ModelConfig
+from lorafit.errors import AdapterError, ConfigError
+from lorafit.export import peft as peft_format
+from lorafit.pipeline.problem import live_model
+from lorafit.pipeline.subject import Subject
+from lorafit.run import Run, atomic
+from lorafit.settings import LIVE
+from lorafit.tasks import tasks
+from lorafit.tasks.base import Task
+
+FACTS = "lorafit.json"
+"""File in the adapter's folder: the task with its labels, and how the base was loaded."""
+
+
+@dataclass
+class Tuned:
+    """A model with a trained adapter on it, ready to use: see `load`."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    adapters: Adapters
+    task: Task
+    max_length: int
+    generate: GenerateConfig = field(default_factory=GenerateConfig)
+    """How a model that writes text writes."""
+
+
+def load(
+    source: str | Path | Run,
+    model: PreTrainedModel | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+) -> Tuned:
+    """Puts a trained adapter on its base model.
+
+    Args:
+        source: The run, its folder, its name below ``runs/``, or a folder with an adapter
+            that lorafit made (the run is not needed then).
+        model: The base model, for a run that was made from a live one.
+        tokenizer: Its tokenizer.
+
+    Raises:
+        RunError: There is no such run, or it has no adapter yet.
+        AdapterError: The adapter does not fit the model.
+    """
+    adapter = _adapter_folder(source)
+    facts = atomic.read_json(adapter / FACTS)
+    task = tasks[facts["task"]["name"]].from_dict(facts["task"])
+    base = ModelConfig(**facts["model"])
+    if model is None and base.name_or_path == LIVE:
+        raise ConfigError(f'"{adapter}" was made for a live model; pass it: load(source, model).')
+    with quiet.saying_less():
+        live = live_model(model, tokenizer)
+        loaded = pipeline.load_base(base, task, facts["seed"], live=live)
+    adapters = peft_format.load(loaded.model, adapter)
+    loaded.model.train(False)
+    generating = GenerateConfig(**facts.get("generate", {}))
+    return Tuned(loaded.model, loaded.tokenizer, adapters, task, facts["max_length"], generating)
+
+
+def adapter_facts(subject: Subject, task: Task, config: Config) -> dict[str, Any]:
+    """What `load` needs beyond PEFT's files, so that the folder stands alone."""
+    model = config.model.model_dump()
+    base = subject.loaded.base_name
+    if config.model.name_or_path != LIVE and base is not None:
+        model["name_or_path"] = base  # absolute: the adapter is used from other folders too
+        if base.endswith(f"/{config.model.gguf_file}"):
+            model["gguf_file"] = None
+    return {
+        "task": task.to_dict(),
+        "max_length": subject.max_length,
+        "model": model,
+        "seed": config.seed,
+        "generate": config.generate.model_dump(),
+    }
+
+
+def opened(run: str | Path | Run) -> Run:
+    """A run, its folder, or its name below ``runs/``.
+
+    Raises:
+        RunError: There is no such run.
+    """
+    return run if isinstance(run, Run) else Run.open(run)
+
+
+def _adapter_folder(source: str | Path | Run) -> Path:
+    """The folder with the adapter's files.
+
+    Raises:
+        AdapterError: It is a PEFT adapter that lorafit did not make.
+        RunError: It is neither an adapter nor a finished run.
+    """
+    if not isinstance(source, Run) and (Path(source) / "adapter_config.json").is_file():
+        adapter = Path(source)
+        if not (adapter / FACTS).is_file():
+            raise AdapterError(
+                f'"{adapter}" is an adapter without {FACTS}, which names its task and '
+                "labels. Load it with lorafit.peft.PeftModel.from_pretrained(model, folder)."
+            )
+        return adapter
+    return opened(source).adapter

@@ -1,0 +1,7 @@
+"""The folder of a run: what stands in it, how it is named, written and found again."""
+
+from __future__ import annotations
+
+from lorafit.run.folder import Choice, Run
+
+__all__ = ["Choice", "Run"]

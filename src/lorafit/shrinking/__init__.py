@@ -1,0 +1,1 @@
+"""A smaller rank for a trained adapter, chosen by measurement."""

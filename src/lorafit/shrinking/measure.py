@@ -1,0 +1,207 @@
+"""A smaller rank for a trained adapter: what each rank loses on data, and which is enough.
+
+Directions are weighted by the inputs of training examples, ranks are judged on the
+validation examples, and the test examples are read once, for the adapter that is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lorafit import pipeline, quiet
+from lorafit.adapt import Adapters
+from lorafit.config import Config, ModelConfig
+from lorafit.data.carve import carve
+from lorafit.data.read.source import load_splits
+from lorafit.engine.eager import EagerEngine
+from lorafit.errors import ConfigError, DataError
+from lorafit.evaluation.score import Scores, score
+from lorafit.export import peft as peft_format
+from lorafit.methods.lora import LoraEmbedding, LoraLayer
+from lorafit.model.load import max_length
+from lorafit.pipeline.tuned import FACTS
+from lorafit.run import atomic
+from lorafit.settings import LIVE
+from lorafit.shrinking import files
+from lorafit.shrinking.files import Source
+from lorafit.tasks import tasks
+from lorafit.tasks.base import Task
+from lorafit.training.learner import Learner
+from lorafit.training.loop import fit
+
+MOMENT_EXAMPLES = 512
+"""Training examples whose inputs weight the directions; ranks are 64 at most, as a rule."""
+
+OLD, NEW = "default", "shrunk"
+
+
+class Shrinking:
+    """A live adapter with data to measure its smaller versions on.
+
+    Args:
+        source: The adapter's files.
+        data: What `lorafit.train` takes.
+        config: ``data``, ``train`` and ``seed`` are used; ``model`` where the adapter's
+            folder does not name its base.
+        model: The base, live or its name; ``None``: as the folder says.
+        tokenizer: The tokenizer of a live model.
+
+    Raises:
+        AdapterError: The adapter does not fit the model.
+        ConfigError: Nothing names the base model.
+        DataError: The data does not fit the task, or a split is empty.
+    """
+
+    def __init__(
+        self, source: Source, data: Any, config: Config, model: Any = None, tokenizer: Any = None
+    ) -> None:
+        self.source, self.config = source, config
+        live = pipeline.live_model(model, tokenizer)
+        facts = source.folder / FACTS
+        if facts.is_file():
+            known = atomic.read_json(facts)
+            self.task: Task = tasks[known["task"]["name"]].from_dict(known["task"])
+            base, limit, seed = ModelConfig(**known["model"]), known["max_length"], known["seed"]
+            splits = load_splits(data, config.data)
+            splits = carve(
+                splits,
+                self.task.label,
+                config.data,
+                seed,
+                text=self.task.text,
+                stratify=self.task.stratified,
+            )
+        else:
+            kinds = [n for n in tasks if tasks[n].task_type == source.config.task_type]
+            kind = kinds[0] if len(kinds) == 1 else None
+            whole = config.model_copy(update={"task": config.task or kind})
+            problem = pipeline.pose(data, whole, live)
+            self.task, splits = problem.task, problem.splits
+            base, limit, seed = config.model, None, config.seed
+        if isinstance(model, str | Path):
+            base = base.model_copy(update={"name_or_path": str(model)})
+        if base.name_or_path == LIVE and live is None:
+            raise ConfigError(
+                f'"{source.folder}" does not name its base model; pass it with model.'
+            )
+        with quiet.saying_less():
+            self.loaded = pipeline.load_base(base, self.task, seed, live=live)
+        limit = limit or max_length(config.data.max_length, self.loaded.tokenizer, self.model)
+        self.encoded = {
+            n: self.task.encode(s, self.loaded.tokenizer, limit) for n, s in splits.items()
+        }
+        if any(len(rows) == 0 for rows in self.encoded.values()):
+            raise DataError("shrink needs training, validation and test examples; a split is empty")
+        self.adapters = Adapters(self.model)
+        peft_format.attach(
+            self.adapters, source.config, source.tensors, OLD, source=str(source.folder)
+        )
+
+    @property
+    def model(self) -> Any:
+        """The live model."""
+        return self.loaded.model
+
+    def scores(self, split: str) -> Scores:
+        """The live adapter's answers, in the format of the weights."""
+        engine = EagerEngine(self.model, self.task, self.loaded.tokenizer)
+        batch = self.config.train.per_device_eval_batch_size
+        return score(engine, self.task, self.encoded[split], batch)
+
+    def base_scores(self, split: str) -> Scores:
+        """The base model's answers."""
+        with self.adapters.disabled():
+            return self.scores(split)
+
+    def put(self, tensors: dict[str, Tensor]) -> None:
+        """Makes the live adapter compute with other tensors of the same shapes."""
+        peft_format.update(self.adapters, tensors, OLD)
+
+    def moments(self) -> dict[str, Tensor]:
+        """``E[(A x)(A x)^T]`` ``(r, r)`` of each layer over tokens of training examples."""
+        train = self.encoded["train"]
+        count = min(MOMENT_EXAMPLES, len(train))
+        # Spread out, not the first ones: files are often sorted by label.
+        chosen = np.linspace(0, len(train) - 1, count).astype(int).tolist()
+        engine = EagerEngine(self.model, self.task, self.loaded.tokenizer)
+        size = self.config.train.per_device_eval_batch_size
+        with _collecting(self.adapters, list(self.source.factors)) as found:
+            for start in range(0, count, size):
+                batch = engine.collate([train[i] for i in chosen[start : start + size]])
+                found.mask = batch.get("attention_mask")
+                engine.logits(batch)
+        return {p: s / found.counts[p] for p, s in found.sums.items() if found.counts[p]}
+
+    @contextmanager
+    def retrained(self, tensors: dict[str, Tensor], k: int, steps: int) -> Iterator[None]:
+        """While open, the adapter of rank ``k``, trained on from these tensors, is the live one."""
+        config = files.config_at(self.source, k)
+        config.inference_mode = False
+        peft_format.attach(self.adapters, config, tensors, NEW, source="the smaller adapter")
+        self.adapters.set(NEW)
+        settings = self.config.train.model_copy(
+            update={"max_steps": steps, "eval_steps": steps, "early_stopping_patience": None}
+        )
+        whole = self.config.model_copy(update={"train": settings})
+        learner = Learner(
+            pipeline.make_engine(self.model, self.loaded.tokenizer, self.task, whole),
+            self.model,
+            self.task,
+            self.adapters.trainable(),
+            self.encoded["train"],
+            self.encoded["validation"],
+        )
+        torch.manual_seed(self.config.seed)
+        try:
+            fit(learner, whole)
+            yield
+        finally:
+            self.adapters.set(OLD)
+            self.adapters.delete(NEW)
+
+
+class _Moments:
+    """Sums of ``(A x)(A x)^T`` over tokens, and how many there were."""
+
+    def __init__(self, paths: list[str]) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.counts = dict.fromkeys(paths, 0)
+        self.mask: Tensor | None = None
+
+    def add(self, path: str, layer: LoraLayer, x: Tensor) -> None:
+        A = layer.factors(OLD)[0]
+        if self.mask is not None and x.shape[:2] == self.mask.shape:
+            x = x[self.mask.bool()]  # padding is no input
+        if isinstance(layer, LoraEmbedding):
+            z = A[:, x.reshape(-1)].T
+        else:
+            z = x.reshape(-1, x.shape[-1]).to(A.dtype) @ A.T
+        moment = (z.T.double() @ z.double()).cpu()
+        self.sums[path] = self.sums[path] + moment if path in self.sums else moment
+        self.counts[path] += len(z)
+
+
+@contextmanager
+def _collecting(adapters: Adapters, paths: list[str]) -> Iterator[_Moments]:
+    """While open, what the adapted layers are given is added up."""
+    found, handles = _Moments(paths), []
+    for path in paths:
+        layer = adapters.model.get_submodule(path)
+        assert isinstance(layer, LoraLayer)
+
+        def note(module: nn.Module, args: Any, path: str = path) -> None:
+            found.add(path, cast(LoraLayer, module), args[0])
+
+        handles.append(layer.register_forward_pre_hook(note))
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()

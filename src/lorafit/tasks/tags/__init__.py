@@ -1,0 +1,1 @@
+"""Tags of words: aligned with tokens, read as spans, scored."""

@@ -1,0 +1,1 @@
+"""What a strategy works on: pieces of training and scoring, each noted and priced."""

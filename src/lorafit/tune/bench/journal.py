@@ -1,0 +1,182 @@
+"""What a search has done so far, on disk, so that it can be killed at any moment.
+
+A search is a sequence of named pieces of work, each a function of states made before. Its
+facts are written when it ends; when the search runs again, finished pieces are read instead
+of computed, so it comes to the same decisions in the same order, and goes on where it was.
+
+That holds because a decision sees what is written and nothing else: a piece that was just
+computed is handed out as reading it would give it, and a state that was let go of is gone in
+memory too.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from lorafit.errors import RunError
+from lorafit.run import Run, atomic
+from lorafit.tune.bench.state import Shape, State, count_factors
+
+FOLDER = "tune"
+"""In the run folder; removed when the run is done."""
+
+BUDGET = "budget"
+"""Name of the entry with the budget that a search began with."""
+
+START = "start"
+"""Name of the piece of work that a search begins with; its state is never let go of."""
+
+
+@dataclass
+class Entry:
+    """A finished piece of work.
+
+    Attributes:
+        name: Unique in the search.
+        facts: JSON values: what came out, what it cost.
+        arrays: Numbers per example or step.
+        kept: The state it ended in, if any; its tensors are gone once nothing starts from it.
+    """
+
+    name: str
+    facts: dict[str, Any]
+    arrays: dict[str, Tensor] = field(default_factory=dict)
+    kept: State | None = None
+
+
+def noted_budget(run: Run | None) -> float | None:
+    """The budget in plain runs that the search of a run began with.
+
+    A budget in minutes is measured by the clock, which says something else on another day: it
+    is measured once.
+
+    Returns:
+        ``None``: no search has begun.
+    """
+    if run is None:
+        return None
+    file = run.path / FOLDER / f"{BUDGET}.json"
+    return float(atomic.read_json(file)["facts"]["runs"]) if file.is_file() else None
+
+
+class Journal:
+    """The finished pieces of work of one search.
+
+    Args:
+        run: Its folder; ``None``: nothing is written, and nothing survives a kill.
+    """
+
+    def __init__(self, run: Run | None) -> None:
+        self._run = run
+        self._entries: dict[str, Entry] = {}
+        if run is not None:
+            with atomic.writing(self.folder, "the search's journal"):
+                self.folder.mkdir(exist_ok=True)
+
+    @property
+    def folder(self) -> Path:
+        """Where it is written."""
+        assert self._run is not None
+        return self._run.path / FOLDER
+
+    def once(self, name: str, work: Callable[[], Entry]) -> Entry:
+        """The piece of work of this name: read, or else done and written.
+
+        Raises:
+            RunError: It cannot be written, or what was written is damaged.
+        """
+        if name in self._entries:
+            return self._entries[name]
+        entry = self._read(name)
+        if entry is None:
+            entry = work()
+            entry.name = name
+            # As they would be read: no tuples, keys that are strings.
+            entry.facts = json.loads(json.dumps(entry.facts))
+            self._write(entry)
+        self._entries[name] = entry
+        return entry
+
+    def forget(self, entry: Entry) -> None:
+        """Lets go of a state that nothing starts from any more; the facts stay."""
+        if entry.kept is not None:
+            entry.kept.forget()
+        if self._run is not None:
+            self._path(entry.name, "state.safetensors").unlink(missing_ok=True)
+
+    def _path(self, name: str, ending: str) -> Path:
+        return self.folder / f"{name}.{ending}"
+
+    def _write(self, entry: Entry) -> None:
+        if self._run is None:
+            return
+        state = entry.kept
+        values: dict[str, Any] = {"facts": entry.facts, "state": None}
+        with atomic.writing(self.folder, "the search's journal"):
+            if state is not None:
+                self._save(entry.name, "state.safetensors", state.tensors)
+                values["state"] = {
+                    "step": state.step,
+                    "settings": dict(state.shape.settings),
+                    "generators": state.generators,
+                    "factors": state.factors,
+                }
+            self._save(entry.name, "arrays.safetensors", entry.arrays)
+            # Last: a piece of work counts once this file is there.
+            atomic.write_json(self._path(entry.name, "json"), values)
+
+    def _save(self, name: str, ending: str, tensors: Mapping[str, Tensor]) -> None:
+        path = self._path(name, ending)
+        temporary = path.with_name(f"{atomic.TEMPORARY}{path.name}")
+        save_file({k: v.contiguous() for k, v in tensors.items()}, temporary)
+        atomic.sync_file(temporary)
+        temporary.rename(path)
+
+    def _read(self, name: str) -> Entry | None:
+        if self._run is None or not self._path(name, "json").is_file():
+            return None
+        values = atomic.read_json(self._path(name, "json"))
+        try:
+            entry = Entry(name, values["facts"], load_file(self._path(name, "arrays.safetensors")))
+            state, path = values["state"], self._path(name, "state.safetensors")
+            if state is not None:
+                shape = Shape(state["settings"])
+                tensors = load_file(path) if path.is_file() else {}
+                factors = state.get("factors")
+                if factors is None:
+                    factors = self._count(name, shape, tensors)
+                entry.kept = State(state["step"], shape, tensors, state["generators"], factors)
+        except (OSError, KeyError, TypeError, SafetensorError) as error:
+            raise RunError(
+                f'"{self._path(name, "json")}" is damaged: {error}. Delete the folder '
+                f'"{self.folder}" to search again from the beginning'
+            ) from error
+        return entry
+
+    def _count(self, name: str, shape: Shape, tensors: Mapping[str, Tensor]) -> int:
+        """The factors of a state of a journal that does not say how many there are.
+
+        Earlier versions of lorafit wrote such journals. A state that was let go of has as many
+        as the one the search began with, times the ratio of the ranks.
+
+        Raises:
+            RunError: They cannot be counted.
+        """
+        if tensors:
+            return count_factors(tensors)
+        first = None if name == START else self._read(START)
+        start = None if first is None else first.kept
+        if start is None or not start.tensors or not start.shape.same_sites(shape):
+            raise RunError(
+                f'the search in "{self.folder}" was begun by an earlier version of lorafit, which '
+                "did not note what resuming it takes. Start a new run."
+            )
+        return start.factors_at(int(shape.settings["r"]))

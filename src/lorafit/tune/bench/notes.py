@@ -1,0 +1,107 @@
+"""What a search leaves and shows while it works: costs, trials, metrics, progress."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lorafit.machine.memory import peak_memory_bytes
+from lorafit.run import Run
+from lorafit.training.progress import Progress, Update
+from lorafit.training.state import Tally
+from lorafit.training.stepper import Outcome
+from lorafit.training.steps import Step, StepPlan
+from lorafit.tune.bench.journal import Entry
+from lorafit.tune.bench.ledger import Cost, Ledger
+
+NOTHING = Cost()
+
+
+class Notes:
+    """Counts, writes and shows.
+
+    Args:
+        run: Where it is written; ``None``: nowhere.
+        progress: What to show.
+        ledger: Counts the cost.
+        plan: Of a plain run.
+
+    Attributes:
+        trunk_step: How far the training that is delivered has come.
+    """
+
+    def __init__(self, run: Run | None, progress: Progress, ledger: Ledger, plan: StepPlan) -> None:
+        self._run = run
+        self._progress = progress
+        self._ledger = ledger
+        self._plan = plan
+        self._shown = Tally()
+        self.trunk_step = 0
+        if run is not None:
+            run.truncate_metrics(0)
+            run.write_trials([])
+
+    @property
+    def trained_per_step(self) -> float:
+        """Tokens of a step of a plain run."""
+        return self._ledger.unit.trained / self._plan.total_steps
+
+    def book(self, phase: str, cost: Cost = NOTHING) -> None:
+        """Counts a cost and shows what its phase has cost so far; without one, that it begins."""
+        self._ledger.add(phase, cost)
+        spent = self._ledger.phases[phase]
+        self._progress.phase(phase, self._ledger.runs(spent), spent.time_s)
+
+    def trial(self, name: str, phase: str, cost: Cost, **about: Any) -> None:
+        """Notes a piece of work in ``trials.jsonl``."""
+        if self._run is not None:
+            line = {"trial": name, "phase": phase, **about, "runs": self._ledger.runs(cost)}
+            self._run.append_trial(line | {"time_s": cost.time_s})
+
+    def adopt(self, entry: Entry, step: int) -> None:
+        """Makes a piece of work part of the lineage that is delivered."""
+        self.trunk_step = step
+        if self._run is not None:
+            for line in entry.facts["lines"]:
+                self._run.append_metrics(line)
+
+    def evaluated(self, step: int, metrics: dict[str, float], best: bool) -> None:
+        """Notes an evaluation of the trunk among the metrics."""
+        self._progress.evaluated(step, metrics, best)
+        if self._run is not None:
+            epoch = step / self._plan.steps_per_epoch
+            self._run.append_metrics({"step": step, "epoch": round(epoch, 6), **metrics})
+
+    def stepped(self, step: Step, outcome: Outcome) -> None:
+        """Shows a step."""
+        self._shown.add(outcome)
+        left = max(0.0, self._ledger.unit.trained - self.trunk_step * self.trained_per_step)
+        self._progress.step(
+            Update(
+                step=step.number,
+                total_steps=self._plan.total_steps,
+                epoch=step.epoch,
+                loss=outcome.loss,
+                learning_rate=outcome.learning_rate,
+                tokens_per_s=self._shown.tokens_per_s,
+                time_left_s=left / max(self._shown.tokens_per_s, 1e-9),
+            )
+        )
+
+
+def metrics_line(step: Step, outcome: Outcome, window: Tally) -> dict[str, Any]:
+    """A line of ``metrics.jsonl``.
+
+    Args:
+        step: The last of the window.
+        outcome: Its.
+        window: The steps since the line before.
+    """
+    return {
+        "step": step.number,
+        "epoch": round(step.epoch, 6),
+        "train_loss": window.loss,
+        "learning_rate": outcome.learning_rate,
+        "grad_norm": outcome.grad_norm,
+        "tokens_per_s": window.tokens_per_s,
+        "peak_memory_bytes": peak_memory_bytes(),
+    }

@@ -1,0 +1,326 @@
+"""RISE: start with a modest rank and let it rise while that measurably pays.
+
+One training, the *trunk*, runs through; beside it short branches answer one question each:
+
+1. learning rate: a few short runs from the start; the survivor goes on as the trunk;
+2. rank: at 20, 35 and 50 % of the steps two branches start from the trunk's state, on the
+   same batches, and decay to zero within 5 % of the steps: *stay* and *grow* (four times the
+   rank, twice where the budget pays for no more; the same function). The trunk grows if the
+   paired gain on the selection set exceeds its standard error and is not certainly smaller than
+   a margin;
+3. modules: at 60 %, *all* against *without* the kinds of modules that hold little of the
+   update's energy;
+4. decay: the last quarter of the steps, the best state on the selection set is kept;
+5. scale: how much of the update is best, by forward passes.
+
+What is tried beside the trunk is bounded by the budget: a test that cannot be paid is left
+out, and that is said. The branches are the evidence: for every rank the measured gain of
+going on. Rising beats training a large rank from the start on some tasks and is no worse on
+others (docs/explanation/tuning.md).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lorafit.run import Choice
+from lorafit.tune import strategies
+from lorafit.tune.base import Found, Strategy
+from lorafit.tune.bench.bench import Bench, Scored, Trained
+from lorafit.tune.bench.state import State
+from lorafit.tune.decide import Gain, gain
+from lorafit.tune.rise import modules, rates, scale, short
+from lorafit.tune.rise.trunk import BRANCH, Trunk, advance, branch
+
+FIRST_RANK = 8
+"""Where it begins. From 1 or 2 the losses on news (20 classes) were higher, whatever became of
+the learning rate (docs/explanation/tuning.md)."""
+GROWTH = 4
+RATE_EXPONENT = 0.5
+"""At the same scaling a rank k times as large takes the learning rate divided by k to this power:
+under Adam that is the same as keeping ``lora_alpha``. With the full rate, news (20 classes) ended
+at a loss of .997 instead of .904 (docs/explanation/tuning.md)."""
+TESTS = (0.20, 0.35, 0.50)
+"""Where the rank is tested, as shares of the steps."""
+LITTLE = 0.01
+"""Nats: a gain certainly below is not worth four times the rank."""
+MODULES_AT = 0.60
+MARGIN = 0.01
+"""Share of the gain over the untuned model that may be lost by leaving modules out."""
+
+
+@dataclass(frozen=True)
+class RankTest:
+    """One pair of branches.
+
+    Attributes:
+        r: Rank of *stay*.
+        grown: Rank of *grow*.
+        step: Where they began.
+        gain: Of growing.
+    """
+
+    r: int
+    grown: int
+    step: int
+    gain: Gain
+
+    @property
+    def grows(self) -> bool:
+        """Whether more pays, and not certainly little.
+
+        Without the margin a task of two classes once rose to 384, on gains of .002 to .008 nats.
+        """
+        return self.gain.pays and not self.gain.below(LITTLE)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {"r": self.r, "against": self.grown, "step": self.step, "gain": self.gain.to_dict()}
+
+
+@strategies.register("rise")
+class Rise(Strategy):
+    """The default strategy."""
+
+    def search(self, bench: Bench) -> Found:
+        """Trains once, choosing on the way."""
+        if bench.total_steps < short.FEWEST_STEPS:
+            return short.choose_rate(bench)
+        choices: dict[str, Choice] = {}
+        ranked = "adapter.r" in bench.open
+        if ranked:
+            bench.tunable.begin_with(r=FIRST_RANK)
+        start = bench.start()
+        untuned = bench.score("untuned", "start", start)
+        trunk = _begin(bench, start, choices)
+        tests: list[RankTest] = []
+        skipped = ""
+        if ranked:
+            skipped = _rise(bench, trunk, tests)
+        if "adapter.target_modules" in bench.open:
+            _without_weak(bench, trunk, untuned, choices)
+        _decay(bench, trunk)
+        assert trunk.best is not None
+        if ranked:
+            choices["r"] = _rank_choice(trunk, tests, skipped, untuned)
+        return _finish(bench, trunk, choices, tests)
+
+
+def _begin(bench: Bench, start: State, choices: dict[str, Choice]) -> Trunk:
+    """Phase 1, or a trunk at the user's rate."""
+    if "train.learning_rate" not in bench.open:
+        return Trunk(start, bench.config.train.learning_rate)
+    found = rates.choose(bench, start)
+    choices["learning_rate"] = found.choice
+    bench.say(f"learning_rate {found.choice.value:g}: {found.choice.reason}")
+    bench.adopt([piece.entry for piece in found.trunk], found.state.step)
+    return Trunk(found.state, found.choice.value, pieces=list(found.trunk))
+
+
+def _rise(bench: Bench, trunk: Trunk, tests: list[RankTest]) -> str:
+    """Phase 2. Returns why the last test was not made, or ``""``."""
+    refused = 0
+    points = TESTS if bench.budget >= 1.25 else TESTS[:2]
+    for share in points:
+        advance(bench, trunk, bench.steps(share))
+        r = int(trunk.state.shape.settings["r"])
+        largest = bench.tunable.largest_rank()
+        if largest <= r:
+            return f"the layers allow no more than {r}"
+        bigger = next_rank(bench, trunk.state, r, largest)
+        if bigger is None:
+            return f"the budget of {bench.budget:g} runs allowed no further test"
+        stay, stayed = branch(bench, f"stay-{r}-{share}", "rank", trunk.state, trunk.rate)
+        tall = bench.grow(trunk.state, bigger)
+        kept = bench.tunable.keeps_scaling
+        slower = trunk.rate * (r / bigger) ** RATE_EXPONENT if kept else trunk.rate
+        grow, grew = branch(bench, f"grow-{bigger}-{share}", "rank", tall, slower)
+        if stayed is None or grew is None:
+            return "a branch diverged"
+        test = RankTest(r, bigger, trunk.state.step, gain(stayed.losses, grew.losses))
+        tests.append(test)
+        pays = test.grows
+        _keep_if_best(bench, trunk, stay, stayed)
+        if not pays:
+            bench.journal.forget(grow.entry)
+        else:
+            if slower != trunk.rate:
+                trunk.rate = slower
+                trunk.changes += (f"r={bigger} takes {slower:.2g}",)
+            _keep_if_best(bench, trunk, grow, grew)
+        bench.say(
+            f"r {r} against {bigger} at step {test.step}: gain {test.gain} nats: "
+            + ("grows" if pays else "stays")
+        )
+        if pays:
+            trunk.state = tall
+        else:
+            refused += 1
+            # A stop at the very first test deserves a second look: later, updates are larger.
+            if len(tests) > 1 or refused > 1:
+                return ""
+    return "still rising at the last test" if tests and tests[-1].grows else ""
+
+
+def next_rank(bench: Bench, state: State, r: int, largest: int) -> int | None:
+    """The rank to test against ``r``; ``None``: the budget pays for none.
+
+    Small models are at times too small for four times the rank: there the factors are a good
+    part of the model.
+    """
+    steps = 2 * bench.steps(BRANCH)
+    ranks = (min(r * growth, largest) for growth in (GROWTH, 2))
+    return next((rank for rank in ranks if bench.affords(state, steps, 2, rank)), None)
+
+
+def _keep_if_best(bench: Bench, trunk: Trunk, piece: Trained, scored: Scored) -> None:
+    """Judges the end of a branch; its state goes if it is not the best."""
+    assert piece.state is not None
+    if not trunk.judge(piece.state, scored):
+        bench.journal.forget(piece.entry)
+
+
+def _rank_choice(trunk: Trunk, tests: list[RankTest], skipped: str, untuned: Scored) -> Choice:
+    """The chosen rank in one sentence, with the gain of going on at each rank."""
+    assert trunk.best is not None
+    r = int(trunk.best.state.shape.settings["r"])
+    evidence = {"tests": [test.to_dict() for test in tests]}
+    if tests and not gain(untuned.losses, trunk.best.scored.losses).low > 0:
+        return Choice(
+            r,
+            "training gained nothing on the selection set, so no rank can be told from another",
+            evidence,
+        )
+    last = next((test for test in reversed(tests) if test.r == r), None)
+    if last is None:
+        bought = next((test for test in reversed(tests) if test.grown == r), None)
+        if bought is None:
+            return Choice(r, f"the smallest; {skipped or 'nothing was tested'}", evidence)
+        return Choice(
+            r,
+            f"going from {bought.r} to {r} gained {bought.gain} nats; {skipped or 'not tested on'}",
+            evidence,
+        )
+    if last.grows:
+        reason = f"chosen on the selection set although {last.grown} gained {last.gain} nats"
+    elif last.gain.below(LITTLE):
+        reason = (
+            f"more does not help: r={last.grown} gains {last.gain} nats, "
+            f"certainly less than {LITTLE:g}"
+        )
+    else:
+        reason = (
+            f"r={last.grown} is indistinguishable on {last.gain.n:,} examples: "
+            f"gain {last.gain} nats; the smaller one is kept"
+        )
+    return Choice(r, reason, evidence)
+
+
+def _without_weak(bench: Bench, trunk: Trunk, untuned: Scored, choices: dict[str, Choice]) -> None:
+    """Phase 3."""
+    advance(bench, trunk, bench.steps(MODULES_AT))
+    energy = bench.energies(trunk.state)
+    found = modules.shares(energy)
+    evidence = modules.evidence(found)
+    every = sorted(found)
+    weakest = modules.weak(found)
+    reason = "all linear layers: each kind of module holds a good share of the update"
+    if weakest:
+        names = ", ".join(weakest)
+        held = sum(found[name] for name in weakest)
+        if not bench.affords(trunk.state, 2 * bench.steps(BRANCH), 2):
+            reason = (
+                f"all linear layers; {names} hold {held:.1%} of the update's energy, "
+                "but the budget allowed no test without them"
+            )
+        else:
+            full, scored = branch(bench, "modules-all", "modules", trunk.state, trunk.rate)
+            less = bench.leave_out(trunk.state, weakest)
+            part, scored_less = branch(bench, "modules-less", "modules", less, trunk.rate)
+            if scored is None or scored_less is None:
+                reason = "all linear layers: a branch diverged"
+            else:
+                assert full.state is not None
+                assert part.state is not None
+                difference = gain(scored.losses, scored_less.losses)
+                margin = MARGIN * max(0.0, untuned.nll - scored.nll)
+                evidence |= {"without": weakest, "gain": difference.to_dict(), "margin": margin}
+                trunk.judge(full.state, scored)
+                if difference.not_worse(margin):
+                    trunk.state = less
+                    every = [name for name in every if name not in weakest]
+                    reason = (
+                        f"without {names}, which hold {held:.1%} of the update's energy, the "
+                        f"loss changes by {-difference.mean:+.4f} nats: not worse"
+                    )
+                else:
+                    reason = (
+                        f"all linear layers: {names} hold only {held:.1%} of the update's energy, "
+                        f"but without them the loss changes by {-difference.mean:+.4f} "
+                        f"[{-difference.high:+.4f}, {-difference.low:+.4f}] nats"
+                    )
+    choices["target_modules"] = Choice(every, reason, evidence)
+    bench.say(f"target_modules: {reason}")
+
+
+def _decay(bench: Bench, trunk: Trunk) -> None:
+    """Phase 4: the last part with falling rate; evaluations where a plain run makes them."""
+    ratio = bench.config.train.decay_ratio
+    begin = bench.total_steps - bench.steps(ratio)
+    advance(bench, trunk, begin)
+    points = [n for n in range(begin + 1, bench.total_steps + 1) if bench.plan.evaluates(n)]
+    # The last half of the decay: before that the state is not finished.
+    points = [n for n in points if n > begin + bench.steps(ratio) // 2]
+    for point in points or [bench.total_steps]:
+        advance(bench, trunk, point, decay_from=begin)
+        scored = bench.score(f"decay-{point}", "decay", trunk.state)
+        kept = trunk.judge(trunk.state, scored)
+        bench.notes.evaluated(point, scored.metrics, kept)
+
+
+def _finish(bench: Bench, trunk: Trunk, choices: dict[str, Choice], tests: list[RankTest]) -> Found:
+    """Phase 5, and what was found."""
+    assert trunk.best is not None
+    best = trunk.best
+    state, scored = best.state, best.scored
+    settings = dict(state.shape.settings)
+    rate = float(f"{best.rate:.3g}")
+    values: dict[str, Any] = {"train.learning_rate": rate}
+    chosen = choices.get("learning_rate")
+    if chosen is not None and best.changes:
+        reason = "; ".join([chosen.reason, *best.changes])
+        choices["learning_rate"] = Choice(rate, reason, chosen.evidence)
+    eval_loss = float(scored.raw.mean())
+    if "adapter.lora_alpha" in bench.open:
+        found = scale.choose(bench, state, scored)
+        alpha = settings["lora_alpha"] * found.factor
+        alpha = int(alpha) if float(alpha).is_integer() else float(f"{alpha:.4g}")
+        s = alpha / bench.tunable.size(int(settings["r"]))
+        if found.factor == 1.0:
+            reason = (
+                f"scaling {s:g}, as trained: no other share of the update is better by more "
+                f"than one standard error (best gain {found.gain} nats)"
+            )
+        else:
+            eval_loss -= found.gain.mean
+            reason = (
+                f"scaling {s:g}: {found.factor:.0%} of the trained update is best, "
+                f"gain {found.gain} nats"
+            )
+        choices["lora_alpha"] = Choice(
+            alpha,
+            reason,
+            {"curve": [{"factor": c, "loss": v} for c, v in found.curve.items()]},
+        )
+        settings["lora_alpha"] = alpha
+        state = replace(state, shape=state.shape.with_(lora_alpha=alpha))
+    values |= {f"adapter.{name}": value for name, value in settings.items()}
+    return Found(
+        state=state,
+        values=values,
+        choices=choices,
+        best_step=state.step,
+        eval_loss=eval_loss,
+        train_loss=trunk.train_loss,
+    )
