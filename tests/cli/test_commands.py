@@ -145,7 +145,7 @@ def test_plan_shows_settings_origins_layers_and_cost(cli: Cli, api: FakeApi) -> 
             time_s=95.0,
             peak_memory_bytes=2**30,
             measured=frozenset({"adapter.lora_alpha", "train.learning_rate"}),
-            runs=1.5,
+            budget=1.5,
             guessed={"data.label": Choice("stars", "5 distinct values")},
         )
 

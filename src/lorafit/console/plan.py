@@ -42,11 +42,11 @@ def _costs(plan: Plan) -> list[tuple[str, str]]:
     trained = f"{count(plan.trainable_parameters)} of {count(plan.total_parameters)}"
     once = f"about {duration(plan.time_s)}"
     rows = [("time", once)]
-    if plan.runs > 1:
-        longest = f"up to {duration(plan.time_s * plan.runs)}"
+    if plan.budget is not None:
+        longest = f"up to {duration(plan.most_time_s)}"
         rows = [
             ("time", f"{longest} (one training run: {once})"),
-            ("cost of choosing", f"up to {plan.runs - 1:g} training runs on top of the one"),
+            ("cost of choosing", f"up to {plan.budget - 1:.3g} training runs on top of the one"),
         ]
     rows += [
         ("peak memory", f"about {size(plan.peak_memory_bytes)}"),

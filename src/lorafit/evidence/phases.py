@@ -5,6 +5,7 @@ from __future__ import annotations
 SPOKEN = {
     "start": "score before training",
     "learning rate": "learning rate (short trials)",
+    "length": "number of steps",
     "trunk": "main training",
     "rank": "rank (short trials)",
     "modules": "modules (short trials)",

@@ -38,7 +38,8 @@ class Plan:
         time_s: Estimated seconds of one plain run, evaluations included.
         peak_memory_bytes: Memory the measured steps took.
         measured: Settings that training would choose, by key; their values are starting values.
-        runs: What choosing and training may cost together, in plain runs.
+        budget: Most that choosing and training cost together, in plain runs; ``None``: nothing
+            is chosen.
         guessed: What nobody set and was found by looking at the data, by key.
     """
 
@@ -52,8 +53,13 @@ class Plan:
     time_s: float
     peak_memory_bytes: int
     measured: frozenset[str] = frozenset()
-    runs: float = 1.0
+    budget: float | None = None
     guessed: Mapping[str, Choice] = field(default_factory=dict)
+
+    @property
+    def most_time_s(self) -> float:
+        """Seconds that choosing and training take together, at most, by the operations."""
+        return self.time_s * (1.0 if self.budget is None else self.budget)
 
     @property
     def config(self) -> Config:
