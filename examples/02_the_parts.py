@@ -81,8 +81,8 @@ fit(learner, config, progress=make_progress())
 
 # Evaluation: the same examples with the adapter off and on.
 with adapters.disabled():
-    base = score(engine, task, encoded["test"], 64)
-tuned = score(engine, task, encoded["test"], 64)
+    base = score(engine, encoded["test"], 64)
+tuned = score(engine, encoded["test"], 64)
 print(f"tuned: {intervals(tuned, task)['accuracy']:.3f}")
 print(f"tuned - base: {paired(base, tuned, task)['accuracy']:+.3f}")
 

@@ -211,7 +211,7 @@ def test_what_the_engine_measures_is_what_plain_torch_computes(
     assert fast.name == "fast"
     for side, scores in zip(
         ("base", "tuned"),
-        finishing.measure(eager, tuned.adapters, encoded, tuned.task, 4),
+        finishing.measure(eager, tuned.adapters, encoded, 4),
         strict=True,
     ):
         for name, found in intervals(scores, tuned.task).items():

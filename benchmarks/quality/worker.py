@@ -37,7 +37,7 @@ def ours(job: dict[str, Any], data: Any) -> tuple[np.ndarray, dict[str, Any]]:
         tuned = lorafit.load(run)
         encoded = tuned.task.encode(data["test"], tuned.tokenizer, tuned.max_length)
         engine = EagerEngine(tuned.model, tuned.task, tuned.tokenizer)
-        logits = score(engine, tuned.task, encoded, 64).logits
+        logits = score(engine, encoded, 64).logits
         chosen = {name: choice.value for name, choice in run.choices.items()}
     facts = {"train_s": training["time_s"], "total_s": time_s, "steps": training["steps"]}
     return logits, facts | ({"chosen": chosen} if job["side"] == "chosen" else {})

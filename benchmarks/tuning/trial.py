@@ -45,8 +45,7 @@ def run(pair: Pair, model: str, data: Any, seed: int, point: dict[str, Any]) -> 
 def measured(pair: Pair, subject: pipeline.Subject, problem: Problem, batch: int) -> dict[str, Any]:
     """Selection and test figures, by the training engine; the temperature is the selection's."""
     scores = {
-        name: score(subject.engine, problem.task, subject.encoded[name], batch)
-        for name in ("validation", "test")
+        name: score(subject.engine, subject.encoded[name], batch) for name in ("validation", "test")
     }
     classes = problem.task.name == "sequence_classification"
     factor = sharpness(scores["validation"]) if classes else 1.0

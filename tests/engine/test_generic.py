@@ -74,7 +74,9 @@ def rows(lengths: list[int], family: str) -> list[Any]:
     return made
 
 
-def compare(adapted: Any, family: str, lengths: list[int], tolerance: float = 2e-6) -> None:
+def assert_same_gradients(
+    adapted: Any, family: str, lengths: list[int], tolerance: float = 2e-6
+) -> None:
     adapted.train()
     batch = rows(lengths, family)
     loss, expected = helpers.autograd_gradients(adapted, batch, scale=0.3)
@@ -88,20 +90,20 @@ def compare(adapted: Any, family: str, lengths: list[int], tolerance: float = 2e
 
 @pytest.mark.parametrize("family", TARGETS)
 def test_gradients_are_those_of_peft(family):
-    compare(model(family), family, [9, 9, 8, 7])
+    assert_same_gradients(model(family), family, [9, 9, 8, 7])
 
 
 @pytest.mark.parametrize("family", TARGETS)
 def test_gradients_of_dora_and_of_several_ranks(family):
-    compare(model(family, use_dora=True), family, [9, 4])
-    compare(model(family, r=3, rank_pattern={TARGETS[family][0]: 7}), family, [9, 4])
+    assert_same_gradients(model(family, use_dora=True), family, [9, 4])
+    assert_same_gradients(model(family, r=3, rank_pattern={TARGETS[family][0]: 7}), family, [9, 4])
 
 
 def test_gradients_when_the_batch_is_split():
     adapted = model("llama")
     lengths = [39, 2, 1, 3, 2, 30]
     assert len(split_by_length([n * 9 for n in lengths])) > 1
-    compare(adapted, "llama", lengths)
+    assert_same_gradients(adapted, "llama", lengths)
 
 
 def test_gradients_when_the_batch_is_split_for_certain(monkeypatch):
@@ -110,7 +112,7 @@ def test_gradients_when_the_batch_is_split_for_certain(monkeypatch):
     fast = engine(adapted)
     batch = rows([39, 2, 1, 3, 2, 30], "bert")
     assert len(fast.collate(batch)["parts"]) > 2
-    compare(adapted, "bert", [39, 2, 1, 3, 2, 30], tolerance=4e-6)
+    assert_same_gradients(adapted, "bert", [39, 2, 1, 3, 2, 30], tolerance=4e-6)
     adapted.eval()
     alone = torch.cat([fast.logits(fast.collate([row])) for row in batch])
     torch.testing.assert_close(fast.logits(fast.collate(batch)), alone, rtol=1e-4, atol=1e-5)
@@ -159,7 +161,7 @@ def test_directional_derivative_with_dropout(family):
     assert (above - loss()) / 1e-2 == pytest.approx(norm, rel=1e-2)
 
 
-def test_torchs_own_dropout_is_not_called(monkeypatch):
+def test_torchs_own_dropout_is_not_called():
     adapted = model("gpt2", dropout=0.1, lora_dropout=0.1).train()
     fast = engine(adapted)
     state = torch.get_rng_state()
@@ -277,8 +279,8 @@ def test_language_model_gradients_are_those_of_all_logits(family, chunked):
     task: Any = Task()
     tokenizer: Any = helpers.PlainTokenizer()
     fast = GenericEngine(adapted, task, tokenizer, dtype=torch.float32)
-    assert fast._language is not None
-    assert (fast._language.head is not None) == chunked
+    assert fast.language is not None
+    assert (fast.language.head is not None) == chunked
     result = fast.forward_backward(fast.collate(batch), 1.0)
     assert result.units == fast.units(batch) == int((labels[:, 1:] != -100).sum())
     assert float(result.loss_sum) == pytest.approx(float(loss.detach()), rel=1e-5)
@@ -313,7 +315,7 @@ def test_padding_that_sees_no_token_makes_no_nan(family):
     torch.manual_seed(0)
     settings = {"attn_implementation": "sdpa", "num_labels": 3, "pad_token_id": 0}
     dropout = {"attn_pdrop": 0.5} if family == "gpt2" else {"attention_dropout": 0.5}
-    config = tiny._CONFIGS[family](**settings, **dropout)
+    config = tiny.CONFIGS[family](**settings, **dropout)
     made = hf.AutoModelForSequenceClassification.from_config(config)
     adapted = helpers.adapt(
         made,

@@ -53,7 +53,7 @@ def cases() -> list[Any]:
     ]
 
 
-def both_ways(tmp_path: Path, family: str, **changes: Any) -> None:
+def assert_both_ways(tmp_path: Path, family: str, **changes: Any) -> None:
     """Ours loads in peft, theirs in ours; keys and parameter counts are the same."""
     mine, other = ours(family, **changes), theirs(family, **changes)
     task = changes.get("task_type", "SEQ_CLS")
@@ -72,26 +72,26 @@ def both_ways(tmp_path: Path, family: str, **changes: Any) -> None:
 
 @pytest.mark.parametrize(("family", "changes"), cases())
 def test_classifiers_both_ways(tmp_path: Path, family: str, changes: dict[str, Any]) -> None:
-    both_ways(tmp_path, family, **changes)
+    assert_both_ways(tmp_path, family, **changes)
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "qwen2", "t5"])
 def test_language_models_both_ways(tmp_path: Path, family: str) -> None:
-    both_ways(tmp_path, family, task_type=LM_TASK.get(family, "CAUSAL_LM"))
+    assert_both_ways(tmp_path, family, task_type=LM_TASK.get(family, "CAUSAL_LM"))
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_all_linear_both_ways(tmp_path: Path, family: str) -> None:
     # With SEQ_CLS DistilBERT's pre_classifier would be a LoRA inside modules_to_save in peft.
     task = None if family == "distilbert" else "SEQ_CLS"
-    both_ways(tmp_path, family, target_modules="all-linear", task_type=task)
+    assert_both_ways(tmp_path, family, target_modules="all-linear", task_type=task)
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 @pytest.mark.parametrize("rslora", [False, True])
 def test_ranks_and_alphas_by_pattern_both_ways(tmp_path: Path, family: str, rslora: bool) -> None:
     first, last = TARGETS[family][0], TARGETS[family][-1]
-    both_ways(
+    assert_both_ways(
         tmp_path,
         family,
         use_rslora=rslora,
@@ -102,12 +102,12 @@ def test_ranks_and_alphas_by_pattern_both_ways(tmp_path: Path, family: str, rslo
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_embeddings_as_targets_both_ways(tmp_path: Path, family: str) -> None:
-    both_ways(tmp_path, family, target_modules=[EMBEDDINGS[family], TARGETS[family][0]])
+    assert_both_ways(tmp_path, family, target_modules=[EMBEDDINGS[family], TARGETS[family][0]])
 
 
 @pytest.mark.parametrize("family", ["gpt2", "qwen2"])
 def test_tied_embeddings_as_targets_both_ways(tmp_path: Path, family: str) -> None:
-    both_ways(
+    assert_both_ways(
         tmp_path,
         family,
         task_type="CAUSAL_LM",
@@ -117,20 +117,20 @@ def test_tied_embeddings_as_targets_both_ways(tmp_path: Path, family: str) -> No
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_excluded_modules_both_ways(tmp_path: Path, family: str) -> None:
-    both_ways(tmp_path, family, exclude_modules=rf".*\.1\..*{TARGETS[family][0]}")
+    assert_both_ways(tmp_path, family, exclude_modules=rf".*\.1\..*{TARGETS[family][0]}")
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_expressions_both_ways(tmp_path: Path, family: str) -> None:
     names = "|".join(name.replace(".", r"\.") for name in TARGETS[family])
-    both_ways(tmp_path, family, target_modules=rf".*\.[02]\..*\.({names})")
+    assert_both_ways(tmp_path, family, target_modules=rf".*\.[02]\..*\.({names})")
 
 
 @pytest.mark.parametrize("family", ["gpt2", "qwen2"])
 @pytest.mark.parametrize("whole", [["lm_head"], ["lm_head", "EMBEDDINGS"]])
 def test_tied_modules_to_save_both_ways(tmp_path: Path, family: str, whole: list[str]) -> None:
     names = [EMBEDDINGS[family] if name == "EMBEDDINGS" else name for name in whole]
-    both_ways(tmp_path, family, task_type="CAUSAL_LM", modules_to_save=names)
+    assert_both_ways(tmp_path, family, task_type="CAUSAL_LM", modules_to_save=names)
 
 
 @pytest.mark.parametrize("save", [True, False])
@@ -147,7 +147,7 @@ def test_embeddings_saved_on_request_have_the_same_keys(tmp_path: Path, save: bo
 
 
 def test_own_modules_to_save_both_ways(tmp_path: Path) -> None:
-    both_ways(tmp_path, "bert", modules_to_save=["pooler"])
+    assert_both_ways(tmp_path, "bert", modules_to_save=["pooler"])
 
 
 def test_token_classification_and_question_answering_both_ways(tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ def scored(request):
 
 def test_losses_are_those_of_transformers(scored):
     model, tokenizer, task, encoded = scored
-    found = score(EagerEngine(model, task, tokenizer), task, encoded, 4)
+    found = score(EagerEngine(model, task, tokenizer), encoded, 4)
     for index, row in enumerate(encoded):
         ids = torch.tensor([row["input_ids"]])
         with torch.no_grad():
@@ -154,15 +154,15 @@ def test_engines_answer_as_their_logits_do(scored, setting):
 def test_eager_evaluates_a_few_examples_at_a_time(scored, monkeypatch):
     model, tokenizer, task, encoded = scored
     engine = EagerEngine(model, task, tokenizer)
-    whole = score(engine, task, encoded, 9)
+    whole = score(engine, encoded, 9)
     monkeypatch.setattr("lorafit.engine.eager.LOGITS_AT_ONCE", 1)
-    single = score(engine, task, encoded, 9)
+    single = score(engine, encoded, 9)
     np.testing.assert_allclose(whole.losses, single.losses, rtol=1e-4)
 
 
 def test_perplexity_and_the_mean_loss_are_per_token(scored):
     model, tokenizer, task, encoded = scored
-    found = score(EagerEngine(model, task, tokenizer), task, encoded, 4)
+    found = score(EagerEngine(model, task, tokenizer), encoded, 4)
     values = intervals(found, task)
     mean = found.losses.sum() / found.units.sum()
     assert values["nll"]["value"] == pytest.approx(mean, rel=1e-5)

@@ -73,7 +73,7 @@ def test_what_are_no_sets_of_labels_is_refused(columns, config, message):
         posed(columns, **config)
 
 
-def test_a_label_that_only_the_test_split_has_is_refused(tokenizer):
+def test_a_label_that_only_the_test_split_has_is_refused():
     train = {"text": TEXTS, "labels": [["a"], ["b"], ["a", "b"], []]}
     test = {"text": TEXTS[:1], "labels": [["a", "q"]]}
     with pytest.raises(DataError, match=r'label "q".*1 row of the test split.*never occurs'):

@@ -41,7 +41,7 @@ def encoded(tokenizer):
 
 def tagger(family="bert", seed=0):
     torch.manual_seed(seed)
-    config = tiny._CONFIGS[family](num_labels=len(NAMES), pad_token_id=0)
+    config = tiny.CONFIGS[family](num_labels=len(NAMES), pad_token_id=0)
     return AutoModelForTokenClassification.from_config(config).eval()
 
 

@@ -131,7 +131,7 @@ class PeftModel(LooksLikePeft, PushToHubMixin, nn.Module):
     def print_trainable_parameters(self) -> None:
         """Prints the numbers of trainable and of all parameters."""
         trainable, total = self.get_nb_trainable_parameters()
-        print(
+        print(  # noqa: T201 as PEFT does
             f"trainable params: {trainable:,d} || all params: {total:,d} || "
             f"trainable%: {100 * trainable / total:.4f}"
         )
@@ -312,7 +312,7 @@ class PeftModel(LooksLikePeft, PushToHubMixin, nn.Module):
             config = PeftConfig.from_pretrained(model_id, **kwargs)
         target = _MODELS.get(config.task_type, PeftModel) if config.task_type else cls
         wrapped = target.__new__(target)
-        wrapped._wrap(model)
+        wrapped._wrap(model)  # noqa: SLF001 of this class
         wrapped.load_adapter(
             model_id,
             adapter_name,
@@ -363,7 +363,7 @@ class PeftModel(LooksLikePeft, PushToHubMixin, nn.Module):
             assert isinstance(config, LoraConfig)
             config.inference_mode = not is_trainable
             on_disk.attach(adapters, config, tensors, adapter_name, source=source)
-            self.base_model._publish()
+            self.base_model._publish()  # noqa: SLF001 PEFT has no such name
             if is_trainable:
                 self.set_requires_grad(adapter_name)
         if not is_trainable:
