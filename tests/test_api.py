@@ -23,7 +23,6 @@ from markupsafe import escape
 from safetensors.torch import load_file
 
 import lorafit
-from lorafit import pipeline
 from lorafit.engine.eager import EagerEngine
 from lorafit.errors import (
     AdapterError,
@@ -35,7 +34,8 @@ from lorafit.errors import (
     TargetError,
 )
 from lorafit.evaluation.score import intervals
-from lorafit.pipeline import finishing
+from lorafit.export import peft as peft_format
+from lorafit.pipeline import measure as finishing
 from tests import tiny_text
 
 QUICK: dict[str, Any] = {
@@ -321,16 +321,16 @@ def test_a_live_model_comes_back_as_it_was(base: Path, data: DatasetDict, tmp_pa
 def test_a_hand_off_that_computes_something_else_fails_the_run(
     base: Path, data: DatasetDict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save = pipeline.peft_format.save
+    save = peft_format.save
 
-    def broken(adapters: lorafit.Adapters, path: Path, **more: Any) -> Path:
+    def broken(adapters: lorafit.Adapters, path: Path, **more: Any) -> Any:
         result = save(adapters, path, **more)
         parameter = next(p for n, p in adapters.trainable().items() if "lora_B" in n)
         with torch.no_grad():
             parameter.mul_(3.0)
         return result
 
-    monkeypatch.setattr(pipeline.peft_format, "save", broken)
+    monkeypatch.setattr(peft_format, "save", broken)
     with pytest.raises(HandoffError, match="reloaded model differs"):
         lorafit.train(base, data, **settings(tmp_path, learning_rate=1e-2))
     failed = lorafit.Run.list(tmp_path / "runs")[0]
@@ -389,7 +389,7 @@ def test_a_run_killed_at_any_moment_resumes_to_the_same_weights(base: Path, tmp_
         early_stopping_patience=None,
         strategy="none",
     )
-    whole = lorafit.train(base, csv, **common, **{"run.name": "whole"})
+    whole = lorafit.train(base, csv, **common | {"run.name": "whole"})
     script = textwrap.dedent(
         f"""
         import lorafit
@@ -471,7 +471,7 @@ def test_a_run_folder_that_cannot_be_written_is_said_before_anything_is_trained(
 ) -> None:
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(RunError, match="file"):
-        lorafit.train(base, data, **QUICK, **{"run.dir": str(tmp_path / "file" / "runs")})
+        lorafit.train(base, data, **QUICK | {"run.dir": str(tmp_path / "file" / "runs")})
 
 
 def test_a_damaged_adapter_is_refused(run: lorafit.Run, tmp_path: Path) -> None:

@@ -68,7 +68,8 @@ def measured(pair: Pair, subject: pipeline.Subject, problem: Problem, batch: int
 def scaled_losses(scores: Scores, factor: float) -> np.ndarray:
     """Losses ``(n,)`` of classes when the logits ``(n, classes)`` are multiplied by a factor."""
     logits = scores.logits.astype(np.float64) * factor
-    return logsumexp(logits, axis=1) - logits[np.arange(len(logits)), scores.labels]
+    found: np.ndarray = logsumexp(logits, axis=1) - logits[np.arange(len(logits)), scores.labels]
+    return found
 
 
 def sharpness(scores: Scores) -> float:

@@ -31,12 +31,13 @@ CONFIGS = {
 
 def config(family: str, **kwargs: Any) -> Any:
     # Qwen3's heads are wider than its hidden size has room for.
-    extra = {"mistral": {"sliding_window": None}, "qwen3": {"head_dim": 10}}.get(family, {})
+    own: dict[str, dict[str, Any]]
+    own = {"mistral": {"sliding_window": None}, "qwen3": {"head_dim": 10}}
     return CONFIGS[family](
         **{"vocab_size": 101, "hidden_size": 36, "num_attention_heads": 6},
         **{"num_key_value_heads": 2, "num_hidden_layers": 3, "intermediate_size": 52},
         **{"max_position_embeddings": 60, "pad_token_id": 0, "num_labels": 3},
-        **extra | kwargs,
+        **own.get(family, {}) | kwargs,
     )
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from lorafit.engine.decoder import kernels
-from tests.engine.test_kernels import Pairs, assert_close, leaf, stored, wide_view
+from tests.engine.kernels.test_checked import Pairs, assert_close, leaf, stored, wide_view
 
 
 def rms(rows: int, width: int, branch: bool, dtype: torch.dtype, fault: float) -> Pairs:
@@ -65,7 +68,7 @@ def swiglu(rows: int, width: int, dtype: torch.dtype, fault: float) -> Pairs:
     ]
 
 
-CASES = {
+CASES: dict[str, tuple[Callable[..., Pairs], tuple[Any, ...]]] = {
     "rms": (rms, (9, 77, True)),
     "rms-without-branch": (rms, (5, 64, False)),
     "rms-one": (rms, (1, 3, True)),

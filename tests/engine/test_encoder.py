@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -123,7 +124,7 @@ def test_bfloat16_error_is_that_of_autocast(family):
 def test_directional_derivative_with_dropout(family, per_token):
     """With every dropout on, the loss changes along the gradient as the gradient says."""
     auto = hf.AutoModelForTokenClassification if per_token else None
-    extra = {"auto": auto} if auto else {}
+    extra: dict[str, Any] = {"auto": auto} if auto else {}
     adapted = helpers.adapt(
         helpers.model(family, dropout=0.1, **extra), subsets(family)["all"], lora_dropout=0.15,
         task_type="TOKEN_CLS" if per_token else "SEQ_CLS",

@@ -37,13 +37,12 @@ def _small_weights_count(monkeypatch: pytest.MonkeyPatch) -> None:
 def model(family: str, dropout: float = 0.0, **kwargs: Any) -> Any:
     if family == "deberta":
         torch.manual_seed(0)
-        made = hf.DebertaV2ForSequenceClassification(
-            hf.DebertaV2Config(
-                vocab_size=101, hidden_size=36, num_hidden_layers=2, num_attention_heads=3,
-                intermediate_size=52, relative_attention=True, position_buckets=8, num_labels=3,
-                pos_att_type=["p2c", "c2p"], max_position_embeddings=60,
-            )
-        )  # fmt: skip
+        sizes: dict[str, Any] = {
+            **{"vocab_size": 101, "hidden_size": 36, "num_hidden_layers": 2, "num_labels": 3},
+            **{"num_attention_heads": 3, "intermediate_size": 52, "max_position_embeddings": 60},
+            **{"relative_attention": True, "position_buckets": 8, "pos_att_type": ["p2c", "c2p"]},
+        }
+        made: Any = hf.DebertaV2ForSequenceClassification(hf.DebertaV2Config(**sizes))
     else:
         made = tiny.classifier(family)
     for module in made.modules():
@@ -207,6 +206,7 @@ def test_chunked_language_model_loss_is_the_whole_one(chunk, monkeypatch):
     labels[0, :4] = labels[2, 7:] = -100
     loss, count = head_loss(hidden, FrozenLinear([head], torch.float32), labels)
     (loss * 0.3).backward()
+    assert hidden.grad is not None
     got, hidden.grad = hidden.grad.clone(), None
     logits = head(hidden)[:, :-1].flatten(0, 1)
     expected = nn.functional.cross_entropy(logits, labels[:, 1:].flatten(), reduction="sum")
@@ -222,7 +222,8 @@ def test_language_model_loss_without_any_label_is_zero():
     loss, count = head_loss(hidden, head, torch.full((1, 4), -100))
     loss.backward()
     assert (float(loss.detach()), count) == (0.0, 0)
-    assert (hidden.grad == 0).all()
+    assert hidden.grad is not None
+    assert not hidden.grad.any()
 
 
 def test_split_keeps_every_example_once_and_wastes_little():
@@ -236,14 +237,14 @@ def test_split_keeps_every_example_once_and_wastes_little():
 
 
 def language_model(family: str) -> Any:
-    sizes = {"vocab_size": 101, "max_position_embeddings": 60, "pad_token_id": 0}
+    sizes: dict[str, Any] = {"vocab_size": 101, "max_position_embeddings": 60, "pad_token_id": 0}
     if family == "gemma2":
         made: Any = hf.Gemma2ForCausalLM(
             hf.Gemma2Config(
-                **sizes,
-                **{"hidden_size": 36, "num_attention_heads": 2, "num_key_value_heads": 1},
-                **{"num_hidden_layers": 2, "intermediate_size": 52, "head_dim": 18},
-                **{"final_logit_softcapping": 2.0, "attn_implementation": "eager"},
+                **sizes
+                | {"hidden_size": 36, "num_attention_heads": 2, "num_key_value_heads": 1}
+                | {"num_hidden_layers": 2, "intermediate_size": 52, "head_dim": 18}
+                | {"final_logit_softcapping": 2.0, "attn_implementation": "eager"}
             )
         )
     else:
@@ -296,7 +297,7 @@ def test_attention_of_a_query_without_keys_is_torchs(kind):
     mask = seen if kind == "boolean" else torch.zeros(seen.shape).masked_fill(~seen, -torch.inf)
     if kind == "partly float":  # a bias that leaves every query something to look at
         mask = mask.masked_fill(~seen.any(-1, keepdim=True), -1.0)
-    found = []
+    found: list[list[Any]] = []
     for dropout in (1e-12, 0.0):
         g = torch.Generator().manual_seed(1)
         q, k, v = (torch.randn(2, 3, n, 8, generator=g).requires_grad_() for n in (5, 6, 6))

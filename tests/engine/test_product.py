@@ -28,7 +28,7 @@ def parts(rows, d_in, d_out, with_bias):
 
 @pytest.mark.parametrize("with_bias", [True, False])
 @pytest.mark.parametrize("size", SIZES)
-def test_product_is_the_exact_one_rounded(size, with_bias, implementation):
+def test_product_is_the_exact_one_rounded(size: tuple[int, int, int], with_bias, implementation):
     weight, bias, x = parts(*size, with_bias)
     y = pack(weight, bias)(x)
     assert y.dtype == torch.bfloat16

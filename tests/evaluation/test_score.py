@@ -49,7 +49,8 @@ def test_batch_size_does_not_change_the_scores(scored):
     engine, encoded, _, _ = scored
     one, other = (score(engine, encoded, batch_size=size) for size in (1, 100))
     np.testing.assert_allclose(one.logits, other.logits, rtol=1e-4, atol=1e-6)
-    assert (one.logits.dtype, one.losses.dtype) == (np.float32, np.float32)
+    assert one.logits.dtype == np.float32
+    assert one.losses.dtype == np.float32
 
 
 def test_no_examples_is_an_error(scored):
@@ -114,7 +115,7 @@ def test_mean_interval_is_students():
     expected = (values.mean(), theirs.low, theirs.high)
     assert (found.value, found.low, found.high) == pytest.approx(expected)
     assert (found.n, found.level) == (50, 0.9)
-    assert mean_interval(values[:1], 0.9) == Interval(*[values[0]] * 3, 1, 0.9)
+    assert mean_interval(values[:1], 0.9) == Interval(values[0], values[0], values[0], 1, 0.9)
     assert mean_interval(np.ones(5), 0.9) == Interval(1.0, 1.0, 1.0, 5, 0.9)
 
 

@@ -64,7 +64,7 @@ def assert_both_ways(tmp_path: Path, family: str, **changes: Any) -> None:
     assert_close(logits(loaded, family, task), logits(mine, family, task))
     assert_tuned(mine, family, task)
 
-    other.save_pretrained(tmp_path / "theirs")
+    other.save_pretrained(str(tmp_path / "theirs"))
     back = ours_api.PeftModel.from_pretrained(base(family, task), tmp_path / "theirs")
     assert_close(logits(back, family, task), logits(other, family, task))
     assert_tuned(other, family, task)
@@ -163,13 +163,14 @@ def test_token_classification_and_question_answering_both_ways(tmp_path: Path) -
 
         def run(model: Any) -> torch.Tensor:
             with torch.no_grad():
-                return model(**tiny.inputs("bert"))[0]
+                logits: torch.Tensor = model(**tiny.inputs("bert"))[0]
+            return logits
 
         values: dict[str, Any] = {"target_modules": ["query"], "task_type": task}
         mine = randomised(ours_api.get_peft_model(build(), ours_api.LoraConfig(**values)))
         other = randomised(peft.get_peft_model(build(), peft.LoraConfig(**values)))
         mine.save_pretrained(tmp_path / task / "ours")
-        other.save_pretrained(tmp_path / task / "theirs")
+        other.save_pretrained(str(tmp_path / task / "theirs"))
         assert_close(
             run(peft.PeftModel.from_pretrained(build(), tmp_path / task / "ours")), run(mine.eval())
         )
@@ -206,7 +207,7 @@ def test_pissa_and_olora_both_ways(
     assert_close(tiny.logits(again, family), tiny.logits(mine, family))
 
     other = theirs(family, init_lora_weights=init, **changes)
-    other.save_pretrained(tmp_path / "theirs")
+    other.save_pretrained(str(tmp_path / "theirs"))
     back = ours_api.PeftModel.from_pretrained(base(family, "SEQ_CLS"), tmp_path / "theirs")
     assert_close(tiny.logits(back, family), tiny.logits(other, family), 1e-4)
 
@@ -215,7 +216,7 @@ def test_pissa_and_olora_both_ways(
 def test_files_have_the_same_keys_shapes_and_metadata(tmp_path: Path, family: str) -> None:
     described = []
     for model, folder in ((ours(family), "ours"), (theirs(family), "theirs")):
-        model.save_pretrained(tmp_path / folder)
+        model.save_pretrained(str(tmp_path / folder))
         with safe_open(tmp_path / folder / "adapter_model.safetensors", "pt") as file:
             shapes = {key: tuple(file.get_tensor(key).shape) for key in file.keys()}  # noqa: SIM118
             described.append((file.metadata(), shapes))
@@ -226,13 +227,13 @@ def test_equal_weights_give_equal_files(tmp_path: Path) -> None:
     mine, other = ours("distilbert"), theirs("distilbert")
     other.load_state_dict(mine.state_dict())
     mine.save_pretrained(tmp_path / "ours")
-    other.save_pretrained(tmp_path / "theirs")
+    other.save_pretrained(str(tmp_path / "theirs"))
     a, b = (tmp_path / d / "adapter_model.safetensors" for d in ("ours", "theirs"))
     assert a.read_bytes() == b.read_bytes()
 
 
 def test_half_precision_bases_both_ways(tmp_path: Path) -> None:
-    values = {"target_modules": ["q_proj"], "task_type": "CAUSAL_LM"}
+    values: dict[str, Any] = {"target_modules": ["q_proj"], "task_type": "CAUSAL_LM"}
 
     def build() -> Any:
         return base("llama", "CAUSAL_LM").to(torch.bfloat16)

@@ -5,12 +5,12 @@ import sys
 import warnings
 from pathlib import Path
 
-sys.modules["peft"] = None
+sys.modules["peft"] = None  # type: ignore[assignment]  # as importlib has it: not there
 warnings.simplefilter("ignore")
 
 import torch  # noqa: E402
 from transformers import Trainer, TrainerCallback, TrainingArguments  # noqa: E402
-from transformers.utils import is_peft_available  # noqa: E402
+from transformers.utils.import_utils import is_peft_available  # noqa: E402
 
 from lorafit.peft import LoraConfig, get_peft_model  # noqa: E402
 from tests import tiny  # noqa: E402

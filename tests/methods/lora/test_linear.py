@@ -52,7 +52,7 @@ class Kernels(TorchDispatchMode):
 
 
 def test_the_layer_computes_the_formula() -> None:
-    layer = layer_of(adapted())
+    layer: Any = layer_of(adapted())
     W, b = layer.base_layer.weight, layer.base_layer.bias
     A, B = layer.lora_A["default"].weight, layer.lora_B["default"].weight
     torch.testing.assert_close(layer(X), X @ W.T + b + 6 / 2 * (X @ A.T @ B.T))
