@@ -127,7 +127,7 @@ def config(seed: int = 0, **train: Any) -> Config:
 
 
 def engine(model: BertForSequenceClassification, **options: Any) -> EagerEngine:
-    return EagerEngine(model, ToyTask(), None, **options)  # type: ignore[arg-type]
+    return EagerEngine(model, ToyTask(), NO_TOKENIZER, **options)
 
 
 def run_fit(
