@@ -35,7 +35,7 @@ from lorafit.errors import (
 )
 from lorafit.evaluation.score import intervals
 from lorafit.export import peft as peft_format
-from lorafit.pipeline import measure as finishing
+from lorafit.pipeline.measure import measure, measuring_engine
 from tests import tiny_text
 
 QUICK: dict[str, Any] = {
@@ -207,11 +207,11 @@ def test_what_the_engine_measures_is_what_plain_torch_computes(
     tuned = lorafit.load(run)
     encoded = tuned.task.encode(data["test"], tuned.tokenizer, tuned.max_length)
     eager = EagerEngine(tuned.model, tuned.task, tuned.tokenizer)
-    fast = finishing.measuring_engine(tuned.model, tuned.tokenizer, tuned.task, run.config)
+    fast = measuring_engine(tuned.model, tuned.tokenizer, tuned.task, run.config)
     assert fast.name == "fast"
     for side, scores in zip(
         ("base", "tuned"),
-        finishing.measure(eager, tuned.adapters, encoded, 4),
+        measure(eager, tuned.adapters, encoded, 4),
         strict=True,
     ):
         for name, found in intervals(scores, tuned.task).items():

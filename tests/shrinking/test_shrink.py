@@ -22,9 +22,9 @@ from lorafit.export import peft as peft_format
 from lorafit.methods.lora import LoraConfig, LoraLayer
 from lorafit.run import Run
 from lorafit.shrinking import files
-from lorafit.shrinking import measure as shrinking
 from lorafit.shrinking.choose import choose_rank
 from lorafit.shrinking.files import RankQuality
+from lorafit.shrinking.measure import Shrinking
 from tests import tiny, tiny_text
 from tests.tiny_text import rows, splits
 
@@ -123,7 +123,7 @@ def test_without_data_it_warns_and_says_the_energies(
 def test_moments_are_of_the_real_inputs_without_padding(run: Run) -> None:
     source = files.read(run.adapter)
     config = run.config.model_copy(deep=True)
-    live = shrinking.Shrinking(source, DATA, config)
+    live = Shrinking(source, DATA, config)
     found = live.moments()
     assert found.keys() == source.factors.keys()
     path = next(path for path in source.factors if path.endswith("query"))
