@@ -47,7 +47,7 @@ def switches() -> tuple[Any, Any]:
 
 def use(monkeypatch: pytest.MonkeyPatch, error: Exception | None) -> Client:
     client = Client(error)
-    monkeypatch.setattr("huggingface_hub.utils.get_session", lambda: client)
+    monkeypatch.setattr("huggingface_hub.get_session", lambda: client)
     return client
 
 

@@ -52,8 +52,7 @@ def answers() -> bool:
 
     Any answer counts, also a refusal. None is a warning.
     """
-    from huggingface_hub import constants
-    from huggingface_hub.utils._http import close_session, get_session
+    from huggingface_hub import close_session, constants, get_session
 
     try:
         get_session().head(constants.ENDPOINT, timeout=SECONDS)

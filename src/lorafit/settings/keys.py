@@ -170,7 +170,7 @@ def check(key: str, where: str, method: str) -> None:
 
 
 def _elsewhere(name: str, method: str, first: Iterable[str] = ()) -> str:
-    """`` Did you mean adapter.r?``: the groups that have this field, its meaning, or close names."""
+    """`` Did you mean adapter.r?``: the groups that have it, what it means, or close names."""
     by_name: dict[str, list[str]] = {}
     for section in sections():
         for field in fields(section, method):
