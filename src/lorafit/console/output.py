@@ -136,7 +136,7 @@ class SayingHandler(logging.Handler):
                 text = f"warning: {text}"
                 style = "yellow" if record.levelno < logging.ERROR else "red"
             write(err(), text, style, indent=2)
-        except Exception:  # logging must never stop a training run
+        except Exception:  # noqa: BLE001 logging must never stop a training run
             self.handleError(record)
 
 
