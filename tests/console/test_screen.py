@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from datasets import Dataset
@@ -94,7 +95,7 @@ def test_a_search_leaves_no_ghosts_and_loses_no_line(seat: Seat, columns: int) -
             if number == 5:
                 progress.evaluated(880, {"eval_loss": 0.38, "eval_accuracy": 0.84}, best=True)
                 said.append("step 880: validation loss 0.3800 accuracy 0.8400 (best)")
-                print("printed by another package")
+                sys.stdout.write("printed by another package\n")
                 said.append("printed by another package")
             progress.phase(phase, 0.1 * number, 61.0 * number)
             progress.draw()
@@ -209,12 +210,15 @@ def test_a_real_run_is_shown_whole(
     labels = [CLASSES[index % len(CLASSES)] for index in range(len(texts))]
     rows = Dataset.from_dict({"text": texts, "label": labels})
     terminal = seat(columns)
-    settings = {"per_device_train_batch_size": 2, "num_train_epochs": 1, "bf16": False}
+    settings: dict[str, Any] = {
+        "per_device_train_batch_size": 2,
+        "num_train_epochs": 1,
+        "bf16": False,
+        "run.dir": str(tmp_path / "runs"),
+    }
     with saying(), caplog.at_level(logging.INFO, "lorafit"):
         watched = Watched(terminal)
-        run = lorafit.train(
-            base, rows, progress=watched, **settings, **{"run.dir": str(tmp_path / "runs")}
-        )
+        run = lorafit.train(base, rows, progress=watched, **settings)
         show_result(run)
     assert watched.looks > 3
     assert [part[: len("run 1 of 3, learning rate")] for part in watched.parts] == [

@@ -37,7 +37,9 @@ class Searching:
 
     def step(self, number: int) -> Update:
         """A step of 10 tokens in 2 seconds."""
-        outcome = Outcome(loss_sum=1.0, units=1, tokens=10, time_s=2.0, grad_norm=1.0, learning_rate=1e-3)
+        outcome = Outcome(
+            loss_sum=1.0, units=1, tokens=10, time_s=2.0, grad_norm=1.0, learning_rate=1e-3
+        )
         self.notes.stepped(Step(number, number / 10, []), outcome)
         return self.progress.updates[-1]
 
