@@ -5,7 +5,7 @@ import torch
 
 from lorafit.adapt import Adapters
 from lorafit.adapt.combine import COMBINATION_TYPES
-from lorafit.adapt.weighted import add_weighted
+from lorafit.adapt.weighted import WeightedSum, add_weighted
 from lorafit.errors import AdapterError, ConfigError
 from lorafit.methods.lora import LoraConfig
 from tests import tiny
@@ -16,7 +16,9 @@ from tests.pair import logits, two_adapters
 def test_exact_combinations_are_the_weighted_sum(combination_type: str) -> None:
     adapters = two_adapters()
     wanted = [2.0 * x.delta_weight("a") - 0.5 * x.delta_weight("b") for x in adapters.layers()]
-    add_weighted(adapters, "mix", ["a", "b"], [2.0, -0.5], combination_type, svd_rank=8)
+    add_weighted(
+        adapters, "mix", WeightedSum(["a", "b"], [2.0, -0.5], combination_type, svd_rank=8)
+    )
     assert adapters.active == ["a"]
     for layer, delta in zip(adapters.layers(), wanted, strict=True):
         torch.testing.assert_close(layer.delta_weight("mix"), delta, rtol=1e-4, atol=1e-5)
@@ -32,7 +34,7 @@ def test_a_combination_keeps_the_one_head_its_parts_have() -> None:
             parameter.add_(0.1)
     adapters.set("a")
     live = logits(adapters)
-    add_weighted(adapters, "mix", ["a", "b"], [1.0, 1.0], "cat")
+    add_weighted(adapters, "mix", WeightedSum(["a", "b"], [1.0, 1.0], "cat"))
     adapters.set("mix")
     torch.testing.assert_close(logits(adapters), live, rtol=1e-5, atol=1e-6)
 
@@ -40,7 +42,9 @@ def test_a_combination_keeps_the_one_head_its_parts_have() -> None:
 @pytest.mark.parametrize("combination_type", COMBINATION_TYPES)
 def test_every_combination_type_gives_a_finite_adapter(combination_type: str) -> None:
     adapters = two_adapters()
-    add_weighted(adapters, "mix", ["a", "b"], [1.0, 0.5], combination_type, density=0.5)
+    add_weighted(
+        adapters, "mix", WeightedSum(["a", "b"], [1.0, 0.5], combination_type, density=0.5)
+    )
     adapters.set("mix")
     assert torch.isfinite(logits(adapters)).all()
 
@@ -62,6 +66,7 @@ def test_a_wrong_combination_is_refused_and_changes_nothing(
     adapters = two_adapters()
     before = list(adapters.model.state_dict())
     values = {"new": "mix", "names": ["a", "b"], "weights": [1.0, 1.0]} | arguments
+    new = str(values.pop("new"))
     with pytest.raises(error, match=message):
-        add_weighted(adapters, **values)  # type: ignore[arg-type]
+        add_weighted(adapters, new, WeightedSum(**values))  # type: ignore[arg-type]
     assert list(adapters.model.state_dict()) == before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
@@ -12,47 +13,54 @@ from lorafit.errors import AdapterError, ConfigError
 from lorafit.methods.lora import LoraConfig, LoraLayer
 
 
-@torch.no_grad()
-def add_weighted(
-    adapters: Adapters,
-    new: str,
-    names: Sequence[str],
-    weights: Sequence[float],
-    combination_type: str = "svd",
-    svd_rank: int | None = None,
-    density: float | None = None,
-    majority_sign_method: SignMethod = "total",
-) -> None:
-    """Adds a LoRA adapter that is a weighted sum of others; it is not made active.
+@dataclass(frozen=True)
+class WeightedSum:
+    """Which adapters are added up, and how.
 
-    Args:
-        adapters: Of the model.
-        new: Name of the new adapter.
-        names: LoRA adapters of this model.
+    Attributes:
+        names: LoRA adapters of one model.
         weights: One factor for each; negative ones subtract.
         combination_type: One of `lorafit.adapt.combine.COMBINATION_TYPES`.
         svd_rank: Rank for the svd types; ``None``: the largest of the parts.
         density: Share of the values that the pruning types keep.
         majority_sign_method: Whether values or only their signs vote (ties).
+    """
+
+    names: Sequence[str]
+    weights: Sequence[float]
+    combination_type: str = "svd"
+    svd_rank: int | None = None
+    density: float | None = None
+    majority_sign_method: SignMethod = "total"
+
+
+@torch.no_grad()
+def add_weighted(adapters: Adapters, new: str, wanted: WeightedSum) -> None:
+    """Adds a LoRA adapter that is a weighted sum of others; it is not made active.
+
+    Args:
+        adapters: Of the model.
+        new: Name of the new adapter.
+        wanted: The sum.
 
     Raises:
         AdapterError: The new name is taken; an adapter is unknown, is not plain LoRA, or two of
             them have modules or parameters of their own.
         ConfigError: The type does not exist or does not fit.
     """
+    names, weights = wanted.names, wanted.weights
     owners = adapters.owners(names)
     if not names or len(names) != len(weights):
         raise ConfigError(f"{len(names)} adapters need as many weights, got {len(weights)}.")
     configs = {name: _plain_lora(adapters, name) for name in names}
     if len(owners) > 1:
         raise AdapterError(f"{' and '.join(owners)} both have modules or biases of their own.")
-    if len(names) == 1:
-        combination_type = "linear"
+    combination_type = "linear" if len(names) == 1 else wanted.combination_type
     ranks = [
         max(c.r, *c.rank_pattern.values(), 0) * (2 if c.has_origin else 1)
         for c in (configs[name] for name in names)
     ]
-    rank = new_rank(combination_type, ranks, svd_rank, density)
+    rank = new_rank(combination_type, ranks, wanted.svd_rank, wanted.density)
     config = LoraConfig(
         r=rank,
         lora_alpha=rank,
@@ -70,7 +78,7 @@ def add_weighted(
             for name, weight in zip(names, weights, strict=True)
             if layer.has_adapter(name)
         ]
-        A, B = combine(updates, combination_type, rank, density, majority_sign_method)
+        A, B = combine(updates, combination_type, rank, wanted.density, wanted.majority_sign_method)
         keys = list(layer.adapter_state(new))
         layer.load_adapter_state(new, dict(zip(keys, (A, B), strict=True)))
     if owners:

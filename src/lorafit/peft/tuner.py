@@ -11,7 +11,7 @@ from torch import nn
 
 from lorafit.adapt import Adapters
 from lorafit.adapt.combine import SignMethod
-from lorafit.adapt.weighted import add_weighted
+from lorafit.adapt.weighted import WeightedSum, add_weighted
 from lorafit.errors import AdapterError, ConfigError, TargetError
 from lorafit.export.merged import untie
 from lorafit.methods.base import MethodConfig
@@ -203,16 +203,10 @@ class LoraModel(nn.Module):
         if svd_clamp is not None:
             raise ConfigError("svd_clamp: lorafit does not clamp the factors; leave it out.")
         active = list(self.adapters.active)
-        add_weighted(
-            self.adapters,
-            adapter_name,
-            adapters,
-            weights,
-            combination_type=combination_type,
-            svd_rank=svd_rank,
-            density=density,
-            majority_sign_method=majority_sign_method,
+        wanted = WeightedSum(
+            adapters, weights, combination_type, svd_rank, density, majority_sign_method
         )
+        add_weighted(self.adapters, adapter_name, wanted)
         if self.adapters.active != active:
             self.adapters.set(active)
         self.adapters.configs[adapter_name] = as_peft(self.adapters.configs[adapter_name])
