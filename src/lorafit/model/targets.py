@@ -60,13 +60,14 @@ def select(model: nn.Module, sites: Sequence[Site], **patterns: Unpack[Patterns]
     """
     chosen = _targets(model, sites, patterns["target_modules"])
     if whole := patterns.get("modules_to_save"):
-        chosen = [s for s in chosen if not _inside(s.path, whole)]
+        chosen = [s for s in chosen if not inside_modules(s.path, whole)]
     if excluded := patterns.get("exclude_modules"):
         _check_names(model, sites, excluded, "exclude_modules")
         chosen = [s for s in chosen if not matches(s.path, excluded)]
     blocks = patterns.get("layers_to_transform")
     if blocks is not None and blocks != []:
-        chosen = _in_blocks(model, chosen, blocks, patterns.get("layers_pattern"))
+        named = patterns["target_modules"]
+        chosen = _in_blocks(model, chosen, blocks, patterns.get("layers_pattern"), named)
     if not chosen:
         raise TargetError(
             f"{_name(model)}: nothing is left of target_modules after exclude_modules, "
@@ -120,7 +121,7 @@ def _check_names(
         )
 
 
-def _inside(path: str, names: Collection[str]) -> bool:
+def inside_modules(path: str, names: Collection[str]) -> bool:
     """Whether a path is one of the named modules or stands inside one (PEFT's rule)."""
     return any(re.match(rf"(^|.*\.){re.escape(name)}($|\..*)", path) for name in names)
 
@@ -130,7 +131,12 @@ def _in_blocks(
     sites: Sequence[Site],
     indices: Collection[int] | int,
     layers_pattern: Collection[str] | str | None,
+    target_modules: Collection[str] | str,
 ) -> list[Site]:
+    """The targets in some blocks, and those that are named by their whole path (PEFT's rule)."""
+    names = [] if isinstance(target_modules, str) else sorted(target_modules)
+    by_path = [s for s in sites if s.path in names]
+    targets = sites
     wanted = {indices} if isinstance(indices, int) else set(indices)
     lists = [layers_pattern] if isinstance(layers_pattern, str) else list(layers_pattern or [])
     if lists:
@@ -146,7 +152,16 @@ def _in_blocks(
             f"layers_to_transform: {_name(model)} has no targets in block "
             f"{', '.join(map(str, missing))}; it has {there}."
         )
-    return [s for s in sites if s.block in wanted]
+    kept = {s.path for s in [*sites, *by_path] if s.block in wanted or s in by_path}
+    for name in names:
+        hits = [s for s in targets if matches(s.path, [name])]
+        if hits and not any(s.path in kept for s in hits):
+            raise TargetError(
+                f'layers_to_transform: nothing is left of the target "{name}" of {_name(model)}, '
+                f"which is not in these blocks. Name it by its whole path ({hits[0].path}) to "
+                "adapt it nevertheless, or leave it out."
+            )
+    return [s for s in targets if s.path in kept]
 
 
 def inside(
@@ -184,16 +199,24 @@ def _parents(name: str) -> list[str]:
     return [".".join(parts[: i + 1]) for i in range(len(parts))]
 
 
-def resolve_modules(model: nn.Module, names: Iterable[str], setting: str) -> list[str]:
+def resolve_modules(
+    model: nn.Module, paths: Sequence[str], names: Iterable[str], setting: str
+) -> list[str]:
     """Paths of whole modules that names mean; PEFT's rule: a path that ends with the name.
 
     The plain suffix rule is what makes ``classifier`` also mean DistilBERT's
     ``pre_classifier``. Of nested matches only the outermost is kept.
 
+    Args:
+        model: The model, for its name in messages.
+        paths: The modules there are to choose from: those of the plain model, for inside of
+            adapters stand the names that users gave them.
+        names: What to look for.
+        setting: What to call it in messages.
+
     Raises:
         TargetError: A name matches no module.
     """
-    paths = [path for path, _ in model.named_modules() if path]
     found: list[str] = []
     for name in names:
         hits = [path for path in paths if path.endswith(name)]
