@@ -26,7 +26,7 @@ from transformers import BatchEncoding, PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from lorafit.config import SpecialTokens
-from lorafit.data.findings import Findings
+from lorafit.data.findings import UNKEPT, Findings
 from lorafit.errors import DataError, ModelError
 
 _MANY = 0.5
@@ -110,7 +110,9 @@ def read(
 
 
 def say_control(
-    texts: Sequence[Sequence[str]], tokenizer: PreTrainedTokenizerBase, findings: Findings
+    texts: Sequence[Sequence[str]],
+    tokenizer: PreTrainedTokenizerBase,
+    findings: Findings = UNKEPT,
 ) -> None:
     """Says how many texts hold names of control tokens, all of which are read as text."""
     find = _finder(control_names(tokenizer))

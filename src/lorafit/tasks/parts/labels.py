@@ -14,7 +14,7 @@ import numpy as np
 from datasets import ClassLabel, Dataset, DatasetDict, List
 
 from lorafit.data.columns.values import class_name, column_values, is_missing
-from lorafit.data.findings import Findings
+from lorafit.data.findings import UNKEPT, Findings
 from lorafit.data.spellings import spellings
 from lorafit.errors import DataError, did_you_mean
 
@@ -25,7 +25,7 @@ _SHOWN = 10
 """How many names a message lists."""
 
 
-def read_label_names(splits: DatasetDict, column: str, findings: Findings) -> list[str]:
+def read_label_names(splits: DatasetDict, column: str, findings: Findings = UNKEPT) -> list[str]:
     """Returns the classes of the train split, in a fixed order.
 
     The order is that of the ``ClassLabel`` feature if the column has one, numeric if every

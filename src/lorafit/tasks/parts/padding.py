@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerBase
 
-from lorafit.data.findings import Findings
+from lorafit.data.findings import UNKEPT, Findings
 from lorafit.errors import ModelError
 
 Side = Literal["right", "left"]
@@ -35,7 +35,7 @@ def set_side(tokenizer: PreTrainedTokenizerBase, side: Side, findings: Findings)
         tokenizer.padding_side = side
 
 
-def ensure_pad_token(tokenizer: PreTrainedTokenizerBase, findings: Findings) -> bool:
+def ensure_pad_token(tokenizer: PreTrainedTokenizerBase, findings: Findings = UNKEPT) -> bool:
     """Makes the end-of-sequence token the padding token if there is none, and says so.
 
     Padding is masked, so the choice does not change what the model computes; a new token
