@@ -151,7 +151,7 @@ def test_the_config_has_what_peft_and_vllm_read(saved: Path) -> None:
 
 
 def test_task_type_and_orientation_are_noted() -> None:
-    fields = describe(trained("gpt2"), task_type="SEQ_CLS")
+    fields = describe(trained("gpt2", task_type="SEQ_CLS"))
     assert fields["task_type"] == "SEQ_CLS"
     assert fields["auto_mapping"] is None
     assert fields["fan_in_fan_out"] is True
