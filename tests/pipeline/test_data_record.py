@@ -171,7 +171,7 @@ def recorded(make: Callable[[], tuple[Any, dict[str, Any]]], records: list[Any])
     if isinstance(data, dict) and "train" in data:
         data = DatasetDict({name: Dataset.from_list(rows) for name, rows in data.items()})
     records.clear()
-    run = lorafit.train(base, data, **QUICK | settings, **{"run.dir": "runs"})
+    run = lorafit.train(base, data, **QUICK | settings | {"run.dir": "runs"})
     lines = [r.getMessage() for r in records if r.name.split(".")[0] == "lorafit"]
     end = next(n for n, line in enumerate(lines) if line.startswith("adapter: "))
     kept = run.read_json("data.json")

@@ -8,11 +8,16 @@ import pytest
 from datasets import DatasetDict
 
 from lorafit import pipeline
-from lorafit.config import Config, DataConfig
+from lorafit.config import Config, DataConfig, ModelConfig
 from lorafit.tasks.sequence_classification import SequenceClassification
 from tests import tiny_text
 
 theirs = logging.getLogger("theirs")
+
+
+def _config(task: str) -> Config:
+    data = DataConfig(path="memory", label="label")
+    return Config(model=ModelConfig(name_or_path="m"), data=data, task=task)
 
 
 class Logging(SequenceClassification):
@@ -30,7 +35,7 @@ def test_a_task_of_another_package_that_only_logs_is_posed(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(pipeline.problem, "tasks", {"logging": Logging})
-    config = Config(model={"name_or_path": "m"}, data={"path": "memory"}, task="logging")
+    config = _config(task="logging")
     problem = pipeline.pose(tiny_text.rows(24), config)
     assert isinstance(problem.task, Logging)
     assert "two classes, as ever" in caplog.messages
@@ -40,8 +45,7 @@ def test_a_task_of_another_package_that_only_logs_is_posed(
 
 
 def test_two_problems_keep_what_was_found_apart() -> None:
-    config = Config(model={"name_or_path": "m"}, data={"path": "memory", "label": "label"})
-    asked = config.model_copy(update={"task": "sequence_classification"})
+    asked = _config(task="sequence_classification")
     one, other = (pipeline.pose(tiny_text.rows(n), asked).task.findings for n in (24, 30))
     assert one.facts[0] == "rows: train 24"
     assert other.facts[0] == "rows: train 30"

@@ -87,8 +87,8 @@ def choose_engine(
     reasons = []
     for name in ("fast", "generic") if setting == "auto" else (setting,):
         try:
-            if accelerator.device.type != "cpu" and name != "eager":
-                raise Unsupported(f"it computes on the CPU, and there is {accelerator.device}")
+            if name != "eager":
+                _require_cpu(accelerator.device)
             engine = _make(name, model, task, tokenizer, computing.storage)
         except Unsupported as why:
             reasons.append(f"not {name}: {why}")
@@ -107,6 +107,11 @@ def choose_engine(
     eager = EagerEngine(model, task, tokenizer, accelerator, autocast=computing.autocast)
     eager.reason = reason
     return eager
+
+
+def _require_cpu(device: torch.device) -> None:
+    if device.type != "cpu":
+        raise Unsupported(f"it computes on the CPU, and there is {device}")
 
 
 def _make(
