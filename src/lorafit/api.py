@@ -43,6 +43,7 @@ from lorafit.report.html import write_report
 from lorafit.run import Run, RunWriter
 from lorafit.settings import LIVE, Settings, from_call
 from lorafit.settings.keywords import CompareKeywords, SettingsKeywords, ShrinkKeywords
+from lorafit.settings.spoken import in_python
 from lorafit.shrinking import files
 from lorafit.shrinking.choose import check_rank, with_data, without_data
 from lorafit.shrinking.files import Shrunk
@@ -76,12 +77,19 @@ R = TypeVar("R")
 
 
 def _heard(call: Callable[P, R]) -> Callable[P, R]:
-    """Shows what a call says while it lasts, as its argument ``progress`` asks."""
+    """Shows what a call says while it lasts, as its argument ``progress`` asks.
+
+    Its errors advise keywords; the command line takes its flags from `LorafitError.typed`.
+    """
 
     @functools.wraps(call)
     def shown(*args: P.args, **keywords: P.kwargs) -> R:
         with heard(keywords.get("progress", True) is not False):
-            return call(*args, **keywords)
+            try:
+                return call(*args, **keywords)
+            except LorafitError as error:
+                error.speak(in_python(str(error)))
+                raise
 
     return shown
 
@@ -251,6 +259,7 @@ def compare(
     return found
 
 
+@_heard
 def predict(run: str | Path | Run | Tuned, texts: Any) -> list[dict[str, Any]]:
     """Predicts with the tuned model of a run.
 

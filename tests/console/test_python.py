@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -30,6 +31,22 @@ with heard(progress={progress}):
 assert logging.getLogger("lorafit").handlers == []
 {after}
 """
+
+
+Drawn = list[tuple[str, dict[str, str]]]
+"""Whether a new output or an update, and its content by MIME type."""
+
+
+@contextmanager
+def without_handlers() -> Iterator[None]:
+    """As in a program that has no handler: pytest's stand on the root logger meanwhile."""
+    root = logging.getLogger()
+    kept = root.handlers[:]
+    root.handlers.clear()
+    try:
+        yield
+    finally:
+        root.handlers[:] = kept
 
 
 def said(progress: bool, before: str = "", after: str = "") -> list[str]:
@@ -61,9 +78,9 @@ def test_the_handlers_of_the_callers_program_get_it_instead() -> None:
 
 
 @pytest.fixture
-def shown(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, dict[str, str]]]]:
+def shown(monkeypatch: pytest.MonkeyPatch) -> Drawn:
     """A kernel: what it was told to display, and to put in the place of what it displayed."""
-    calls: list[tuple[str, dict[str, str]]] = []
+    calls: Drawn = []
 
     def display(content: dict[str, str], *, raw: bool, display_id: bool) -> Any:
         assert raw
@@ -77,9 +94,7 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, dict[str,
     vars(drawing).update(display=display)
     monkeypatch.setitem(sys.modules, "IPython", module)
     monkeypatch.setitem(sys.modules, "IPython.display", drawing)
-    # pytest's own handlers stand on the root logger.
-    monkeypatch.setattr(logging.getLogger("lorafit"), "propagate", False)
-    yield calls
+    return calls
 
 
 def update(step: int) -> Update:
@@ -87,10 +102,10 @@ def update(step: int) -> Update:
 
 
 def test_a_notebook_shows_one_block_that_is_updated(
-    shown: list[tuple[str, dict[str, str]]],
+    shown: Drawn,
 ) -> None:
     log = logging.getLogger("lorafit.data")
-    with heard(progress=True):
+    with without_handlers(), heard(progress=True):
         log.info("text column: <script>alert(1)</script>")
         progress = progress_of(True)
         progress.start(0, 40)
@@ -111,7 +126,7 @@ def test_a_notebook_shows_one_block_that_is_updated(
     assert text.splitlines()[-1].startswith("step 40/40  learning rate  loss 0.5000")
 
 
-def test_steps_are_drawn_now_and_then_only(shown: list[tuple[str, dict[str, str]]]) -> None:
+def test_steps_are_drawn_now_and_then_only(shown: Drawn) -> None:
     now = iter([index * 0.01 for index in range(10_000)])
     progress = NotebookProgress(Block(clock=lambda: next(now)))
     progress.start(0, 1_000)
@@ -122,9 +137,9 @@ def test_steps_are_drawn_now_and_then_only(shown: list[tuple[str, dict[str, str]
 
 
 def test_without_progress_a_notebook_shows_nothing_of_the_steps(
-    shown: list[tuple[str, dict[str, str]]],
+    shown: Drawn,
 ) -> None:
-    with heard(progress=False):
+    with without_handlers(), heard(progress=False):
         assert isinstance(progress_of(False), QuietProgress)
         logging.getLogger("lorafit.data").info("text column: review")
     assert shown == []

@@ -102,7 +102,7 @@ def place(name: str, method: str) -> str:
         known = {*top_level(), *SHORT, *(n for names in by_section.values() for n in names)}
         raise ConfigError(
             f'there is no setting "{name}".{did_you_mean(name, known)}\n'
-            "docs/reference/settings.md lists them all."
+            'help("lorafit.settings.keywords") lists them all.'
         )
     return found[0]
 
