@@ -16,7 +16,6 @@ import sys
 from pathlib import Path
 
 from lorafit.run import Run, RunWriter, atomic
-from lorafit.training import checkpoint
 from lorafit.training.learner import Learner
 from lorafit.training.loop import fit
 from lorafit.training.progress import QuietProgress
