@@ -20,6 +20,7 @@ from lorafit.config import AdapterConfig, Config
 from lorafit.methods import methods
 from lorafit.settings.keys import SHORT, method_config, method_fields, sections, top_level
 from lorafit.settings.resolve import MEASURABLE
+from lorafit.settings.synonyms import ALIASES
 
 FILE = Path(__file__).resolve().parents[1] / "src" / "lorafit" / "settings" / "keywords.py"
 
@@ -44,6 +45,7 @@ CLASSES = {
 OWN = {
     "budget": ("SettingsKeywords", "ShrinkKeywords"),
     "r": ("SettingsKeywords", "CompareKeywords"),
+    "rank": ("SettingsKeywords", "CompareKeywords"),
 }
 """Settings that not every call takes, and the classes of those that do."""
 POSITIONAL = frozenset({"data.path", "model.name_or_path"})
@@ -81,7 +83,7 @@ def keywords() -> dict[str, Field]:
         if len(places) == 1 and not POSITIONAL & places.keys():
             [found[name]] = places.values()
     by_key = {key: field for places in by_name.values() for key, field in places.items()}
-    for name, key in SHORT.items():
+    for name, key in (SHORT | ALIASES).items():
         if key not in POSITIONAL:
             found[name] = by_key[key]
     return found

@@ -289,6 +289,19 @@ class SharedKeywords(TypedDict, total=False):
     runs_dir: str
     """Folder in which run folders are made."""
 
+    alpha: int | float | Literal["auto"]
+    """The update is multiplied by ``lora_alpha / r`` (``/ sqrt(r)`` with ``use_rslora``)."""
+
+    dropout: float
+    """Dropout on the input of ``A`` only."""
+
+    epochs: float
+    """Passes over the training examples; need not be whole."""
+
+    lr: float | Literal["auto"]
+    """Peak learning rate. LoRA wants about ten times that of full fine-tuning ("LoRA Without
+    Regret", Thinking Machines 2025); docs/explanation has our measurements."""
+
 
 class SettingsKeywords(SharedKeywords, total=False):
     """All settings, as `lorafit.train` takes them."""
@@ -300,11 +313,17 @@ class SettingsKeywords(SharedKeywords, total=False):
     """Most that choosing and training may cost together: in plain runs (``1.5``) or as a time
     (``20min``)."""
 
+    rank: int | Literal["auto"]
+    """Rank."""
+
 
 class CompareKeywords(SharedKeywords, total=False):
     """Those of `lorafit.compare`; its ``budget`` is another."""
 
     r: int | Literal["auto"]
+    """Rank."""
+
+    rank: int | Literal["auto"]
     """Rank."""
 
 
