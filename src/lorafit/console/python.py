@@ -178,7 +178,7 @@ class BlockHandler(logging.Handler):
         try:
             warning = record.levelno >= logging.WARNING
             self.block.add(("warning: " if warning else "") + self.format(record), warning)
-        except Exception:  # logging must never stop a training run
+        except Exception:  # noqa: BLE001 logging must never stop a training run
             self.handleError(record)
 
 
