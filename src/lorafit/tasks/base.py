@@ -20,6 +20,7 @@ from datasets import Dataset, DatasetDict
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lorafit.config import DataConfig, SpecialTokens
+from lorafit.data.findings import UNKEPT, Findings
 from lorafit.errors import DataError
 from lorafit.evidence import MetricInfo, Table
 from lorafit.tasks.parts.metrics import NLL, Metric, described
@@ -99,6 +100,8 @@ class Task(ABC):
     """What the name of a control token in a text is."""
     reasons: Mapping[str, str] = MappingProxyType({})
     """Why ``text`` and ``label`` are what they are, for the run's record."""
+    findings: Findings = UNKEPT
+    """What `from_data` found in the data; takes what encoding finds in them."""
 
     @classmethod
     def fits(cls, rows: Dataset, config: DataConfig, model: ModelKind) -> Fit | None:
@@ -138,7 +141,7 @@ class Task(ABC):
     @classmethod
     @abstractmethod
     def from_data(cls, splits: DatasetDict, config: DataConfig) -> Task:
-        """Reads columns and labels off the data; what is guessed is logged.
+        """Reads columns and labels off the data; the task's `findings` say what was guessed.
 
         Raises:
             DataError: The data does not fit the task (no such column, one class only, ...).

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lorafit.machine.memory import peak_memory_bytes
-from lorafit.run import Run
+from lorafit.run import RunWriter
 from lorafit.training.progress import Progress, Update
 from lorafit.training.state import Tally
 from lorafit.training.stepper import Outcome
@@ -34,7 +34,7 @@ class Notes:
 
     def __init__(
         self,
-        run: Run | None,
+        run: RunWriter | None,
         progress: Progress,
         ledger: Ledger,
         plan: StepPlan,
