@@ -39,6 +39,8 @@ class TextTask(Task):
 
     padding_side: Side = "right"
     """On which side `collate` pads; `meet` asks the model."""
+    read_at: int | None = None
+    """The token at which the model's classifier reads a text; ``None``: at a fixed place."""
 
     def __init__(self, text: Sequence[str], label: str | Sequence[str]) -> None:
         """Binds the task to columns.
@@ -120,6 +122,7 @@ class TextTask(Task):
             self.special_tokens,
             self.findings,
         )
+        self._check_read_at(table["input_ids"].to_pylist(), tokenizer)
         kept = labels[keep]
         table = table.append_column("labels", pa.array(kept if kept.ndim == 1 else list(kept)))
         # From a table: `Dataset.map` would write a cache file beside the user's data.
@@ -176,8 +179,29 @@ class TextTask(Task):
         ):
             raise ModelError(f"{name} has no head with {self.outputs} outputs. {make}")
 
+    def _check_read_at(self, examples: list[list[int]], tokenizer: PreTrainedTokenizerBase) -> None:
+        """Refuses texts that the model's classifier could not find the end of."""
+        if self.read_at is None:
+            return
+        token = tokenizer.convert_ids_to_tokens(self.read_at)
+        for number, ids in enumerate(examples, start=1):
+            count = ids.count(self.read_at)
+            if count == 1:
+                continue
+            if count == 0:
+                raise ModelError(
+                    f'the model reads a text at its end-of-sequence token ("{token}"), and '
+                    f"{type(tokenizer).__name__} adds none. Use the tokenizer that belongs to the "
+                    "model, or one that ends each text with this token."
+                )
+            raise DataError(
+                f'text {number} of {len(examples):,} has the end-of-sequence token "{token}" '
+                f"{count} times, and the model reads a text at the only one. Read the names of "
+                "control tokens as text: --set data.special_tokens=text."
+            )
+
     def meet(self, model: PreTrainedModel) -> None:
-        """Notes on which side the model needs padding.
+        """Notes on which side the model needs padding, and where it reads a text.
 
         Raises:
             ModelError: Its classifier finds the end of a text by the token that also pads.
@@ -190,6 +214,7 @@ class TextTask(Task):
                 "token, and the tokenizer pads with the same token. Give it a padding token of "
                 'its own: tokenizer.pad_token = "..." (a token it knows).'
             )
+        self.read_at = end if model.config.is_encoder_decoder else None
 
     @property
     def named_outputs(self) -> str:
