@@ -22,6 +22,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lorafit.config import DataConfig, SpecialTokens
 from lorafit.errors import DataError
 from lorafit.evidence import MetricInfo, Table
+from lorafit.tasks.parts.answers import Predicted
 from lorafit.tasks.parts.metrics import NLL, Metric, described
 
 Supervision = Literal["example", "token", "next_token", "target"]
@@ -250,6 +251,22 @@ class Task(ABC):
             encoded: The encoded examples, for tasks that need them.
             rows: The rows they were made of, likewise.
         """
+
+    def predicted(
+        self, outputs: np.ndarray | Sequence[np.ndarray], labels: np.ndarray, encoded: Dataset
+    ) -> Predicted | None:
+        """What a model said of each example beside what is right, for the run's predictions.
+
+        Args:
+            outputs: What `keep` returns of all examples; of a task with a label a token the
+                logits of each example, without those of padding.
+            labels: What `keep` returns beside it.
+            encoded: The encoded examples.
+
+        Returns:
+            ``None``: the task has no answers to read off the logits.
+        """
+        return None
 
     def tables(self, kept: np.ndarray, labels: np.ndarray) -> list[Table]:
         """What is shown beside the metrics: one row a class, a confusion matrix, ..."""
