@@ -18,7 +18,7 @@ from lorafit.evidence.comparison_rows import (
 )
 from lorafit.report import fronts
 from lorafit.report.chart import Axis, interval_chart
-from lorafit.report.html import templates
+from lorafit.report.pages import templates
 from lorafit.run import atomic
 
 PAGE = "compare.html"
