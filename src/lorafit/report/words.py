@@ -7,8 +7,8 @@ import re
 WORDS = {
     "nats": (
         r"\bnats?\b",
-        "The unit of the loss: a model that is right with probability p pays −ln p. 0 is "
-        "certainty; 0.69 is a coin toss between two answers.",
+        "The unit of the loss: a model that gave the truth the probability p pays −ln p. Being "
+        "certain and right costs nothing; being certain and wrong costs most.",
     ),
     "training loss": (
         r"[Tt]raining loss|\btraining, (as logged|smoothed)",
