@@ -140,9 +140,7 @@ class ComparisonRecord(Record):
     @property
     def info(self) -> MetricInfo:
         """What the metric is."""
-        unknown = replace(
-            MetricInfo.unknown(self.metric), greater_is_better=self.greater_is_better
-        )
+        unknown = replace(MetricInfo.unknown(self.metric), greater_is_better=self.greater_is_better)
         return self.metric_info or unknown
 
     @property

@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 from lorafit.evidence.interval import Number
 
-
 _PROPER = {
     **{"f1": "F1", "r2": "R²", "bleu": "BLEU", "rouge": "ROUGE", "rmse": "RMSE"},
     **{"mcc": "Matthews correlation", "matthews": "Matthews"},

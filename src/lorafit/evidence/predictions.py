@@ -18,6 +18,9 @@ FILE = "predictions.parquet"
 LABELS = b"label_names"
 """Key of the file's metadata: the labels in the order of the probabilities, as a JSON list."""
 
+TEXTS = ("text", "text_1", "text_2")
+"""Columns with texts: one, or the two of a pair."""
+
 Kind = Literal["answers", "numbers", "texts"]
 """Answers are right or wrong, numbers are off by some amount, texts have a loss."""
 
@@ -49,21 +52,26 @@ class Predictions:
         with parquet.ParquetFile(file) as opened:
             there = opened.schema_arrow.names
             wanted = None if columns is None else [name for name in columns if name in there]
-            return cls(opened.read(wanted))
+            found = opened.read(wanted)
+        for name, holds in _HOLDS.items():
+            if name in found.column_names and not holds(found.schema.field(name).type):
+                raise ValueError(f"its column {name} holds {found.schema.field(name).type}")
+        return cls(found)
 
     @property
     def kind(self) -> Kind:
         """What its answers are."""
         if "tuned_right" in self.table.column_names:
             return "answers"
-        label = self.table.schema.field("label").type if "label" in self.table.column_names else None
+        label = (
+            self.table.schema.field("label").type if "label" in self.table.column_names else None
+        )
         return "numbers" if label is not None and pa.types.is_floating(label) else "texts"
 
     @property
     def text_columns(self) -> list[str]:
         """Names of the columns with texts; none where they were not kept."""
-        return [name for name in self.table.column_names if name == "text" or name[:5] == "text_"
-                and name[5:].isdigit()]  # fmt: skip
+        return [name for name in self.table.column_names if name in TEXTS]
 
     @property
     def label_names(self) -> list[str]:
@@ -112,6 +120,17 @@ class Predictions:
         if name not in self.table.column_names:
             return np.full(len(self.table), np.nan)
         return np.array(self.table.column(name).to_pylist(), dtype=np.float64)
+
+
+_HOLDS = {
+    **{f"{side}_right": pa.types.is_boolean for side in ("base", "tuned")},
+    **{
+        f"{side}_{name}": pa.types.is_floating
+        for side in ("base", "tuned")
+        for name in ("probability", "loss")
+    },
+}
+"""What columns have to hold."""
 
 
 def _falling(places: np.ndarray, values: np.ndarray) -> np.ndarray:

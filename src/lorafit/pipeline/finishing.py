@@ -69,6 +69,7 @@ def finish(
         versions=versions,
         trainable_parameters=trained["trainable_parameters"],
         steps=result.steps,
+        in_run=True,
         resized_head=subject.loaded.resized_head,
     )
     write_card(card, folder)

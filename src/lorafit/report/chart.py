@@ -105,12 +105,12 @@ class Axis:
         return [round(i * step, 12) for i in range(first, last + 1)]
 
     def _powers(self, about: int) -> list[float]:
-        """Powers of ten on the axis; where it has few of them, numbers between them too."""
+        """Powers of ten on the axis; where it has few of them 1, 2 and 5 times these."""
         powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
         for digits in ((1,), (1, 2, 5), range(1, 10)):
             every = [float(f"{m}e{power}") for power in powers for m in digits]
             found = [value for value in every if self.low <= value <= self.high]
-            if len(found) >= min(about - 1, 2):
+            if len(found) >= (about if digits == (1,) else 2):
                 return found[:: -(-len(found) // (2 * about))]
         # Less than between two neighbours of these: the axis is as good as linear.
         return Axis(self.low, self.high).ticks(about)

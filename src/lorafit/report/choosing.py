@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from lorafit.evidence import Choice, Interval
 from lorafit.report import numbers
 from lorafit.report.chart import Axis, Line, Point, interval_chart, line_chart
-from lorafit.report.curves import Curve
+from lorafit.report.curves import LEAST, Curve
 from lorafit.report.folder import Json, mapping
 from lorafit.report.numbers import is_number
 
@@ -128,10 +128,11 @@ def _loss_chart(
     log: bool = False,
 ) -> Markup:
     points = [point for line in lines for point in line.points]
+    losses = [loss for _, loss in points]
     return line_chart(
         lines,
         Axis.around([x for x, _ in points], log=log),
-        Axis.around([y for _, y in points]),
+        Axis.around(losses, least=LEAST * max(map(abs, losses))),
         label=f"Line chart: {what}; {spoken}.",
         y_format=numbers.general,
         x_format=x_format,

@@ -18,6 +18,7 @@ from lorafit.run import atomic
 
 PAGE = "compare.html"
 
+
 def write_comparison(folder: Path, found: ComparisonRecord) -> Path:
     """Writes the page of a comparison into its folder.
 

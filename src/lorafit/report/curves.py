@@ -25,6 +25,9 @@ MOST_POINTS = 400
 """Points of a line; more would not be seen on a screen."""
 MOST_TIPS = 120
 MOST_ROWS = 40
+LEAST = 0.1
+"""An axis shows at least this part of what is possible, or of the value: less would make a leap
+of next to nothing."""
 _WINDOW = 0.025
 """Standard deviation of the smoothing window, as a share of all lines."""
 _ENOUGH_TO_SMOOTH = 30
@@ -212,7 +215,7 @@ def _loss_chart(
     return line_chart(
         drawn,
         x,
-        Axis.around(values, least=_LEAST * max(map(abs, values))),
+        Axis.around(values, least=LEAST * max(map(abs, values))),
         label="Line chart: " + "; ".join(spoken) + ".",
         y_format=numbers.general,
         x_format=numbers.general,
@@ -252,14 +255,10 @@ def _others(lines: Sequence[Json], x: Axis, infos: Mapping[str, MetricInfo]) -> 
     return [curve for curve in curves if curve is not None]
 
 
-_LEAST = 0.1
-"""The axis of a metric shows at least this part of what is possible, or of its value."""
-
-
 def _least(info: MetricInfo, values: Sequence[float]) -> float:
     if info.low is not None and info.high is not None:
-        return _LEAST * (info.high - info.low)
-    return _LEAST * max(map(abs, values), default=0.0)
+        return LEAST * (info.high - info.low)
+    return LEAST * max(map(abs, values), default=0.0)
 
 
 def _small(

@@ -74,9 +74,7 @@ def _row(found: Confusion, at: int, few: bool, together: int) -> Markup:
         "" if few else Markup("<b>{}</b> ").format(_numbered(at, len(found.names), together)),
         found.names[at],
     )
-    cells = Markup("").join(
-        _cell(found, at, other, size, few) for other in range(len(found.names))
-    )
+    cells = Markup("").join(_cell(found, at, other, size, few) for other in range(len(found.names)))
     return Markup("<tr>{}{}</tr>").format(head, cells)
 
 

@@ -74,11 +74,13 @@ def _content(run: RunFolder) -> dict[str, Any]:
         "scores": class_scores(tables),
         "tables": other_tables(tables),
         "generation": None if run.evaluation is None else run.evaluation.generation,
+        "written": _written(run),
         "samples": result.samples(run.evaluation),
         "handoffs": result.handoffs(run.evaluation),
         "choices": run.choices.choices,
         "choice_charts": choosing.charts(run.choices.choices),
         "curves": curves.make_curves(run.metrics, run.infos),
+        "loss_unit": _loss_unit(run),
         "trials": facts.trials_table(run.trials),
         "data_facts": facts.data_facts(run),
         "data_notes": facts.data_notes(run),
@@ -102,6 +104,21 @@ def _content(run: RunFolder) -> dict[str, Any]:
             if setting.origin not in ("default", "")
         ],
     }
+
+
+def _written(run: RunFolder) -> list[str]:
+    """The metrics that are made of written texts, by their titles."""
+    found = run.evaluation
+    if found is None or found.generation is None:
+        return []
+    return [found.info(name).title for name in found.generation.metrics]
+
+
+def _loss_unit(run: RunFolder) -> str:
+    """What the losses are counted in; empty: not in nats."""
+    if not run.infos:
+        return "nats per example"
+    return next((info.unit for info in run.infos.values() if info.unit[:4] == "nats"), "")
 
 
 def _banner(run: RunFolder) -> tuple[str, str] | None:

@@ -126,9 +126,7 @@ def details(found: ComparisonRecord) -> dict[str, tuple[str, Board]]:
     return tables
 
 
-def _board(
-    found: ComparisonRecord, columns: list[Column], only: object | None = None
-) -> Board:
+def _board(found: ComparisonRecord, columns: list[Column], only: object | None = None) -> Board:
     listed = [
         (name, arm)
         for name, arm in by_quality(found)

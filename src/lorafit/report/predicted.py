@@ -6,14 +6,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from markupsafe import Markup
 
-from lorafit.evidence.predictions import Predictions
+from lorafit.evidence.predictions import TEXTS, Predictions
 from lorafit.report import numbers
 from lorafit.report.numbers import element, is_number
 
 COLUMNS = (
-    *("row", "text", "text_1", "text_2", "label", "base", "tuned", "base_right", "tuned_right"),
+    *("row", *TEXTS, "label", "base", "tuned", "base_right", "tuned_right"),
     *("base_probability", "tuned_probability", "base_loss", "tuned_loss"),
 )
 """What the page shows; the probabilities of every label are left in the file."""
@@ -97,6 +98,7 @@ def shown(found: Predictions | None) -> Shown | None:
     if kind == "texts":  # only those that were written can be read
         written = found.table.column("tuned").is_valid().to_pylist()
         wrong = wrong[[written[place] for place in wrong]]
+        wrong = _different(found, wrong)
 
     def examples(places: Iterable[int]) -> list[Example]:
         return [_example(row, kind) for row in found.rows(list(places))]
@@ -114,13 +116,29 @@ def shown(found: Predictions | None) -> Shown | None:
     )
 
 
+def _different(found: Predictions, places: np.ndarray) -> np.ndarray:
+    """The first place of each pair of text and label: a prompt may stand in the data often."""
+    names = [name for name in (*found.text_columns, "label") if name in found.table.column_names]
+    rows = zip(*(found.table.column(name).to_pylist() for name in names), strict=True)
+    keys = [str(row) for row in rows]
+    first: dict[str, int] = {}
+    for place in places.tolist():
+        first.setdefault(keys[place] if keys else str(place), place)
+    return np.array(list(first.values()), dtype=np.int64)
+
+
 def _example(row: dict[str, Any], kind: str) -> Example:
     text, cut = _text(row, kind)
+    words, label, tuned = _text_parts(row), row.get("label"), row.get("tuned")
+    named = said(label)
+    lists = isinstance(label, list) and isinstance(tuned, list)
+    if words and lists and len(words) == len(label) == len(tuned):
+        named = _tags(words, label, tuned)
     return Example(
         row=row.get("row"),
         text=text,
         cut=cut,
-        label=said(row.get("label")),
+        label=named,
         base=_side(row, "base", kind) if row.get("base") is not None else None,
         tuned=_side(row, "tuned", kind),
     )
@@ -141,7 +159,7 @@ def _side(row: dict[str, Any], name: str, kind: str) -> Side:
         words = _text_parts(row)
         if len(words) == len(answer) == len(label) and words:
             return Side(_tags(words, answer, label), sure)
-    return Side(said(answer), sure)
+    return Side(said(answer) or "(nothing)", sure)
 
 
 def _probability(value: float) -> str:
@@ -167,7 +185,9 @@ def said(value: Any) -> str:
 def _tags(words: list[str], tags: list[str], others: list[str]) -> str:
     """Only the words whose tags differ: all would bury them."""
     different = [
-        f"{word}: {tag}" for word, tag, other in zip(words, tags, others, strict=True) if tag != other
+        f"{word}: {tag}"
+        for word, tag, other in zip(words, tags, others, strict=True)
+        if tag != other
     ]
     return ", ".join(different[:MOST_NAMES]) or "the same tags"
 
@@ -178,7 +198,7 @@ def _text_parts(row: dict[str, Any]) -> list[str]:
 
 
 def _text(row: dict[str, Any], kind: str) -> tuple[str | None, bool]:
-    parts = [row[name] for name in ("text", "text_1", "text_2") if row.get(name) is not None]
+    parts = [row[name] for name in TEXTS if row.get(name) is not None]
     if not parts:
         return None, False
     joined = [" ".join(map(str, part)) if isinstance(part, list) else str(part) for part in parts]

@@ -133,9 +133,7 @@ class SimpleAnswer:
     sentences: list[Markup]
 
 
-def _simple_answer(
-    row: MetricRow, tuned: Interval, evaluation: Evaluation
-) -> SimpleAnswer | None:
+def _simple_answer(row: MetricRow, tuned: Interval, evaluation: Evaluation) -> SimpleAnswer | None:
     """Always the most frequent class; ``None`` where answers are not right or wrong by class."""
     matrix = confusion_of(evaluation.tables)
     if matrix is None or not matrix.total:

@@ -7,7 +7,7 @@ import re
 WORDS = {
     "nats": (
         r"\bnats?\b",
-        "The unit of the loss: a model that gave the truth the probability p pays −ln p. Being "
+        "The unit of the loss: a model that gave the truth the probability p pays -ln(p). Being "
         "certain and right costs nothing; being certain and wrong costs most.",
     ),
     "training loss": (
