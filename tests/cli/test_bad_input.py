@@ -51,7 +51,7 @@ def test_bad_input_is_one_message_and_changes_nothing(
     monkeypatch.chdir(folder)
     before, folders = state(folder), sorted(folder.rglob("*/"))
     name, *rest = bad.args
-    silent = ("trian", "runs", "report", "open", "doctor", "version")
+    silent = ("trian", "runs", "report", "open", "doctor", "version", "help")
     quiet = [] if name in silent else ["--quiet"]
     result = cli(name, *quiet, *rest)
     assert result.exit_code == 2, result.stdout + result.stderr

@@ -53,6 +53,35 @@ def test_the_long_spelling_of_the_batch_size_works_too(cli: Cli, api: FakeApi) -
     assert api.calls[0][2]["config"].config.train.per_device_train_batch_size == 3
 
 
+@pytest.mark.parametrize("form", ["flag", "set"])
+def test_the_short_names_are_the_settings(cli: Cli, api: FakeApi, form: str) -> None:
+    given = {"lr": "1e-3", "epochs": "2", "rank": "4", "alpha": "32", "dropout": "0.1"}
+    typed = (
+        [part for name, value in given.items() for part in (f"--{name}", value)]
+        if form == "flag"
+        else [part for name, value in given.items() for part in ("--set", f"{name}={value}")]
+    )
+    assert cli("train", "m", "d", *typed).exit_code == 0
+    settings = api.calls[0][2]["config"]
+    train, adapter = settings.config.train, settings.config.adapter.settings
+    assert (train.learning_rate, train.num_train_epochs) == (1e-3, 2)
+    assert (adapter["r"], adapter["lora_alpha"], adapter["lora_dropout"]) == (4, 32, 0.1)
+    assert settings.origins["adapter.r"] == ("flag --rank" if form == "flag" else "flag --set")
+
+
+def test_two_names_of_a_setting_may_say_the_same_only(cli: Cli, api: FakeApi) -> None:
+    assert cli("train", "m", "d", "--rank", "4", "--r", "4").exit_code == 0
+    api.calls.clear()
+    result = cli("train", "m", "d", "--rank", "4", "--r", "5")
+    assert result.exit_code == 2
+    assert "--r is 5 and --rank is 4, but both set adapter.r" in only_line(result)
+    result = cli("train", "m", "d", "--batch-size", "4", "--per-device-train-batch-size", "5")
+    assert "both set train.per_device_train_batch_size" in only_line(result)
+    result = cli("train", "m", "d", "--set", "lr=1", "--set", "train.learning_rate=2")
+    assert "train.learning_rate is set twice" in only_line(result)
+    assert api.calls == []
+
+
 def test_train_reads_model_and_data_from_the_file_too(
     cli: Cli, api: FakeApi, tmp_path: Path
 ) -> None:

@@ -16,7 +16,6 @@ import sys
 from pathlib import Path
 
 from lorafit.run import Run, atomic
-from lorafit.training import checkpoint
 from lorafit.training.learner import Learner
 from lorafit.training.loop import fit
 from lorafit.training.progress import QuietProgress
@@ -50,7 +49,7 @@ def kill_at_flush(number: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         flush(path)
 
-    checkpoint.files.sync_file = flush_or_die
+    atomic.sync_file = flush_or_die
 
 
 def train(folder: Path, kill_step: int | None, kill_flush: int | None, resume: bool) -> None:

@@ -24,7 +24,7 @@ import pandas as pd
 import pyarrow as pa
 from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
 
-from lorafit import quiet
+from lorafit import hub, quiet
 from lorafit.config import DataConfig
 from lorafit.data.columns.chats import read_chats
 from lorafit.data.read.files import read_file
@@ -156,9 +156,10 @@ def _from_hub(name: str, config: DataConfig) -> Mapping[str, Dataset]:
     if name in datasets.packaged_modules._PACKAGED_DATASETS_MODULES:
         raise DataError(f'"{name}" is a file format, not a data set. Give the path of the file.')
     try:
-        loaded = datasets.load_dataset(
-            name, name=config.name, revision=config.revision, keep_in_memory=True
-        )
+        with hub.asked():
+            loaded = datasets.load_dataset(
+                name, name=config.name, revision=config.revision, keep_in_memory=True
+            )
     except Exception as error:  # the clients raise a dozen unrelated kinds
         raise DataError(_hub_message(name, asked, error)) from error
     if isinstance(loaded, Dataset):
