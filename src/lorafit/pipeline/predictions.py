@@ -136,7 +136,7 @@ def _source_rows(
     if not known or places is None:
         return [None] * count
     if rows._indices is None:
-        return places.tolist()
+        return list(map(int, places))
     source = rows._indices.column(0).to_pylist()
     return [source[place] for place in places.tolist()]
 
@@ -192,7 +192,7 @@ def _answers(task: Task, encoded: Dataset, base: Said, tuned: Said) -> dict[str,
 
 
 def _untyped(array: pa.Array) -> bool:
-    return pa.types.is_list(array.type) and pa.types.is_null(array.type.value_type)
+    return bool(pa.types.is_list(array.type) and pa.types.is_null(array.type.value_type))
 
 
 def _writing(written: Written, places: np.ndarray, keep_texts: bool) -> dict[str, pa.Array]:

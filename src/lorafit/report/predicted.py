@@ -131,9 +131,9 @@ def _example(row: dict[str, Any], kind: str) -> Example:
     text, cut = _text(row, kind)
     words, label, tuned = _text_parts(row), row.get("label"), row.get("tuned")
     named = said(label)
-    lists = isinstance(label, list) and isinstance(tuned, list)
-    if words and lists and len(words) == len(label) == len(tuned):
-        named = _tags(words, label, tuned)
+    tags = [one for one in (label, tuned) if isinstance(one, list)]
+    if words and [len(one) for one in tags] == [len(words), len(words)]:
+        named = _tags(words, *tags)
     return Example(
         row=row.get("row"),
         text=text,

@@ -173,7 +173,7 @@ class TokenClassification(Task):
         labelled = self.label in rows.features
         found = tagged_rows(rows, column, self.label if labelled else None)
         places = [at for at, (words, tags) in enumerate(found) if words and tags is not None]
-        kept = [found[at] for at in places]
+        kept = [(words, tags) for words, tags in found if words and tags is not None]
         if len(kept) < len(found):
             log.warning(
                 "dropped %s of %s rows without words or without tags",

@@ -258,7 +258,8 @@ def _without_weak(bench: Bench, trunk: Trunk, untuned: Scored, choices: dict[str
                 else:
                     reason = (
                         f"all linear layers: {names} {_hold(weakest)} only {held:.1%} of the "
-                        f"update's energy, but without them the loss changes by {-difference.mean:+.4f} "
+                        "update's energy, but without them the loss changes by "
+                        f"{-difference.mean:+.4f} "
                         f"[{-difference.high:+.4f}, {-difference.low:+.4f}] nats"
                     )
     choices["target_modules"] = Choice(every, reason, evidence)
