@@ -110,7 +110,10 @@ class Predictions:
 
     def rows(self, places: Sequence[int] | np.ndarray) -> Iterator[dict[str, Any]]:
         """Some rows as dicts."""
-        yield from self.table.take(pa.array(places, type=pa.int64())).to_pylist()
+        # Row by row: an array of places would load pandas.
+        for place in places:
+            [row] = self.table.slice(int(place), 1).to_pylist()
+            yield row
 
     def _flags(self, name: str) -> np.ndarray:
         return np.array(self.table.column(name).to_pylist(), dtype=bool)
