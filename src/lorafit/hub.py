@@ -56,7 +56,7 @@ def answers() -> bool:
 
     try:
         get_session().head(constants.ENDPOINT, timeout=SECONDS)
-    except Exception as error:  # of the client that is configured, whichever it is
+    except Exception as error:  # noqa: BLE001 of the client that is configured, whichever it is
         close_session()
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         log.warning(

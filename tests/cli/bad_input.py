@@ -374,7 +374,7 @@ def lines() -> Iterator[str]:
 def document(page: str) -> str:
     """The page with the table as it is now."""
     pattern = re.escape(BEGIN) + r".*?" + re.escape(END)
-    return re.sub(pattern, lambda _: BEGIN + "".join(lines()) + END, page, flags=re.S)
+    return re.sub(pattern, lambda _: BEGIN + "".join(lines()) + END, page, flags=re.DOTALL)
 
 
 if __name__ == "__main__":

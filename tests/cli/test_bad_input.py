@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Models, data, a finished run and one that was interrupted before its first step."""
     path = tmp_path_factory.mktemp("bad")
     make_files(path)
-    runs = {"run.dir": str(path / "runs"), "progress": False, **SETTINGS}
+    runs: dict[str, Any] = {"run.dir": str(path / "runs"), "progress": False, **SETTINGS}
     given = (path / "model", path / "reviews.csv")
     lorafit.train(*given, name="first", max_steps=2, target_modules=["query"], **runs)
     with pytest.MonkeyPatch.context() as patch:

@@ -139,15 +139,13 @@ def test_quiet_leaves_the_result_only(cli: Cli, api: FakeApi) -> None:
     assert result.stderr == ""
 
 
-def test_what_the_library_says_goes_to_standard_error(
-    cli: Cli, api: FakeApi, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_the_library_says_goes_to_standard_error(cli: Cli, api: FakeApi) -> None:
     def talking(*args: object, **kwargs: object) -> dict[str, object]:
         logging.getLogger("lorafit.data").info("text column: review")
         logging.getLogger("lorafit.data").warning("3 rows have no label")
         return EVALUATION
 
-    api.evaluate = talking  # type: ignore[method-assign]
+    api.instead["evaluate"] = talking
     result = cli("evaluate", "x", "--json")
     assert result.stderr.splitlines() == ["text column: review", "warning: 3 rows have no label"]
     assert json.loads(result.stdout) == EVALUATION
@@ -175,7 +173,7 @@ def test_plan_shows_settings_origins_layers_and_cost(cli: Cli, api: FakeApi) -> 
             measured=frozenset({"adapter.lora_alpha", "train.learning_rate"}),
         )
 
-    api.plan = plan  # type: ignore[method-assign]
+    api.instead["plan"] = plan
     result = cli("plan", "m", "d", "--r", "8")
     assert result.exit_code == 0, result.stderr
     lines = [line.split() for line in result.stdout.splitlines()]
@@ -254,10 +252,8 @@ def test_predict_reads_the_text_column_of_a_table(cli: Cli, api: FakeApi, tmp_pa
     ]
 
 
-def test_what_a_model_writes_follows_its_prompt(
-    cli: Cli, api: FakeApi, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(FakeApi, "predict", lambda *_: [{"generated": "an\tanswer"}], raising=False)
+def test_what_a_model_writes_follows_its_prompt(cli: Cli, api: FakeApi) -> None:
+    api.instead["predict"] = lambda *_: [{"generated": "an\tanswer"}]
     assert cli("predict", "x", "a\nquestion").stdout == "a question\tan answer\n"
 
 

@@ -73,9 +73,9 @@ def staged(path: str | os.PathLike[str], last: str | None = None) -> Iterator[Pa
                 sync_file(file)
         if target.is_dir():
             for file in sorted(stage.iterdir(), key=lambda f: (f.name == last, f.name)):
-                os.replace(file, target / file.name)
+                file.replace(target / file.name)
         else:
-            os.replace(stage, target)
+            stage.replace(target)
         sync_folder(parent)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error

@@ -235,7 +235,7 @@ def find_source(config: ModelConfig) -> Source:
 def _check_kind(config: PreTrainedConfig, task: Task, name: str, *, trusted: bool) -> None:
     """The model's family needs a class for the task."""
     auto: Any = task.auto_model
-    if type(config) in auto._model_mapping:
+    if type(config) in auto._model_mapping:  # noqa: SLF001 transformers 5.23 has no public one
         return
     if trusted and auto.__name__ in (getattr(config, "auto_map", None) or {}):
         return
@@ -309,7 +309,7 @@ def _check_mismatched(
     prefix = f"{model.base_model_prefix}."
     wrong = [entry for entry in mismatched if entry[0].startswith(prefix)]
     if wrong:
-        key, stored, expected = sorted(wrong)[0]
+        key, stored, expected = min(wrong)
         raise ModelError(
             f'the weights of "{name}" do not fit its config.json: {key} is '
             f"{tuple(stored)} in the file and {tuple(expected)} in the model"

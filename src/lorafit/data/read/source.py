@@ -153,7 +153,8 @@ def _from_hub(name: str, config: DataConfig) -> Mapping[str, Dataset]:
         asked += f', configuration "{config.name}"'
     if config.revision is not None:
         asked += f', revision "{config.revision}"'
-    if name in datasets.packaged_modules._PACKAGED_DATASETS_MODULES:
+    # Read at datasets 5.2.
+    if name in datasets.packaged_modules._PACKAGED_DATASETS_MODULES:  # noqa: SLF001
         raise DataError(f'"{name}" is a file format, not a data set. Give the path of the file.')
     try:
         with hub.asked():
@@ -192,7 +193,7 @@ def _hub_message(name: str, asked: str, error: Exception) -> str:
 def _near_here(name: str) -> str:
     """A close match among the files and folders here, in case a path was meant."""
     try:
-        return did_you_mean(name, os.listdir(Path(name).parent))
+        return did_you_mean(name, [path.name for path in Path(name).parent.iterdir()])
     except OSError:
         return ""
 
