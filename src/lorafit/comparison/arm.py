@@ -74,7 +74,7 @@ class Course(QuietProgress):
     def __init__(self) -> None:
         self.curve: list[dict[str, float]] = []
 
-    def evaluated(self, step: int, metrics: Mapping[str, float], best: bool) -> None:
+    def evaluated(self, step: int, metrics: Mapping[str, float], best: bool) -> None:  # noqa: ARG002
         """Notes one."""
         self.curve.append({"step": step, "eval_loss": metrics["eval_loss"]})
 

@@ -114,7 +114,7 @@ def said(engine: Engine, task: Task, encoded: Dataset, batch: int) -> Said:
 
     Of a label a token the metrics keep counts alone, so that its answers cost a second pass.
     """
-    scores = score(engine, task, encoded, batch)
+    scores = score(engine, encoded, batch)
     if task.supervision != "token":
         return Said(scores, scores.logits)
     return Said(scores, all_logits(engine, task, encoded, batch))

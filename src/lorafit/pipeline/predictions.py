@@ -135,9 +135,10 @@ def _source_rows(
     known = config.data.path != LIVE and not config.data.skip_bad_rows and places is not None
     if not known or places is None:
         return [None] * count
-    if rows._indices is None:
+    chosen = rows._indices  # noqa: SLF001  (there is no public word for them)
+    if chosen is None:
         return list(map(int, places))
-    source = rows._indices.column(0).to_pylist()
+    source = chosen.column(0).to_pylist()
     return [source[place] for place in places.tolist()]
 
 

@@ -62,7 +62,7 @@ def leaderboard(found: ComparisonRecord) -> Board:
             f"test {found.info.title}",
             f"{_first(found.info.note) or metric_name(found)}. The small numbers are the {sure} "
             "interval; the table is sorted by this.",
-            lambda name, arm: _with_interval(arm),
+            lambda _, arm: _with_interval(arm),
         ),
         Column(
             f"beside {reference}",
@@ -74,7 +74,7 @@ def leaderboard(found: ComparisonRecord) -> Board:
         Column(
             "trained parameters",
             "Numbers that were trained, and their share of the whole model.",
-            lambda name, arm: Markup('{} <span class="range">{}</span>').format(
+            lambda _, arm: Markup('{} <span class="range">{}</span>').format(
                 element(arm.trainable_parameters, numbers.short),
                 element(arm.share, numbers.percent),
             ),
@@ -82,22 +82,22 @@ def leaderboard(found: ComparisonRecord) -> Board:
         Column(
             "training time",
             "Processor seconds of one training, of all cores together.",
-            lambda name, arm: element(arm.cpu_s, numbers.duration),
+            lambda _, arm: element(arm.cpu_s, numbers.duration),
         ),
         Column(
             "memory",
             "The most memory the process took.",
-            lambda name, arm: element(arm.peak_memory_bytes, numbers.size),
+            lambda _, arm: element(arm.peak_memory_bytes, numbers.size),
         ),
         Column(
             "file",
             "Size of the adapter on the disk.",
-            lambda name, arm: element(arm.saved_bytes, numbers.size),
+            lambda _, arm: element(arm.saved_bytes, numbers.size),
         ),
         Column(
             "learning rate",
             "The best of those that were tried for this method.",
-            lambda name, arm: element(arm.learning_rate, numbers.general),
+            lambda _, arm: element(arm.learning_rate, numbers.general),
         ),
     ]
     return _board(found, columns)
@@ -157,7 +157,7 @@ def _with_interval(arm: Arm) -> Markup:
     return shown
 
 
-def _beside(name: str, arm: Arm) -> Markup:
+def _beside(_: str, arm: Arm) -> Markup:
     if arm.difference is None:
         return Markup('<span class="quiet">the reference</span>')
     style = arm.verdict if arm.verdict in ("better", "worse") else ""
@@ -171,17 +171,17 @@ def _fit_columns() -> list[Column]:
         Column(
             "training loss",
             "At the end, on examples that were trained on.",
-            lambda name, arm: element(arm.train_loss, numbers.decimals),
+            lambda _, arm: element(arm.train_loss, numbers.decimals),
         ),
         Column(
             "validation loss",
             "On examples that were not.",
-            lambda name, arm: _optional(arm.validation_loss),
+            lambda _, arm: _optional(arm.validation_loss),
         ),
         Column(
             "gap",
             "Validation loss less training loss: what was learned by heart.",
-            lambda name, arm: element(arm.gap, numbers.signed(numbers.decimals)),
+            lambda _, arm: element(arm.gap, numbers.signed(numbers.decimals)),
         ),
     ]
 
@@ -198,30 +198,30 @@ def _forgetting_columns(found: ComparisonRecord) -> list[Column]:
         Column(
             "change of loss",
             "By how much more general text surprises it, in nats per token.",
-            lambda name, arm: _optional(arm.forgetting_details.get(key)),
+            lambda _, arm: _optional(arm.forgetting_details.get(key)),
         )
         if language
         else Column(
             "neighbours lost",
             "Share of a text's nearest neighbours among the others that are new.",
-            lambda name, arm: _optional(arm.forgetting_details.get(key)),
+            lambda _, arm: _optional(arm.forgetting_details.get(key)),
         )
     )
     return [
-        Column("moved by", moved, lambda name, arm: _optional(arm.forgetting)),
+        Column("moved by", moved, lambda _, arm: _optional(arm.forgetting)),
         other,
         Column(
             "moved at equal quality",
             "The same with the update scaled back to a validation loss that half of the methods "
             "reach: so methods that learned less do not look better.",
-            lambda name, arm: _optional(arm.forgetting_at_equal_quality, "not reached"),
+            lambda _, arm: _optional(arm.forgetting_at_equal_quality, "not reached"),
         ),
     ]
 
 
 def _redundancy_columns(found: ComparisonRecord) -> list[Column]:
     def rank(key: str) -> Callable[[str, Arm], Markup | str]:
-        return lambda name, arm: _optional(found.redundancy[name].get(key), "")
+        return lambda name, _: _optional(found.redundancy[name].get(key), "")
 
     columns = [
         Column("possible", "Directions there are.", rank("full_rank")),

@@ -128,7 +128,7 @@ def _different(found: Predictions, places: np.ndarray) -> np.ndarray:
 
 
 def _example(row: dict[str, Any], kind: str) -> Example:
-    text, cut = _text(row, kind)
+    text, cut = _text(row)
     words, label, tuned = _text_parts(row), row.get("label"), row.get("tuned")
     named = said(label)
     tags = [one for one in (label, tuned) if isinstance(one, list)]
@@ -197,7 +197,7 @@ def _text_parts(row: dict[str, Any]) -> list[str]:
     return [str(word) for word in text] if isinstance(text, list) else []
 
 
-def _text(row: dict[str, Any], kind: str) -> tuple[str | None, bool]:
+def _text(row: dict[str, Any]) -> tuple[str | None, bool]:
     parts = [row[name] for name in TEXTS if row.get(name) is not None]
     if not parts:
         return None, False
