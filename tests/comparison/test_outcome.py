@@ -63,7 +63,7 @@ class Asked:
 
 def recommended(right: dict[str, np.ndarray], rows: dict[str, Arm]) -> Recommendation:
     runs = {name: [scores_of(mask)] for name, mask in right.items()}
-    return recommend(rows, runs, Asked(), task(), 0.01, 1000)  # type: ignore[arg-type]
+    return recommend(rows, runs, Asked(), task(), 0.01)  # type: ignore[arg-type]
 
 
 def test_the_smallest_method_that_is_as_good_as_the_best_is_recommended() -> None:

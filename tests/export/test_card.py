@@ -192,8 +192,11 @@ def test_the_peft_snippet_loads_what_we_save(tmp_path, family):
     torch.manual_seed(0)
     loaded = load_model(ModelConfig(name_or_path=str(base)), TASK)
     adapters = Adapters(loaded.model)
-    adapters.add(LoraConfig(r=2, init_lora_weights=False, modules_to_save=loaded.new_modules))
-    save(adapters, tmp_path / "adapter", base_model_name_or_path=str(base), task_type="SEQ_CLS")
+    known: dict[str, Any] = {"base_model_name_or_path": str(base), "task_type": "SEQ_CLS"}
+    adapters.add(
+        LoraConfig(r=2, init_lora_weights=False, modules_to_save=loaded.new_modules, **known)
+    )
+    save(adapters, tmp_path / "adapter")
     loaded.tokenizer.save_pretrained(tmp_path / "adapter")
     torch.manual_seed(1)
     scope: dict[str, Any] = {}
@@ -240,13 +243,9 @@ def test_the_peft_snippet_asks_as_the_task_asks_and_writes_what_we_write(tmp_pat
     loaded = load_model(ModelConfig(name_or_path=str(base)), task)
     adapters = Adapters(loaded.model)
     torch.manual_seed(0)
-    adapters.add(LoraConfig(r=2, init_lora_weights=False))
-    save(
-        adapters,
-        tmp_path / "adapter",
-        base_model_name_or_path=str(base),
-        task_type=task.task_type,
-    )
+    known: dict[str, Any] = {"base_model_name_or_path": str(base), "task_type": task.task_type}
+    adapters.add(LoraConfig(r=2, init_lora_weights=False, **known))
+    save(adapters, tmp_path / "adapter")
     loaded.tokenizer.save_pretrained(tmp_path / "adapter")
     scope: dict[str, Any] = {}
     exec(peft_snippet(card(str(base), task=task), str(tmp_path / "adapter")), scope)

@@ -18,9 +18,9 @@ from lorafit.comparison.request import Request, arm_folder
 from lorafit.comparison.search import at_edge
 from lorafit.errors import TrainingError
 from lorafit.evaluation.score import Scores
-from lorafit.evaluation.seeds import average, difference, verdict
+from lorafit.evaluation.seeds import Measure, average, difference, verdict
 from lorafit.evaluation.spectrum import summarise
-from lorafit.evidence import Arm, ComparisonRecord
+from lorafit.evidence import Arm, ComparisonRecord, comparison_rows, markup
 from lorafit.evidence.comparison import Recommendation
 from lorafit.evidence.costs import COSTS
 from lorafit.machine.describe import describe
@@ -28,6 +28,7 @@ from lorafit.methods import methods
 from lorafit.run import atomic
 from lorafit.tasks import tasks
 from lorafit.tasks.base import Task
+from lorafit.units import shortened
 
 MARGIN = 0.01
 """What does not matter: one point of a metric between 0 and 1, else 1 % of the reference."""
@@ -44,6 +45,17 @@ class Comparison:
 
     path: Path
     record: ComparisonRecord
+
+    def __repr__(self) -> str:
+        found = self.record
+        names = shortened(", ".join(found.arms), 60)
+        return f"Comparison({shortened(str(self.path), 80)!r}, {found.metric} of {names})"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the methods beside one another, and the recommendation."""
+        header, families = comparison_rows.quality(self.record)
+        rows = [row for family in families.values() for row in family]
+        return markup.table("Methods compared", rows, header, self.recommendation)
 
     @functools.cached_property
     def content(self) -> dict[str, Any]:
@@ -118,7 +130,7 @@ def assemble(
         margin=margin,
         redundancy=_redundancy(folder, done),
         fronts={cost.name: front(arms, cost.key, task) for cost in COSTS},
-        recommendation=recommend(arms, runs, request, task, margin, n),
+        recommendation=recommend(arms, runs, request, task, margin),
     )
 
 
@@ -139,7 +151,7 @@ def _arm(folder: Path, method: str, runs: list[Scores], request: Request, task: 
         t["learning_rate"]: np.inf if t["validation_loss"] is None else t["validation_loss"]
         for t in trials
     }
-    level, seed = request.settings.run.confidence, request.settings.seed
+    metric, loss = _measures(request, task)
 
     def mean(key: str) -> float:
         return float(np.mean([facts[key] for facts in seeds]))
@@ -154,8 +166,8 @@ def _arm(folder: Path, method: str, runs: list[Scores], request: Request, task: 
         engine=seeds[0]["engine"],
         trainable_parameters=seeds[0]["trainable_parameters"],
         share=seeds[0]["trainable_parameters"] / request.parameters,
-        metric=average(runs, task, task.metric, level, seed),
-        loss=average(runs, task, "loss", level, seed),
+        metric=average(runs, metric),
+        loss=average(runs, loss),
         by_seed=[facts["metric"] for facts in seeds],
         time_s=mean("time_s"),
         cpu_s=mean("cpu_s"),
@@ -191,13 +203,19 @@ def _compared(
     ours: list[Scores], theirs: list[Scores], request: Request, task: Task, margin: float
 ) -> dict[str, Any]:
     """The fields of an arm that set it beside the reference."""
-    level, seed = request.settings.run.confidence, request.settings.seed
-    found = difference(ours, theirs, task, task.metric, level, seed)
+    metric, loss = _measures(request, task)
+    found = difference(ours, theirs, metric)
     return {
         "difference": found,
         "verdict": verdict(found, margin, task.greater_is_better),
-        "loss_difference": difference(ours, theirs, task, "loss", level, seed),
+        "loss_difference": difference(ours, theirs, loss),
     }
+
+
+def _measures(request: Request, task: Task) -> tuple[Measure, Measure]:
+    """The headline metric, and the loss."""
+    surely = request.settings.run.confidence, request.settings.seed
+    return Measure(task, task.metric, *surely), Measure(task, "loss", *surely)
 
 
 def _at_equal_quality(arms: Mapping[str, Arm]) -> dict[str, Arm]:
@@ -284,7 +302,6 @@ def recommend(
     request: Request,
     task: Task,
     margin: float,
-    n: int,
 ) -> Recommendation:
     """One method, and one sentence that says why.
 
@@ -293,13 +310,14 @@ def recommend(
     """
     sign = 1.0 if task.greater_is_better else -1.0
     best = max(arms, key=lambda name: sign * arms[name].metric.value)
-    level, seed = request.settings.run.confidence, request.settings.seed
+    n = len(runs[best][0])
+    metric_of, _ = _measures(request, task)
     good, reasons = [], {}
     for name in arms:
         if name == best:
             good.append(name)
             continue
-        found = difference(runs[name], runs[best], task, task.metric, level, seed)
+        found = difference(runs[name], runs[best], metric_of)
         said = verdict(found, margin, task.greater_is_better)
         reasons[name] = (found.value, said)
         if sign * found.value >= -margin and said != "worse":

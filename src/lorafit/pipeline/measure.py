@@ -13,6 +13,7 @@ from lorafit.adapt import Adapters
 from lorafit.config import Config
 from lorafit.engine.base import Engine
 from lorafit.engine.eager import EagerEngine
+from lorafit.evaluation.baseline import baseline
 from lorafit.evaluation.compare import paired
 from lorafit.evaluation.generation import generate
 from lorafit.evaluation.samples import choose_questions, compare_answers
@@ -71,6 +72,8 @@ def evaluation(base: Scores, tuned: Scores, task: Task, config: Config) -> Evalu
         base=intervals(base, task, level, seed),
         tuned=intervals(tuned, task, level, seed),
         paired=paired(base, tuned, task, level, seed),
+        baseline=baseline(task, tuned.labels),
+        never_predicted=task.never_predicted(tuned.logits, tuned.labels),
         tables=task.tables(tuned.logits, tuned.labels),
     )
 

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from lorafit.config import Config
 from lorafit.data.batches import BatchOrder, lengths
+from lorafit.evidence import Choice, markup
 from lorafit.machine.memory import peak_memory_bytes
 from lorafit.model.sites import Site
+from lorafit.pipeline.defaults import made_choices
 from lorafit.pipeline.job import Job
 from lorafit.pipeline.subject import Subject
 from lorafit.settings import Settings
+from lorafit.units import count, duration, size
 
 SAMPLED_BATCHES = 3
 """Batches of typical length that are timed, after one that is not (it warms caches up)."""
@@ -35,6 +39,9 @@ class Plan:
         time_s: Estimated seconds of one plain run, evaluations included.
         peak_memory_bytes: Memory the measured steps took.
         measured: Settings that training would choose, by key; their values are starting values.
+        budget: Most that choosing and training cost together, in plain runs; ``None``: nothing
+            is chosen.
+        guessed: What nobody set and was found by looking at the data, by key.
     """
 
     settings: Settings
@@ -47,6 +54,34 @@ class Plan:
     time_s: float
     peak_memory_bytes: int
     measured: frozenset[str] = frozenset()
+    budget: float | None = None
+    guessed: Mapping[str, Choice] = field(default_factory=dict)
+
+    @property
+    def most_time_s(self) -> float:
+        """Seconds that choosing and training take together, at most, by the operations."""
+        return self.time_s * (1.0 if self.budget is None else self.budget)
+
+    def __repr__(self) -> str:
+        facts = [self.task.replace("_", " "), *(f"{k} {v}" for k, v in self._facts()[1:])]
+        return f"Plan({', '.join(facts)})"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: what training would take."""
+        measured = ", ".join(sorted(key.rpartition(".")[2] for key in self.measured))
+        note = f"Chosen by measurement while training: {measured}." if measured else ""
+        return markup.table("What training would take", self._facts(), note=note)
+
+    def _facts(self) -> list[tuple[str, str]]:
+        """Names and values, in words."""
+        trained = f"{count(self.trainable_parameters)} of {count(self.total_parameters)}"
+        return [
+            ("task", self.task.replace("_", " ")),
+            ("trainable parameters", trained),
+            ("steps", count(self.steps)),
+            ("time of one plain run", f"about {duration(self.time_s)}"),
+            ("peak memory", f"about {size(self.peak_memory_bytes)}"),
+        ]
 
     @property
     def config(self) -> Config:
@@ -87,6 +122,7 @@ def estimate(job: Job) -> Plan:
     evaluations = max(1, steps // (settings.eval_steps or max(1, per_epoch // 4)))
     # Frozen weights need no gradient: a step is 2N operations a token forward and 2N back,
     # an evaluation only the first half.
+    choices = made_choices(job)
     held_out = sum(lengths(subject.encoded["validation"]))
     return Plan(
         settings=job.settings,
@@ -98,6 +134,11 @@ def estimate(job: Job) -> Plan:
         steps=steps,
         time_s=per_token_s * (sum(sizes) * epochs + evaluations * held_out / 2),
         peak_memory_bytes=peak_memory_bytes(),
+        guessed={
+            key: choices[name]
+            for name in job.task.reasons
+            if not job.settings.is_set(key := f"data.{name}")
+        },
     )
 
 

@@ -57,7 +57,7 @@ class Said:
     outputs: Outputs
 
 
-def table(
+def table(  # noqa: PLR0913
     task: Task,
     rows: Dataset,
     encoded: Dataset,

@@ -17,8 +17,9 @@ from lorafit.report.heat import heat_map
 from lorafit.report.pages import templates
 from lorafit.report.verdict import verdict_card
 from lorafit.run import atomic
+from lorafit.run.folder import REPORT
 
-NAME = "report.html"
+NAME = REPORT
 WORDS = "<!-- words -->"
 """Where the glossary goes: it is made of what the rest of the page says."""
 

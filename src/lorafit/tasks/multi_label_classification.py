@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -16,6 +15,7 @@ from lorafit.config import DataConfig
 from lorafit.data.columns.choose import LABEL_NAMES, choose_columns, described, label_columns
 from lorafit.data.columns.labelled import binary_columns, find_label, find_labels, has_text, holds
 from lorafit.data.columns.values import class_name, column_values, is_missing
+from lorafit.data.findings import Findings
 from lorafit.data.read.splits import train_rows
 from lorafit.errors import DataError
 from lorafit.evidence import MetricInfo, Table
@@ -33,8 +33,6 @@ from lorafit.tasks.parts.labels import (
 from lorafit.tasks.parts.metrics import F1, Metric
 from lorafit.tasks.parts.tables import per_class
 from lorafit.tasks.parts.texts import TextTask
-
-log = logging.getLogger(__name__)
 
 THRESHOLD = 0.0
 """Logit from which on a label is predicted: probability one half."""
@@ -86,7 +84,7 @@ class MultiLabelClassification(TextTask):
 
     @classmethod
     def from_data(cls, splits: DatasetDict, config: DataConfig) -> MultiLabelClassification:
-        """Reads columns and labels off the data; what is guessed is logged.
+        """Reads columns and labels off the data; what is guessed is said.
 
         Args:
             splits: At least ``train``.
@@ -97,14 +95,17 @@ class MultiLabelClassification(TextTask):
         """
         train = train_rows(splits)
         label, why = _label(train, config)
+        findings = Findings()
         columns = choose_columns(_without(splits, label), config.text, need_label=False)
+        findings.note(str(columns))
         if isinstance(label, str):
-            names = read_label_names(splits, label)
+            names = read_label_names(splits, label, findings)
         else:
             names = list(label)
             _check_columns(train, names)
-        log.info("%s labels, any number a row: %s", len(names), listed(names))
+        findings.note(f"{len(names)} labels, any number a row: {listed(names)}")
         task = cls(columns.text, label, names)
+        task.findings = findings
         task.reasons = {"text": columns.text_reason, "label": why}
         return task
 
@@ -195,6 +196,18 @@ class MultiLabelClassification(TextTask):
 
     def _named(self, has: np.ndarray) -> list[str]:
         return [name for name, one in zip(self.label_names, has, strict=True) if one]
+
+    def constant(self, labels: np.ndarray) -> tuple[str, np.ndarray]:
+        """The labels that most examples have, often none."""
+        most = labels.mean(axis=0) > 0.5
+        names = [f'"{name}"' for name, has in zip(self.label_names, most, strict=True) if has]
+        kept = np.broadcast_to(np.where(most, 1.0, -1.0) + THRESHOLD, labels.shape)
+        return " and ".join(names) or "no label", kept
+
+    def never_predicted(self, kept: np.ndarray, labels: np.ndarray) -> list[str]:
+        """The labels that some examples have and none was given."""
+        missed = (labels == 1).any(axis=0) & ~_predicted(kept).any(axis=0)
+        return [name for name, none in zip(self.label_names, missed, strict=True) if none]
 
     def tables(self, kept: np.ndarray, labels: np.ndarray) -> list[Table]:
         """Each label."""

@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lorafit.data.columns.choose import require_columns
 from lorafit.data.columns.values import texts
+from lorafit.data.findings import UNKEPT, Findings
 from lorafit.errors import ConfigError, DataError
 from lorafit.evidence import MetricInfo
 from lorafit.tasks.base import Task
@@ -173,10 +174,12 @@ def pad(examples: Sequence[dict[str, Any]], name: str, fill: int) -> torch.Tenso
 
 
 def padded_inputs(
-    examples: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase
+    examples: Sequence[dict[str, Any]],
+    tokenizer: PreTrainedTokenizerBase,
+    findings: Findings = UNKEPT,
 ) -> dict[str, torch.Tensor]:
     """``input_ids`` and ``attention_mask``, ``(n, longest)``."""
-    ensure_pad_token(tokenizer)
+    ensure_pad_token(tokenizer, findings)
     fill = tokenizer.pad_token_id
     assert isinstance(fill, int)
     lengths = torch.tensor([len(example["input_ids"]) for example in examples])

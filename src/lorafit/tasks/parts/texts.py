@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -26,8 +25,6 @@ from lorafit.tasks.base import Task
 from lorafit.tasks.parts.padding import Side, ensure_pad_token, side_of
 from lorafit.tasks.parts.places import with_rows
 from lorafit.tasks.parts.tokenize import tokenize
-
-log = logging.getLogger(__name__)
 
 
 class TextTask(Task):
@@ -103,8 +100,8 @@ class TextTask(Task):
         columns = label_columns(self.label)
         if all(column in rows.features for column in columns):
             labels, known = self.read_labels(rows)
-            _say_dropped(int((~known).sum()), len(rows), "without a label")
-            _say_dropped(int((~filled & known).sum()), len(rows), "without text")
+            self._say_dropped(~known, "without a label")
+            self._say_dropped(~filled & known, "without text")
         else:
             labels, known = self.unknown(len(rows)), np.ones(len(rows), dtype=bool)
             if not filled.all():
@@ -122,12 +119,17 @@ class TextTask(Task):
             tokenizer,
             max_length,
             self.special_tokens,
+            self.findings,
         )
         kept = labels[keep]
         table = table.append_column("labels", pa.array(kept if kept.ndim == 1 else list(kept)))
         # From a table: `Dataset.map` would write a cache file beside the user's data.
         places = np.flatnonzero(keep).tolist()
         return Dataset(datasets.table.InMemoryTable(with_rows(table, places, len(rows))))
+
+    def _say_dropped(self, dropped: np.ndarray, reason: str) -> None:
+        if dropped.any():
+            self.findings.warn(f"dropped {dropped.sum():,} of {len(dropped):,} rows {reason}")
 
     def collate(
         self, examples: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase
@@ -137,7 +139,7 @@ class TextTask(Task):
         Returns:
             ``input_ids``, ``attention_mask``, ... ``(n, longest)``, int64; ``labels (n, ...)``.
         """
-        ensure_pad_token(tokenizer)
+        ensure_pad_token(tokenizer, self.findings)
         inputs = set(tokenizer.model_input_names)
         features = [
             {name: value for name, value in example.items() if name in inputs}
@@ -195,8 +197,3 @@ class TextTask(Task):
     def named_outputs(self) -> str:
         """The outputs' names in brackets, for messages."""
         return ""
-
-
-def _say_dropped(count: int, total: int, reason: str) -> None:
-    if count:
-        log.warning("dropped %s of %s rows %s", f"{count:,}", f"{total:,}", reason)

@@ -25,11 +25,12 @@ def choose_rate(bench: Bench) -> Found:
         TrainingError: All of them diverge.
     """
     prior = bench.config.train.learning_rate
-    few = f"{bench.total_steps} steps are too few for branches"
+    few = f"{bench.total_steps} steps are too few for short trials"
     count = max(1, min(len(FACTORS), int(bench.budget)))
     open_rate = "train.learning_rate" in bench.open
     factors = FACTORS[:count] if open_rate else FACTORS[:1]
     bench.say(f"{few}: {len(factors)} whole runs")
+    bench.notes.expect_runs(len(factors))
     outcomes: list[whole.Outcome] = []
     for factor in factors:
         outcomes.append(whole.run(bench, Point(prior * factor)))
