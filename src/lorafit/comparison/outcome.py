@@ -184,8 +184,19 @@ def _arm(folder: Path, method: str, runs: list[Scores], request: Request, task: 
         forgetting=float(np.mean([x["forgetting"] for x in lost])),
         forgetting_kind=lost[0]["kind"],
         forgetting_details={key: float(np.mean([x[key] for x in lost])) for key in numbers},
+        curve=_mean_curve([facts.get("curve", []) for facts in seeds]),
         path=seeds[0]["path"],
     )
+
+
+def _mean_curve(curves: Sequence[list[dict[str, float]]]) -> list[dict[str, float]]:
+    """The mean validation loss at the steps that all runs were evaluated at."""
+    losses = [{point["step"]: point["eval_loss"] for point in curve} for curve in curves]
+    common = [step for step in losses[0] if all(step in other for other in losses)]
+    return [
+        {"step": step, "eval_loss": float(np.mean([one[step] for one in losses]))}
+        for step in common
+    ]
 
 
 def _compared(

@@ -23,6 +23,7 @@ from lorafit.config import DataConfig, SpecialTokens
 from lorafit.data.findings import UNKEPT, Findings
 from lorafit.errors import DataError
 from lorafit.evidence import MetricInfo, Table
+from lorafit.tasks.parts.answers import Predicted
 from lorafit.tasks.parts.metrics import NLL, Metric, described
 
 Supervision = Literal["example", "token", "next_token", "target"]
@@ -253,6 +254,22 @@ class Task(ABC):
             encoded: The encoded examples, for tasks that need them.
             rows: The rows they were made of, likewise.
         """
+
+    def predicted(
+        self, outputs: np.ndarray | Sequence[np.ndarray], labels: np.ndarray, encoded: Dataset
+    ) -> Predicted | None:
+        """What a model said of each example beside what is right, for the run's predictions.
+
+        Args:
+            outputs: What `keep` returns of all examples; of a task with a label a token the
+                logits of each example, without those of padding.
+            labels: What `keep` returns beside it.
+            encoded: The encoded examples.
+
+        Returns:
+            ``None``: the task has no answers to read off the logits.
+        """
+        return None
 
     def constant(self, labels: np.ndarray) -> tuple[str, np.ndarray] | None:
         """The best answer that looks at no text, in words, and as `keep` would give it.

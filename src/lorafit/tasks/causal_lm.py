@@ -212,14 +212,17 @@ class CausalLM(GenerativeTask):
         self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int
     ) -> Dataset:
         found = self._rendered(
-            rows, lambda chat, n: encode_chat(chat, tokenizer, n, self.special_tokens)
+            rows,
+            lambda chat, n: (n - 1, *encode_chat(chat, tokenizer, n, self.special_tokens)),
         )
-        truncated = [len(ids) > max_length for ids, _ in found]
+        truncated = [len(ids) > max_length for _, ids, _ in found]
         self._say_cut(sum(truncated), len(truncated), max_length)
-        input_ids, labels = (
-            [part[:max_length] for part in parts] for parts in zip(*found, strict=True)
+        return encoded_table(
+            [ids[:max_length] for _, ids, _ in found],
+            [labels[:max_length] for *_, labels in found],
+            truncated,
+            ([place for place, *_ in found], len(rows)),
         )
-        return encoded_table(input_ids, labels, truncated)
 
     def _say_cut(self, count: int, total: int, max_length: int) -> None:
         if count:
@@ -276,20 +279,22 @@ class CausalLM(GenerativeTask):
         self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int, end: list[int]
     ) -> Dataset:
         start = special_prefix(tokenizer)
-        pieces = []
+        pieces, places = [], []
         plain = [row[0] for row in texts(rows, list(self.text))]
         if self.special_tokens == "text":
             say_control([(text,) for text in plain], tokenizer, self.findings)
-        for ids in _ids(plain, tokenizer, self.special_tokens):
+        for place, ids in enumerate(_ids(plain, tokenizer, self.special_tokens)):
             whole = [*start, *ids, *end]
             parts = [whole[at : at + max_length] for at in range(0, len(whole), max_length)]
             # One token alone predicts nothing.
-            pieces += [part for part in parts if len(part) > 1]
+            kept = [part for part in parts if len(part) > 1]
+            pieces += kept
+            places += [place] * len(kept)
         if len(pieces) > len(rows):
             self.findings.note(
                 f"{len(rows):,} texts make {len(pieces):,} examples of at most {max_length} tokens"
             )
-        return encoded_table(pieces, pieces, [False] * len(pieces))
+        return encoded_table(pieces, pieces, [False] * len(pieces), (places, len(rows)))
 
     def collate(
         self, examples: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase

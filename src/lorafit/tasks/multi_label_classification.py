@@ -21,6 +21,7 @@ from lorafit.errors import DataError
 from lorafit.evidence import MetricInfo, Table
 from lorafit.tasks import tasks
 from lorafit.tasks.base import Fit, ModelKind
+from lorafit.tasks.parts.answers import Predicted
 from lorafit.tasks.parts.labels import (
     UNKNOWN,
     check_names,
@@ -175,6 +176,26 @@ class MultiLabelClassification(TextTask):
             }
             for row in values
         ]
+
+    def predicted(
+        self, outputs: np.ndarray | Sequence[np.ndarray], labels: np.ndarray, encoded: Dataset
+    ) -> Predicted | None:
+        """The labels that are more likely than not; right if all of them are.
+
+        The probability of an answer is that of exactly these labels, as if they were independent.
+        """
+        values = np.asarray(outputs, dtype=np.float64)
+        said, probabilities = _predicted(values), expit(values)
+        return Predicted(
+            labels=[self._named(row == 1) for row in labels],
+            answers=[self._named(row) for row in said],
+            right=(said == (labels == 1)).all(axis=-1),
+            probability=np.where(said, probabilities, 1.0 - probabilities).prod(axis=-1),
+            probabilities=probabilities.tolist(),
+        )
+
+    def _named(self, has: np.ndarray) -> list[str]:
+        return [name for name, one in zip(self.label_names, has, strict=True) if one]
 
     def constant(self, labels: np.ndarray) -> tuple[str, np.ndarray]:
         """The labels that most examples have, often none."""

@@ -20,6 +20,7 @@ from lorafit.errors import DataError
 from lorafit.evidence import MetricInfo
 from lorafit.tasks import tasks
 from lorafit.tasks.base import Fit, ModelKind
+from lorafit.tasks.parts.answers import Predicted
 from lorafit.tasks.parts.labels import named_head
 from lorafit.tasks.parts.metrics import Metric
 from lorafit.tasks.parts.texts import TextTask
@@ -140,6 +141,13 @@ class Regression(TextTask):
     def metrics(self) -> dict[str, Metric]:
         """Spearman's and Pearson's correlation, root of the mean squared error, R squared."""
         return dict(_METRICS)
+
+    def predicted(
+        self, outputs: np.ndarray | Sequence[np.ndarray], labels: np.ndarray, encoded: Dataset
+    ) -> Predicted | None:
+        """The numbers; none is simply right or wrong, or has a probability."""
+        values = np.asarray(outputs, dtype=np.float64)
+        return Predicted(labels=labels.astype(np.float64).tolist(), answers=values[:, 0].tolist())
 
     def constant(self, labels: np.ndarray) -> tuple[str, np.ndarray]:
         """The mean."""

@@ -20,6 +20,7 @@ from lorafit.errors import DataError
 from lorafit.evidence import MetricInfo, Table
 from lorafit.tasks import tasks
 from lorafit.tasks.base import Fit, ModelKind
+from lorafit.tasks.parts.answers import Predicted
 from lorafit.tasks.parts.labels import (
     UNKNOWN,
     check_names,
@@ -167,6 +168,20 @@ class SequenceClassification(TextTask):
             }
             for row in probabilities
         ]
+
+    def predicted(
+        self, outputs: np.ndarray | Sequence[np.ndarray], labels: np.ndarray, encoded: Dataset
+    ) -> Predicted | None:
+        """The most probable class; the probability of every class."""
+        probabilities = softmax(np.asarray(outputs, dtype=np.float64), axis=-1)
+        said = probabilities.argmax(axis=-1)
+        return Predicted(
+            labels=[self.label_names[int(number)] for number in labels],
+            answers=[self.label_names[int(number)] for number in said],
+            right=said == labels,
+            probability=probabilities.max(axis=-1),
+            probabilities=probabilities.tolist(),
+        )
 
     def constant(self, labels: np.ndarray) -> tuple[str, np.ndarray]:
         """The most frequent class."""

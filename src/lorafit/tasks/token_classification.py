@@ -29,9 +29,11 @@ from lorafit.evidence import MetricInfo, Table
 from lorafit.evidence.tables import Cell
 from lorafit.tasks import tasks
 from lorafit.tasks.base import Fit, ModelKind, Supervision, Task
+from lorafit.tasks.parts.answers import Predicted
 from lorafit.tasks.parts.labels import UNKNOWN, check_names, listed, named_head
 from lorafit.tasks.parts.metrics import NLL_OF_TOKENS, Metric
 from lorafit.tasks.parts.padding import ensure_pad_token
+from lorafit.tasks.parts.places import with_rows
 from lorafit.tasks.tags import metrics
 from lorafit.tasks.tags.align import align
 from lorafit.tasks.tags.spans import OUTSIDE, check_iob1, scheme_of, spans, split_tag
@@ -167,7 +169,8 @@ class TokenClassification(Task):
         require_columns(rows, self.text, "which holds the words here")
         labelled = self.label in rows.features
         found = tagged_rows(rows, column, self.label if labelled else None)
-        kept = [(words, tags) for words, tags in found if words and (tags is not None)]
+        places = [at for at, (words, tags) in enumerate(found) if words and tags is not None]
+        kept = [(words, tags) for words, tags in found if words and tags is not None]
         if len(kept) < len(found):
             self.findings.warn(
                 f"dropped {len(found) - len(kept):,} of {len(found):,} rows without words or "
@@ -199,7 +202,7 @@ class TokenClassification(Task):
                 "truncated": pa.array([one.truncated for one in aligned]),
             }
         )
-        return Dataset(datasets.table.InMemoryTable(table))
+        return Dataset(datasets.table.InMemoryTable(with_rows(table, places, len(rows))))
 
     def _say_lost(
         self, aligned: Sequence[Any], kept: Sequence[tuple[list[str], Any]], max_length: int
@@ -301,6 +304,28 @@ class TokenClassification(Task):
         if self.scheme is None:
             return dict(metrics.OF_TAGS)
         return dict(metrics.OF_SPANS)
+
+    def predicted(
+        self, outputs: np.ndarray | Sequence[np.ndarray], labels: np.ndarray, encoded: Dataset
+    ) -> Predicted | None:
+        """A tag for each word that the model saw; right if all of them are.
+
+        The probability of an answer is the product of those of its tags.
+        """
+        true, said, chances = [], [], []
+        for values, wanted in zip(outputs, encoded["labels"], strict=True):
+            known = np.flatnonzero(np.asarray(wanted) != UNKNOWN)
+            probabilities = softmax(np.asarray(values, dtype=np.float64)[known], axis=-1)
+            true.append([self.label_names[wanted[place]] for place in known.tolist()])
+            said.append([self.label_names[int(tag)] for tag in probabilities.argmax(axis=-1)])
+            chances.append(probabilities.max(axis=-1))
+        return Predicted(
+            labels=true,
+            answers=said,
+            right=np.array([a == b for a, b in zip(true, said, strict=True)]),
+            probability=np.array([float(row.prod()) for row in chances]),
+            probabilities=[row.tolist() for row in chances],
+        )
 
     def tables(self, kept: np.ndarray, labels: np.ndarray) -> list[Table]:
         """Precision, recall and F1 of each kind of span, or of each tag."""

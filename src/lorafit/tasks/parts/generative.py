@@ -25,6 +25,7 @@ from lorafit.tasks.base import Task
 from lorafit.tasks.parts.labels import UNKNOWN
 from lorafit.tasks.parts.metrics import NLL_OF_TOKENS, Metric
 from lorafit.tasks.parts.padding import ensure_pad_token
+from lorafit.tasks.parts.places import with_rows
 
 _LARGEST = 700.0
 """The exponential of more is no float64."""
@@ -188,9 +189,18 @@ def padded_inputs(
 
 
 def encoded_table(
-    input_ids: list[list[int]], labels: list[list[int]], truncated: list[bool]
+    input_ids: list[list[int]],
+    labels: list[list[int]],
+    truncated: list[bool],
+    places: tuple[Sequence[int], int] | None = None,
 ) -> Dataset:
     """The encoded examples.
+
+    Args:
+        input_ids: Of each example.
+        labels: Of each example.
+        truncated: Whether it was cut.
+        places: Of each example's row, and how many rows there were; ``None``: one each.
 
     Raises:
         DataError: Nothing would be learned from any of them.
@@ -208,6 +218,8 @@ def encoded_table(
             "truncated": pa.array(truncated),
         }
     )
+    if places is not None:
+        table = with_rows(table, *places)
     # From a table: `Dataset.map` would write a cache file beside the user's data.
     return Dataset(InMemoryTable(table))
 

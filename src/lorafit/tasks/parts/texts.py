@@ -23,6 +23,7 @@ from lorafit.data.columns.values import texts
 from lorafit.errors import DataError, ModelError
 from lorafit.tasks.base import Task
 from lorafit.tasks.parts.padding import Side, ensure_pad_token, side_of
+from lorafit.tasks.parts.places import with_rows
 from lorafit.tasks.parts.tokenize import tokenize
 
 
@@ -126,7 +127,8 @@ class TextTask(Task):
         kept = labels[keep]
         table = table.append_column("labels", pa.array(kept if kept.ndim == 1 else list(kept)))
         # From a table: `Dataset.map` would write a cache file beside the user's data.
-        return Dataset(datasets.table.InMemoryTable(table))
+        places = np.flatnonzero(keep).tolist()
+        return Dataset(datasets.table.InMemoryTable(with_rows(table, places, len(rows))))
 
     def _say_dropped(self, dropped: np.ndarray, reason: str) -> None:
         if dropped.any():

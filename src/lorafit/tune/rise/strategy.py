@@ -21,6 +21,7 @@ others (docs/explanation/tuning.md).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -251,17 +252,22 @@ def _without_weak(bench: Bench, trunk: Trunk, untuned: Scored, choices: dict[str
                     trunk.state = less
                     every = [name for name in every if name not in weakest]
                     reason = (
-                        f"without {names}, which hold {held:.1%} of the change to the weights, "
-                        f"the loss changes by {-difference.mean:+.4f} nats: not worse"
+                        f"without {names}, which {_hold(weakest)} {held:.1%} of the change to the "
+                        f"weights, the loss changes by {-difference.mean:+.4f} nats: not worse"
                     )
                 else:
                     reason = (
-                        f"all linear layers: {names} hold only {held:.1%} of the change to the "
-                        f"weights, but without them the loss changes by {-difference.mean:+.4f} "
+                        f"all linear layers: {names} {_hold(weakest)} only {held:.1%} of the "
+                        "change to the weights, but without them the loss changes by "
+                        f"{-difference.mean:+.4f} "
                         f"[{-difference.high:+.4f}, {-difference.low:+.4f}] nats"
                     )
     choices["target_modules"] = Choice(every, reason, evidence)
     bench.say(f"target_modules: {reason}")
+
+
+def _hold(names: Sequence[str]) -> str:
+    return "holds" if len(names) == 1 else "hold"
 
 
 def _decay(bench: Bench, trunk: Trunk) -> None:
@@ -300,7 +306,7 @@ def _finish(bench: Bench, trunk: Trunk, choices: dict[str, Choice]) -> Found:
         if found.factor == 1.0:
             reason = (
                 f"scaling {s:g}, as trained: no other strength of the update is better by more "
-                f"than one standard error (best gain {found.gain} nats)"
+                f"than one standard error (best gain {found.gain:.4f} nats)"
             )
         else:
             eval_loss -= found.gain.mean
