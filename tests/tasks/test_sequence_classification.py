@@ -358,8 +358,8 @@ def test_a_row_with_the_name_of_the_token_that_ends_texts_is_learned(family, tmp
 def test_a_tokenizer_that_does_not_end_texts_is_refused_before_training(family, tmp_path):
     base = tiny_text.save_base(tmp_path / "base", family, eos_token_id=1)
     for call in (lorafit.preview, lorafit.train):
-        with pytest.raises(ModelError, match="end-of-sequence token .* adds none"):
-            call(base, tiny_text.rows(20), **{"run.dir": str(tmp_path / "runs")})
+        with pytest.raises(ModelError, match=r"end-of-sequence token .* adds none"):
+            call(base, tiny_text.rows(20), runs_dir=str(tmp_path / "runs"))
     assert not (tmp_path / "runs").exists()
 
 

@@ -279,6 +279,7 @@ class SharedKeywords(TypedDict, total=False):
 
     confidence: float
     """Level of the reported intervals."""
+
     keep_texts: bool
     """Keep the texts of the test rows in ``predictions.parquet``, so that mistakes can be read;
     without, and for texts that must not be copied: their hashes only."""
