@@ -365,7 +365,7 @@ def plan(
     job = _prepared(from_call(model, data, config, origins, settings), data, live)
     wish = search.wanted(job)
     found = planning.estimate(job)
-    return found if wish is None else replace(found, measured=wish.names)
+    return found if wish is None else replace(found, measured=wish.names, budget=wish.budget)
 
 
 def demo(

@@ -42,18 +42,24 @@ def show_plan(plan: Plan) -> None:
     trained = f"{count(plan.trainable_parameters)} of {count(plan.total_parameters)}"
     costs = [
         ("trainable parameters", f"{trained} ({share:.2f} %)"),
-        ("steps", count(plan.steps)),
+        ("steps", _steps(plan)),
         ("time of one plain run", f"about {duration(plan.time_s)}"),
     ]
     if plan.measured:
         names = ", ".join(sorted(key.rpartition(".")[2] for key in plan.measured))
-        tune = plan.config.tune
-        budget = str(tune.budget)
-        budget += " runs" if budget.replace(".", "", 1).isdigit() else ""
         costs.append(("measured while training", names))
-        costs.append(("by", f"strategy {tune.strategy}, budget {budget}"))
+        costs.append(("by", f"strategy {plan.config.tune.strategy}"))
+    if plan.budget is not None:
+        most = f"at most {plan.budget:.2f} plain runs, about {duration(plan.most_time_s)}"
+        costs.append(("choosing and training", most))
     costs.append(("peak memory", f"about {size(plan.peak_memory_bytes)}"))
     show_table(costs)
+
+
+def _steps(plan: Plan) -> str:
+    if plan.open_end:
+        return f"up to {count(plan.steps)}, until the validation loss stops falling"
+    return count(plan.steps)
 
 
 def _by_section(settings: Settings) -> Iterator[tuple[str, list[tuple[str, str, str]]]]:

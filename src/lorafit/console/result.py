@@ -30,6 +30,10 @@ def show_result(run: Run) -> None:
     show_choices(run.choices)
     show_evidence(run.choices)
     show_cost(run.choosing_cost)
+    course = run.evaluation.course
+    if course is not None and course.advice is not None:
+        show()
+        show(f"{course.advice[0].upper()}{course.advice[1:]}.")
     show()
     show(f"Adapter: {run.adapter}")
     show("Next:")

@@ -53,7 +53,9 @@ def finish(
     )
     trained = training_facts(subject, result)
     handoff = verify_handoff(job, folder)
-    outcome = outcome.model_copy(update={"handoff": handoff, "training": trained})
+    outcome = outcome.model_copy(
+        update={"handoff": handoff, "training": trained, "course": result.course}
+    )
     run.write_evaluation(outcome)
     card = Card(
         config=config,
@@ -75,7 +77,8 @@ def finish(
 
 def training_facts(subject: Subject, result: FitResult) -> dict[str, Any]:
     """What training came to, and the sizes of what was trained and of its data."""
-    return asdict(result) | {
+    facts = {name: value for name, value in asdict(result).items() if name != "course"}
+    return facts | {
         "trainable_parameters": sum(p.numel() for p in subject.adapters.trainable().values()),
         "total_parameters": sum(p.numel() for p in subject.model.parameters()),
         "rows": {name: len(rows) for name, rows in subject.encoded.items()},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import dataclass
 
@@ -15,6 +14,7 @@ from lorafit.model.sites import Site
 from lorafit.pipeline.job import Job
 from lorafit.pipeline.subject import Subject
 from lorafit.settings import Settings
+from lorafit.training.steps import StepPlan
 
 SAMPLED_BATCHES = 3
 """Batches of typical length that are timed, after one that is not (it warms caches up)."""
@@ -31,10 +31,13 @@ class Plan:
         sites: The layers that would be adapted.
         trainable_parameters: Adapter and head.
         total_parameters: All parameters of the adapted model.
-        steps: Optimizer steps, if training does not stop early.
+        steps: Optimizer steps, if training does not stop early; the most, where ``open_end``.
         time_s: Estimated seconds of one plain run, evaluations included.
         peak_memory_bytes: Memory the measured steps took.
         measured: Settings that training would choose, by key; their values are starting values.
+        open_end: Whether the number of steps is left to the validation loss.
+        budget: Most that choosing and training cost together, in plain runs; ``None``: nothing
+            is chosen.
     """
 
     settings: Settings
@@ -47,6 +50,13 @@ class Plan:
     time_s: float
     peak_memory_bytes: int
     measured: frozenset[str] = frozenset()
+    open_end: bool = False
+    budget: float | None = None
+
+    @property
+    def most_time_s(self) -> float:
+        """Seconds that choosing and training take together, at most, by the operations."""
+        return self.time_s * (1.0 if self.budget is None else self.budget)
 
     @property
     def config(self) -> Config:
@@ -80,11 +90,10 @@ def estimate(job: Job) -> Plan:
     for parameter in subject.adapters.trainable().values():
         parameter.grad = None
 
-    per_step = settings.per_device_train_batch_size * settings.gradient_accumulation_steps
-    per_epoch = math.ceil(len(sizes) / per_step)
-    steps = settings.max_steps or math.ceil(per_epoch * settings.num_train_epochs)
-    epochs = steps / per_epoch
-    evaluations = max(1, steps // (settings.eval_steps or max(1, per_epoch // 4)))
+    plan = StepPlan(train, config)
+    steps = plan.total_steps
+    epochs = steps / plan.steps_per_epoch
+    evaluations = sum(plan.evaluates(n + 1) for n in range(steps))
     # Frozen weights need no gradient: a step is 2N operations a token forward and 2N back,
     # an evaluation only the first half.
     held_out = sum(lengths(subject.encoded["validation"]))
@@ -98,6 +107,7 @@ def estimate(job: Job) -> Plan:
         steps=steps,
         time_s=per_token_s * (sum(sizes) * epochs + evaluations * held_out / 2),
         peak_memory_bytes=peak_memory_bytes(),
+        open_end=plan.open,
     )
 
 
