@@ -41,8 +41,9 @@ def steps_of(epochs: float, steps_per_epoch: int) -> int:
 
 def epochs_of(steps: int, steps_per_epoch: int) -> float:
     """The epochs of a number of steps, to four places: `steps_of` leads back."""
-    epochs = math.floor(1e4 * steps / steps_per_epoch) / 1e4
-    return epochs if steps_of(epochs, steps_per_epoch) == steps else steps / steps_per_epoch
+    parts = math.floor(1e4 * steps / steps_per_epoch)
+    exact = steps_of(parts / 1e4, steps_per_epoch) == steps
+    return (parts if exact else parts - 1) / 1e4  # 16.6 * 15 is more than 249 in floats
 
 
 def is_open(settings: TrainConfig, steps_per_epoch: int) -> bool:
