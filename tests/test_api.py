@@ -23,7 +23,6 @@ from markupsafe import escape
 from safetensors.torch import load_file
 
 import lorafit
-from lorafit import pipeline
 from lorafit.engine.eager import EagerEngine
 from lorafit.errors import (
     AdapterError,
@@ -35,7 +34,8 @@ from lorafit.errors import (
     TargetError,
 )
 from lorafit.evaluation.score import intervals
-from lorafit.pipeline import finishing
+from lorafit.export import peft as peft_format
+from lorafit.pipeline.measure import measure, measuring_engine
 from tests import tiny_text
 
 QUICK: dict[str, Any] = {
@@ -207,11 +207,11 @@ def test_what_the_engine_measures_is_what_plain_torch_computes(
     tuned = lorafit.load(run)
     encoded = tuned.task.encode(data["test"], tuned.tokenizer, tuned.max_length)
     eager = EagerEngine(tuned.model, tuned.task, tuned.tokenizer)
-    fast = finishing.measuring_engine(tuned.model, tuned.tokenizer, tuned.task, run.config)
+    fast = measuring_engine(tuned.model, tuned.tokenizer, tuned.task, run.config)
     assert fast.name == "fast"
     for side, scores in zip(
         ("base", "tuned"),
-        finishing.measure(eager, tuned.adapters, encoded, tuned.task, 4),
+        measure(eager, tuned.adapters, encoded, tuned.task, 4),
         strict=True,
     ):
         for name, found in intervals(scores, tuned.task).items():
@@ -321,7 +321,7 @@ def test_a_live_model_comes_back_as_it_was(base: Path, data: DatasetDict, tmp_pa
 def test_a_hand_off_that_computes_something_else_fails_the_run(
     base: Path, data: DatasetDict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save = pipeline.peft_format.save
+    save = peft_format.save
 
     def broken(adapters: lorafit.Adapters, path: Path, **more: Any) -> Path:
         result = save(adapters, path, **more)
@@ -330,7 +330,7 @@ def test_a_hand_off_that_computes_something_else_fails_the_run(
             parameter.mul_(3.0)
         return result
 
-    monkeypatch.setattr(pipeline.peft_format, "save", broken)
+    monkeypatch.setattr(peft_format, "save", broken)
     with pytest.raises(HandoffError, match="reloaded model differs"):
         lorafit.train(base, data, **settings(tmp_path, learning_rate=1e-2))
     failed = lorafit.Run.list(tmp_path / "runs")[0]

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lorafit.adapt import Adapters
-from lorafit.errors import AdapterError
+from lorafit.errors import AdapterError, TargetError
 from lorafit.methods.lora import LoraConfig
 from tests import tiny
 from tests.pair import logits, two_adapters
@@ -96,6 +96,25 @@ def test_a_failed_add_leaves_the_model_untouched() -> None:
         adapters.add(LoraConfig(modules_to_save=["klassifier"]))
     assert list(model.state_dict()) == names
     assert all(p.requires_grad for p in model.parameters())
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_start_that_cannot_be_computed_leaves_nothing_behind(there: bool) -> None:
+    model = tiny.classifier("gpt2")
+    adapters = Adapters(model)
+    if there:
+        adapters.add(LoraConfig(target_modules=["c_attn"]), "a")
+    names = list(model.state_dict())
+    trained = [name for name, p in model.named_parameters() if p.requires_grad]
+    before = tiny.logits(model, "gpt2")
+    bad = LoraConfig(target_modules=["wte", "c_attn", "c_proj"], init_lora_weights="pissa")
+    with pytest.raises(TargetError, match="is an embedding"):
+        adapters.add(bad.model_copy(update={"modules_to_save": ["score"], "bias": "all"}), "b")
+    assert list(model.state_dict()) == names
+    assert [name for name, p in model.named_parameters() if p.requires_grad] == trained
+    assert list(adapters.configs) == ["a"] * there
+    adapters.add(LoraConfig(target_modules=["wte", "c_attn"]), "b")
+    assert torch.equal(tiny.logits(model, "gpt2"), before)
 
 
 def test_tensors_that_do_not_fit_are_listed_and_nothing_is_copied() -> None:

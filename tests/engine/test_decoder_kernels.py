@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lorafit.engine.decoder import kernels
-from tests.engine.test_kernels import Pairs, assert_close, leaf, stored, wide_view
+from tests.engine.kernels.test_checked import Pairs, assert_close, leaf, stored, wide_view
 
 
 def rms(rows: int, width: int, branch: bool, dtype: torch.dtype, fault: float) -> Pairs:

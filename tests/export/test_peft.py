@@ -239,8 +239,6 @@ def test_methods_that_are_not_here_are_refused(saved: Path, kind: str | None) ->
     [
         {"megatron_config": {"x": 1}},
         {"layer_replication": [[0, 2]]},
-        {"trainable_token_indices": [1, 2]},
-        {"target_parameters": ["experts.gate_up_proj"]},
         {"alora_invocation_tokens": [3]},
         {"lora_bias": True},
         {"use_qalora": True},

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+from transformers import PreTrainedModel
 
 from lorafit.errors import TargetError
 from lorafit.model.sites import find_sites, head_modules
@@ -87,13 +88,32 @@ def test_roles_and_blocks_are_found_by_structure(family: str) -> None:
     )
 
 
+def test_with_blocks_chosen_a_whole_path_outside_of_them_stays_a_target() -> None:
+    family, settings = "bert", {"layers_to_transform": [1]}
+    inside = "bert.encoder.layer.1.attention.self.query"
+    assert paths(family, target_modules=["query", "classifier"], **settings) == [
+        inside,
+        "classifier",
+    ]
+    whole = ["query", "bert.pooler.dense", "bert.encoder.layer.0.attention.self.key"]
+    assert set(paths(family, target_modules=whole, **settings)) == {inside, *whole[1:]}
+    for name in ("pooler.dense", "word_embeddings"):
+        with pytest.raises(TargetError, match=rf'left of the target "{name}".*whole path \(bert'):
+            paths(family, target_modules=["query", name], **settings)
+
+
+def modules(model: PreTrainedModel) -> list[str]:
+    return [path for path, _ in model.named_modules() if path]
+
+
 def test_modules_to_save_follow_the_suffix_rule_and_keep_the_outermost() -> None:
     model = tiny.classifier("distilbert")
-    assert resolve_modules(model, ["classifier"], "modules_to_save") == [
+    assert resolve_modules(model, modules(model), ["classifier"], "modules_to_save") == [
         "pre_classifier",
         "classifier",
     ]
     roberta = tiny.classifier("roberta")
-    assert resolve_modules(roberta, ["classifier", "out_proj"], "modules_to_save") == ["classifier"]
+    names = ["classifier", "out_proj"]
+    assert resolve_modules(roberta, modules(roberta), names, "modules_to_save") == ["classifier"]
     with pytest.raises(TargetError, match='Did you mean "classifier"'):
-        resolve_modules(model, ["clasifier"], "modules_to_save")
+        resolve_modules(model, modules(model), ["clasifier"], "modules_to_save")

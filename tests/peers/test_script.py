@@ -124,6 +124,8 @@ def script(api: ModuleType, folder: Path) -> dict[str, Any]:
 def test_the_script_sees_the_same_with_both(tmp_path: Path) -> None:
     mine, other = script(ours_api, tmp_path / "ours"), script(peft, tmp_path / "theirs")
     assert mine.keys() == other.keys()
+    # Here a configuration is copied, so that its use does not change it.
+    assert (mine.pop("same config"), other.pop("same config")) == (False, True)
     different = [key for key in other if not same(mine[key], other[key])]
     assert not different, {key: (mine[key], other[key]) for key in different}
 
@@ -145,6 +147,8 @@ def test_unloading_gives_the_base_back() -> None:
 
 @pytest.mark.parametrize("name", ["PrefixTuningConfig", "IA3Config"])
 def test_names_that_are_not_here_say_so(name: str) -> None:
-    with pytest.raises(ImportError, match=f"lorafit.peft has no {name}"):
+    with pytest.raises(AttributeError, match=f"lorafit.peft has no {name}"):
         getattr(ours_api, name)
+    with pytest.raises(ImportError, match=f"lorafit.peft has no {name}"):
+        exec(f"from lorafit.peft import {name}")
     assert not hasattr(ours_api, "nonsense")

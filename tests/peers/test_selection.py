@@ -18,6 +18,7 @@ SELECTIONS: dict[str, dict[str, Any]] = {
     "all_linear": {"target_modules": "all-linear"},
     "blocks": {"target_modules": "TARGETS", "layers_to_transform": [0, 1]},
     "one_block": {"target_modules": "TARGETS", "layers_to_transform": 1},
+    "blocks_and_a_whole_path": {"target_modules": "OUTSIDE", "layers_to_transform": [1]},
     "without": {"target_modules": "all-linear", "exclude_modules": "FIRST"},
     "without_block": {"target_modules": "TARGETS", "exclude_modules": r".*\.0\..*"},
     "expression": {"target_modules": r".*\.1\..*(q|query|q_lin|q_proj|c_attn)"},
@@ -27,6 +28,7 @@ SELECTIONS: dict[str, dict[str, Any]] = {
 
 def filled(family: str, values: dict[str, Any], path: str) -> dict[str, Any]:
     words = {"TARGETS": TARGETS[family], "FIRST": TARGETS[family][:1], "PATH": [path]}
+    words["OUTSIDE"] = [TARGETS[family][0], path]
     return {
         key: words.get(value, value) if isinstance(value, str) else value
         for key, value in values.items()

@@ -28,8 +28,7 @@ def test_every_option_of_peft_is_accepted_while_it_is_off() -> None:
     [
         ({"use_qalora": True}, "use_qalora=True: lorafit does not have this PEFT option"),
         ({"loftq_config": {"loftq_bits": 4}}, "loftq_config"),
-        ({"trainable_token_indices": [1]}, "trainable_token_indices"),
-        ({"target_parameters": ["x"]}, "target_parameters"),
+        ({"target_parameters": ["x"], "use_dora": True}, "target_parameters takes plain LoRA"),
         ({"lora_alfa": 3}, 'no setting lora_alfa. Did you mean "lora_alpha"'),
         ({"r": 0}, "r=0: .*greater than 0"),
         ({"r": "x"}, "r='x'"),

@@ -79,7 +79,7 @@ def test_the_source_of_the_base_is_noted() -> None:
     base.name_or_path = "someone/base"
     config = api.LoraConfig(target_modules=["q_lin"], base_model_name_or_path="other")
     with pytest.warns(UserWarning, match="renamed from 'other' to 'someone/base'"):
-        api.get_peft_model(base, config, revision="v2")
+        config = api.get_peft_model(base, config, revision="v2").peft_config["default"]
     assert (config.base_model_name_or_path, config.revision) == ("someone/base", "v2")
 
 
@@ -316,3 +316,23 @@ def test_kbit_preparation_of_quantized_models_saves_memory() -> None:
     with pytest.warns(FutureWarning):
         api.prepare_model_for_kbit_training(base)
     assert base.is_activation_checkpointing
+
+
+def test_a_base_inside_an_installed_package_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "a_package_with_a_model"
+    tiny.classifier("distilbert").save_pretrained(package / "model")
+    (package / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    wrapped = model()
+    expected = tiny.logits(wrapped, "distilbert")
+    wrapped.peft_config["default"].base_model_name_or_path = f"package:{package.name}/model"
+    wrapped.save_pretrained(tmp_path / "saved")
+    kind = api.AutoPeftModelForSequenceClassification
+    loaded = kind.from_pretrained(tmp_path / "saved", num_labels=3)
+    torch.testing.assert_close(tiny.logits(loaded, "distilbert"), expected)
+    wrapped.peft_config["default"].base_model_name_or_path = "package:no_such_package/model"
+    wrapped.save_pretrained(tmp_path / "saved")
+    with pytest.raises(AdapterError, match="no_such_package"):
+        kind.from_pretrained(tmp_path / "saved")

@@ -21,8 +21,9 @@ from lorafit.export import peft as peft_format
 from lorafit.methods.lora import LoraConfig, LoraLayer
 from lorafit.run import Run
 from lorafit.shrinking import files
-from lorafit.shrinking import measure as shrinking
+from lorafit.shrinking.choose import choose_rank
 from lorafit.shrinking.files import RankQuality
+from lorafit.shrinking.measure import Shrinking
 from tests import tiny, tiny_text
 from tests.tiny_text import rows, splits
 
@@ -119,7 +120,7 @@ def test_without_data_it_warns_and_says_the_energies(
 def test_moments_are_of_the_real_inputs_without_padding(run: Run) -> None:
     source = files.read(run.adapter)
     config = run.config.model_copy(deep=True)
-    live = shrinking.Shrinking(source, DATA, config)
+    live = Shrinking(source, DATA, config)
     found = live.moments()
     assert found.keys() == source.factors.keys()
     path = next(path for path in source.factors if path.endswith("query"))
@@ -195,11 +196,11 @@ def test_the_smallest_rank_inside_the_margin_is_chosen() -> None:
         return RankQuality(r, 1.0, None, losses[0], losses[1])
 
     curve = [row(8, 0.0), row(4, 0.005), row(2, 0.05, 0.01), row(1, 0.3, 0.2)]
-    assert shrinking.choose_rank(curve, None, gain=1.0)[:2] == (2, "retrained")
-    assert shrinking.choose_rank(curve, None, gain=0.4)[:2] == (4, "weighted")
-    r, _, reason = shrinking.choose_rank(curve, None, gain=0.01)
+    assert choose_rank(curve, None, gain=1.0)[:2] == (2, "retrained")
+    assert choose_rank(curve, None, gain=0.4)[:2] == (4, "weighted")
+    r, _, reason = choose_rank(curve, None, gain=0.01)
     assert (r, reason) == (8, "no smaller rank is known to lose little enough")
-    assert shrinking.choose_rank(curve, 1, gain=1.0)[:2] == (1, "retrained")
+    assert choose_rank(curve, 1, gain=1.0)[:2] == (1, "retrained")
 
 
 def test_wrong_input_is_refused_before_anything_is_written(run: Run, tmp_path: Path) -> None:

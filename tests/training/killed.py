@@ -50,7 +50,7 @@ def kill_at_flush(number: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         flush(path)
 
-    checkpoint.files.sync_file = flush_or_die
+    atomic.sync_file = flush_or_die
 
 
 def train(folder: Path, kill_step: int | None, kill_flush: int | None, resume: bool) -> None:

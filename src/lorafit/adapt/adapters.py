@@ -47,18 +47,25 @@ class Adapters:
         sites: The adapted places of each adapter, by name.
         whole: Paths of the modules that each adapter trains whole, by name.
         active: The adapters that take part in the forward pass.
+        paths: The modules of the plain model; names in settings are looked up among these.
+        names: The parameters of the plain model.
     """
 
     def __init__(self, model: nn.Module) -> None:
         if any(isinstance(m, AdapterLayer | ModulesToSaveWrapper) for m in model.modules()):
             raise AdapterError("this model has adapters already; unload them first.")
+        # A compiled model runs what it was compiled from: that is what gets the layers.
+        model = getattr(model, "_orig_mod", model)
         self.model = model
         self.configs: dict[str, MethodConfig] = {}
         self.sites: dict[str, list[Site]] = {}
         self.active: list[str] = []
         self.whole: dict[str, list[str]] = {}
+        self.paths = [path for path, _ in model.named_modules() if path]
         self._all_sites = find_sites(model)
         self._requires_grad = {n: p.requires_grad for n, p in model.named_parameters()}
+        self.names = list(self._requires_grad)
+        self._saved = list(model.state_dict())
         self._replaced = Replacements(model)
         self._hooks: list[RemovableHandle] = []
         self._frozen: set[str] = set()
@@ -69,7 +76,8 @@ class Adapters:
     def add(self, config: MethodConfig, name: str = "default") -> list[Site]:
         """Adds a freshly initialised adapter; the first one becomes active.
 
-        Everything is resolved and checked before the model is touched. Initialisation
+        Everything is resolved and checked before the model is touched; the configuration is
+        copied, so that what its owner does with it later says nothing here. Initialisation
         draws from torch's global generator: seed it for a reproducible adapter.
 
         Returns:
@@ -82,41 +90,34 @@ class Adapters:
         """
         self._check_new_name(name)
         self._check_unmerged("add an adapter")
+        config = config.model_copy(deep=True)
         method = _method(config)
-        whole = resolve_modules(self.model, config.modules_to_save or [], "modules_to_save")
-        whole = [self._outer(path) for path in whole]
+        names_of_whole = config.modules_to_save or []
+        whole = resolve_modules(self.model, self.paths, names_of_whole, "modules_to_save")
         sites = method.select(self.model, self._all_sites, config)
         sites = [s for s in sites if not any(_within(s.path, path) for path in whole)]
-        names = [n for n in self._requires_grad if not any(_within(n, path) for path in whole)]
+        names = [n for n in self.names if not any(_within(n, path) for path in whole)]
         names = method.parameters(self.model, names, sites, config)
         self._check_layers(config, sites)
         config = method.resolved(self.model, sites, names, config)
 
-        if not self.configs:
+        first, hooks, placed = not self.configs, len(self._hooks), list[str]()
+        if first:
             self.model.requires_grad_(False)
-        self._replaced.place([])  # what is copied below are the originals
-        for site in sites:
-            layer = self.model.get_submodule(site.path)
-            if not isinstance(layer, AdapterLayer):
-                layer = method.wrap(layer, site)
-                layer.train(self.model.training)
-                self._put(site.path, layer)
-                if isinstance(layer, CallLayer):
-                    self._hook(layer)
-            layer.add_adapter(name, config, site)
-            layer.train(layer.training)
-        for path in whole:
-            wrapper = self.model.get_submodule(path)
-            if not isinstance(wrapper, ModulesToSaveWrapper):
-                wrapper = ModulesToSaveWrapper(wrapper)
-                wrapper.train(self.model.training)
-                self._put(path, wrapper)
-            wrapper.modules_to_save[name] = copy.deepcopy(wrapper.original_module).float()
-        self._replaced.add(name, names)
+        try:
+            self._build(name, config, method, sites, whole, placed)
+            self._replaced.add(name, names)
+        except Exception:
+            # A start that cannot be computed is found out here only; nothing of it stays.
+            self._take_back(name, placed, hooks)
+            if first:
+                self._restore_requires_grad()
+            raise
         self.configs[name], self.sites[name], self.whole[name] = config, sites, whole
         if config.inference_mode:
             self._frozen.add(name)
-        self.set(self.active or [name])
+        self._switch(self.active or [name])
+        self._train([name])
         return sites
 
     def calibrate(self, backward: Callable[[], None], name: str = "default") -> None:
@@ -127,7 +128,7 @@ class Adapters:
             name: The adapter, which must be fresh.
         """
         config, method = self.configs[name], _method(self.configs[name])
-        layers = {s.path: self.model.get_submodule(s.path) for s in self.sites[name]}
+        layers: dict[str, nn.Module] = dict(self.layers_of(name))
         weights = {p: x.weight for p, x in layers.items() if isinstance(x, AdapterLayer)}
         try:
             for weight in weights.values():
@@ -143,7 +144,8 @@ class Adapters:
             self.model.zero_grad(set_to_none=True)
         adapted = {p: x for p, x in layers.items() if isinstance(x, AdapterLayer)}
         self.configs[name] = method.calibrate(adapted, gradients, name, config)
-        self.set(self.active)
+        self._switch(self.active)
+        self._train([name])
 
     def delete(self, name: str) -> None:
         """Forgets one adapter. If it was the only active one, the first left becomes active.
@@ -153,7 +155,8 @@ class Adapters:
         """
         self._check_known([name])
         self._check_unmerged("delete an adapter")
-        active = [n for n in self.active if n != name] or [n for n in self.configs if n != name][:1]
+        left = [n for n in self.active if n != name]
+        active = left or [n for n in self.configs if n != name][:1]
         for layer in self.layers():
             layer.delete_adapter(name)
         for wrapper in self._wrappers():
@@ -162,7 +165,8 @@ class Adapters:
         for entries in (self.configs, self.sites, self.whole):
             del entries[name]
         self._frozen.discard(name)
-        self.set(active)
+        self._switch(active)
+        self._train([n for n in active if n not in left])
         self._replaced.delete(name)
 
     def unload(self, merge: bool = False, names: Sequence[str] | None = None) -> nn.Module:
@@ -185,7 +189,8 @@ class Adapters:
         else:
             self.unmerge()
             self.set([])
-        for path, module in list(self.model.named_modules()):
+        # From inside out: what a wrapper stands around may have wrappers within.
+        for path, module in reversed(list(self.model.named_modules())):
             if isinstance(module, AdapterLayer):
                 self._put(path, module.base_layer)
             elif isinstance(module, ModulesToSaveWrapper):
@@ -198,8 +203,8 @@ class Adapters:
         for handle in self._hooks:
             handle.remove()
         self._hooks = []
-        for name, parameter in self.model.named_parameters():
-            parameter.requires_grad_(self._requires_grad.get(name, True))
+        self._restore_requires_grad()
+        for parameter in self.model.parameters():
             parameter.grad = None
         return self.model
 
@@ -229,16 +234,8 @@ class Adapters:
         if inference_mode is not None:
             for name in names:
                 (self._frozen.add if inference_mode else self._frozen.discard)(name)
-        self.active = names
-        for layer in self.layers():
-            layer.active_adapters = list(names)
-        for wrapper in self._wrappers():
-            wrapper.active_adapters = [n for n in names if n in wrapper.modules_to_save]
-        self._place()
-        for name in self.configs:
-            trains = name in names and name not in self._frozen
-            for parameter in self.parameters_of(name).values():
-                parameter.requires_grad_(trains)
+        self._switch(names)
+        self._train(list(self.configs))
 
     @contextmanager
     def disabled(self) -> Iterator[nn.Module]:
@@ -309,7 +306,7 @@ class Adapters:
         """The layers with one adapter, by their path in the model."""
         self._check_known([name])
         for site in self.sites[name]:
-            layer = self.model.get_submodule(site.path)
+            layer = self.model.get_submodule(self._place_inside(site.path))
             assert isinstance(layer, AdapterLayer)
             yield site.path, layer
 
@@ -321,15 +318,14 @@ class Adapters:
     def parameters_of(self, name: str) -> dict[str, nn.Parameter]:
         """All parameters of one adapter by their path in the model, trained or not."""
         found: dict[str, nn.Parameter] = {}
-        for place, layer in self.layers_of(name):
-            for path, parameter in layer.parameters_of(name).items():
-                found[f"{place}.{path}"] = parameter
-        for path in self.whole[name]:
-            wrapper = self.model.get_submodule(path)
-            assert isinstance(wrapper, ModulesToSaveWrapper)
-            copies = wrapper.modules_to_save[name]
-            for key, parameter in copies.named_parameters():
-                found[f"{path}.modules_to_save.{name}.{key}"] = parameter
+        for path, layer in self.layers_of(name):
+            place = self._place_inside(path)
+            for key, parameter in layer.parameters_of(name).items():
+                found[f"{place}.{key}"] = parameter
+        for path, module in self._whole_of(name):
+            place = self._place_of(path)
+            for key, parameter in module.named_parameters():
+                found[f"{place}.modules_to_save.{name}.{key}"] = parameter
         for plain, parameter in self._replaced.of(name).items():
             found[self._replaced.path(plain)] = parameter
         return found
@@ -370,14 +366,67 @@ class Adapters:
         for path, layer in self.layers_of(name):
             for key, tensor in layer.adapter_state(name).items():
                 state[f"{path}.{key}"] = tensor
-        for path in self.whole[name]:
-            wrapper = self.model.get_submodule(path)
-            assert isinstance(wrapper, ModulesToSaveWrapper)
-            for key, tensor in wrapper.modules_to_save[name].state_dict().items():
+        for path, module in self._whole_of(name):
+            for key, tensor in module.state_dict().items():
                 state[f"{path}.{key}"] = tensor
         for key, parameter in self._replacements(name).items():
             state[key] = parameter.detach()
         return state
+
+    def saved_names(self, name: str = "default") -> dict[str, str]:
+        """What one adapter's parameters are called in `state_dict`, by their path in the model."""
+        names: dict[str, str] = {}
+        for path, layer in self.layers_of(name):
+            place = self._place_inside(path)
+            names |= {f"{place}.{k}": f"{path}.{v}" for k, v in layer.saved_names(name).items()}
+        for path, module in self._whole_of(name):
+            place = f"{self._place_of(path)}.modules_to_save.{name}"
+            names |= {f"{place}.{key}": f"{path}.{key}" for key in module.state_dict()}
+        method = _method(self.configs[name])
+        for plain in self._replaced.of(name):
+            names[self._replaced.path(plain)] = method.saved_name(plain, self.sites[name])
+        return names
+
+    def base_state(self) -> dict[str, torch.Tensor]:
+        """The plain model's state, whatever adapters are active or merged; shares its memory."""
+        state: dict[str, torch.Tensor] = {}
+        for key in self._saved:
+            path, _, own = key.rpartition(".")
+            module = self.model.get_submodule(self._place_of(path)) if path else self.model
+            value: torch.Tensor | None = None
+            while isinstance(module, AdapterLayer | ModulesToSaveWrapper):
+                if isinstance(module, ModulesToSaveWrapper):
+                    module = module.original_module
+                else:
+                    value = module.pristine(own)
+                    module = module.base_layer
+            if self._replaced.has(key):
+                value = self._replaced.original(key)
+            if value is None:
+                value = module.state_dict(keep_vars=True)[own]
+            state[key] = value.detach()
+        return state
+
+    def load_base_state(self, state: dict[str, torch.Tensor]) -> None:
+        """Copies tensors, named as in `base_state`, into the plain model; adapters stay.
+
+        Raises:
+            AdapterError: There is no such name, or a shape differs; nothing is copied then. Or
+                an adapter is merged: the model would go on computing with the old weights.
+        """
+        self._check_unmerged("load weights of the base")
+        own = self.base_state()
+        problems = [f"unexpected: {key}" for key in state if key not in own]
+        problems += [
+            f"shape of {key}: {tuple(value.shape)}, the model needs {tuple(own[key].shape)}"
+            for key, value in state.items()
+            if key in own and value.shape != own[key].shape
+        ]
+        if problems:
+            raise AdapterError("the weights do not fit the base:\n" + "\n".join(problems))
+        with torch.no_grad():
+            for key, value in state.items():
+                own[key].copy_(value)
 
     def shared_state(self, name: str = "default") -> dict[str, torch.Tensor]:
         """Frozen tensors that one adapter's layers share, less PEFT's ``base_model.`` prefix."""
@@ -390,8 +439,10 @@ class Adapters:
         """Copies tensors into one adapter. All of them are checked before any is copied.
 
         Raises:
-            AdapterError: Names are missing or unexpected, or a shape differs; it lists them.
+            AdapterError: Names are missing or unexpected, or a shape differs; it lists them. Or
+                an adapter is merged: the model would go on computing with the old values.
         """
+        self._check_unmerged("load tensors into an adapter")
         own = self.state_dict(name)
         problems = [f"missing: {key}" for key in own if key not in tensors]
         problems += [f"unexpected: {key}" for key in tensors if key not in own]
@@ -408,15 +459,84 @@ class Adapters:
             keys = layer.adapter_state(name)
             layer.load_adapter_state(name, {key: tensors[f"{path}.{key}"] for key in keys})
         with torch.no_grad():
-            for path in self.whole[name]:
-                wrapper = self.model.get_submodule(path)
-                assert isinstance(wrapper, ModulesToSaveWrapper)
-                for key, tensor in wrapper.modules_to_save[name].state_dict().items():
+            for path, module in self._whole_of(name):
+                for key, tensor in module.state_dict().items():
                     tensor.copy_(tensors[f"{path}.{key}"])
             for key, parameter in self._replacements(name).items():
                 parameter.copy_(tensors[key])
 
     # Pieces ----------------------------------------------------------------------------
+
+    def _build(
+        self,
+        name: str,
+        config: MethodConfig,
+        method: Method,
+        sites: Sequence[Site],
+        whole: Sequence[str],
+        placed: list[str],
+    ) -> None:
+        """Makes an adapter's layers and copies; notes in ``placed`` where wrappers are new."""
+        self._replaced.place([])  # what is copied below are the originals
+        for site in sites:
+            place = self._place_inside(site.path)
+            layer = self.model.get_submodule(place)
+            if not isinstance(layer, AdapterLayer):
+                layer = method.wrap(layer, site)
+                layer.train(self.model.training)
+                self._put(place, layer)
+                placed.append(place)
+                if isinstance(layer, CallLayer):
+                    self._hook(layer)
+            layer.add_adapter(name, config, site)
+            layer.train(layer.training)
+        for path in whole:
+            place = self._place_of(path)
+            wrapper = self.model.get_submodule(place)
+            if not isinstance(wrapper, ModulesToSaveWrapper):
+                wrapper = ModulesToSaveWrapper(wrapper)
+                wrapper.train(self.model.training)
+                self._put(place, wrapper)
+                placed.append(place)
+            wrapper.modules_to_save[name] = _plain_copy(wrapper.original_module).float()
+
+    def _take_back(self, name: str, placed: Sequence[str], hooks: int) -> None:
+        """Takes an adapter off of which only some layers were made."""
+        for handle in self._hooks[hooks:]:
+            handle.remove()
+        del self._hooks[hooks:]
+        for layer in self.layers():
+            layer.delete_adapter(name)
+        for wrapper in self._wrappers():
+            if name in wrapper.modules_to_save:
+                del wrapper.modules_to_save[name]
+        for place in reversed(placed):
+            module = self.model.get_submodule(place)
+            inner = "base_layer" if isinstance(module, AdapterLayer) else "original_module"
+            self._put(place, module.get_submodule(inner))
+        self._replaced.delete(name)
+        self._place()
+
+    def _restore_requires_grad(self) -> None:
+        """Has the plain model's parameters train as before there were adapters."""
+        for name, parameter in self.model.named_parameters():
+            parameter.requires_grad_(self._requires_grad.get(name, True))
+
+    def _switch(self, names: Sequence[str]) -> None:
+        """Makes adapters active; what trains is left alone."""
+        self.active = list(names)
+        for layer in self.layers():
+            layer.active_adapters = list(names)
+        for wrapper in self._wrappers():
+            wrapper.active_adapters = [n for n in names if n in wrapper.modules_to_save]
+        self._place()
+
+    def _train(self, names: Sequence[str]) -> None:
+        """Makes those of some adapters trainable that are active, and freezes the others."""
+        for name in names:
+            trains = name in self.active and name not in self._frozen
+            for parameter in self.parameters_of(name).values():
+                parameter.requires_grad_(trains)
 
     def _wrappers(self) -> Iterator[ModulesToSaveWrapper]:
         return (m for m in self.model.modules() if isinstance(m, ModulesToSaveWrapper))
@@ -425,9 +545,30 @@ class Adapters:
         parent, _, child = path.rpartition(".")
         setattr(self.model.get_submodule(parent), child, module)
 
-    def _outer(self, path: str) -> str:
-        """The path of the wrapper around a module that another adapter trains whole."""
-        return path.split(".modules_to_save.")[0].removesuffix(".original_module")
+    def _whole_of(self, name: str) -> Iterator[tuple[str, nn.Module]]:
+        """The copies that one adapter trains whole, by the originals' paths in the plain model."""
+        for path in self.whole[name]:
+            wrapper = self.model.get_submodule(self._place_of(path))
+            assert isinstance(wrapper, ModulesToSaveWrapper)
+            yield path, wrapper.modules_to_save[name]
+
+    def _place_of(self, path: str) -> str:
+        """Where a module of the plain model stands now, its own wrappers included."""
+        module, place = self.model, []
+        for part in path.split("."):
+            while isinstance(module, AdapterLayer | ModulesToSaveWrapper):
+                inner = "base_layer" if isinstance(module, AdapterLayer) else "original_module"
+                place.append(inner)
+                module = module.get_submodule(inner)
+            place.append(part)
+            module = module.get_submodule(part)
+        return ".".join(place)
+
+    def _place_inside(self, path: str) -> str:
+        """Where the adapter layer of a module stands: within what trains the module whole."""
+        place = self._place_of(path)
+        whole = isinstance(self.model.get_submodule(place), ModulesToSaveWrapper)
+        return f"{place}.original_module" if whole else place
 
     def _replacements(self, name: str) -> dict[str, nn.Parameter]:
         """The base parameters an adapter trains, under their names on disk."""
@@ -457,6 +598,13 @@ class Adapters:
                     f'"{name}" ({other.peft_type}) already adapts {min(taken)}; adapters of '
                     f"different methods ({config.peft_type}) cannot share a layer."
                 )
+            kinds = {site.path: site.kind for site in self.sites[name]}
+            for site in sites:
+                if kinds.get(site.path, site.kind) != site.kind:
+                    raise AdapterError(
+                        f'"{name}" adapts {site.path} in another way (its {kinds[site.path]}), and '
+                        "two ways cannot share a layer."
+                    )
 
     def _hook(self, layer: CallLayer) -> None:
         """Has the model pass its arguments and its output through a layer."""
@@ -484,6 +632,17 @@ class Adapters:
     def _check_unmerged(self, what: str) -> None:
         if self.merged:
             raise AdapterError(f"{', '.join(self.merged)} is merged; unmerge before you {what}.")
+
+
+def _plain_copy(module: nn.Module) -> nn.Module:
+    """A copy of a module without the wrappers of other adapters."""
+    holder = nn.ModuleDict({"module": copy.deepcopy(module)})
+    for path, part in reversed(list(holder.named_modules())):
+        if isinstance(part, AdapterLayer | ModulesToSaveWrapper):
+            plain = part.base_layer if isinstance(part, AdapterLayer) else part.original_module
+            parent, _, child = path.rpartition(".")
+            setattr(holder.get_submodule(parent), child, plain)
+    return holder["module"]
 
 
 def _within(path: str, parent: str) -> bool:

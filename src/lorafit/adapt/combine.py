@@ -104,7 +104,7 @@ def combine(
     Args:
         updates: At least one.
         combination_type: One of `COMBINATION_TYPES`.
-        rank: What `new_rank` says, or less for ``cat`` when an adapter is not here.
+        rank: What `new_rank` says, or more: the result is filled up with zeros.
         density: Share of values that pruning keeps, in (0, 1].
         majority_sign_method: Whether values or only their signs vote.
 
@@ -132,7 +132,7 @@ def combine(
     signed = [math.copysign(root, u.weight) for root, u in zip(roots, updates, strict=True)]
     A = _mix([u.A for u in updates], signed, recipe, density, majority_sign_method)
     B = _mix([u.B for u in updates], roots, recipe, density, majority_sign_method)
-    return A, B
+    return _padded(A, B, rank)
 
 
 def _mix(

@@ -52,6 +52,10 @@ class Replacements:
         """An adapter's copies by the plain name of the original."""
         return self._copies.get(adapter, {})
 
+    def has(self, name: str) -> bool:
+        """Whether any adapter has a copy of this parameter."""
+        return name in self._originals
+
     def original(self, name: str) -> nn.Parameter:
         """What an adapter's copy stands for."""
         return self._originals[name]

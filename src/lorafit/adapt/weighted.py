@@ -36,8 +36,9 @@ def add_weighted(
         majority_sign_method: Whether values or only their signs vote (ties).
 
     Raises:
-        AdapterError: The new name is taken; an adapter is unknown, is not plain LoRA, or two of
-            them have modules or parameters of their own.
+        AdapterError: The new name is taken; an adapter is unknown, is not plain LoRA, is not
+            finite, or two of them have modules or parameters of their own. The model is then
+            as it was.
         ConfigError: The type does not exist or does not fit.
     """
     owners = adapters.owners(names)
@@ -48,11 +49,12 @@ def add_weighted(
         raise AdapterError(f"{' and '.join(owners)} both have modules or biases of their own.")
     if len(names) == 1:
         combination_type = "linear"
-    ranks = [
-        max(c.r, *c.rank_pattern.values(), 0) * (2 if c.has_origin else 1)
-        for c in (configs[name] for name in names)
-    ]
-    rank = new_rank(combination_type, ranks, svd_rank, density)
+    # Patterns give layers ranks of their own: the new one has room for the largest everywhere,
+    # and what a layer does not fill is zero. So one scale holds, which every server can compute.
+    rank = max(
+        new_rank(combination_type, ranks, svd_rank, density)
+        for ranks in _ranks(adapters, names).values()
+    )
     config = LoraConfig(
         r=rank,
         lora_alpha=rank,
@@ -63,26 +65,47 @@ def add_weighted(
         inference_mode=True,
     )
     adapters.add(config, new)
-    for _, layer in adapters.layers_of(new):
-        assert isinstance(layer, LoraLayer)
-        updates = [
-            LowRank(*layer.factors(name), weight * layer.scaling[name])
-            for name, weight in zip(names, weights, strict=True)
-            if layer.has_adapter(name)
-        ]
-        A, B = combine(updates, combination_type, rank, density, majority_sign_method)
-        keys = list(layer.adapter_state(new))
-        layer.load_adapter_state(new, dict(zip(keys, (A, B), strict=True)))
-    if owners:
-        mine, theirs = adapters.parameters_of(new), adapters.parameters_of(owners[0])
-        for path, parameter in theirs.items():
-            twin = path.replace(f".modules_to_save.{owners[0]}.", f".modules_to_save.{new}.")
-            if twin in mine and ".lora_" not in path:
-                mine[twin].copy_(parameter)
+    try:
+        for path, layer in adapters.layers_of(new):
+            assert isinstance(layer, LoraLayer)
+            updates = [
+                LowRank(*layer.factors(name), weight * layer.scaling[name])
+                for name, weight in zip(names, weights, strict=True)
+                if layer.has_adapter(name)
+            ]
+            if not all(torch.isfinite(part).all() for u in updates for part in (u.A, u.B)):
+                raise AdapterError(f"{path} has values that are not finite in {', '.join(names)}.")
+            A, B = combine(updates, combination_type, rank, density, majority_sign_method)
+            keys = list(layer.adapter_state(new))
+            layer.load_adapter_state(new, dict(zip(keys, (A, B), strict=True)))
+        if owners:
+            mine, theirs = adapters.parameters_of(new), adapters.parameters_of(owners[0])
+            for path, parameter in theirs.items():
+                twin = path.replace(f".modules_to_save.{owners[0]}.", f".modules_to_save.{new}.")
+                if twin in mine and ".lora_" not in path:
+                    mine[twin].copy_(parameter)
+    except Exception:
+        adapters.delete(new)
+        raise
+
+
+def _ranks(adapters: Adapters, names: Sequence[str]) -> dict[str, list[int]]:
+    """The ranks that adapters have at each layer, an origin's included."""
+    found: dict[str, list[int]] = {}
+    for name in names:
+        for path, layer in adapters.layers_of(name):
+            assert isinstance(layer, LoraLayer)
+            found.setdefault(path, []).append(layer.factors(name)[0].shape[0])
+    return found
 
 
 def _plain_lora(adapters: Adapters, name: str) -> LoraConfig:
     config = adapters.configs[name]
-    if not isinstance(config, LoraConfig) or config.use_dora:
+    if (
+        not isinstance(config, LoraConfig)
+        or config.use_dora
+        or config.target_parameters
+        or config.trainable_token_indices
+    ):
         raise AdapterError(f'"{name}" is not plain LoRA; only plain LoRA can be combined.')
     return config

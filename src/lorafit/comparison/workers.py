@@ -12,7 +12,6 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-import lorafit
 from lorafit.comparison.request import Request, arm_folder
 from lorafit.errors import RunError
 from lorafit.run import atomic
@@ -60,7 +59,7 @@ def _run(folder: Path, method: str) -> str | None:
     """Runs one arm; returns why it failed."""
     own = arm_folder(folder, method)
     own.mkdir(parents=True, exist_ok=True)
-    source = str(Path(lorafit.__file__).parents[1])
+    source = str(Path(atomic.__file__).parents[2])
     path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
     command = [sys.executable, "-m", "lorafit.comparison.arm", str(folder), method]
     environment = os.environ | {"PYTHONPATH": path}

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import re
 from pathlib import Path
@@ -33,20 +34,25 @@ from lorafit.export.folder import staged
 from lorafit.export.peft_config import (
     CONFIG_FILE,
     describe,
-    module_paths,
+    layer_sites,
+    number,
     parse,
+    plain,
     servable,
 )
 from lorafit.export.peft_source import WEIGHTS_FILE, locate, read_tensors
 from lorafit.methods.base import AdapterLayer, MethodConfig, ModulesToSaveWrapper
-from lorafit.methods.lora import LoraConfig
+from lorafit.methods.lora import LoraConfig, LoraLayer
+from lorafit.methods.lora.tokens import TokenRows
 
 __all__ = [
     "PREFIX",
     "SaveEmbeddings",
+    "add_origins",
     "attach",
     "load",
     "locate",
+    "plain",
     "read_config",
     "read_tensors",
     "save",
@@ -133,13 +139,16 @@ def tensors_of(
     save_embedding_layers: SaveEmbeddings = "auto",
 ) -> dict[str, torch.Tensor]:
     """One adapter's tensors under their names in PEFT's files, sharing the model's memory."""
+    state = adapters.state_dict(name)
     config = adapters.configs[name]
-    tensors = {_key(key, config): tensor for key, tensor in adapters.state_dict(name).items()}
+    tensors = {_key(key, config): tensor for key, tensor in state.items()}
     tensors |= _shared(adapters, name)
     for path, module in _embeddings_to_save(adapters, name, save_embedding_layers):
         own = f"{path}.base_layer" if isinstance(module, AdapterLayer) else path
+        if isinstance(module, TokenRows):
+            own = f"{path}.token_adapter.base_layer"
         for key, value in _plain(module).state_dict().items():
-            tensors.setdefault(f"{PREFIX}{own}.{key}", value)
+            tensors.setdefault(f"{PREFIX}{plain(own)}.{key}", value)
     return tensors
 
 
@@ -150,6 +159,7 @@ def _shared(adapters: Adapters, name: str) -> dict[str, torch.Tensor]:
 
 def _key(key: str, config: MethodConfig) -> str:
     """The name in PEFT's files of one of the adapter's tensors."""
+    key = plain(key)
     if not config.prompt_learning:
         return PREFIX + key
     last = key.rpartition(".")[2]
@@ -164,7 +174,7 @@ def _embeddings_to_save(
     PEFT's rule: if one of them is a target (by the names it knows), those that are
     targets; if the vocabulary was resized or on request, both.
     """
-    targets = {site.path for site in adapters.sites[name]}
+    targets = {site.path for site in layer_sites(adapters, name)}
     targeted = any(path.rpartition(".")[2] in EMBEDDING_LAYERS for path in targets)
     if adapters.configs[name].prompt_learning:
         return []
@@ -315,8 +325,17 @@ def update(
     name: str = "default",
     *,
     source: str = "the adapter",
+    saved: LoraConfig | None = None,
 ) -> None:
     """Copies tensors, named as in PEFT's files, into an adapter that is there.
+
+    Args:
+        adapters: The adapters of a model.
+        tensors: What to copy.
+        name: The adapter.
+        source: What to call it in messages.
+        saved: The configuration beside the tensors, where it may be another one: the adapter
+            then gets its scale, and computes what was saved. ``None``: it is the adapter's own.
 
     Raises:
         AdapterError: Names or shapes do not fit; nothing is copied then.
@@ -336,8 +355,8 @@ def update(
     for key in [key for key in given if _is_copy(key, own)]:
         del given[key]
     bases = _take_embeddings(adapters, given, own)
-    if isinstance(config, LoraConfig) and config.has_origin:
-        _add_origins(given, own)
+    if isinstance(config, LoraConfig) and config.has_origin and (saved or config).has_origin:
+        add_origins(given, own)
     try:
         adapters.load_state_dict(name, given)
     except AdapterError as error:
@@ -349,6 +368,37 @@ def update(
             if not torch.equal(weight, tensor.to(weight.device, weight.dtype)):
                 log.info("The embeddings saved with %s replace those of the base.", source)
                 weight.copy_(tensor)
+    if saved is not None:
+        _take_scale(adapters, name, saved)
+
+
+def _take_scale(adapters: Adapters, name: str, saved: LoraConfig) -> None:
+    """Gives an adapter that is there the scale of the file its tensors were read from.
+
+    Args:
+        adapters: The adapters of a model.
+        name: The adapter, whose tensors are those of the file.
+        saved: The configuration in the file. One of ours with twice the rank is an adapter
+            that starts from a non-zero product here (PiSSA, OLoRA), at the same scale.
+    """
+    config = adapters.configs[name]
+    if not isinstance(config, LoraConfig):
+        return
+    for path, layer in adapters.layers_of(name):
+        scale = saved.scaling(path)
+        if isinstance(layer, LoraLayer) and not math.isclose(scale, config.scaling(path)):
+            root = math.sqrt if saved.use_rslora else float
+            layer.lora_alpha[name] = scale * root(layer.r[name])
+            layer.scaling[name], layer.use_rslora[name] = scale, saved.use_rslora
+    times = 1.0
+    if config.has_origin and not saved.has_origin:
+        times = math.sqrt(2) if saved.use_rslora else 2.0
+    update = {
+        "lora_alpha": number(saved.lora_alpha / times),
+        "alpha_pattern": {key: alpha / times for key, alpha in saved.alpha_pattern.items()},
+        "use_rslora": saved.use_rslora,
+    }
+    adapters.configs[name] = config.model_copy(update=update)
 
 
 def _is_copy(key: str, own: dict[str, torch.Tensor]) -> bool:
@@ -384,7 +434,8 @@ def _take_embeddings(
     pairs = []
     for path, module in _embeddings(adapters.model):
         for name, live in _plain(module).state_dict().items():
-            for key in (f"{path}.base_layer.{name}", f"{path}.{name}"):
+            for place in ("", ".base_layer", ".token_adapter.base_layer"):
+                key = f"{plain(path)}{place}.{name}"
                 if key not in given or key in own:
                     continue
                 tensor = given.pop(key)
@@ -398,7 +449,7 @@ def _take_embeddings(
     return pairs
 
 
-def _add_origins(given: dict[str, torch.Tensor], own: dict[str, torch.Tensor]) -> None:
+def add_origins(given: dict[str, torch.Tensor], own: dict[str, torch.Tensor]) -> None:
     """Completes PEFT's PiSSA or OLoRA tensors by the start that PEFT takes off the base.
 
     PEFT's file has ``A, B`` of rank r and means ``W - s B_0 A_0`` as the base, with
@@ -420,10 +471,11 @@ def _add(adapters: Adapters, config: MethodConfig, name: str, adapted: set[str])
     try:
         adapters.add(config, name)
     except TargetError:
-        if not adapted or not adapted <= set(module_paths(adapters.model)):
+        here = {plain(path): path for path in adapters.paths}
+        if not adapted or not adapted <= here.keys():
             raise
         selection = {
-            "target_modules": adapted,
+            "target_modules": {here[path] for path in adapted},
             "exclude_modules": None,
             "layers_to_transform": None,
             "layers_pattern": None,
@@ -442,21 +494,23 @@ def _fitted(
     """
     values: dict[str, Any] = {}
     if config.modules_to_save:
-        paths = module_paths(adapters.model)
         names = dict.fromkeys(config.modules_to_save)
-        values["modules_to_save"] = [n for n in names if any(p.endswith(n) for p in paths)] or None
+        values["modules_to_save"] = [
+            n for n in names if any(p.endswith(n) for p in adapters.paths)
+        ] or None
     if not isinstance(config, LoraConfig):
         return config.model_copy(update=values)
     adapted = _adapted(tensors)
-    modules = dict(adapters.model.named_modules())
-    where = adapted & modules.keys() if config.bias == "lora_only" else modules.keys()
-    if not any(getattr(modules[path], "bias", None) is not None for path in where):
+    where = adapted if config.bias == "lora_only" else {plain(path) for path in adapters.paths}
+    biases = {plain(name) for name in adapters.names if name.endswith(".bias")}
+    if not any(f"{path}.bias" in biases for path in where):
         values["bias"] = "none"
     for setting in ("rank_pattern", "alpha_pattern"):
         values[setting] = {
             pattern: value
             for pattern, value in getattr(config, setting).items()
-            if any(re.match(rf"(.*\.)?({pattern})$", path) for path in adapted)
+            if config.target_parameters
+            or any(re.match(rf"(.*\.)?({pattern})$", path) for path in adapted)
         }
     return config.model_copy(update=values)
 

@@ -22,8 +22,9 @@ from torch import nn
 from lorafit.adapt import Adapters
 from lorafit.errors import AdapterError
 from lorafit.methods import method_of, methods
-from lorafit.methods.base import AdapterLayer, MethodConfig, ModulesToSaveWrapper
+from lorafit.methods.base import MethodConfig
 from lorafit.methods.lora import LoraConfig
+from lorafit.model.sites import Site
 from lorafit.model.targets import matches
 
 CONFIG_FILE = "adapter_config.json"
@@ -106,6 +107,9 @@ def _lora_fields(config: LoraConfig, adapters: Adapters, name: str) -> dict[str,
         "use_rslora": config.use_rslora,
         **_ranks(config),
     }
+    for key in ("target_parameters", "trainable_token_indices"):
+        if value := getattr(config, key):
+            fields[key] = value
     _say_explicitly(fields, adapters, name)
     return fields
 
@@ -121,9 +125,9 @@ def _ranks(config: LoraConfig) -> dict[str, Any]:
         r_times, alpha_times = 2, math.sqrt(2) if config.use_rslora else 2.0
     ranks: dict[str, Any] = {
         "r": config.r * r_times,
-        "lora_alpha": _number(config.lora_alpha * alpha_times),
+        "lora_alpha": number(config.lora_alpha * alpha_times),
         "rank_pattern": {k: v * r_times for k, v in config.rank_pattern.items()},
-        "alpha_pattern": {k: _number(v * alpha_times) for k, v in config.alpha_pattern.items()},
+        "alpha_pattern": {k: number(v * alpha_times) for k, v in config.alpha_pattern.items()},
     }
     if config.has_origin:
         ranks["init_lora_weights"] = True
@@ -132,8 +136,8 @@ def _ranks(config: LoraConfig) -> dict[str, Any]:
 
 def _say_explicitly(fields: dict[str, Any], adapters: Adapters, name: str) -> None:
     """Replaces the selection by a list of layers where PEFT would read it differently."""
-    adapted = {site.path for site in adapters.sites[name]}
-    paths = module_paths(adapters.model)
+    adapted = {plain(site.path) for site in layer_sites(adapters, name)}
+    paths = [plain(path) for path in adapters.paths]
     targets = fields["target_modules"]
     symbolic = targets is None or (isinstance(targets, str) and targets.lower() == "all-linear")
     # PEFT refuses block indices together with an expression.
@@ -168,16 +172,14 @@ def _peft_selection(fields: dict[str, Any], paths: Iterable[str]) -> set[str]:
     return chosen
 
 
-def module_paths(model: nn.Module) -> list[str]:
-    """Module paths of a model as they were before it was adapted."""
-    paths, inside = [], None
-    for path, module in model.named_modules():
-        if inside is not None and path.startswith(inside):
-            continue
-        paths.append(path)
-        if isinstance(module, AdapterLayer | ModulesToSaveWrapper):
-            inside = f"{path}."
-    return paths
+def layer_sites(adapters: Adapters, name: str) -> list[Site]:
+    """Where layers are adapted: what ``target_modules`` means."""
+    return [s for s in adapters.sites[name] if s.kind not in ("parameter", "tokens")]
+
+
+def plain(path: str) -> str:
+    """A path or key without the part that ``torch.compile`` puts into it."""
+    return path.replace("_orig_mod.", "")
 
 
 def _source(model: nn.Module) -> str | None:
@@ -195,7 +197,7 @@ def _as_json(names: Collection[str] | str | None) -> list[str] | str | None:
     return names if names is None or isinstance(names, str) else sorted(names)
 
 
-def _number(value: float) -> int | float:
+def number(value: float) -> int | float:
     """Whole numbers without a decimal point: PEFT's and vLLM's ``lora_alpha`` are ints."""
     return int(value) if value == int(value) else value
 

@@ -24,7 +24,7 @@ from torch import nn
 from typing_extensions import TypeVar
 
 from lorafit.errors import AdapterError
-from lorafit.model.sites import Site
+from lorafit.model.sites import Site, shape_of
 
 Family = Literal["selective", "reparametrization", "additive", "yardstick"]
 
@@ -161,6 +161,9 @@ class AdapterLayer(nn.Module, ABC, Generic[C]):
         self.merged_adapters: list[str] = []
         self.disable_adapters = False
         self._pristine: dict[str, nn.Parameter] = {}
+        shape = shape_of(base_layer)
+        if shape is not None:
+            _, self.in_features, self.out_features = shape
 
     @abstractmethod
     def add_adapter(self, name: str, config: C, site: Site) -> None:
@@ -183,9 +186,14 @@ class AdapterLayer(nn.Module, ABC, Generic[C]):
 
     def adapter_state(self, name: str) -> dict[str, torch.Tensor]:
         """The adapter's tensors under their on-disk names relative to this layer."""
+        names = self.saved_names(name)
+        return {names[path]: p.detach() for path, p in self.parameters_of(name).items()}
+
+    def saved_names(self, name: str) -> dict[str, str]:
+        """What the adapter's parameters are called on disk, by their path in this layer."""
         return {
-            ".".join(part for i, part in enumerate(path.split(".")) if i != 1): parameter.detach()
-            for path, parameter in self.parameters_of(name).items()
+            path: ".".join(part for i, part in enumerate(path.split(".")) if i != 1)
+            for path in self.parameters_of(name)
         }
 
     def shared_state(self, name: str) -> dict[str, torch.Tensor]:
@@ -212,6 +220,31 @@ class AdapterLayer(nn.Module, ABC, Generic[C]):
             for path, parameter in getattr(self, attribute).named_parameters(prefix=attribute)
             if path.split(".")[1] == name
         }
+
+    def adapters_here(self) -> list[str]:
+        """The adapters of this layer."""
+        entries = (getattr(self, attribute) for attribute in self.adapter_layer_names)
+        return list(dict.fromkeys(name for entry in entries for name in entry))
+
+    def set_adapter(self, adapter_names: str | Sequence[str], inference_mode: bool = False) -> None:
+        """PEFT: makes adapters of this layer active and, unless ``inference_mode``, trainable."""
+        names = [adapter_names] if isinstance(adapter_names, str) else list(adapter_names)
+        self.unmerge()
+        self.active_adapters = names
+        for name in self.adapters_here():
+            for parameter in self.parameters_of(name).values():
+                parameter.requires_grad_(name in names and not inference_mode)
+
+    def enable_adapters(self, enabled: bool) -> None:
+        """PEFT: switches the adapters of this layer on, or off and frozen."""
+        if enabled:
+            self.set_adapter(self.active_adapters)
+        else:
+            self.unmerge()
+            for name in self.adapters_here():
+                for parameter in self.parameters_of(name).values():
+                    parameter.requires_grad_(False)
+        self.disable_adapters = not enabled
 
     @property
     def weight(self) -> nn.Parameter:
@@ -350,6 +383,21 @@ class ModulesToSaveWrapper(nn.Module):
         if self.disable_adapters or not self.active_adapters:
             return self.original_module
         return self.modules_to_save[self.active_adapters[0]]
+
+    def set_adapter(self, adapter_names: str | Sequence[str], inference_mode: bool = False) -> None:
+        """PEFT: makes the copy of one adapter active and, unless ``inference_mode``, trainable."""
+        names = [adapter_names] if isinstance(adapter_names, str) else list(adapter_names)
+        self.active_adapters = [name for name in names if name in self.modules_to_save]
+        for name, module in self.modules_to_save.items():
+            module.requires_grad_(name in self.active_adapters and not inference_mode)
+
+    def enable_adapters(self, enabled: bool) -> None:
+        """PEFT: switches the copies on, or off: then the original runs."""
+        self.disable_adapters = not enabled
+        if enabled:
+            self.set_adapter(self.active_adapters)
+        else:
+            self.modules_to_save.requires_grad_(False)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Runs the active copy."""

@@ -17,7 +17,7 @@ from typing import Literal
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-Kind = Literal["linear", "conv1d", "embedding"]
+Kind = Literal["linear", "conv1d", "embedding", "parameter", "tokens"]
 Role = Literal["attention", "mlp", "embedding", "head", "other"]
 
 
@@ -27,7 +27,8 @@ class Site:
 
     Attributes:
         path: Dotted module path, as in ``model.named_modules()``.
-        kind: What the layer is.
+        kind: What the layer is. ``parameter`` and ``tokens`` are what a configuration names
+            beside layers: modules with weights that are no layers, and rows of an embedding.
         d_in: Input width (vocabulary size for embeddings).
         d_out: Output width.
         role: Where the layer stands.
@@ -63,7 +64,7 @@ def find_sites(model: nn.Module) -> list[Site]:
     }
     sites = []
     for path, module in model.named_modules():
-        shape = _shape(module)
+        shape = shape_of(module)
         if shape is None or any(path.startswith(prefix) for prefix in unreachable):
             continue
         kind, d_in, d_out = shape
@@ -93,7 +94,7 @@ def loose_weights(model: nn.Module) -> dict[str, int]:
     blocks = tuple(f"{path}." for path, _ in find_blocks(model))
     found: dict[str, int] = {}
     for path, module in model.named_modules():
-        if not path.startswith(blocks) or _shape(module) is not None:
+        if not path.startswith(blocks) or shape_of(module) is not None:
             continue
         for name, parameter in module.named_parameters(recurse=False):
             if parameter.ndim > 1:
@@ -102,7 +103,7 @@ def loose_weights(model: nn.Module) -> dict[str, int]:
     return found
 
 
-def _shape(module: nn.Module) -> tuple[Kind, int, int] | None:
+def shape_of(module: nn.Module) -> tuple[Kind, int, int] | None:
     """Kind, input width and output width of an adaptable layer."""
     if isinstance(module, nn.Linear):
         return "linear", module.in_features, module.out_features

@@ -57,12 +57,12 @@ def select(
     """
     chosen = _targets(model, sites, target_modules)
     if modules_to_save:
-        chosen = [s for s in chosen if not _inside(s.path, modules_to_save)]
+        chosen = [s for s in chosen if not inside_modules(s.path, modules_to_save)]
     if exclude_modules:
         _check_names(model, sites, exclude_modules, "exclude_modules")
         chosen = [s for s in chosen if not matches(s.path, exclude_modules)]
     if layers_to_transform is not None and layers_to_transform != []:
-        chosen = _in_blocks(model, chosen, layers_to_transform, layers_pattern)
+        chosen = _in_blocks(model, chosen, layers_to_transform, layers_pattern, target_modules)
     if not chosen:
         raise TargetError(
             f"{_name(model)}: nothing is left of target_modules after exclude_modules, "
@@ -116,7 +116,7 @@ def _check_names(
         )
 
 
-def _inside(path: str, names: Collection[str]) -> bool:
+def inside_modules(path: str, names: Collection[str]) -> bool:
     """Whether a path is one of the named modules or stands inside one (PEFT's rule)."""
     return any(re.match(rf"(^|.*\.){re.escape(name)}($|\..*)", path) for name in names)
 
@@ -126,7 +126,12 @@ def _in_blocks(
     sites: Sequence[Site],
     indices: Collection[int] | int,
     layers_pattern: Collection[str] | str | None,
+    target_modules: Collection[str] | str,
 ) -> list[Site]:
+    """The targets in some blocks, and those that are named by their whole path (PEFT's rule)."""
+    names = [] if isinstance(target_modules, str) else sorted(target_modules)
+    by_path = [s for s in sites if s.path in names]
+    targets = sites
     wanted = {indices} if isinstance(indices, int) else set(indices)
     lists = [layers_pattern] if isinstance(layers_pattern, str) else list(layers_pattern or [])
     if lists:
@@ -142,7 +147,16 @@ def _in_blocks(
             f"layers_to_transform: {_name(model)} has no targets in block "
             f"{', '.join(map(str, missing))}; it has {there}."
         )
-    return [s for s in sites if s.block in wanted]
+    kept = {s.path for s in [*sites, *by_path] if s.block in wanted or s in by_path}
+    for name in names:
+        hits = [s for s in targets if matches(s.path, [name])]
+        if hits and not any(s.path in kept for s in hits):
+            raise TargetError(
+                f'layers_to_transform: nothing is left of the target "{name}" of {_name(model)}, '
+                f"which is not in these blocks. Name it by its whole path ({hits[0].path}) to "
+                "adapt it nevertheless, or leave it out."
+            )
+    return [s for s in targets if s.path in kept]
 
 
 def inside(
@@ -180,16 +194,24 @@ def _parents(name: str) -> list[str]:
     return [".".join(parts[: i + 1]) for i in range(len(parts))]
 
 
-def resolve_modules(model: nn.Module, names: Iterable[str], setting: str) -> list[str]:
+def resolve_modules(
+    model: nn.Module, paths: Sequence[str], names: Iterable[str], setting: str
+) -> list[str]:
     """Paths of whole modules that names mean; PEFT's rule: a path that ends with the name.
 
     The plain suffix rule is what makes ``classifier`` also mean DistilBERT's
     ``pre_classifier``. Of nested matches only the outermost is kept.
 
+    Args:
+        model: The model, for its name in messages.
+        paths: The modules there are to choose from: those of the plain model, for inside of
+            adapters stand the names that users gave them.
+        names: What to look for.
+        setting: What to call it in messages.
+
     Raises:
         TargetError: A name matches no module.
     """
-    paths = [path for path, _ in model.named_modules() if path]
     found: list[str] = []
     for name in names:
         hits = [path for path in paths if path.endswith(name)]

@@ -5,9 +5,11 @@ import ...``. Attribute names in memory, files on disk and printed text are PEFT
 
 Where we differ: a target, pattern or head that matches nothing is an error; loading is
 strict; adapters are always float32; unmerging and disabling restore the base bit for
-bit; adapters of PiSSA and OLoRA leave the base alone and are saved as ordinary LoRA.
+bit; adapters of PiSSA and OLoRA leave the base alone and are saved as ordinary LoRA; a
+configuration is copied and never changed (``model.peft_config`` has what was filled in).
 """
 
+import sys
 from typing import Any
 
 from lorafit.methods.base import AdapterLayer as BaseTunerLayer
@@ -35,7 +37,12 @@ from lorafit.peft.model import (
     PeftModelForSequenceClassification,
     PeftModelForTokenClassification,
 )
-from lorafit.peft.state import get_peft_model_state_dict, set_peft_model_state_dict
+from lorafit.peft.state import (
+    get_base_model_state_dict,
+    get_peft_model_state_dict,
+    set_base_model_state_dict,
+    set_peft_model_state_dict,
+)
 from lorafit.peft.status import (
     TunerLayerStatus,
     TunerModelStatus,
@@ -70,6 +77,7 @@ __all__ = [
     "TaskType",
     "TunerLayerStatus",
     "TunerModelStatus",
+    "get_base_model_state_dict",
     "get_layer_status",
     "get_model_status",
     "get_peft_config",
@@ -77,6 +85,7 @@ __all__ = [
     "get_peft_model_state_dict",
     "inject_adapter_in_model",
     "prepare_model_for_kbit_training",
+    "set_base_model_state_dict",
     "set_peft_model_state_dict",
 ]
 
@@ -90,7 +99,12 @@ def __getattr__(name: str) -> Any:
     """Says of PEFT's other names that they are not here."""
     if not name[:1].isupper():
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    raise ImportError(
+    sentence = (
         f"lorafit.peft has no {name}: it has PEFT's LoRA (with rsLoRA, DoRA, PiSSA, OLoRA). "
         f"Import {name} from peft if you need it, with everything that goes with it."
     )
+    # `from lorafit.peft import X` asks `hasattr` from within the import system, and would then
+    # say on its own only that there is no X.
+    if sys._getframe(1).f_code.co_name == "_handle_fromlist":
+        raise ImportError(sentence, name=__name__)
+    raise AttributeError(sentence, name=name)

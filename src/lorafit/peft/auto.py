@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import transformers
 
 from lorafit.errors import AdapterError
+from lorafit.paths import PACKAGE_PREFIX, resolve
 from lorafit.peft.config import PeftConfig
 from lorafit.peft.model import PeftModel
 
@@ -55,9 +56,10 @@ class AutoPeftModel:
                 "`PeftModel.from_pretrained`."
             )
         kwargs.pop("subfolder", None)
-        base = cls._auto(saved).from_pretrained(
-            saved.base_model_name_or_path, revision=saved.revision, **kwargs
-        )
+        base_name = saved.base_model_name_or_path
+        if base_name.startswith(PACKAGE_PREFIX):  # which transformers does not know
+            base_name = str(resolve(base_name, AdapterError))
+        base = cls._auto(saved).from_pretrained(base_name, revision=saved.revision, **kwargs)
         if (Path(path) / "tokenizer_config.json").is_file():
             # A tokenizer saved along may have got tokens that the base does not have.
             size = len(transformers.AutoTokenizer.from_pretrained(path))

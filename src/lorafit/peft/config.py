@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from enum import StrEnum
@@ -37,8 +38,6 @@ _OFF: dict[str, tuple[Any, ...]] = {
     "peft_version": (),
     "qalora_group_size": (16,),
     "runtime_config": (None,),
-    "target_parameters": (None, []),
-    "trainable_token_indices": (None,),
     "use_bdlora": (None,),
     "use_qalora": (False,),
     "velora_config": (None,),
@@ -101,6 +100,14 @@ class PeftConfig(MethodConfig):
                 f"{config.peft_type}. lorafit.load reads it where lorafit made it."
             )
         return LoraConfig(**config.model_dump(exclude={"peft_type"}, exclude_unset=True))
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        # PEFT's configurations are dataclasses: `replace`, `asdict` and `fields` work on these.
+        super().__pydantic_init_subclass__(**kwargs)
+        fields = [(name, Any, dataclasses.field(default=None)) for name in cls.model_fields]
+        made = dataclasses.make_dataclass(cls.__name__, fields)
+        cls.__dataclass_fields__ = made.__dataclass_fields__  # type: ignore[attr-defined]
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as a dictionary."""

@@ -8,6 +8,25 @@ import torch
 from torch import nn
 
 
+def require_input_grads(model: nn.Module) -> None:
+    """Has the input embeddings' output ask for gradients, which reentrant checkpointing needs.
+
+    What transformers' ``enable_input_require_grads`` does, which its
+    ``disable_input_require_grads`` takes back; but its hooks are local functions, with which no
+    model can be pickled or sent to another process.
+    """
+    if not getattr(model, "_require_grads_hooks", None):
+        model.enable_input_require_grads()  # type: ignore[operator]
+    for handle in getattr(model, "_require_grads_hooks", []):
+        hooks = handle.hooks_dict_ref()
+        if hooks is not None and handle.id in hooks:
+            hooks[handle.id] = _ask_for_gradients
+
+
+def _ask_for_gradients(module: nn.Module, args: Any, output: torch.Tensor) -> None:
+    output.requires_grad_(True)
+
+
 def prepare_model_for_kbit_training(
     model: nn.Module,
     use_gradient_checkpointing: bool = True,
@@ -39,7 +58,7 @@ def prepare_model_for_kbit_training(
         torch.cuda.empty_cache()
     if quantized and use_gradient_checkpointing:
         if settings.get("use_reentrant", True):
-            model.enable_input_require_grads()  # type: ignore[operator]
+            require_input_grads(model)
         model.gradient_checkpointing_enable(  # type: ignore[operator]
             gradient_checkpointing_kwargs=settings
         )

@@ -24,6 +24,9 @@ def get_peft_model(
 ) -> PeftModel:
     """Wraps a model for training with an adapter; the model is changed in place.
 
+    The configuration is copied, so that it fits a second model as well; what was filled in
+    (the layers, the head, the name of the base) is in the ``peft_config`` of what is returned.
+
     Raises:
         TargetError: A name in the configuration matches nothing in the model.
         AdapterError: The model has adapters already.
@@ -31,7 +34,7 @@ def get_peft_model(
     if mixed:
         raise ConfigError("mixed=True: lorafit.peft has LoRA only, there is nothing to mix.")
     if isinstance(peft_config, LoraConfig):
-        source = model.__dict__.get("name_or_path") or None
+        source = getattr(model, "_orig_mod", model).__dict__.get("name_or_path") or None
         before = peft_config.base_model_name_or_path
         if before is not None and before != source:
             warnings.warn(
@@ -40,9 +43,10 @@ def get_peft_model(
                 "this checkpoint.",
                 stacklevel=2,
             )
-        peft_config.base_model_name_or_path = source
+        update: dict[str, object] = {"base_model_name_or_path": source}
         if revision is not None:
-            peft_config.revision = revision
+            update["revision"] = revision
+        peft_config = peft_config.model_copy(update=update, deep=True)
     task = getattr(peft_config, "task_type", None)
     return MODEL_TYPE_TO_PEFT_MODEL_MAPPING.get(str(task), PeftModel)(
         model, peft_config, adapter_name

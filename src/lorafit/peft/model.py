@@ -18,12 +18,12 @@ from transformers.utils.import_utils import is_peft_available
 from lorafit.errors import AdapterError, ConfigError, did_you_mean
 from lorafit.export import peft as on_disk
 from lorafit.export.peft import SaveEmbeddings
-from lorafit.export.peft_config import module_paths
 from lorafit.peft import card, status
 from lorafit.peft.config import LoraConfig, PeftConfig, PeftType, TaskType
+from lorafit.peft.kbit import require_input_grads
 from lorafit.peft.state import LoadResult, get_peft_model_state_dict
 from lorafit.peft.trainer import ForwardOfBase, LooksLikePeft, save_tied_weights_once
-from lorafit.peft.tuner import LoraModel
+from lorafit.peft.tuner import LoraModel, with_targets
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class PeftModel(LooksLikePeft, PushToHubMixin, nn.Module):
             save_tied_weights_once(self)
         if getattr(model, "is_activation_checkpointing", False):
             # Reentrant checkpointing drops gradients unless its input asks for them.
-            model.enable_input_require_grads()  # type: ignore[operator]
+            require_input_grads(model)
 
     # Looking ---------------------------------------------------------------------------
 
@@ -91,6 +91,7 @@ class PeftModel(LooksLikePeft, PushToHubMixin, nn.Module):
     @property
     def active_peft_config(self) -> LoraConfig:
         """The configuration of the (first) active adapter."""
+        self._check_there("ask for its configuration")
         return self.peft_config[self.active_adapters[0]]
 
     @property
@@ -148,12 +149,7 @@ class PeftModel(LooksLikePeft, PushToHubMixin, nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Runs the adapted model."""
-        if kwargs.get("adapter_names") is not None:
-            raise ConfigError(
-                "adapter_names: lorafit does not mix adapters in one batch; call the model once "
-                "for each adapter (`set_adapter`)."
-            )
-        kwargs.pop("adapter_names", None)
+        _refuse_mixed(kwargs)
         return self.base_model(*args, **kwargs)
 
     if not is_peft_available():
@@ -161,6 +157,7 @@ class PeftModel(LooksLikePeft, PushToHubMixin, nn.Module):
 
     def generate(self, *args: Any, **kwargs: Any) -> Any:
         """Generates with the adapted model."""
+        _refuse_mixed(kwargs)
         return self.get_base_model().generate(*args, **kwargs)  # type: ignore[operator]
 
     @contextmanager
@@ -193,12 +190,11 @@ class PeftModel(LooksLikePeft, PushToHubMixin, nn.Module):
                 f"lorafit.peft takes its own LoraConfig, got {type(peft_config).__module__}."
                 f"{type(peft_config).__name__}; change that import as well."
             )
-        self._add_head(peft_config)
-        self.base_model.add(peft_config, adapter_name)
+        self.base_model.add(self._with_head(peft_config), adapter_name)
 
-    def _add_head(self, config: LoraConfig) -> None:
+    def _with_head(self, config: LoraConfig) -> LoraConfig:
         """PEFT's rule: the head modules are those whose path ends with one of the names."""
-        paths = module_paths(self.get_base_model())
+        paths = self.base_model.adapters.paths
         there = [name for name in self.head_names if any(p.endswith(name) for p in paths)]
         if self.head_names and not there:
             log.warning(
@@ -206,8 +202,8 @@ class PeftModel(LooksLikePeft, PushToHubMixin, nn.Module):
                 type(self.get_base_model()).__name__,
                 " or ".join(self.head_names),
             )
-        if there:
-            config.modules_to_save = list(dict.fromkeys([*(config.modules_to_save or []), *there]))
+        names = list(dict.fromkeys([*(config.modules_to_save or []), *there]))
+        return config.model_copy(update={"modules_to_save": names}) if there else config
 
     def set_adapter(self, adapter_name: str, inference_mode: bool = False) -> None:
         """Makes one adapter active, and trainable unless ``inference_mode``."""
@@ -250,6 +246,7 @@ class PeftModel(LooksLikePeft, PushToHubMixin, nn.Module):
         """
         if not safe_serialization:
             raise ConfigError("safe_serialization=False: lorafit writes safetensors only.")
+        self._check_there("save")
         names = list(self.peft_config) if selected_adapters is None else selected_adapters
         for name in names:
             if name not in self.peft_config:
@@ -270,10 +267,19 @@ class PeftModel(LooksLikePeft, PushToHubMixin, nn.Module):
             on_disk.save(self.base_model.adapters, folder, name, tensors=tensors)
         self.create_or_update_model_card(save_directory)
 
+    def _check_there(self, what: str) -> None:
+        """Refuses to do something with adapters where none are left."""
+        if not self.peft_config:
+            raise AdapterError(
+                f"there is no adapter left to {what}: all have been unloaded or deleted. The plain "
+                "model is what `merge_and_unload` or `unload` returned; save that one, with its "
+                "own `save_pretrained`."
+            )
+
     def create_or_update_model_card(self, output_dir: str | os.PathLike[str]) -> None:
         """Notes the base model and the tags that the Hub reads in ``README.md``."""
         base = self.active_peft_config.base_model_name_or_path if self.active_adapters else None
-        transformers = isinstance(self.get_base_model(), PreTrainedModel)
+        transformers = isinstance(self.base_model.adapters.model, PreTrainedModel)
         card.write(Path(output_dir), base, transformers)
 
     @classmethod
@@ -308,9 +314,8 @@ class PeftModel(LooksLikePeft, PushToHubMixin, nn.Module):
             AdapterError: The adapter is missing, damaged, or of another base model; the
                 model is then as before.
         """
-        if config is None:
-            config = PeftConfig.from_pretrained(model_id, **kwargs)
-        target = _MODELS.get(config.task_type, PeftModel) if config.task_type else cls
+        task = (config or PeftConfig.from_pretrained(model_id, **kwargs)).task_type
+        target = _MODELS.get(task, PeftModel) if task else cls
         wrapped = target.__new__(target)
         wrapped._wrap(model)
         wrapped.load_adapter(
@@ -338,6 +343,8 @@ class PeftModel(LooksLikePeft, PushToHubMixin, nn.Module):
     ) -> LoadResult:
         """Loads a saved adapter, as a new one or into the one of this name.
 
+        Into one that is there go the tensors and the scale of the file (``lora_alpha``), so
+        that it computes what was saved; what only concerns training, such as dropout, stays.
         A new adapter is not made active (unless it is the first). The tensors go where
         the layers are, whatever ``torch_device`` says.
 
@@ -345,7 +352,8 @@ class PeftModel(LooksLikePeft, PushToHubMixin, nn.Module):
             What did not match: nothing, for loading is strict.
 
         Raises:
-            AdapterError: The adapter is missing, damaged, or does not fit.
+            AdapterError: The adapter is missing, damaged, or does not fit; or an adapter is
+                merged.
         """
         if ephemeral_gpu_offload or key_mapping:
             raise ConfigError(
@@ -357,11 +365,15 @@ class PeftModel(LooksLikePeft, PushToHubMixin, nn.Module):
         tensors = on_disk.read_tensors(folder, source=source)
         adapters = self.base_model.adapters
         if adapter_name in self.peft_config:
-            on_disk.update(adapters, tensors, adapter_name, source=source)
+            saved = kwargs.get("config") or PeftConfig.from_pretrained(model_id, **hub)
+            assert isinstance(saved, LoraConfig)
+            on_disk.update(adapters, tensors, adapter_name, source=source, saved=saved)
         else:
-            config = kwargs.get("config") or PeftConfig.from_pretrained(model_id, **hub)
+            config = self._given(kwargs.get("config")) or PeftConfig.from_pretrained(
+                model_id, **hub
+            )
             assert isinstance(config, LoraConfig)
-            config.inference_mode = not is_trainable
+            config = config.model_copy(update={"inference_mode": not is_trainable})
             on_disk.attach(adapters, config, tensors, adapter_name, source=source)
             self.base_model._publish()
             if is_trainable:
@@ -369,6 +381,22 @@ class PeftModel(LooksLikePeft, PushToHubMixin, nn.Module):
         if not is_trainable:
             self.eval()
         return LoadResult([], [])
+
+    def _given(self, config: LoraConfig | None) -> LoraConfig | None:
+        """A configuration to load with, filled in as when an adapter is made."""
+        if config is None:
+            return None
+        tuner = self.base_model
+        return self._with_head(with_targets(config, tuner.adapters.model, tuner._sites))
+
+
+def _refuse_mixed(kwargs: dict[str, Any]) -> None:
+    """Takes PEFT's argument for batches of several adapters out, and refuses a value."""
+    if kwargs.pop("adapter_names", None) is not None:
+        raise ConfigError(
+            "adapter_names: lorafit does not mix adapters in one batch; call the model once "
+            "for each adapter (`set_adapter`)."
+        )
 
 
 class PeftModelForSequenceClassification(PeftModel):

@@ -8,8 +8,10 @@ import torch
 from torch import nn
 
 from lorafit.adapt import Adapters
+from lorafit.errors import AdapterError
 from lorafit.export import peft as on_disk
 from lorafit.export.peft import PREFIX, SaveEmbeddings
+from lorafit.methods.lora import LoraConfig
 from lorafit.peft.tuner import LoraModel, adapters_of
 
 
@@ -32,10 +34,13 @@ def get_peft_model_state_dict(
     Args:
         model: A `PeftModel`, or a model with injected adapters (keys then have no prefix).
         state_dict: Take the values from this state of the model (a trainer that shards
-            the model gathers one); ``None``: from the model.
+            the model gathers one; a compiled model has one); ``None``: from the model.
         adapter_name: Which adapter.
         unwrap_compiled: Look inside a model that ``torch.compile`` wrapped.
         save_embedding_layers: Include the embeddings' base weights; see `lorafit.export`.
+
+    Raises:
+        AdapterError: There is no such adapter, or the state is of another model.
     """
     if unwrap_compiled:
         model = getattr(model, "_orig_mod", model)
@@ -44,12 +49,8 @@ def get_peft_model_state_dict(
         adapters, adapter_name, save_embedding_layers=save_embedding_layers
     )
     wrapped = _is_wrapped(model)
-    if state_dict is not None:
-        given = {_without_name(key, adapter_name): value for key, value in state_dict.items()}
-        prefix = "" if wrapped else PREFIX
-        tensors = {
-            key: given.get(key.removeprefix(prefix), tensor) for key, tensor in tensors.items()
-        }
+    if state_dict:
+        tensors = _values_of(adapters, adapter_name, tensors, state_dict, PREFIX if wrapped else "")
     return tensors if wrapped else {k.removeprefix(PREFIX): v for k, v in tensors.items()}
 
 
@@ -93,9 +94,74 @@ def _is_wrapped(model: nn.Module) -> bool:
     return isinstance(getattr(model, "base_model", None), LoraModel)
 
 
-def _without_name(key: str, name: str) -> str:
-    """A key of the model's state as it is saved: ``lora_A.default.weight`` is ``lora_A.weight``."""
-    key = key.replace(f".modules_to_save.{name}.", ".")
-    for part in ("lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B"):
-        key = key.replace(f".{part}.{name}", f".{part}")
-    return key.replace(f".lora_magnitude_vector.{name}.weight", ".lora_magnitude_vector")
+def _values_of(
+    adapters: Adapters,
+    name: str,
+    tensors: dict[str, torch.Tensor],
+    state: dict[str, torch.Tensor],
+    prefix: str,
+) -> dict[str, torch.Tensor]:
+    """An adapter's tensors with the values of a state of the whole model.
+
+    Raises:
+        AdapterError: The state is not one of this model: a parameter of the adapter is missing.
+    """
+    given = {on_disk.plain(key): value for key, value in state.items()}
+    found = {}
+    for live, saved in adapters.saved_names(name).items():
+        key = prefix + on_disk.plain(live)
+        if key not in given:
+            got = next(iter(state))
+            raise AdapterError(
+                f"state_dict has no {key}: it is not a state of this model, whose names are like "
+                f'this one (the first there is "{got}"). Give what `model.state_dict()` returns, '
+                "or leave state_dict out."
+            )
+        found[on_disk.plain(saved)] = given[key]
+    config = adapters.configs[name]
+    if isinstance(config, LoraConfig) and config.has_origin:
+        own = {on_disk.plain(key): value for key, value in adapters.state_dict(name).items()}
+        on_disk.add_origins(found, own)
+    # Weights of the base that are saved along may be left out of a state, where tied.
+    return {
+        key: found.get(
+            key.removeprefix(PREFIX), given.get(key.removeprefix(PREFIX[len(prefix) :]), t)
+        )
+        for key, t in tensors.items()
+    }
+
+
+def get_base_model_state_dict(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The base model's state under its own names, without anything of the adapters.
+
+    While adapters are merged too, these are the weights of the base.
+    """
+    return adapters_of(model).base_state()
+
+
+def set_base_model_state_dict(
+    model: nn.Module, state_dict: dict[str, torch.Tensor], strict: bool = True
+) -> LoadResult:
+    """Loads weights, named as in the plain model, into the base below the adapters.
+
+    Args:
+        model: A `PeftModel`, or a model with injected adapters. No adapter may be merged.
+        state_dict: The plain model's state.
+        strict: Refuse a state in which names are missing or unexpected.
+
+    Raises:
+        AdapterError: The state does not fit, or an adapter is merged; nothing is changed then.
+    """
+    adapters = adapters_of(model)
+    own = adapters.base_state()
+    missing = [key for key in own if key not in state_dict]
+    unexpected = [key for key in state_dict if key not in own]
+    if strict and (missing or unexpected):
+        problems = [f"missing: {key}" for key in missing]
+        problems += [f"unexpected: {key}" for key in unexpected]
+        raise AdapterError(
+            "the state is not one of this base model; strict=False loads what fits:\n"
+            + "\n".join(problems)
+        )
+    adapters.load_base_state({key: value for key, value in state_dict.items() if key in own})
+    return LoadResult(missing, unexpected)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import warnings
 from collections.abc import Sequence
@@ -15,9 +16,11 @@ from lorafit.adapt.weighted import add_weighted
 from lorafit.errors import AdapterError, ConfigError, TargetError
 from lorafit.export.merged import untie
 from lorafit.methods.base import MethodConfig
-from lorafit.model.sites import Site, find_sites, output_embeddings
+from lorafit.model.sites import Site, find_sites, loose_weights, output_embeddings
 from lorafit.model.targets import ALL_LINEAR, summary
 from lorafit.peft.config import LoraConfig, TaskType
+
+log = logging.getLogger(__name__)
 
 # Projections of queries and values, apart or fused: PEFT's defaults for the models it knows.
 _QUERY_VALUE = re.compile(r"(q|v)(uery|alue)?(_proj|_lin)?")
@@ -46,8 +49,9 @@ class LoraModel(nn.Module):
         low_cpu_mem_usage: bool = False,
     ) -> None:
         super().__init__()
-        self._sites = find_sites(model)
         self.adapters = Adapters(model)
+        self._sites = find_sites(self.adapters.model)
+        self._loose = loose_weights(self.adapters.model)
         self.model = model
         if isinstance(config, dict):
             config = config[adapter_name]
@@ -55,14 +59,18 @@ class LoraModel(nn.Module):
             self.add(config, adapter_name)
 
     def add(self, config: LoraConfig, name: str) -> None:
-        """Adds an adapter; the configuration then names what was selected, as in PEFT."""
-        settle_targets(config, self.model, self._sites)
-        self.adapters.add(config, name)
+        """Adds an adapter; `peft_config` then names what was selected, as in PEFT."""
+        self.adapters.add(with_targets(config, self.adapters.model, self._sites), name)
+        if self._loose and not config.target_parameters:
+            log.warning(
+                "not adapted: %s; they are no layers (name them in target_parameters).",
+                ", ".join(self._loose),
+            )
         self._publish()
 
     def _publish(self) -> None:
         """PEFT puts the configurations on the base model too; libraries look for them there."""
-        object.__setattr__(self.model, "peft_config", self.adapters.configs)
+        object.__setattr__(self.adapters.model, "peft_config", self.adapters.configs)
 
     @property
     def peft_config(self) -> dict[str, LoraConfig]:
@@ -164,18 +172,17 @@ class LoraModel(nn.Module):
             self.adapters.set(adapter_names)
         if safe_merge:
             self.adapters.merge(safe_merge=True)
-        model = self._unload(merge=True)
-        untie(model)
-        return model
+        self._unload(merge=True)
+        untie(self.adapters.model)
+        return self.model
 
     def unload(self) -> nn.Module:
         """Returns the plain base model, as it was before."""
-        return self._unload(merge=False)
+        self._unload(merge=False)
+        return self.model
 
-    def _unload(self, merge: bool) -> nn.Module:
-        model = self.adapters.unload(merge=merge)
-        model.__dict__.pop("peft_config", None)
-        return model
+    def _unload(self, merge: bool) -> None:
+        self.adapters.unload(merge=merge).__dict__.pop("peft_config", None)
 
     def add_weighted_adapter(
         self,
@@ -232,13 +239,16 @@ def as_peft(config: MethodConfig) -> LoraConfig:
     return LoraConfig(**config.model_dump(exclude={"peft_type"}))
 
 
-def settle_targets(config: LoraConfig, model: nn.Module, sites: Sequence[Site]) -> None:
-    """Names the layers in a configuration that leaves them open or says ``"all-linear"``."""
+def with_targets(config: LoraConfig, model: nn.Module, sites: Sequence[Site]) -> LoraConfig:
+    """The configuration with names of layers where it leaves them open or says "all-linear"."""
     targets = config.target_modules
-    if targets is None:
-        config.target_modules = default_targets(model, sites)
+    if targets is None and config.target_parameters:
+        targets = set()
+    elif targets is None:
+        targets = default_targets(model, sites)
     elif isinstance(targets, str) and targets.lower() == ALL_LINEAR:
-        config.target_modules = all_linear(model, sites, config.task_type)
+        targets = all_linear(model, sites, config.task_type)
+    return config.model_copy(update={"target_modules": targets})
 
 
 def all_linear(model: nn.Module, sites: Sequence[Site], task_type: str | None) -> set[str]:
@@ -299,5 +309,4 @@ def inject(config: LoraConfig, model: nn.Module, name: str) -> None:
         object.__setattr__(model, _INJECTED, tuner.adapters)
         object.__setattr__(model, _SITES, tuner._sites)
     else:
-        settle_targets(config, model, model.__dict__[_SITES])
-        adapters.add(config, name)
+        adapters.add(with_targets(config, model, model.__dict__[_SITES]), name)

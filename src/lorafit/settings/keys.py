@@ -57,6 +57,7 @@ def method_fields(method: str) -> list[str]:
     from lorafit.methods.base import MethodConfig
 
     filled_in = set(MethodConfig.model_fields) - {"modules_to_save"}
+    filled_in |= {"target_parameters", "trainable_token_indices"}  # of lorafit.peft
     return [name for name in method_config(method).model_fields if name not in filled_in]
 
 

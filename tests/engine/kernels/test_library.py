@@ -28,7 +28,7 @@ def test_torchs_runtime_is_chosen_among_several(tmp_path):
     link.symlink_to(Path(torch.__file__).parents[1].resolve())
     code = (
         "import sklearn.metrics, torch\n"
-        "from lorafit.engine.library import library\n"
+        "from lorafit.engine.kernels.library import library\n"
         "torch.set_num_threads(3)\n"
         "assert library().calls.lorafit_threads() == 3\n"
     )
@@ -43,7 +43,7 @@ def test_no_second_openmp_runtime_is_loaded():
         "find = lambda: set(re.findall(r'/\\S*lib(?:gomp|iomp5|omp)\\S*', "
         "open('/proc/self/maps').read()))\n"
         "before = find()\n"
-        "from lorafit.engine.library import library\n"
+        "from lorafit.engine.kernels.library import library\n"
         "assert library() is not None\n"
         "assert find() == before, find() - before\n"
     )

@@ -88,3 +88,17 @@ def test_dora_gives_each_row_its_trained_length() -> None:
     m = layer.lora_magnitude_vector["default"].weight
     adapters.merge()
     torch.testing.assert_close(layer.weight.norm(dim=1), m.abs())
+
+
+def test_the_lengths_of_dora_are_saved_under_the_name_that_the_state_has() -> None:
+    adapters = adapted(use_dora=True)
+    layer = adapters.model[0]
+    assert isinstance(layer, DoraLinear)
+    assert layer.saved_names("default") == {
+        "lora_A.default.weight": "lora_A.weight",
+        "lora_B.default.weight": "lora_B.weight",
+        "lora_magnitude_vector.default.weight": "lora_magnitude_vector",
+    }
+    state, parameters = layer.adapter_state("default"), layer.parameters_of("default")
+    for path, saved in layer.saved_names("default").items():
+        assert torch.equal(state[saved], parameters[path])

@@ -1,6 +1,7 @@
 """LoRA: the method, its layers, and its variants under names of their own.
 
-`linear` has the formula; `dora` and `init` what variants change of it.
+`linear` has the formula; `dora` and `init` what variants change of it; `parameter` and `tokens`
+what is adapted beside layers.
 """
 
 from lorafit.methods.lora.config import LoraConfig

@@ -46,6 +46,10 @@ class LoraConfig(MethodConfig):
     """Module name or expression to rank, where it differs from ``r``."""
     alpha_pattern: dict[str, float] = Field(default_factory=dict)
     """Module name or expression to ``lora_alpha``, where it differs."""
+    target_parameters: list[str] | None = None
+    """Weights that are no layers, such as the experts of a mixture (``experts.down_proj``)."""
+    trainable_token_indices: list[int] | dict[str, list[int]] | None = None
+    """Rows of the input embeddings trained whole, or rows by the name of an embedding."""
 
     @field_validator("init_lora_weights")
     @classmethod
@@ -71,6 +75,15 @@ class LoraConfig(MethodConfig):
             r % 2 for r in (self.r, *self.rank_pattern.values())
         ):
             raise ValueError("orthogonal initialisation takes an even r")
+        return self
+
+    @model_validator(mode="after")
+    def _plain_for_parameters(self) -> Self:
+        if self.target_parameters and (self.use_dora or self.lora_dropout or self.has_origin):
+            raise ValueError(
+                "target_parameters takes plain LoRA: no use_dora, no lora_dropout, no start from "
+                "the weights (pissa, olora)"
+            )
         return self
 
     def rank(self, path: str) -> int:

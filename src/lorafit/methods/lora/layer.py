@@ -54,6 +54,14 @@ class LoraLayer(AdapterLayer[LoraConfig]):
         self.lora_dropout[name] = nn.Dropout(p) if p > 0.0 else nn.Identity()
         self._initialise(name, config, site)
 
+    def saved_names(self, name: str) -> dict[str, str]:
+        """As PEFT has them: DoRA's lengths without ``.weight``."""
+        vector = "lora_magnitude_vector"
+        return {
+            path: vector if saved == f"{vector}.weight" else saved
+            for path, saved in super().saved_names(name).items()
+        }
+
     @abstractmethod
     def _initialise(self, name: str, config: LoraConfig, site: Site) -> None:
         """Makes the parameters of a new adapter whose settings are already noted."""

@@ -19,20 +19,21 @@ rank ``2r``, ``[B, -B_0] [A; A_0]``, which fits the unmodified base everywhere.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, ClassVar
 
 from torch import nn
 
 from lorafit.errors import ConfigError, TargetError
 from lorafit.methods import methods
-from lorafit.methods.base import Family, Method
+from lorafit.methods.base import AdapterLayer, Family, Method
 from lorafit.methods.lora.config import LoraConfig
 from lorafit.methods.lora.embedding import LoraEmbedding
-from lorafit.methods.lora.layer import LoraLayer
 from lorafit.methods.lora.linear import LoraLinear
+from lorafit.methods.lora.parameter import LoraParameters, parameter_sites
+from lorafit.methods.lora.tokens import TokenRows, token_sites
 from lorafit.model.sites import Site
-from lorafit.model.targets import ALL_LINEAR, select
+from lorafit.model.targets import ALL_LINEAR, inside_modules, select
 
 
 @methods.register("lora")
@@ -50,27 +51,54 @@ class Lora(Method[LoraConfig]):
 
     def select(self, model: nn.Module, sites: Sequence[Site], config: LoraConfig) -> list[Site]:
         """Resolves the patterns; every pattern has to match something."""
-        chosen = select(
-            model,
-            sites,
-            target_modules=ALL_LINEAR if config.target_modules is None else config.target_modules,
-            exclude_modules=config.exclude_modules,
-            layers_to_transform=config.layers_to_transform,
-            layers_pattern=config.layers_pattern,
-            modules_to_save=config.modules_to_save,
-        )
+        targets: Collection[str] | str = config.target_modules or ALL_LINEAR
+        if config.target_modules is not None and not config.target_parameters:
+            targets = config.target_modules
+        chosen: list[Site] = []
+        if config.target_modules or not config.target_parameters:
+            chosen = select(
+                model,
+                sites,
+                target_modules=targets,
+                exclude_modules=config.exclude_modules,
+                layers_to_transform=config.layers_to_transform,
+                layers_pattern=config.layers_pattern,
+                modules_to_save=config.modules_to_save,
+            )
         if config.use_dora and any(s.kind == "embedding" for s in chosen):
             raise TargetError(
                 "use_dora is for weight matrices; take the embeddings off the targets."
             )
+        beside = self._beside_layers(model, sites, chosen, config)
+        own = {name.rpartition(".")[2] for name in config.target_parameters or []}
+        weights = [f"{s.path}.{name}" for s in beside if s.kind == "parameter" for name in own]
         for setting in ("rank_pattern", "alpha_pattern"):
             for pattern in getattr(config, setting):
-                if not any(re.match(rf"(.*\.)?({pattern})$", s.path) for s in chosen):
+                paths = [s.path for s in chosen] + weights
+                if not any(re.match(rf"(.*\.)?({pattern})$", path) for path in paths):
                     names = sorted({s.name for s in chosen})
                     raise TargetError(
                         f'{setting}: "{pattern}" matches none of the targets: {", ".join(names)}.'
                     )
-        return chosen
+        return chosen + beside
+
+    def _beside_layers(
+        self, model: nn.Module, sites: Sequence[Site], chosen: Sequence[Site], config: LoraConfig
+    ) -> list[Site]:
+        """Weights that are no layers, and rows of embeddings, that a configuration names."""
+        beside: list[Site] = []
+        if config.target_parameters:
+            beside += parameter_sites(model, config.target_parameters)
+        if config.trainable_token_indices:
+            beside += token_sites(model, sites, config.trainable_token_indices)
+        taken = {site.path for site in chosen}
+        for site in beside:
+            if site.path in taken:
+                raise TargetError(f"{site.path} is named twice: in target_modules as well.")
+            if config.modules_to_save and inside_modules(site.path, config.modules_to_save):
+                raise TargetError(f"{site.path} is named twice: in modules_to_save as well.")
+        self._model = model
+        return beside
 
     def parameters(
         self, model: nn.Module, names: Sequence[str], sites: Sequence[Site], config: LoraConfig
@@ -92,6 +120,12 @@ class Lora(Method[LoraConfig]):
         path, _, key = name.rpartition(".")
         return f"{path}.base_layer.{key}" if any(s.path == path for s in sites) else name
 
-    def wrap(self, layer: nn.Module, site: Site) -> LoraLayer:
-        """Wraps a linear layer, a ``Conv1D`` or an embedding."""
+    def wrap(self, layer: nn.Module, site: Site) -> AdapterLayer:
+        """Wraps a linear layer, a ``Conv1D``, an embedding, or what `_beside_layers` found."""
+        if site.kind == "parameter":
+            return LoraParameters(layer)
+        if site.kind == "tokens":
+            words = self._model.get_input_embeddings()  # type: ignore[operator]
+            tied = not isinstance(layer, nn.Embedding)
+            return TokenRows(layer, main=words if tied else None)
         return LoraEmbedding(layer) if site.kind == "embedding" else LoraLinear(layer, site)
