@@ -144,6 +144,7 @@ def test_plan_shows_settings_origins_layers_and_cost(cli: Cli, api: FakeApi) -> 
             time_s=95.0,
             peak_memory_bytes=2**30,
             measured=frozenset({"adapter.lora_alpha", "train.learning_rate"}),
+            budget=1.5,
         )
 
     api.plan = plan  # type: ignore[method-assign]
@@ -153,7 +154,8 @@ def test_plan_shows_settings_origins_layers_and_cost(cli: Cli, api: FakeApi) -> 
     assert ["r", "8", "flag", "--r"] in lines
     assert ["learning_rate", "0.002", "to", "be", "measured;", "starting", "value"] in lines
     assert ["measured", "while", "training", "learning_rate,", "lora_alpha"] in lines
-    assert "strategy rise, budget 1.5 runs" in result.stdout
+    assert ["by", "strategy", "rise"] in lines
+    assert "at most 1.50 plain runs, about 2:22" in result.stdout
     assert ["q_lin", "linear", "384", "to", "384", "6"] in lines
     assert "36,864 of 22,700,000 (0.16 %)" in result.stdout
     assert "about 1 min 35 s" in result.stdout

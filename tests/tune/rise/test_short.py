@@ -12,6 +12,7 @@ from datasets import DatasetDict
 
 import lorafit
 from lorafit import pipeline
+from lorafit.console import show_result
 from lorafit.run.config_file import MEASURED
 from lorafit.settings import Settings, from_keywords, resolve
 from lorafit.tune import search as searching
@@ -159,3 +160,39 @@ def test_a_time_that_pays_for_less_than_the_most_steps_shortens_the_training(
     assert course is not None
     assert course.most_steps is not None
     assert TRIAL <= course.steps <= course.most_steps < 150
+
+
+def test_a_given_number_of_steps_that_was_too_small_is_said_in_the_last_lines(
+    base: Path, data: DatasetDict, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Forty steps at a rate that is far too low."""
+    run = train(base, data, tmp_path, max_steps=40, **{"learning_rate": 1e-4})
+    assert run.evaluation.course is not None
+    assert run.evaluation.course.falling
+    show_result(run)
+    assert "still falling at the end: try --max-steps 150." in " ".join(
+        capsys.readouterr().out.split()
+    )
+
+
+def test_whole_runs_are_told_too(base: Path, data: DatasetDict, tmp_path: Path) -> None:
+    run = train(base, data, tmp_path, max_steps=40)
+    assert {trial["phase"] for trial in run.trials} == {"whole runs"}
+    course = run.evaluation.course
+    assert course is not None
+    assert course.falling is not None
+    assert course.steps == 40
+
+
+def test_longer_runs_of_a_given_number_of_steps_try_rates_in_sixty(
+    base: Path, data: DatasetDict, tmp_path: Path
+) -> None:
+    run = train(base, data, tmp_path, max_steps=120)
+    cost = json.loads((run.path / "choices.json").read_text())["cost"]
+    assert 1.5 < cost["budget"] < 2.6
+    assert 1 < cost["runs"] <= cost["budget"]
+    tried = run.choices["learning_rate"].evidence["tried"]
+    assert [one["steps"] for one in tried] == [TRIAL] * 3
+    best = min(tried, key=lambda one: one["loss"])
+    assert run.config.train.learning_rate == pytest.approx(best["learning_rate"], rel=1e-2)
+    assert run.evaluation.training["steps"] == 120
