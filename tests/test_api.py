@@ -211,7 +211,7 @@ def test_what_the_engine_measures_is_what_plain_torch_computes(
     assert fast.name == "fast"
     for side, scores in zip(
         ("base", "tuned"),
-        measure(eager, tuned.adapters, encoded, tuned.task, 4),
+        measure(eager, tuned.adapters, encoded, 4),
         strict=True,
     ):
         for name, found in intervals(scores, tuned.task).items():
@@ -323,7 +323,7 @@ def test_a_hand_off_that_computes_something_else_fails_the_run(
 ) -> None:
     save = peft_format.save
 
-    def broken(adapters: lorafit.Adapters, path: Path, **more: Any) -> Path:
+    def broken(adapters: lorafit.Adapters, path: Path, **more: Any) -> Any:
         result = save(adapters, path, **more)
         parameter = next(p for n, p in adapters.trainable().items() if "lora_B" in n)
         with torch.no_grad():
@@ -389,7 +389,7 @@ def test_a_run_killed_at_any_moment_resumes_to_the_same_weights(base: Path, tmp_
         early_stopping_patience=None,
         strategy="none",
     )
-    whole = lorafit.train(base, csv, **common, **{"run.name": "whole"})
+    whole = lorafit.train(base, csv, **common | {"run.name": "whole"})
     script = textwrap.dedent(
         f"""
         import lorafit
@@ -471,7 +471,7 @@ def test_a_run_folder_that_cannot_be_written_is_said_before_anything_is_trained(
 ) -> None:
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(RunError, match="file"):
-        lorafit.train(base, data, **QUICK, **{"run.dir": str(tmp_path / "file" / "runs")})
+        lorafit.train(base, data, **QUICK | {"run.dir": str(tmp_path / "file" / "runs")})
 
 
 def test_a_damaged_adapter_is_refused(run: lorafit.Run, tmp_path: Path) -> None:

@@ -40,7 +40,8 @@ def data() -> DatasetDict:
 
 @torch.no_grad()
 def logits(model: hf.PreTrainedModel, tokenizer: Any) -> torch.Tensor:
-    return model(**tokenizer(TEXTS, padding=True, return_tensors="pt")).logits
+    found: torch.Tensor = model(**tokenizer(TEXTS, padding=True, return_tensors="pt")).logits
+    return found
 
 
 @pytest.mark.parametrize("family", tiny.ARCHITECTURES)
@@ -49,7 +50,7 @@ def test_a_classifier_is_trained_saved_read_back_and_merged(
 ) -> None:
     base = tiny_text.save_base(tmp_path / "base", family, **SETTINGS.get(family, {}))
     caplog.set_level(logging.INFO)
-    run = lorafit.train(base, data, **QUICK, **{"run.dir": str(tmp_path / "runs")})
+    run = lorafit.train(base, data, **QUICK | {"run.dir": str(tmp_path / "runs")})
     handoff = run.eval["handoff"]
     assert handoff["reloaded_max_abs_diff"] == 0
     assert handoff["merged_max_abs_diff"] < 1e-5
@@ -76,7 +77,7 @@ def test_a_model_that_writes_is_trained_saved_read_back_and_merged(
         train=tiny_text.prompts(24), validation=tiny_text.prompts(6, 1), test=tiny_text.prompts(8)
     )
     brief = {"num_train_epochs": 1, "examples": 2, "max_new_tokens": 4}
-    run = lorafit.train(base, data, **{**QUICK, **brief}, **{"run.dir": str(tmp_path / "runs")})
+    run = lorafit.train(base, data, **QUICK | brief | {"run.dir": str(tmp_path / "runs")})
     assert run.eval["handoff"]["reloaded_max_abs_diff"] == 0
     assert run.eval["handoff"]["merged_max_abs_diff"] < 1e-5
     assert run.eval["paired"]["nll"]["difference"] < 0

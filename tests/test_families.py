@@ -40,7 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def train(base: Path, data: DatasetDict, tmp_path: Path, **settings: Any) -> lorafit.Run:
-    return lorafit.train(base, data, **QUICK, **{"run.dir": str(tmp_path)}, **settings)
+    return lorafit.train(base, data, **QUICK | {"run.dir": str(tmp_path)} | settings)
 
 
 @pytest.mark.parametrize("method", list(methods))
@@ -81,7 +81,7 @@ def test_a_live_model_is_given_back_bit_for_bit_after_full_fine_tuning(
     tokenizer = hf.AutoTokenizer.from_pretrained(folder)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     lorafit.train(
-        model, data, tokenizer=tokenizer, method="full", **QUICK, **{"run.dir": str(tmp_path)}
+        model, data, tokenizer=tokenizer, method="full", **QUICK | {"run.dir": str(tmp_path)}
     )
     after = model.state_dict()
     assert list(after) == list(before)
@@ -120,7 +120,11 @@ def test_whichever_engine_is_chosen_gives_the_gradients_of_plain_torch(
     if (method, family) == ("bitfit", "llama"):
         return  # refused, see above
     base = tiny_text.save_base(tmp_path, family)
-    given = {"model.name_or_path": str(base), "data.path": "x", "adapter.method": method}
+    given: dict[str, Any] = {
+        "model.name_or_path": str(base),
+        "data.path": "x",
+        "adapter.method": method,
+    }
     if "lora_dropout" in methods[method].config_class.model_fields:
         given["adapter.lora_dropout"] = 0.0
     config = resolve(from_keywords(given | {"bf16": False}, method)).config

@@ -131,7 +131,7 @@ def subject(name: str, family: str, ending: bool = False) -> Subject:
 def _model(task: Task, family: str) -> Any:
     torch.manual_seed(0)
     outputs = task.model_kwargs()
-    config = tiny._CONFIGS[family](pad_token_id=0, **outputs)
+    config = tiny.CONFIGS[family](pad_token_id=0, **outputs)
     config._attn_implementation = "sdpa" if family != "deberta-v2" else "eager"
     auto: Any = task.auto_model
     return auto.from_config(config)

@@ -76,7 +76,9 @@ def test_links_cannot_lead_out_of_the_package(package):
 
 def test_links_inside_the_package_are_followed(package):
     (package / "link.csv").symlink_to(package / "data" / "reviews.csv")
-    assert resolve("package:some_pack/link.csv").read_text().startswith("text")
+    found = resolve("package:some_pack/link.csv")
+    assert found is not None
+    assert found.read_text().startswith("text")
 
 
 @pytest.mark.parametrize(

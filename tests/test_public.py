@@ -37,7 +37,7 @@ def test_every_error_is_exported() -> None:
 def test_a_name_that_is_none_is_an_attribute_error() -> None:
     assert not hasattr(lorafit, "importlib2")
     with pytest.raises(AttributeError, match='has no attribute "tarin"'):
-        _ = lorafit.tarin  # type: ignore[attr-defined]
+        _ = lorafit.tarin
 
 
 def test_importing_loads_nothing_until_a_name_is_used() -> None:

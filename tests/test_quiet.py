@@ -10,8 +10,8 @@ from typing import Any
 
 import datasets
 import pytest
-from huggingface_hub.utils import tqdm as hub_bar
 from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars
+from huggingface_hub.utils.tqdm import tqdm as hub_bar
 from transformers import modeling_gguf_pytorch_utils as gguf
 from transformers.utils import logging as transformers_logging
 
@@ -109,7 +109,7 @@ def test_messages_stay_unless_asked(loud: None) -> None:
     with quiet.bars():
         assert transformers_logging.get_verbosity() == level
     with quiet.others():
-        assert transformers_logging.get_verbosity() == transformers_logging.ERROR
+        assert transformers_logging.get_verbosity() == logging.ERROR
 
 
 def test_a_merged_model_is_written_without_a_bar(

@@ -20,6 +20,7 @@ from lorafit.settings import (
 )
 from lorafit.settings.keys import fields, sections, top_level
 from lorafit.settings.sources import LISTS
+from lorafit.settings.synonyms import ALIASES, INSTEAD, MEANT, normal
 
 NEEDED = from_flags({"model.name_or_path": ("MODEL", "m"), "data.path": ("DATA", "d")})
 
@@ -195,7 +196,10 @@ def test_the_methods_own_checks_are_told_in_its_words() -> None:
         ("learning_rate=1", "train.learning_rate"),
         ("adapter.learning_rate=1", "train.learning_rate"),
         ("sed=1", '"seed"'),
-        ("adapter.rank=1", "rank_pattern"),
+        ("adapter.rank=1", "adapter.r?"),
+        ("lora_rank=1", "adapter.r?"),
+        ("train.lr=1", "train.learning_rate?"),
+        ("train.max_seq_length=1", "data.max_length?"),
     ],
 )
 def test_an_unknown_key_says_what_was_meant(text: str, hint: str) -> None:
@@ -337,6 +341,60 @@ def test_a_keyword_that_fits_nowhere_or_twice_is_refused() -> None:
         from_keywords({"batch_size": 1, "per_device_train_batch_size": 2})
     with pytest.raises(ConfigError, match="not made of plain values"):
         resolve(NEEDED, from_keywords({"label": object()}))
+
+
+def test_the_short_names_are_keywords_too() -> None:
+    given = {"lr": 1e-3, "epochs": 2, "rank": 4, "alpha": 8, "dropout": 0.1}
+    settings = resolve(NEEDED, from_keywords(given))
+    assert settings.config.train.learning_rate == 1e-3
+    assert settings.config.train.num_train_epochs == 2
+    adapter = settings.config.adapter.settings
+    assert (adapter["r"], adapter["lora_alpha"], adapter["lora_dropout"]) == (4, 8, 0.1)
+    assert settings.origins["adapter.r"] == "keyword rank"
+    with pytest.raises(ConfigError, match="given twice"):
+        from_keywords({"lr": 1e-3, "learning_rate": 2e-3})
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("bs", 'Did you mean "batch_size"?'),
+        ("lora_rank", 'Did you mean "r"?'),
+        ("dataset", 'Did you mean "data"?'),
+        ("base_model", 'Did you mean "model"?'),
+        ("max_seq_length", 'Did you mean "max_length"?'),
+        ("device", "The device is not set: a GPU is used where torch finds one."),
+        ("output_dir", "run.dir"),
+    ],
+)
+def test_a_keyword_of_another_tool_is_answered_by_its_meaning(name: str, hint: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        from_keywords({name: 1})
+    assert f'there is no setting "{name}". ' in str(caught.value)
+    assert hint in str(caught.value)
+
+
+def test_each_synonym_means_a_setting_and_is_none_itself() -> None:
+    keys = {*top_level(), *(f"{s}.{name}" for s in sections() for name in fields(s, "lora"))}
+    names = {key.rpartition(".")[2] for key in keys} - {"name", "path", "dir"}
+    assert {*ALIASES.values(), *MEANT.values()} <= keys
+    assert not {*ALIASES, *MEANT, *INSTEAD} & names
+    assert not {*ALIASES} & {*MEANT, *INSTEAD}
+    assert not {*MEANT} & {*INSTEAD}
+    assert all(name == normal(name) for name in (*ALIASES, *MEANT, *INSTEAD))
+
+
+def test_keywords_with_model_and_data_swapped_are_noticed(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    (tmp_path / "d.csv").write_text("text,label\n")
+    model, data = tmp_path / "model", tmp_path / "d.csv"
+    for swapped in (model, str(model), "owner/model"):
+        with pytest.raises(ConfigError, match="the model comes first"):
+            from_call(data, swapped, None, None, {})
+    assert from_call(model, data, None, None, {}).config.data.path == str(data)
+    assert from_call("owner/model", data, None, None, {}).config.data.path == str(data)
+    assert from_call(data, data, None, None, {}).config.data.path == str(data)  # refused later
 
 
 def test_a_config_object_keeps_its_defaults_as_defaults() -> None:

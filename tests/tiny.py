@@ -5,6 +5,7 @@ from __future__ import annotations
 from lorafit.testing.tiny import (
     ARCHITECTURES,
     CLASSIFIERS,
+    CONFIGS,
     FAMILIES,
     VOCAB,
     WRITERS,
@@ -13,15 +14,14 @@ from lorafit.testing.tiny import (
     language_model,
     logits,
 )
-from lorafit.testing.tiny import CONFIGS as _CONFIGS
 
 __all__ = [
     "ARCHITECTURES",
     "CLASSIFIERS",
+    "CONFIGS",
     "FAMILIES",
     "VOCAB",
     "WRITERS",
-    "_CONFIGS",
     "classifier",
     "inputs",
     "language_model",

@@ -60,7 +60,7 @@ def save_base(
 ) -> Path:
     """Saves a tiny pretrained model without a task head, as the Hub has them."""
     torch.manual_seed(seed)
-    settings = tiny._CONFIGS[family](pad_token_id=0, **config)
+    settings = tiny.CONFIGS[family](pad_token_id=0, **config)
     hf.AutoModel.from_config(settings).save_pretrained(folder)
     if tokenizer:
         bert_tokenizer(folder).save_pretrained(folder)
@@ -79,7 +79,7 @@ def save_language_model(folder: Path, family: str = "llama", seed: int = 0) -> P
 def save_classifier(folder: Path, labels: list[str], family: str = "bert", seed: int = 0) -> Path:
     """Saves a tiny fine-tuned classifier."""
     torch.manual_seed(seed)
-    settings = tiny._CONFIGS[family](
+    settings = tiny.CONFIGS[family](
         pad_token_id=0,
         id2label=dict(enumerate(labels)),
         label2id={label: index for index, label in enumerate(labels)},

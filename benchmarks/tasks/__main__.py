@@ -54,9 +54,7 @@ def run(name: str, seed: int) -> dict[str, Any]:
     rows = case.data if isinstance(case.data, str) else case.data()
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        finished = lorafit.train(
-            case.model, rows, seed=seed, **{"run.dir": folder}, **case.settings
-        )
+        finished = lorafit.train(case.model, rows, seed=seed, **case.settings | {"run.dir": folder})
         outcome = dict(finished.eval)
         task = finished.choices["task"].value
     return {

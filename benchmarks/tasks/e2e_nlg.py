@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args()
-    settings = {
+    settings: dict[str, Any] = {
         "task": "causal_lm",
         "num_train_epochs": 1,
         "per_device_train_batch_size": 16,
@@ -56,7 +56,7 @@ def main() -> None:
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         data = read(options.data, options.rows, options.questions)
-        run = lorafit.train(MODEL, data, seed=options.seed, **{"run.dir": folder}, **settings)
+        run = lorafit.train(MODEL, data, seed=options.seed, **settings | {"run.dir": folder})
         outcome = dict(run.eval)
     facts = {"case": "e2e_nlg", "model": MODEL, "settings": settings, "seed": options.seed}
     facts |= {"task": "causal_lm", "wall_time_s": round(time.perf_counter() - start, 1)}

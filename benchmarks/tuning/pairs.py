@@ -118,7 +118,7 @@ def _chance(folder: Path | None) -> tuple[str, Any]:
     return MINILM, DatasetDict(rows)
 
 
-def _news(folder: Path | None) -> tuple[str, Any]:
+def _news(_folder: Path | None) -> tuple[str, Any]:
     return MINILM, news.load({"train": 1600, "validation": 600, "test": 800})
 
 

@@ -37,7 +37,7 @@ class Planted(TextTask):
     name: ClassVar[str] = "planted"
     task_type: ClassVar[str] = "SEQ_CLS"
     auto_model: ClassVar[type] = hf.AutoModelForSequenceClassification
-    metric: ClassVar[str] = "fidelity"
+    metric: str = "fidelity"
     loss_name: ClassVar[str] = "mse"
     needs: ClassVar[str] = "the teacher's outputs"
 
@@ -66,7 +66,7 @@ class Planted(TextTask):
     def metrics(self) -> dict[str, Metric]:
         return {"fidelity": Metric(_fidelity, MetricInfo("fidelity", high=1))}
 
-    def decode(self, logits: np.ndarray) -> list[dict[str, Any]]:
+    def decode(self, logits: Any, encoded: Any = None, rows: Any = None) -> list[dict[str, Any]]:
         return [{"value": row.tolist()} for row in logits]
 
     def to_dict(self) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def tokenizer_of(corpus: list[str]) -> PreTrainedTokenizerFast:
     trained = ByteLevelBPETokenizer()
     trained.train_from_iterator(corpus, vocab_size=VOCAB, special_tokens=[END])
     return PreTrainedTokenizerFast(
-        tokenizer_object=trained._tokenizer,
+        tokenizer_object=trained._tokenizer,  # noqa: SLF001 tokenizers 0.23 has no door to it
         eos_token=END,
         pad_token=END,
         model_max_length=POSITIONS,

@@ -45,8 +45,7 @@ def run(pair: Pair, model: str, data: Any, seed: int, point: dict[str, Any]) -> 
 def measured(pair: Pair, subject: pipeline.Subject, problem: Problem, batch: int) -> dict[str, Any]:
     """Selection and test figures, by the training engine; the temperature is the selection's."""
     scores = {
-        name: score(subject.engine, problem.task, subject.encoded[name], batch)
-        for name in ("validation", "test")
+        name: score(subject.engine, subject.encoded[name], batch) for name in ("validation", "test")
     }
     classes = problem.task.name == "sequence_classification"
     factor = sharpness(scores["validation"]) if classes else 1.0
@@ -69,7 +68,8 @@ def measured(pair: Pair, subject: pipeline.Subject, problem: Problem, batch: int
 def scaled_losses(scores: Scores, factor: float) -> np.ndarray:
     """Losses ``(n,)`` of classes when the logits ``(n, classes)`` are multiplied by a factor."""
     logits = scores.logits.astype(np.float64) * factor
-    return logsumexp(logits, axis=1) - logits[np.arange(len(logits)), scores.labels]
+    found: np.ndarray = logsumexp(logits, axis=1) - logits[np.arange(len(logits)), scores.labels]
+    return found
 
 
 def sharpness(scores: Scores) -> float:

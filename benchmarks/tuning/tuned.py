@@ -10,6 +10,7 @@ import lorafit
 from benchmarks.tuning.pairs import Pair
 from benchmarks.tuning.trial import measured
 from lorafit import pipeline
+from lorafit.model.load import LoadedModel
 from lorafit.pipeline.subject import Subject
 from lorafit.tune.rise import rates, trunk
 from lorafit.tune.rise import strategy as rise
@@ -37,7 +38,7 @@ def run(
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         done = lorafit.train(
-            model, data, seed=seed, progress=False, **common, **{"run.dir": folder},
+            model, data, seed=seed, progress=False, **common | {"run.dir": folder},
         )  # fmt: skip
         wall = time.perf_counter() - start
         choices = done.read_json("choices.json")
@@ -50,20 +51,20 @@ def run(
         }
         engine = pipeline.make_engine(tuned.model, tuned.tokenizer, tuned.task, config)
         subject = Subject(
-            pipeline.LoadedModel(tuned.model, tuned.tokenizer, [], "", None),
+            LoadedModel(tuned.model, tuned.tokenizer, [], "", None),
             tuned.adapters,
             engine,
             encoded,
             tuned.max_length,
         )
         figures = measured(pair, subject, problem, config.train.per_device_eval_batch_size)
-        chosen = {
+        chosen: dict[str, Any] = {
             name: choices[name]["value"]
             for name in ("r", "lora_alpha", "learning_rate", "target_modules")
             if name in choices
         }
     rate, rank = choices.get("learning_rate", {}), choices.get("r", {})
-    return {
+    facts: dict[str, Any] = {
         "seed": seed,
         "constants": constants,
         **chosen,
@@ -72,4 +73,5 @@ def run(
         "rates": rate.get("evidence"),
         "cost": choices.get("cost"),
         "wall_s": wall,
-    } | figures
+    }
+    return facts | figures

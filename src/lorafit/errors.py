@@ -67,10 +67,14 @@ class HandoffError(LorafitError, RuntimeError):
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:
     """Returns `` Did you mean "x"?`` for the closest candidates, or ``""``.
 
+    One letter is close to nothing: ``r`` is half of ``lr`` and means something else.
+
     >>> did_you_mean("q_proj", ["q_lin", "v_lin", "out_lin"])
     ' Did you mean "q_lin"?'
     """
-    spelled = {candidate.lower(): candidate for candidate in sorted(set(candidates))}
+    spelled = {
+        candidate.lower(): candidate for candidate in sorted(set(candidates)) if len(candidate) > 1
+    }
     close = difflib.get_close_matches(name.lower(), spelled, n=2, cutoff=0.5)
     if not close:
         return ""

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any, cast
+
 import pytest
 import torch
 
@@ -52,10 +54,10 @@ def test_deleting_the_active_adapter_activates_one_that_is_left() -> None:
 
 
 def test_merging_an_embedding_does_not_change_the_layer_it_is_tied_to() -> None:
-    model = tiny.language_model("gpt2")
+    model: Any = tiny.language_model("gpt2")
     assert model.lm_head.weight is model.transformer.wte.weight
     adapters = Adapters(model)
-    adapters.add(LoraConfig(target_modules=["wte"]))
+    adapters.add(LoraConfig(target_modules={"wte"}))
     with torch.no_grad():
         adapters.parameters_of("default")["transformer.wte.lora_embedding_A.default"].normal_()
     head = model.lm_head.weight.clone()
@@ -67,7 +69,7 @@ def test_merging_an_embedding_does_not_change_the_layer_it_is_tied_to() -> None:
 
 def test_safe_merge_refuses_weights_that_are_not_finite_and_leaves_the_model_unmerged() -> None:
     adapters = two_adapters()
-    last = list(adapters.layers())[-1]
+    last: Any = list(adapters.layers())[-1]
     with torch.no_grad():
         last.lora_B["a"].weight[0, 0] = torch.nan
     before = [layer.weight.clone() for layer in adapters.layers()]
@@ -91,7 +93,7 @@ def test_a_failed_add_leaves_the_model_untouched() -> None:
     names = list(model.state_dict())
     adapters = Adapters(model)
     with pytest.raises(ValueError, match="q_proj"):
-        adapters.add(LoraConfig(target_modules=["q_lin", "q_proj"]))
+        adapters.add(LoraConfig(target_modules={"q_lin", "q_proj"}))
     with pytest.raises(ValueError, match="no module"):
         adapters.add(LoraConfig(modules_to_save=["klassifier"]))
     assert list(model.state_dict()) == names
@@ -103,17 +105,17 @@ def test_a_start_that_cannot_be_computed_leaves_nothing_behind(there: bool) -> N
     model = tiny.classifier("gpt2")
     adapters = Adapters(model)
     if there:
-        adapters.add(LoraConfig(target_modules=["c_attn"]), "a")
+        adapters.add(LoraConfig(target_modules={"c_attn"}), "a")
     names = list(model.state_dict())
     trained = [name for name, p in model.named_parameters() if p.requires_grad]
     before = tiny.logits(model, "gpt2")
-    bad = LoraConfig(target_modules=["wte", "c_attn", "c_proj"], init_lora_weights="pissa")
+    bad = LoraConfig(target_modules={"wte", "c_attn", "c_proj"}, init_lora_weights="pissa")
     with pytest.raises(TargetError, match="is an embedding"):
         adapters.add(bad.model_copy(update={"modules_to_save": ["score"], "bias": "all"}), "b")
     assert list(model.state_dict()) == names
     assert [name for name, p in model.named_parameters() if p.requires_grad] == trained
     assert list(adapters.configs) == ["a"] * there
-    adapters.add(LoraConfig(target_modules=["wte", "c_attn"]), "b")
+    adapters.add(LoraConfig(target_modules={"wte", "c_attn"}), "b")
     assert torch.equal(tiny.logits(model, "gpt2"), before)
 
 
@@ -138,7 +140,7 @@ def test_scales_follow_alpha_and_rank() -> None:
         LoraConfig(r=4, lora_alpha=8, rank_pattern={"q_lin": 2}, alpha_pattern={"v_lin": 2})
     )
     scale = {
-        site.name: adapters.model.get_submodule(site.path).scaling["default"]
+        site.name: cast(Any, adapters.model.get_submodule(site.path)).scaling["default"]
         for site in adapters.sites["default"]
     }
     assert (scale["k_lin"], scale["q_lin"], scale["v_lin"]) == (2.0, 4.0, 0.5)

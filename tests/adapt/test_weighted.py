@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -55,14 +57,14 @@ def test_one_adapter_combined_with_weight_one_is_itself_whatever_its_ranks(
 def test_what_cannot_be_combined_leaves_nothing_behind() -> None:
     adapters = two_adapters()
     before = list(adapters.model.state_dict())
-    last = list(adapters.layers())[-1]
+    last: Any = list(adapters.layers())[-1]
     with torch.no_grad():
         last.lora_A["b"].weight[0, 0] = torch.nan
     with pytest.raises(AdapterError, match="not finite"):
         add_weighted(adapters, "mix", ["a", "b"], [1.0, 1.0])
     assert list(adapters.model.state_dict()) == before
     for x, rank in (("c", 2), ("d", 3)):
-        adapters.add(LoraConfig(r=4, target_modules=["q_lin"], rank_pattern={"q_lin": rank}), x)
+        adapters.add(LoraConfig(r=4, target_modules={"q_lin"}, rank_pattern={"q_lin": rank}), x)
     before = list(adapters.model.state_dict())
     with pytest.raises(ConfigError, match="equal, got 2, 3"):
         add_weighted(adapters, "mix", ["c", "d"], [1.0, 1.0], "linear")

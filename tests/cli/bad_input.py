@@ -109,6 +109,17 @@ TABLE = [
     Bad("train model", "no data", "which data?"),
     Bad("train model reviews.csv more", "one argument too many", "unexpected extra argument"),
     Bad("train model reviews.csv --colour red", "a flag that is none", "No such option: --colour"),
+    Bad("help trian", "a command that is none", "Did you mean 'train'?"),
+    Bad("train model reviews.csv --bs 8", "another tool's flag", "Did you mean --batch-size?"),
+    Bad("train model reviews.csv --max-steps 9", "no flag", "--set train.max_steps=VALUE"),
+    Bad("train model reviews.csv --device cuda", "no such thing", "The device is not set: a GPU"),
+    Bad("train model reviews.csv --load-in-4bit", "no such thing", "Quantized bases are not"),
+    Bad("train --data reviews.csv", "an argument as a flag", "It has no flag: lorafit train MODEL"),
+    Bad(
+        "train model reviews.csv --lr 1e-3 --learning-rate 2e-3",
+        "two values for one setting",
+        "both set train.learning_rate",
+    ),
     Bad("train model reviews.csv --r", "a flag without its value", "'--r' requires an argument"),
     Bad("train model reviews.csv --r many", "a word for a number", '"many" is neither a whole'),
     Bad("train model reviews.csv --lora-alpha big", "a word for a number", "neither a number nor"),
@@ -164,6 +175,12 @@ TABLE = [
         "model and data swapped",
         "Did you mean: lorafit train model reviews.csv",
     ),
+    Bad(
+        "compare reviews.csv owner/model",
+        "model and data swapped",
+        "Did you mean: lorafit compare owner/model reviews.csv",
+    ),
+    Bad("preview split model", "model and data swapped", "lorafit preview model split"),
     Bad("train model model", "a model for data", "is the folder of a model"),
     # Data files.
     Bad("preview model none.csv", "no such file", '"none.csv" does not exist'),
@@ -266,6 +283,7 @@ TABLE = [
     Bad("merge runs/first reviews.csv", "a file for a folder", '"reviews.csv" is a file'),
     Bad("merge runs/first model", "a folder in use", '"model" is not empty'),
     Bad("merge runs/first reviews.csv/out", "a folder in a file", 'cannot write "reviews.csv/out"'),
+    Bad("merge runs/first out.gguf", "a file's name for a folder", 'such as "out"'),
     Bad("merge runs/stopped out", "a run without an adapter", "has no adapter yet"),
     Bad("runs --runs-dir none", "no such folder", 'no folder "none"'),
     Bad("runs --runs-dir reviews.csv", "a file for a folder", '"reviews.csv" is a file'),
@@ -356,7 +374,7 @@ def lines() -> Iterator[str]:
 def document(page: str) -> str:
     """The page with the table as it is now."""
     pattern = re.escape(BEGIN) + r".*?" + re.escape(END)
-    return re.sub(pattern, lambda _: BEGIN + "".join(lines()) + END, page, flags=re.S)
+    return re.sub(pattern, lambda _: BEGIN + "".join(lines()) + END, page, flags=re.DOTALL)
 
 
 if __name__ == "__main__":

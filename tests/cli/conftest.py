@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,9 +11,11 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import lorafit
+from lorafit import api as real
 from lorafit.cli import app
 from lorafit.comparison.outcome import Comparison
 from lorafit.evidence import Choice, Difference, Evaluation
+from lorafit.evidence.comparison import ComparisonRecord
 from lorafit.shrinking.files import RankQuality, Shrunk
 from tests.report.comparisons import comparison
 
@@ -78,17 +81,23 @@ class FakeRun:
 
 
 class FakeApi:
-    """Stands in for `lorafit.api`: notes each call and returns something to show."""
+    """Stands in for `lorafit.api`: notes each call and returns something to show.
+
+    A call that the real function would not take is a `TypeError` here, too.
+    """
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
         self.error: BaseException | None = None
+        self.instead: dict[str, Callable[..., Any]] = {}
         self.returns: dict[str, Any] = {
             "train": FakeRun(Path("runs/m-d-001")),
             "demo": FakeRun(Path("runs/demo-001")),
             "evaluate": EVALUATION,
             "load": SimpleNamespace(task=SimpleNamespace(text=["text"])),
-            "compare": Comparison(Path("runs/m-d-compare-001"), comparison()),
+            "compare": Comparison(
+                Path("runs/m-d-compare-001"), ComparisonRecord.from_json(comparison())
+            ),
             "merge": Path("merged"),
             "shrink": SHRUNK,
         }
@@ -97,10 +106,15 @@ class FakeApi:
         if name.startswith("__"):
             raise AttributeError(name)
 
+        signature = inspect.signature(getattr(real, name))
+
         def call(*args: Any, **kwargs: Any) -> Any:
+            signature.bind(*args, **kwargs)
             self.calls.append((name, args, kwargs))
             if self.error is not None:
                 raise self.error
+            if name in self.instead:
+                return self.instead[name](*args, **kwargs)
             if name == "predict":
                 return [{"label": "good", "probability": 0.9} for _ in args[1]]
             return self.returns[name]

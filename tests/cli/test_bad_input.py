@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Models, data, a finished run and one that was interrupted before its first step."""
     path = tmp_path_factory.mktemp("bad")
     make_files(path)
-    runs = {"run.dir": str(path / "runs"), "progress": False, **SETTINGS}
+    runs: dict[str, Any] = {"run.dir": str(path / "runs"), "progress": False, **SETTINGS}
     given = (path / "model", path / "reviews.csv")
     lorafit.train(*given, name="first", max_steps=2, target_modules=["query"], **runs)
     with pytest.MonkeyPatch.context() as patch:
@@ -51,7 +52,7 @@ def test_bad_input_is_one_message_and_changes_nothing(
     monkeypatch.chdir(folder)
     before, folders = state(folder), sorted(folder.rglob("*/"))
     name, *rest = bad.args
-    silent = ("trian", "runs", "report", "open", "doctor", "version")
+    silent = ("trian", "runs", "report", "open", "doctor", "version", "help")
     quiet = [] if name in silent else ["--quiet"]
     result = cli(name, *quiet, *rest)
     assert result.exit_code == 2, result.stdout + result.stderr

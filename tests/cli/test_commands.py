@@ -53,6 +53,35 @@ def test_the_long_spelling_of_the_batch_size_works_too(cli: Cli, api: FakeApi) -
     assert api.calls[0][2]["config"].config.train.per_device_train_batch_size == 3
 
 
+@pytest.mark.parametrize("form", ["flag", "set"])
+def test_the_short_names_are_the_settings(cli: Cli, api: FakeApi, form: str) -> None:
+    given = {"lr": "1e-3", "epochs": "2", "rank": "4", "alpha": "32", "dropout": "0.1"}
+    typed = (
+        [part for name, value in given.items() for part in (f"--{name}", value)]
+        if form == "flag"
+        else [part for name, value in given.items() for part in ("--set", f"{name}={value}")]
+    )
+    assert cli("train", "m", "d", *typed).exit_code == 0
+    settings = api.calls[0][2]["config"]
+    train, adapter = settings.config.train, settings.config.adapter.settings
+    assert (train.learning_rate, train.num_train_epochs) == (1e-3, 2)
+    assert (adapter["r"], adapter["lora_alpha"], adapter["lora_dropout"]) == (4, 32, 0.1)
+    assert settings.origins["adapter.r"] == ("flag --rank" if form == "flag" else "flag --set")
+
+
+def test_two_names_of_a_setting_may_say_the_same_only(cli: Cli, api: FakeApi) -> None:
+    assert cli("train", "m", "d", "--rank", "4", "--r", "4").exit_code == 0
+    api.calls.clear()
+    result = cli("train", "m", "d", "--rank", "4", "--r", "5")
+    assert result.exit_code == 2
+    assert "--r is 5 and --rank is 4, but both set adapter.r" in only_line(result)
+    result = cli("train", "m", "d", "--batch-size", "4", "--per-device-train-batch-size", "5")
+    assert "both set train.per_device_train_batch_size" in only_line(result)
+    result = cli("train", "m", "d", "--set", "lr=1", "--set", "train.learning_rate=2")
+    assert "train.learning_rate is set twice" in only_line(result)
+    assert api.calls == []
+
+
 def test_train_reads_model_and_data_from_the_file_too(
     cli: Cli, api: FakeApi, tmp_path: Path
 ) -> None:
@@ -110,15 +139,13 @@ def test_quiet_leaves_the_result_only(cli: Cli, api: FakeApi) -> None:
     assert result.stderr == ""
 
 
-def test_what_the_library_says_goes_to_standard_error(
-    cli: Cli, api: FakeApi, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_the_library_says_goes_to_standard_error(cli: Cli, api: FakeApi) -> None:
     def talking(*args: object, **kwargs: object) -> dict[str, object]:
         logging.getLogger("lorafit.data").info("text column: review")
         logging.getLogger("lorafit.data").warning("3 rows have no label")
         return EVALUATION
 
-    api.evaluate = talking  # type: ignore[method-assign]
+    api.instead["evaluate"] = talking
     result = cli("evaluate", "x", "--json")
     assert result.stderr.splitlines() == ["text column: review", "warning: 3 rows have no label"]
     assert json.loads(result.stdout) == EVALUATION
@@ -147,7 +174,7 @@ def test_plan_shows_settings_origins_layers_and_cost(cli: Cli, api: FakeApi) -> 
             budget=1.5,
         )
 
-    api.plan = plan  # type: ignore[method-assign]
+    api.instead["plan"] = plan
     result = cli("plan", "m", "d", "--r", "8")
     assert result.exit_code == 0, result.stderr
     lines = [line.split() for line in result.stdout.splitlines()]
@@ -155,7 +182,7 @@ def test_plan_shows_settings_origins_layers_and_cost(cli: Cli, api: FakeApi) -> 
     assert ["learning_rate", "0.002", "to", "be", "measured;", "starting", "value"] in lines
     assert ["measured", "while", "training", "learning_rate,", "lora_alpha"] in lines
     assert ["by", "strategy", "rise"] in lines
-    assert "at most 1.50 plain runs, about 2:22" in result.stdout
+    assert "at most 1.50 plain runs, about 2 min 22 s" in result.stdout
     assert ["q_lin", "linear", "384", "to", "384", "6"] in lines
     assert "36,864 of 22,700,000 (0.16 %)" in result.stdout
     assert "about 1 min 35 s" in result.stdout
@@ -227,10 +254,8 @@ def test_predict_reads_the_text_column_of_a_table(cli: Cli, api: FakeApi, tmp_pa
     ]
 
 
-def test_what_a_model_writes_follows_its_prompt(
-    cli: Cli, api: FakeApi, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(FakeApi, "predict", lambda *_: [{"generated": "an\tanswer"}], raising=False)
+def test_what_a_model_writes_follows_its_prompt(cli: Cli, api: FakeApi) -> None:
+    api.instead["predict"] = lambda *_: [{"generated": "an\tanswer"}]
     assert cli("predict", "x", "a\nquestion").stdout == "a question\tan answer\n"
 
 

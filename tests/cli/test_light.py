@@ -43,6 +43,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("--help", "Usage: lorafit"),
         ("--version", "lorafit "),
         ("version", "lorafit "),
+        ("help", "Usage: lorafit"),
+        ("help compare", "Usage: lorafit compare"),
         ("runs", "m-d-compare-001"),
         ("runs --json", '"kind": "comparison"'),
         ("report m-d-001", "runs/m-d-001/report.html"),

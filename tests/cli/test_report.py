@@ -25,7 +25,12 @@ SRC = str(Path(__file__).parents[2] / "src")
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What the browser was asked for."""
     found: list[str] = []
-    monkeypatch.setattr(webbrowser, "open", lambda url: found.append(url) is None)
+
+    def noted(url: str) -> bool:
+        found.append(url)
+        return True
+
+    monkeypatch.setattr(webbrowser, "open", noted)
     return found
 
 

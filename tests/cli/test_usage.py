@@ -67,6 +67,53 @@ def test_an_unknown_flag_is_refused_by_every_command(cli: Cli, api: FakeApi, nam
     assert api.calls == []
 
 
+@pytest.mark.parametrize(
+    ("typed", "hint"),
+    [
+        ("--bs", "Did you mean --batch-size?"),
+        ("--n-epochs", "Did you mean --num-train-epochs?"),
+        ("--lora-rank", "Did you mean --r?"),
+        ("--max-seq-length", "Did you mean --max-length?"),
+        ("--early-stopping", "Did you mean --set train.early_stopping_patience=VALUE?"),
+        ("--warmup", "Did you mean --set train.warmup_ratio=VALUE?"),
+        ("--max-steps", "Did you mean --set train.max_steps=VALUE?"),
+        ("--trust-remote-code", "Did you mean --set model.trust_remote_code=VALUE?"),
+        ("--model", "lorafit train MODEL DATA"),
+        ("--learning-rat", "Did you mean --learning-rate?"),
+        ("--output-dir", "(--name)"),
+        ("--fp16", "train.bf16=true"),
+        ("--gradient-checkpointing", "a smaller batch_size"),
+        ("--split", "data.test_fraction"),
+    ],
+)
+def test_a_flag_of_another_tool_is_answered_by_its_meaning(cli: Cli, typed: str, hint: str) -> None:
+    result = cli("train", "m", "d", typed)
+    assert result.exit_code == 2
+    line = only_line(result)
+    assert line.startswith(f"UsageError: No such option: {typed}. ")
+    assert hint in line
+
+
+def test_a_command_without_settings_hints_at_its_own_flags_only(cli: Cli) -> None:
+    assert "Did you mean --runs-dir?" in only_line(cli("evaluate", "x", "--run-dir", "y"))
+    assert "mean" not in only_line(cli("evaluate", "x", "--lr", "1"))
+
+
+@pytest.mark.parametrize("name", ["train", "compare", "plan", "preview"])
+def test_a_command_alone_shows_how_it_is_called(cli: Cli, name: str) -> None:
+    line = only_line(cli(name))
+    assert f"For example: lorafit {name} distilbert-base-uncased reviews.csv" in line
+    assert "lorafit demo" in line
+    assert f"For example: lorafit {name} m reviews.csv" in only_line(cli(name, "m"))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_with_a_command_is_its_help(cli: Cli, name: str) -> None:
+    result = cli("help", name)
+    assert result.exit_code == 0
+    assert result.stdout == cli(name, "--help").stdout
+
+
 def test_an_unknown_command_names_the_close_one(cli: Cli) -> None:
     result = cli("trian")
     assert result.exit_code == 2

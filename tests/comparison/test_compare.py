@@ -43,7 +43,9 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def compare(base: Any, data: Any, runs: Path, **more: Any) -> Any:
-    given = {"methods": "lora,bitfit", "seeds": 2} | QUICK | {"run.dir": str(runs)} | more
+    given: dict[str, Any] = (
+        {"methods": "lora,bitfit", "seeds": 2} | QUICK | {"run.dir": str(runs)} | more
+    )
     return lorafit.compare(base, data, **given)
 
 
@@ -101,7 +103,7 @@ def test_a_killed_comparison_goes_on_where_it_was(
 ) -> None:
     for split, rows in data.items():
         rows.to_json(tmp_path / "data" / f"{split}.jsonl")
-    settings = {"methods": "lora,bitfit", "seeds": 2, "run.dir": str(tmp_path / "runs")} | QUICK
+    settings = QUICK | {"methods": "lora,bitfit", "seeds": 2, "run.dir": str(tmp_path / "runs")}
     code = (
         "import lorafit, json, sys\n"
         "lorafit.compare(sys.argv[1], sys.argv[2], **json.loads(sys.argv[3]))\n"

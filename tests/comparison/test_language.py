@@ -98,7 +98,7 @@ def test_a_causal_model_is_asked_what_it_forgot_of_its_language(causal: Comparis
 
 def test_an_encoder_with_a_masked_head_is_asked_through_it(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    model = hf.BertForMaskedLM(tiny._CONFIGS["bert"](pad_token_id=0))
+    model = hf.BertForMaskedLM(tiny.CONFIGS["bert"](pad_token_id=0))
     model.save_pretrained(tmp_path / "base")
     tiny_text.bert_tokenizer(tmp_path / "base").save_pretrained(tmp_path / "base")
     names = ["full", "head", "lora", "prompt"]

@@ -107,7 +107,7 @@ class TestPrompt(MethodChecks):
 
     def parameter_count(self, model: Any, base: Any, adapters: Any) -> int:
         [site] = adapters.sites["default"]
-        return adapters.configs["default"].num_virtual_tokens * site.d_out
+        return int(adapters.configs["default"].num_virtual_tokens * site.d_out)
 
 
 class TestPrefix(MethodChecks):
@@ -125,7 +125,8 @@ class TestPrefix(MethodChecks):
         grouped = getattr(settings, "num_key_value_heads", settings.num_attention_heads)
         d = settings.hidden_size * grouped // settings.num_attention_heads
         width, n = 2 * settings.num_hidden_layers * d, config.num_virtual_tokens
-        return n * d + d * d + d + d * width + width if config.prefix_projection else n * width
+        projection: bool = config.prefix_projection
+        return int(n * d + d * d + d + d * width + width if projection else n * width)
 
 
 class LoraChecks(MethodChecks):
@@ -139,7 +140,7 @@ class LoraChecks(MethodChecks):
             count += biases(base)
         if config.bias == "lora_only":
             count += sum(base[f"{site.path}.bias"].numel() for site in ranks)
-        return count
+        return int(count)
 
 
 class TestLora(LoraChecks):

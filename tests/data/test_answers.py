@@ -4,6 +4,7 @@ import csv
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -48,6 +49,7 @@ def test_jsonl_and_parquet_have_every_probability(tmp_path: Path) -> None:
 
 
 def test_lists_of_labels_and_spans_are_written(tmp_path: Path) -> None:
+    sets: tuple[tuple[int, str, dict[str, Any]], ...]
     sets = ((1, "a", {"labels": [], "probabilities": {"x": 0.1}}),)
     sets += ((2, "b", {"labels": ["x", "y"], "probabilities": {"x": 0.9}}),)
     assert written(tmp_path / "a.csv", sets).read_text("utf-8").splitlines() == [

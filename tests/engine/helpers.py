@@ -25,12 +25,12 @@ WIDTHS = {"hidden_size": 36, "num_attention_heads": 3, "intermediate_size": 52}
 
 def config(family: str, dropout: float = 0.0, **kwargs: Any) -> Any:
     if family == "distilbert":
-        return hf.DistilBertConfig(
-            vocab_size=101,
-            **{"dim": 36, "n_heads": 3, "hidden_dim": 52, "n_layers": 3},
+        sizes: dict[str, Any] = {
+            **{"dim": 36, "n_heads": 3, "hidden_dim": 52, "n_layers": 3, "vocab_size": 101},
             **{"max_position_embeddings": 60, "num_labels": 3, "seq_classif_dropout": dropout},
             **{"dropout": dropout, "attention_dropout": dropout, "pad_token_id": 0, **kwargs},
-        )
+        }
+        return hf.DistilBertConfig(**sizes)
     classes = {"bert": hf.BertConfig, "roberta": hf.RobertaConfig, "electra": hf.ElectraConfig}
     values: dict[str, Any] = {
         **WIDTHS,
@@ -83,7 +83,7 @@ class PlainTask:
 
     def collate(self, examples: list[dict[str, Any]], tokenizer: Any) -> dict[str, torch.Tensor]:
         width = max(len(example["input_ids"]) for example in examples)
-        batch = {}
+        batch: dict[str, torch.Tensor] = {}
         for key in ("input_ids", "labels", "token_type_ids"):
             if key in examples[0] and isinstance(examples[0][key], list):
                 fill = -100 if key == "labels" else tokenizer.pad_token_id

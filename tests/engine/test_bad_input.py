@@ -26,12 +26,13 @@ def engine(setting: Any, adapted: Any, dtype: torch.dtype = torch.float32) -> An
 
 def modernbert() -> Any:
     torch.manual_seed(0)
-    config = hf.ModernBertConfig(
+    sizes: dict[str, Any] = {
         **{"vocab_size": 101, "num_hidden_layers": 3, "max_position_embeddings": MOST},
         **{"hidden_size": 36, "num_attention_heads": 3, "intermediate_size": 52},
         **{"num_labels": 3, "pad_token_id": 0, "local_attention": 8, "bos_token_id": 1},
         **{"eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2},
-    )
+    }
+    config = hf.ModernBertConfig(**sizes)
     return hf.AutoModelForSequenceClassification.from_config(config, attn_implementation="sdpa")
 
 

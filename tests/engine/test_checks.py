@@ -1,5 +1,7 @@
 """No bad call reaches compiled code: each is refused with a `ValueError`."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -31,7 +33,7 @@ def lora(**changed):
 
 
 def backward(**changed):
-    call = {"dout": X, "q": X, "k": X, "v": X, "lse": torch.zeros(6, 2)}
+    call: dict[str, Any] = {"dout": X, "q": X, "k": X, "v": X, "lse": torch.zeros(6, 2)}
     call |= {"packing": PACK, "heads": HEADS, "drop": Drop(), "grads": (X, X, X)}
     kernels.attention_backward(**{**call, **changed})
 

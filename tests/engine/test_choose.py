@@ -65,7 +65,12 @@ def test_other_device_gets_the_eager_engine(family, device, monkeypatch):
 
     Elsewhere.device = torch.device(device)
     adapted, moved = tiny.classifier(family).requires_grad_(False), []
-    monkeypatch.setattr(adapted, "to", lambda where: moved.append(where) or adapted)
+
+    def to(where):
+        moved.append(where)
+        return adapted
+
+    monkeypatch.setattr(adapted, "to", to)
     engine = chosen("auto", adapted, accelerator=Elsewhere())
     assert engine.name == "eager"
     assert f"there is {device}" in engine.reason
@@ -77,8 +82,10 @@ def test_other_device_gets_the_eager_engine(family, device, monkeypatch):
 def test_model_on_another_device_is_not_for_the_fast_engine():
     for find in (encoder_layout, decoder_layout):
         family = "roberta" if find is encoder_layout else "llama"
+        moved: Any = tiny.classifier(family).requires_grad_(False)
+        moved.to("meta")
         with pytest.raises(Unsupported, match="it is on meta"):
-            find(tiny.classifier(family).requires_grad_(False).to("meta"))
+            find(moved)
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
@@ -119,7 +126,7 @@ def test_choice_leaves_no_trace():
 
 
 def test_encoder_decoders_are_compared_too():
-    made = tiny.classifier("t5").requires_grad_(False)
+    made: Any = tiny.classifier("t5").requires_grad_(False)
     block = made.transformer.encoder.block[0].layer[0].SelfAttention.o
     original = block.forward
     block.forward = lambda x: original(x) if torch.is_autocast_enabled("cpu") else original(x) * 3

@@ -31,12 +31,13 @@ CONFIGS = {
 
 def config(family: str, **kwargs: Any) -> Any:
     # Qwen3's heads are wider than its hidden size has room for.
-    extra = {"mistral": {"sliding_window": None}, "qwen3": {"head_dim": 10}}.get(family, {})
+    own: dict[str, dict[str, Any]]
+    own = {"mistral": {"sliding_window": None}, "qwen3": {"head_dim": 10}}
     return CONFIGS[family](
         **{"vocab_size": 101, "hidden_size": 36, "num_attention_heads": 6},
         **{"num_key_value_heads": 2, "num_hidden_layers": 3, "intermediate_size": 52},
         **{"max_position_embeddings": 60, "pad_token_id": 0, "num_labels": 3},
-        **extra | kwargs,
+        **own.get(family, {}) | kwargs,
     )
 
 
@@ -90,7 +91,9 @@ def autograd(adapted: Any, rows: list[Any], causal: bool, autocast: bool = False
     return float(loss.detach()), helpers.gradients(adapted)
 
 
-def compare(adapted: Any, rows: list[Any], causal: bool, tolerance: float = 2e-6) -> None:
+def assert_same_gradients(
+    adapted: Any, rows: list[Any], causal: bool, tolerance: float = 2e-6
+) -> None:
     adapted.train()
     loss, expected = autograd(adapted, rows, causal)
     fast = engine(adapted)
@@ -107,24 +110,26 @@ def compare(adapted: Any, rows: list[Any], causal: bool, tolerance: float = 2e-6
 @pytest.mark.parametrize("subset", SUBSETS)
 def test_gradients_are_those_of_peft(family, subset, causal):
     adapted = adapt(model(family, causal), SUBSETS[subset], causal)
-    compare(adapted, examples(LENGTHS, causal), causal)
+    assert_same_gradients(adapted, examples(LENGTHS, causal), causal)
 
 
 def test_gradients_of_every_target_in_one_block_only():
     for block in range(3):
         for target in SUBSETS["all"]:
             adapted = adapt(model("llama", True), [target], True, layers_to_transform=[block])
-            compare(adapted, examples([9, 17], True), True)
+            assert_same_gradients(adapted, examples([9, 17], True), True)
 
 
 def test_gradients_on_the_twins_and_every_instruction_set(implementation):
-    compare(adapt(model("llama", True), SUBSETS["all"], True), examples(LENGTHS, True), True, 3e-6)
+    assert_same_gradients(
+        adapt(model("llama", True), SUBSETS["all"], True), examples(LENGTHS, True), True, 3e-6
+    )
 
 
 @pytest.mark.parametrize("lengths", [[2], [60], [2] * 9, [58] + [2] * 20, [1, 30, 1]])
 def test_extreme_lengths(lengths):
     adapted = adapt(model("llama", True), SUBSETS["all"], True)
-    compare(adapted, examples(lengths, True), True, tolerance=4e-6)
+    assert_same_gradients(adapted, examples(lengths, True), True, tolerance=4e-6)
 
 
 @pytest.mark.parametrize(
@@ -140,14 +145,14 @@ def test_extreme_lengths(lengths):
 )
 def test_gradients_with_scaled_positions(rope):
     adapted = adapt(model("llama", True, rope_parameters=rope), [Q, V], True)
-    compare(adapted, examples(LENGTHS, True), True)
+    assert_same_gradients(adapted, examples(LENGTHS, True), True)
 
 
 def test_classifier_looks_at_the_last_token_that_is_not_padding():
     adapted = adapt(model("llama", False), [Q, V], False)
     rows = examples(LENGTHS, False)
     rows[2]["input_ids"][-3:] = [0, 7, 0]
-    compare(adapted, rows, False)
+    assert_same_gradients(adapted, rows, False)
 
 
 @pytest.mark.parametrize("causal", [True, False], ids=["lm", "classifier"])
@@ -219,7 +224,9 @@ def test_batch_without_a_label_is_no_work():
 
 
 def test_rank_above_the_width_of_the_layer():
-    compare(adapt(model("llama", True), [Q, DOWN], True, r=70), examples([9, 17], True), True)
+    assert_same_gradients(
+        adapt(model("llama", True), [Q, DOWN], True, r=70), examples([9, 17], True), True
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

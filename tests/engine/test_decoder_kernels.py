@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -65,7 +68,7 @@ def swiglu(rows: int, width: int, dtype: torch.dtype, fault: float) -> Pairs:
     ]
 
 
-CASES = {
+CASES: dict[str, tuple[Callable[..., Pairs], tuple[Any, ...]]] = {
     "rms": (rms, (9, 77, True)),
     "rms-without-branch": (rms, (5, 64, False)),
     "rms-one": (rms, (1, 3, True)),

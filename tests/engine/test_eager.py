@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 
@@ -62,7 +64,7 @@ def test_result_counts_losses_and_real_tokens(model):
 
 
 def test_logits_are_those_of_evaluation_and_the_modes_come_back():
-    model = toy.bert(dropout=0.5)
+    model: Any = toy.bert(dropout=0.5)
     engine = toy.engine(model)
     model.train()
     model.bert.pooler.eval()
@@ -105,6 +107,7 @@ def test_autocast_computes_in_bfloat16_and_keeps_float32_gradients(model):
 
 def test_engines_with_and_without_autocast_live_in_one_process(model):
     before = model.forward
-    EagerEngine(model, toy.ToyTask(), None, autocast=True)
-    EagerEngine(model, toy.ToyTask(), None, autocast=False)
+    tokenizer: Any = None
+    EagerEngine(model, toy.ToyTask(), tokenizer, autocast=True)
+    EagerEngine(model, toy.ToyTask(), tokenizer, autocast=False)
     assert model.forward == before

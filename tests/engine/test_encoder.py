@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -29,7 +30,7 @@ def subsets(family: str) -> dict[str, list[str]]:
     }
 
 
-def compare(adapted, dtype=torch.float32, rows=None, tolerance=FP32):
+def assert_same_gradients(adapted, dtype=torch.float32, rows=None, tolerance=FP32):
     rows = rows or helpers.examples(LENGTHS)
     adapted.train()
     loss, expected = helpers.autograd_gradients(adapted, rows, scale=0.3)
@@ -51,7 +52,7 @@ def compare(adapted, dtype=torch.float32, rows=None, tolerance=FP32):
 @pytest.mark.parametrize("family", helpers.ALL)
 @pytest.mark.parametrize("subset", ["qv", "k", "o", "up", "down", "all"])
 def test_gradients_are_those_of_peft(family, subset):
-    compare(helpers.adapt(helpers.model(family), subsets(family)[subset]))
+    assert_same_gradients(helpers.adapt(helpers.model(family), subsets(family)[subset]))
 
 
 @pytest.mark.parametrize("family", ["bert", "distilbert"])
@@ -62,18 +63,18 @@ def test_gradients_of_every_target_in_one_block_only(family):
                 helpers.model(family), [target], layers_to_transform=[block],
                 layers_pattern="layer",
             )  # fmt: skip
-            compare(adapted)
+            assert_same_gradients(adapted)
 
 
 @pytest.mark.parametrize("family", ["bert", "distilbert", "roberta", "electra"])
 def test_gradients_of_token_classification(family):
     base = helpers.model(family, auto=hf.AutoModelForTokenClassification)
     adapted = helpers.adapt(base, subsets(family)["all"], task_type="TOKEN_CLS")
-    compare(adapted, rows=helpers.examples(LENGTHS, per_token=True))
+    assert_same_gradients(adapted, rows=helpers.examples(LENGTHS, per_token=True))
 
 
 def test_gradients_with_token_types():
-    compare(
+    assert_same_gradients(
         helpers.adapt(helpers.model("bert"), ["query", "value"]),
         rows=helpers.examples(LENGTHS, pairs=True),
     )
@@ -83,23 +84,23 @@ def test_gradients_with_several_active_adapters_and_ranks():
     adapted = helpers.adapt(
         helpers.model("bert"), ["query", "value"], rank_pattern={"value": 40}, use_rslora=True
     )
-    compare(adapted)
+    assert_same_gradients(adapted)
 
 
 @pytest.mark.parametrize("activation", ["gelu_new", "relu", "silu"])
 def test_gradients_with_other_activations(activation):
     adapted = helpers.adapt(helpers.model("bert", hidden_act=activation), subsets("bert")["all"])
-    compare(adapted)
+    assert_same_gradients(adapted)
 
 
 @pytest.mark.parametrize("lengths", [[1], [60], [1, 1, 1], [58] + [1] * 20])
 def test_extreme_lengths(lengths):
     adapted = helpers.adapt(helpers.model("bert"), subsets("bert")["all"])
-    compare(adapted, rows=helpers.examples(lengths), tolerance=4e-6)
+    assert_same_gradients(adapted, rows=helpers.examples(lengths), tolerance=4e-6)
 
 
 def test_gradients_on_the_twins_and_every_instruction_set(implementation):
-    compare(helpers.adapt(helpers.model("bert"), subsets("bert")["all"]))
+    assert_same_gradients(helpers.adapt(helpers.model("bert"), subsets("bert")["all"]))
 
 
 @pytest.mark.parametrize("family", ["bert", "distilbert"])
@@ -123,7 +124,7 @@ def test_bfloat16_error_is_that_of_autocast(family):
 def test_directional_derivative_with_dropout(family, per_token):
     """With every dropout on, the loss changes along the gradient as the gradient says."""
     auto = hf.AutoModelForTokenClassification if per_token else None
-    extra = {"auto": auto} if auto else {}
+    extra: dict[str, Any] = {"auto": auto} if auto else {}
     adapted = helpers.adapt(
         helpers.model(family, dropout=0.1, **extra), subsets(family)["all"], lora_dropout=0.15,
         task_type="TOKEN_CLS" if per_token else "SEQ_CLS",
@@ -226,7 +227,7 @@ def test_head_alone_trains_without_adapters():
     base = helpers.model("bert").train()
     base.requires_grad_(False)
     base.classifier.requires_grad_(True)
-    compare(base)
+    assert_same_gradients(base)
 
 
 def test_frozen_adapter_takes_no_gradient_but_passes_one_on():
@@ -234,7 +235,7 @@ def test_frozen_adapter_takes_no_gradient_but_passes_one_on():
     for name, parameter in adapted.named_parameters():
         if "layer.1." in name or "value.lora_A" in name:
             parameter.requires_grad_(False)
-    compare(adapted)
+    assert_same_gradients(adapted)
 
 
 def test_nan_weight_gives_a_nan_loss():
@@ -276,7 +277,7 @@ def test_comparison_notices_a_fault_of_one_percent(monkeypatch):
 
     monkeypatch.setattr(kernels, "attention_forward", faulty)
     with pytest.raises(AssertionError):
-        compare(adapted)
+        assert_same_gradients(adapted)
 
 
 def test_same_seed_gives_the_same_bits():

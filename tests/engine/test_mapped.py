@@ -3,6 +3,7 @@
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -79,7 +80,7 @@ def test_a_layer_gives_its_weight_back_once_both_directions_are_laid_out(tmp_pat
 def test_a_loaded_models_weights_are_mapped(tmp_path):
     """What all of this stands on: transformers reads a safetensors file by mapping it."""
     tiny.classifier("bert").save_pretrained(tmp_path)
-    model = BertForSequenceClassification.from_pretrained(tmp_path)
+    model: Any = BertForSequenceClassification.from_pretrained(tmp_path)
     maps = Path("/proc/self/maps").read_text() if sys.platform == "linux" else ""
     ranges = [
         [int(x, 16) for x in line.split()[0].split("-")]

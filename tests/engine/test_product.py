@@ -28,7 +28,7 @@ def parts(rows, d_in, d_out, with_bias):
 
 @pytest.mark.parametrize("with_bias", [True, False])
 @pytest.mark.parametrize("size", SIZES)
-def test_product_is_the_exact_one_rounded(size, with_bias, implementation):
+def test_product_is_the_exact_one_rounded(size: tuple[int, int, int], with_bias, implementation):
     weight, bias, x = parts(*size, with_bias)
     y = pack(weight, bias)(x)
     assert y.dtype == torch.bfloat16
@@ -50,7 +50,7 @@ def test_nothing_is_written_outside_the_result(implementation):
         return
     packed = PanelWeight(implementation, weight, bias)
     implementation.calls.lorafit_product(
-        *(6, 8, 70, x.data_ptr(), 8, packed._weight.data_ptr(), packed._bias.data_ptr()),
+        *(6, 8, 70, x.data_ptr(), 8, packed.weight.data_ptr(), packed.bias.data_ptr()),
         *(around[1].data_ptr(), 70),
     )
     assert bool((around[0] == 7).all())
@@ -87,11 +87,11 @@ def test_odd_inputs_and_float32_are_left_to_onednn():
 
 def test_cpus_with_matrix_tiles_keep_onednn(monkeypatch):
     monkeypatch.setattr(product, "bf16_flags", lambda: ["amx_bf16", "avx512_bf16"])
-    product._has_tiles.cache_clear()
+    product.has_tiles.cache_clear()
     try:
         assert multiplier(torch.bfloat16, 8) is None
     finally:
-        product._has_tiles.cache_clear()
+        product.has_tiles.cache_clear()
 
 
 def test_a_wrong_call_is_refused(implementation):

@@ -33,9 +33,9 @@ def shifted(adapters: Adapters, scale: float = 0.1) -> None:
             parameter.add_(scale * torch.randn(parameter.shape, generator=g))
 
 
-def masked_lm(folder: Path, vocabulary: int = 99) -> Path:
+def masked_lm(folder: Path) -> Path:
     torch.manual_seed(0)
-    model = hf.BertForMaskedLM(tiny._CONFIGS["bert"](pad_token_id=0))
+    model = hf.BertForMaskedLM(tiny.CONFIGS["bert"](pad_token_id=0))
     model.save_pretrained(folder)
     return folder
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any, cast
+
 import pytest
 import torch
 import transformers as hf
@@ -42,10 +44,10 @@ def test_a_batch_writes_what_transformers_writes_of_each_prompt_alone(
         Prompt("", torch.randint(3, tiny.VOCAB, (length,), generator=generator).tolist(), None)
         for length in LENGTHS
     ]
-    theirs = []
+    theirs, writer = [], cast(Any, model)
     for prompt in prompts:
         ids = torch.tensor([prompt.input_ids])
-        written = model.generate(
+        written = writer.generate(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
             max_new_tokens=8,
@@ -55,7 +57,7 @@ def test_a_batch_writes_what_transformers_writes_of_each_prompt_alone(
             eos_token_id=sorted({model.config.eos_token_id, tokenizer.eos_token_id} - {None}),
         )[0]
         new = written if reads else written[len(prompt.input_ids) :]
-        theirs.append(tokenizer.decode(new, skip_special_tokens=True).strip())
+        theirs.append(str(tokenizer.decode(new, skip_special_tokens=True)).strip())
     settings = GenerateConfig(max_new_tokens=8, num_beams=num_beams)
     ours = generate(model, tokenizer, prompts, settings, batch_size=3)
     assert ours == theirs

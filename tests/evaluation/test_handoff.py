@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -21,8 +23,9 @@ def test_only_what_is_given_is_compared():
 def test_a_difference_is_an_error_with_its_numbers(which):
     wrong = LIVE.copy()
     wrong[3, 1] += 0.5
+    given: dict[str, Any] = {which: wrong}
     with pytest.raises(HandoffError, match=rf"{which} model differs by up to 5.00e-01 in 1 of 8"):
-        check_handoff(LIVE, **{which: wrong})
+        check_handoff(LIVE, **given)
 
 
 def test_both_differences_are_named():

@@ -44,9 +44,9 @@ def test_what_base_and_tuned_model_write_stands_in_the_run(
         name: tiny_text.prompts(count, seed)
         for seed, (name, count) in enumerate({"train": 48, "validation": 6, "test": 9}.items())
     }
-    settings = {"num_train_epochs": 12, "learning_rate": 1e-2, "per_device_train_batch_size": 8}
+    settings: dict[str, Any] = {"num_train_epochs": 12, "learning_rate": 1e-2, "batch_size": 8}
     settings |= {"max_new_tokens": 12, "examples": 4, "progress": False, "bf16": False}
-    run = lorafit.train(base, data, **settings, **{"run.dir": str(tmp_path / "runs")})
+    run = lorafit.train(base, data, **settings | {"run.dir": str(tmp_path / "runs")})
     found = run.eval["generation"]
     assert (found["n"], found["num_beams"], found["max_new_tokens"]) == (4, 1, 12)
     assert found["metrics"] == ["exact_match", "rouge_l", "bleu"]

@@ -34,7 +34,7 @@ def scored(tmp_path):
 
 def test_scores_are_in_the_order_of_the_data(scored):
     engine, encoded, tokenizer, model = scored
-    found = score(engine, TASK, encoded, batch_size=4)
+    found = score(engine, encoded, batch_size=4)
     for index in range(len(encoded)):
         batch = TASK.collate(encoded.__getitems__([index]), tokenizer)
         labels = batch.pop("labels")
@@ -47,15 +47,16 @@ def test_scores_are_in_the_order_of_the_data(scored):
 
 def test_batch_size_does_not_change_the_scores(scored):
     engine, encoded, _, _ = scored
-    one, other = (score(engine, TASK, encoded, batch_size=size) for size in (1, 100))
+    one, other = (score(engine, encoded, batch_size=size) for size in (1, 100))
     np.testing.assert_allclose(one.logits, other.logits, rtol=1e-4, atol=1e-6)
-    assert (one.logits.dtype, one.losses.dtype) == (np.float32, np.float32)
+    assert one.logits.dtype == np.float32
+    assert one.losses.dtype == np.float32
 
 
 def test_no_examples_is_an_error(scored):
     engine, encoded, _, _ = scored
     with pytest.raises(DataError, match="0 examples"):
-        score(engine, TASK, encoded.select([]), 4)
+        score(engine, encoded.select([]), 4)
 
 
 def test_logits_that_are_not_finite_are_an_error(scored):
@@ -63,7 +64,7 @@ def test_logits_that_are_not_finite_are_an_error(scored):
     with torch.no_grad():
         model.classifier.bias[1] = float("nan")
     with pytest.raises(DivergenceError, match="11 of 11 examples"):
-        score(engine, TASK, encoded, 4)
+        score(engine, encoded, 4)
 
 
 def test_values_are_the_metrics_of_the_task():
@@ -114,7 +115,7 @@ def test_mean_interval_is_students():
     expected = (values.mean(), theirs.low, theirs.high)
     assert (found.value, found.low, found.high) == pytest.approx(expected)
     assert (found.n, found.level) == (50, 0.9)
-    assert mean_interval(values[:1], 0.9) == Interval(*[values[0]] * 3, 1, 0.9)
+    assert mean_interval(values[:1], 0.9) == Interval(values[0], values[0], values[0], 1, 0.9)
     assert mean_interval(np.ones(5), 0.9) == Interval(1.0, 1.0, 1.0, 5, 0.9)
 
 

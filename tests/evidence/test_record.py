@@ -25,7 +25,7 @@ FOUND = Evaluation(
     tuned={"accuracy": Interval(0.8, 0.7, 0.9, 9, 0.9)},
     paired={"accuracy": Difference(0.3, 0.2, 0.4, 9, 0.9, p_value=0.03)},
     tables=[{"title": "Each", "columns": ["a", "n"], "rows": [["x", 1], ["y", 0.5]]}],
-    handoff=HandOff(reloaded=0.0, n=9, tolerance=1e-5),
+    handoff=HandOff(reloaded_max_abs_diff=0.0, n=9, tolerance=1e-5),
     training={"steps": 3, "best_eval_loss": None},
 )
 

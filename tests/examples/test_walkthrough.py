@@ -34,16 +34,22 @@ def run(script: Path, folder: Path, *arguments: str) -> str:
     return result.stdout
 
 
+def number(pattern: str, output: str) -> float:
+    found = re.search(pattern, output)
+    assert found is not None, pattern
+    return float(found[1])
+
+
 # peft asks for an attribute that transformers deprecates.
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 def test_the_walkthrough_learns_saves_loads_and_merges(tmp_path: Path) -> None:
     output = run(SCRIPT, tmp_path, "--epochs", "6", "--learning-rate", "5e-3")
     assert "trainable params: 10,434 || all params: " in output
-    before, after = (float(re.search(rf"{w}: (\S+)", output)[1]) for w in ("before", "after"))
+    before, after = (number(rf"{w}: (\S+)", output) for w in ("before", "after"))
     assert before < 0.7
     assert after > 0.9
     assert "loaded: differs by 0.0e+00 at most" in output
-    assert float(re.search(r"merged: differs by (\S+)", output)[1]) < 1e-5
+    assert number(r"merged: differs by (\S+)", output) < 1e-5
 
     adapter = tmp_path / "out" / "adapter"
     shape = DistilBertConfig(

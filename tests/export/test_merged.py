@@ -20,7 +20,8 @@ from tests import tiny, tiny_text
 
 def trained(model: nn.Module, **settings: Any) -> Adapters:
     adapters = Adapters(model)
-    adapters.add(LoraConfig(**{"r": 4, "target_modules": "all-linear"} | settings))
+    values: dict[str, Any] = {"r": 4, "target_modules": "all-linear"} | settings
+    adapters.add(LoraConfig(**values))
     torch.manual_seed(7)
     with torch.no_grad():
         for parameter in adapters.trainable().values():
@@ -68,7 +69,8 @@ def test_the_live_model_stays_bit_for_bit(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_models_stay_half_precision(tmp_path: Path, dtype: torch.dtype) -> None:
-    adapters = trained(tiny.language_model("llama").to(dtype))
+    half: Any = tiny.language_model("llama")
+    adapters = trained(half.to(dtype))
     merged.save(adapters, tmp_path / "m")
     again = hf.AutoModelForCausalLM.from_pretrained(tmp_path / "m")
     assert again.dtype == dtype

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 from datasets import Dataset
 
@@ -110,6 +112,6 @@ def test_each_kind_of_label_is_counted():
 
 def test_tokens_that_the_tokenizer_does_not_know_are_said():
     data = Dataset.from_dict({"input_ids": [[5, 1, 6], [1, 1, 7]], "labels": [0, 1]})
-    options = {"supervision": "example", "label_names": ("a", "b")}
+    options: dict[str, Any] = {"supervision": "example", "label_names": ("a", "b")}
     truth = inspect({"train": data}, unknown_token=1, **options)
     assert "3 of 6 (50.0%) tokens of the train split are unknown" in truth.warnings[0]

@@ -41,7 +41,7 @@ def test_a_package_outside_the_range_is_a_warning_with_the_command(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(metadata, "version", lambda name: "1.9")
-    finding = doctor._package(Requirement("torch>=2.6"), "2.13.0")
+    finding = doctor.package(Requirement("torch>=2.6"), "2.13.0")
     assert finding.found == "1.9 (tested with 2.13.0)"
     assert finding.warning == "torch 1.9 is outside what lorafit works with, >=2.6."
     assert finding.fix == 'Install another: pip install "torch>=2.6"'
@@ -49,13 +49,13 @@ def test_a_package_outside_the_range_is_a_warning_with_the_command(
 
 def test_a_newer_major_version_than_tested_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metadata, "version", lambda name: "3.0+cpu")
-    finding = doctor._package(Requirement("torch>=2.6"), "2.13.0")
+    finding = doctor.package(Requirement("torch>=2.6"), "2.13.0")
     assert finding.warning is not None
     assert "newer major version" in finding.warning
 
 
 def test_a_missing_package_is_a_warning() -> None:
-    finding = doctor._package(Requirement("no-such-package>=1"), None)
+    finding = doctor.package(Requirement("no-such-package>=1"), None)
     assert finding.fix == 'Install it: pip install "no-such-package>=1"'
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -29,7 +30,7 @@ def test_ia3_finds_keys_values_and_mlp_outputs(family: str) -> None:
     names = {s.path.split(".", -1)[-1] for s in sites}
     assert names == {name.rpartition(".")[2] for name in IA3_TARGETS[family]}
     assert {s.role for s in sites} == {"attention", "mlp"}
-    inputs = adapters.configs["default"].feedforward_modules
+    inputs = adapters.configs["default"].model_dump()["feedforward_modules"]
     assert inputs == {s.path for s in sites if s.role == "mlp"}
     assert not [path for path in inputs if "attn" in path or "attention" in path.lower()]
 
@@ -71,8 +72,12 @@ PLACES = {
 
 @pytest.mark.parametrize("family", PLACES)
 def test_houlsby_has_two_adapters_a_block_and_pfeiffer_one(family: str) -> None:
-    for placement, places in (("houlsby", PLACES[family]), ("pfeiffer", PLACES[family][1:])):
-        sites = Adapters(tiny.classifier(family)).add(BottleneckConfig(placement=placement))
+    houlsby, pfeiffer = (
+        BottleneckConfig(placement="houlsby"),
+        BottleneckConfig(placement="pfeiffer"),
+    )
+    for config, places in ((houlsby, PLACES[family]), (pfeiffer, PLACES[family][1:])):
+        sites = Adapters(tiny.classifier(family)).add(config)
         assert len(sites) == 3 * len(places)
         assert all(any(s.path.endswith(place) for place in places) for s in sites)
 
@@ -86,7 +91,7 @@ def test_t5_has_an_adapter_after_each_of_its_five_sublayers() -> None:
 def test_a_bottleneck_adapter_computes_its_formula() -> None:
     adapters = Adapters(tiny.classifier("bert"))
     [site, *_] = adapters.add(BottleneckConfig(non_linearity="relu"))
-    layer = adapters.model.get_submodule(site.path)
+    layer: Any = adapters.model.get_submodule(site.path)
     with torch.no_grad():
         for parameter in adapters.trainable().values():
             parameter.copy_(torch.randn(parameter.shape))
@@ -111,7 +116,7 @@ def prompted(model: nn.Module, n: int = 4) -> Adapters:
 
 @pytest.mark.parametrize("family", ["bert", "gpt2", "llama", "roberta"])
 def test_padding_changes_nothing_behind_a_prompt(family: str) -> None:
-    model = prompted(tiny.classifier(family)).model
+    model: Any = prompted(tiny.classifier(family)).model
     pad = model.config.pad_token_id
     ids = torch.randint(3, tiny.VOCAB, (1, 6), generator=torch.Generator().manual_seed(0))
     padded = torch.cat([ids, torch.full((1, 3), pad)], dim=1)
@@ -125,7 +130,7 @@ def test_padding_changes_nothing_behind_a_prompt(family: str) -> None:
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 def test_a_language_model_keeps_its_shapes_and_generates_as_it_computes(family: str) -> None:
-    model = prompted(tiny.language_model(family)).model
+    model: Any = prompted(tiny.language_model(family)).model
     ids = tiny.inputs(family)["input_ids"][:1]
     output = model(input_ids=ids, labels=ids)
     assert output.logits.shape == (1, 7, tiny.VOCAB)
@@ -133,7 +138,12 @@ def test_a_language_model_keeps_its_shapes_and_generates_as_it_computes(family: 
     # virtual one predicts, comes on top of the usual losses.
     usual = nn.functional.cross_entropy(output.logits[0, :-1], ids[0, 1:], reduction="sum")
     assert output.loss.item() * 7 > usual.item()
-    settings = {"max_new_tokens": 5, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
+    settings: dict[str, Any] = {
+        "max_new_tokens": 5,
+        "do_sample": False,
+        "pad_token_id": 0,
+        "eos_token_id": None,
+    }
     generated = model.generate(ids, use_cache=False, **settings)
     plain = ids
     with torch.no_grad():
@@ -159,7 +169,8 @@ def test_a_prompt_starts_from_a_text(tmp_path: Path) -> None:
     assert prompt.shape == (5, 32)
     assert torch.equal(prompt[0], prompt[2])
     assert torch.equal(prompt[1], prompt[3])
-    table = adapters.model.get_input_embeddings().weight
+    model: Any = adapters.model
+    table = model.get_input_embeddings().weight
     assert all(any(torch.equal(row, entry) for entry in table) for row in prompt)
     with pytest.raises(ValueError, match="belong together"):
         PromptConfig(prompt_tuning_init="TEXT")

@@ -83,13 +83,13 @@ def test_a_tuner_keeps_the_promises(tuner: str, family: str, tmp_path: Path) -> 
     with adapters.disabled():
         assert torch.equal(tiny.logits(model, family), base)
     weights = {
-        s.path: model.get_submodule(s.path).weight.clone() for s in adapters.sites["default"]
+        s.path: model.get_parameter(f"{s.path}.weight").clone() for s in adapters.sites["default"]
     }
     adapters.merge()
     torch.testing.assert_close(tiny.logits(model, family), live, rtol=1e-4, atol=1e-5)
     adapters.unmerge()
     for path, weight in weights.items():
-        assert torch.equal(model.get_submodule(path).weight, weight)
+        assert torch.equal(model.get_parameter(f"{path}.weight"), weight)
     assert torch.equal(tiny.logits(model, family), live)
     peft_format.save(adapters, tmp_path / "adapter")
     fresh = tiny.classifier(family)
@@ -107,7 +107,7 @@ def test_a_tuner_keeps_the_promises(tuner: str, family: str, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("tuner", ["vera", "pvera", "randlora", "frod", "oft", "loha"])
 def test_pefts_own_file_is_loaded(tuner: str, tmp_path: Path) -> None:
-    config = peft.mapping.PEFT_TYPE_TO_CONFIG_MAPPING[peft.PeftType(tuner.upper())]
+    config: Any = peft.mapping.PEFT_TYPE_TO_CONFIG_MAPPING[peft.PeftType(tuner.upper())]
     theirs = peft.get_peft_model(
         tiny.classifier("bert"),
         config(target_modules=["query", "value"], task_type="SEQ_CLS", **TUNERS[tuner]),
@@ -117,7 +117,7 @@ def test_pefts_own_file_is_loaded(tuner: str, tmp_path: Path) -> None:
         for parameter in theirs.parameters():
             if parameter.requires_grad:
                 parameter.add_(0.1 * torch.randn(parameter.shape, generator=g))
-    theirs.save_pretrained(tmp_path)
+    theirs.save_pretrained(str(tmp_path))
     model = tiny.classifier("bert")
     peft_format.load(model, tmp_path)
     torch.testing.assert_close(tiny.logits(model, "bert"), tiny.logits(theirs, "bert"))
@@ -232,6 +232,7 @@ def test_without_peft_the_error_says_what_to_install() -> None:
 def test_a_tuner_goes_through_the_whole_pipeline(tuner: str, tmp_path: Path) -> None:
     base = tiny_text.save_base(tmp_path / "base", "bert")
     data: DatasetDict = tiny_text.splits(24)
+    place: dict[str, Any] = {"run.dir": str(tmp_path / "runs")}
     run = lorafit.train(
         base,
         data,
@@ -240,7 +241,7 @@ def test_a_tuner_goes_through_the_whole_pipeline(tuner: str, tmp_path: Path) -> 
         batch_size=4,
         bf16=False,
         progress=False,
-        **{"run.dir": str(tmp_path / "runs")},
+        **place,
     )
     assert run.eval["handoff"]["reloaded_max_abs_diff"] == 0.0
     assert run.eval["handoff"]["merged_max_abs_diff"] < 1e-5

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import transformers as hf
@@ -11,7 +13,7 @@ from lorafit.methods.prefix import PrefixConfig
 from tests import tiny
 
 
-def prefixed(model: nn.Module, n: int = 4, **settings: object) -> Adapters:
+def prefixed(model: nn.Module, n: int = 4, **settings: Any) -> Adapters:
     adapters = Adapters(model)
     torch.manual_seed(0)
     adapters.add(PrefixConfig(num_virtual_tokens=n, **settings))
@@ -37,7 +39,7 @@ def test_padding_changes_nothing_behind_a_prefix(family: str, attention: str) ->
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "qwen2", "t5"])
 def test_a_language_model_generates_with_a_cache_as_it_computes_without(family: str) -> None:
-    model = prefixed(tiny.language_model(family)).model
+    model: Any = prefixed(tiny.language_model(family)).model
     ids = tiny.inputs(family)["input_ids"][:2]
     generated = model.generate(
         ids,
@@ -99,7 +101,7 @@ def test_models_without_a_cache_are_refused_with_the_reason() -> None:
 
 
 def test_gradient_checkpointing_would_drop_the_prefix_and_is_refused() -> None:
-    model = prefixed(tiny.language_model("llama")).model
+    model: Any = prefixed(tiny.language_model("llama")).model
     model.activation_checkpointing_enable()
     with pytest.raises(AdapterError, match="gradient checkpointing"):
         model.train()(**tiny.inputs("llama"))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -16,7 +18,7 @@ from tests import tiny
 
 
 def test_the_backward_pass_ends_at_the_lowest_trained_block() -> None:
-    model = tiny.classifier("bert")
+    model: Any = tiny.classifier("bert")
     Adapters(model).add(LastLayersConfig(k=1, modules_to_save=["classifier"]))
     needs: dict[int, bool] = {}
     for index, block in enumerate(model.bert.encoder.layer):
@@ -42,7 +44,7 @@ def test_the_last_layers_of_a_language_model_leave_its_output_embedding_frozen()
 
 
 def test_tied_weights_stay_tied_while_they_are_trained_and_afterwards() -> None:
-    model = tiny.language_model("gpt2")
+    model: Any = tiny.language_model("gpt2")
     assert model.lm_head.weight is model.transformer.wte.weight
     original = model.lm_head.weight
     adapters = Adapters(model)
@@ -158,10 +160,10 @@ def test_sparse_takes_the_largest_gradients_of_all_layers_together() -> None:
     sizes = [gradients[f"{s.path}.weight"].abs().flatten() for s in sites]
     budget = round(0.01 * sum(len(size) for size in sizes))
     threshold = torch.cat(sizes).topk(budget).values[-1]
-    counts = adapters.configs["default"].nonzero
+    counts = adapters.configs["default"].model_dump()["nonzero"]
     assert len(set(counts.values())) > 1
     for site, size in zip(sites, sizes, strict=True):
-        layer = adapters.model.get_submodule(site.path)
+        layer: Any = adapters.model.get_submodule(site.path)
         chosen = set(layer.adapter_state("default")["sparse_indices"].tolist())
         expected = set((size >= threshold).nonzero().flatten().tolist())
         assert chosen == expected or (not expected and len(chosen) == 1)
@@ -183,7 +185,7 @@ def test_the_gradient_of_the_values_is_that_of_the_weights_at_their_places() -> 
     adapters, gradients = calibrated()
     adapters.model(**tiny.inputs("bert"), labels=torch.tensor([0, 1, 2])).loss.backward()
     for site in adapters.sites["default"]:
-        layer = adapters.model.get_submodule(site.path)
+        layer: Any = adapters.model.get_submodule(site.path)
         indices = layer.adapter_state("default")["sparse_indices"].long()
         expected = gradients[f"{site.path}.weight"].flatten()[indices]
         torch.testing.assert_close(layer.sparse_values["default"].grad, expected)

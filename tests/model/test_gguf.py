@@ -111,6 +111,7 @@ def test_from_the_first_step_to_the_merged_model(
 ) -> None:
     name = str(tmp_path / "tiny_gguf_package" / "tiny.gguf") if as_file else package
     rows = tiny_text.prompts(24)
+    place: dict[str, Any] = {"run.dir": str(tmp_path / "runs")}
     run = lorafit.train(
         name,
         rows,
@@ -121,7 +122,7 @@ def test_from_the_first_step_to_the_merged_model(
         progress=False,
         bf16=False,
         strategy="none",
-        **{"run.dir": str(tmp_path / "runs")},
+        **place,
     )
     handoff = run.eval["handoff"]
     assert handoff["reloaded_max_abs_diff"] == 0.0

@@ -1,7 +1,7 @@
 import json
 import logging
 import shutil
-from typing import Any
+from typing import Any, cast
 from unittest.mock import Mock
 
 import pytest
@@ -320,7 +320,7 @@ def test_a_model_without_tokenizer_is_refused(tmp_path):
 
 
 def test_a_tokenizer_of_another_model_is_refused(base):
-    config = {"vocab_size": 20, "hidden_size": 32, "num_attention_heads": 4}
+    config: dict[str, Any] = {"vocab_size": 20, "hidden_size": 32, "num_attention_heads": 4}
     shutil.rmtree(base)
     hf.BertModel(hf.BertConfig(**config, num_hidden_layers=1)).save_pretrained(base)
     tiny_text.bert_tokenizer(base).save_pretrained(base)
@@ -384,7 +384,7 @@ def test_the_tokenizer_of_a_live_model_is_found_beside_its_weights(base):
 def test_live_models_that_cannot_be_used_are_refused(tmp_path):
     tokenizer = tiny_text.bert_tokenizer(tmp_path)
     with pytest.raises(ModelError, match="not a transformers model"):
-        from_live(nn.Linear(2, 2), tokenizer, TASK)
+        from_live(cast(Any, nn.Linear(2, 2)), tokenizer, TASK)
     with pytest.raises(ModelError, match="a tokenizer is needed"):
         from_live(tiny.classifier("bert", num_labels=2), None, TASK)
     with pytest.raises(ModelError, match="3 labels"):
@@ -435,12 +435,13 @@ def test_an_encoder_decoder_whose_padding_ends_texts_is_refused():
 
 def xlnet() -> hf.PreTrainedModel:
     torch.manual_seed(0)
-    config = hf.XLNetConfig(
+    sizes: dict[str, Any] = {
         **{"vocab_size": 99, "d_model": 32, "n_layer": 2, "n_head": 4, "d_inner": 40},
-        pad_token_id=2,
-        num_labels=2,
-    )
-    return hf.AutoModelForSequenceClassification.from_config(config).eval()
+        **{"pad_token_id": 2, "num_labels": 2},
+    }
+    made = hf.AutoModelForSequenceClassification.from_config(hf.XLNetConfig(**sizes)).eval()
+    assert isinstance(made, hf.PreTrainedModel)
+    return made
 
 
 def test_decoders_and_their_tokenizer_agree_on_padding(caplog):

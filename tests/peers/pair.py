@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import peft
 import torch
@@ -32,6 +32,7 @@ EMBEDDINGS = {
     "t5": "shared",
 }
 LM_TASK = {"t5": "SEQ_2_SEQ_LM"}
+M = TypeVar("M", bound=nn.Module)
 
 
 def base(family: str, task: str | None) -> nn.Module:
@@ -65,7 +66,7 @@ def theirs(family: str, **changes: Any) -> peft.PeftModel:
     return randomised(model)
 
 
-def randomised(model: Any) -> Any:
+def randomised(model: M) -> M:
     """Random adapters, and a random change of what else trains; the same in both libraries."""
     with torch.no_grad():
         for name, parameter in sorted(model.named_parameters()):
@@ -100,4 +101,5 @@ def logits(model: nn.Module, family: str, task: str | None = "SEQ_CLS") -> torch
     batch = tiny.inputs(family)
     if task == "SEQ_2_SEQ_LM":
         batch["decoder_input_ids"] = batch["input_ids"]
-    return model.eval()(**batch).logits
+    found: torch.Tensor = model.eval()(**batch).logits
+    return found

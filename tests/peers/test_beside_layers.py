@@ -51,7 +51,7 @@ def plain(family: str) -> Any:
 
 
 def pair(family: str, settings: dict[str, Any]) -> tuple[Any, Any]:
-    values = {"r": 4, "lora_alpha": 6, "task_type": task_of(family)} | settings
+    values: dict[str, Any] = {"r": 4, "lora_alpha": 6, "task_type": task_of(family)} | settings
     values["fan_in_fan_out"] = family == "gpt2"
     mine: Any = ours_api.get_peft_model(plain(family), ours_api.LoraConfig(**values))
     other: Any = peft.get_peft_model(plain(family), peft.LoraConfig(**values))

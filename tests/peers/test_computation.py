@@ -56,7 +56,9 @@ def test_loss_and_gradients_are_those_of_peft(family: str, name: str) -> None:
         if gradient is None:
             assert mine[key] is None
         else:
-            assert (mine[key] - gradient).abs().max() <= 1e-5 * largest, key
+            own = mine[key]
+            assert own is not None
+            assert (own - gradient).abs().max() <= 1e-5 * largest, key
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -151,12 +153,14 @@ def test_weighted_combinations_are_those_of_peft(
 
 
 def delta(model: nn.Module) -> list[torch.Tensor]:
-    return [m.get_delta_weight("mixed") for m in model.modules() if hasattr(m, "lora_embedding_A")]
+    layers: list[Any] = [m for m in model.modules() if hasattr(m, "lora_embedding_A")]
+    return [layer.get_delta_weight("mixed") for layer in layers]
 
 
 def test_scale_methods_are_those_of_peft() -> None:
     for model in (ours("bert"), theirs("bert")):
-        layer = model.base_model.model.bert.encoder.layer[0].attention.self.query
+        tuned: Any = model.base_model
+        layer = tuned.model.bert.encoder.layer[0].attention.self.query
         start = layer.scaling["default"]
         layer.scale_layer(2.0)
         assert layer.scaling["default"] == 2 * start

@@ -53,7 +53,7 @@ def cases() -> list[Any]:
     ]
 
 
-def both_ways(tmp_path: Path, family: str, **changes: Any) -> None:
+def assert_both_ways(tmp_path: Path, family: str, **changes: Any) -> None:
     """Ours loads in peft, theirs in ours; keys and parameter counts are the same."""
     mine, other = ours(family, **changes), theirs(family, **changes)
     task = changes.get("task_type", "SEQ_CLS")
@@ -64,7 +64,7 @@ def both_ways(tmp_path: Path, family: str, **changes: Any) -> None:
     assert_close(logits(loaded, family, task), logits(mine, family, task))
     assert_tuned(mine, family, task)
 
-    other.save_pretrained(tmp_path / "theirs")
+    other.save_pretrained(str(tmp_path / "theirs"))
     back = ours_api.PeftModel.from_pretrained(base(family, task), tmp_path / "theirs")
     assert_close(logits(back, family, task), logits(other, family, task))
     assert_tuned(other, family, task)
@@ -72,26 +72,26 @@ def both_ways(tmp_path: Path, family: str, **changes: Any) -> None:
 
 @pytest.mark.parametrize(("family", "changes"), cases())
 def test_classifiers_both_ways(tmp_path: Path, family: str, changes: dict[str, Any]) -> None:
-    both_ways(tmp_path, family, **changes)
+    assert_both_ways(tmp_path, family, **changes)
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "qwen2", "t5"])
 def test_language_models_both_ways(tmp_path: Path, family: str) -> None:
-    both_ways(tmp_path, family, task_type=LM_TASK.get(family, "CAUSAL_LM"))
+    assert_both_ways(tmp_path, family, task_type=LM_TASK.get(family, "CAUSAL_LM"))
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_all_linear_both_ways(tmp_path: Path, family: str) -> None:
     # With SEQ_CLS DistilBERT's pre_classifier would be a LoRA inside modules_to_save in peft.
     task = None if family == "distilbert" else "SEQ_CLS"
-    both_ways(tmp_path, family, target_modules="all-linear", task_type=task)
+    assert_both_ways(tmp_path, family, target_modules="all-linear", task_type=task)
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 @pytest.mark.parametrize("rslora", [False, True])
 def test_ranks_and_alphas_by_pattern_both_ways(tmp_path: Path, family: str, rslora: bool) -> None:
     first, last = TARGETS[family][0], TARGETS[family][-1]
-    both_ways(
+    assert_both_ways(
         tmp_path,
         family,
         use_rslora=rslora,
@@ -102,12 +102,12 @@ def test_ranks_and_alphas_by_pattern_both_ways(tmp_path: Path, family: str, rslo
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_embeddings_as_targets_both_ways(tmp_path: Path, family: str) -> None:
-    both_ways(tmp_path, family, target_modules=[EMBEDDINGS[family], TARGETS[family][0]])
+    assert_both_ways(tmp_path, family, target_modules=[EMBEDDINGS[family], TARGETS[family][0]])
 
 
 @pytest.mark.parametrize("family", ["gpt2", "qwen2"])
 def test_tied_embeddings_as_targets_both_ways(tmp_path: Path, family: str) -> None:
-    both_ways(
+    assert_both_ways(
         tmp_path,
         family,
         task_type="CAUSAL_LM",
@@ -117,20 +117,20 @@ def test_tied_embeddings_as_targets_both_ways(tmp_path: Path, family: str) -> No
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_excluded_modules_both_ways(tmp_path: Path, family: str) -> None:
-    both_ways(tmp_path, family, exclude_modules=rf".*\.1\..*{TARGETS[family][0]}")
+    assert_both_ways(tmp_path, family, exclude_modules=rf".*\.1\..*{TARGETS[family][0]}")
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_expressions_both_ways(tmp_path: Path, family: str) -> None:
     names = "|".join(name.replace(".", r"\.") for name in TARGETS[family])
-    both_ways(tmp_path, family, target_modules=rf".*\.[02]\..*\.({names})")
+    assert_both_ways(tmp_path, family, target_modules=rf".*\.[02]\..*\.({names})")
 
 
 @pytest.mark.parametrize("family", ["gpt2", "qwen2"])
 @pytest.mark.parametrize("whole", [["lm_head"], ["lm_head", "EMBEDDINGS"]])
 def test_tied_modules_to_save_both_ways(tmp_path: Path, family: str, whole: list[str]) -> None:
     names = [EMBEDDINGS[family] if name == "EMBEDDINGS" else name for name in whole]
-    both_ways(tmp_path, family, task_type="CAUSAL_LM", modules_to_save=names)
+    assert_both_ways(tmp_path, family, task_type="CAUSAL_LM", modules_to_save=names)
 
 
 @pytest.mark.parametrize("save", [True, False])
@@ -147,7 +147,7 @@ def test_embeddings_saved_on_request_have_the_same_keys(tmp_path: Path, save: bo
 
 
 def test_own_modules_to_save_both_ways(tmp_path: Path) -> None:
-    both_ways(tmp_path, "bert", modules_to_save=["pooler"])
+    assert_both_ways(tmp_path, "bert", modules_to_save=["pooler"])
 
 
 def test_token_classification_and_question_answering_both_ways(tmp_path: Path) -> None:
@@ -163,13 +163,14 @@ def test_token_classification_and_question_answering_both_ways(tmp_path: Path) -
 
         def run(model: Any) -> torch.Tensor:
             with torch.no_grad():
-                return model(**tiny.inputs("bert"))[0]
+                logits: torch.Tensor = model(**tiny.inputs("bert"))[0]
+            return logits
 
         values: dict[str, Any] = {"target_modules": ["query"], "task_type": task}
         mine = randomised(ours_api.get_peft_model(build(), ours_api.LoraConfig(**values)))
         other = randomised(peft.get_peft_model(build(), peft.LoraConfig(**values)))
         mine.save_pretrained(tmp_path / task / "ours")
-        other.save_pretrained(tmp_path / task / "theirs")
+        other.save_pretrained(str(tmp_path / task / "theirs"))
         assert_close(
             run(peft.PeftModel.from_pretrained(build(), tmp_path / task / "ours")), run(mine.eval())
         )
@@ -206,7 +207,7 @@ def test_pissa_and_olora_both_ways(
     assert_close(tiny.logits(again, family), tiny.logits(mine, family))
 
     other = theirs(family, init_lora_weights=init, **changes)
-    other.save_pretrained(tmp_path / "theirs")
+    other.save_pretrained(str(tmp_path / "theirs"))
     back = ours_api.PeftModel.from_pretrained(base(family, "SEQ_CLS"), tmp_path / "theirs")
     assert_close(tiny.logits(back, family), tiny.logits(other, family), 1e-4)
 
@@ -215,7 +216,7 @@ def test_pissa_and_olora_both_ways(
 def test_files_have_the_same_keys_shapes_and_metadata(tmp_path: Path, family: str) -> None:
     described = []
     for model, folder in ((ours(family), "ours"), (theirs(family), "theirs")):
-        model.save_pretrained(tmp_path / folder)
+        model.save_pretrained(str(tmp_path / folder))
         with safe_open(tmp_path / folder / "adapter_model.safetensors", "pt") as file:
             shapes = {key: tuple(file.get_tensor(key).shape) for key in file.keys()}  # noqa: SIM118
             described.append((file.metadata(), shapes))
@@ -226,13 +227,13 @@ def test_equal_weights_give_equal_files(tmp_path: Path) -> None:
     mine, other = ours("distilbert"), theirs("distilbert")
     other.load_state_dict(mine.state_dict())
     mine.save_pretrained(tmp_path / "ours")
-    other.save_pretrained(tmp_path / "theirs")
+    other.save_pretrained(str(tmp_path / "theirs"))
     a, b = (tmp_path / d / "adapter_model.safetensors" for d in ("ours", "theirs"))
     assert a.read_bytes() == b.read_bytes()
 
 
 def test_half_precision_bases_both_ways(tmp_path: Path) -> None:
-    values = {"target_modules": ["q_proj"], "task_type": "CAUSAL_LM"}
+    values: dict[str, Any] = {"target_modules": ["q_proj"], "task_type": "CAUSAL_LM"}
 
     def build() -> Any:
         return base("llama", "CAUSAL_LM").to(torch.bfloat16)

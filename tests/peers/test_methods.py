@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import peft
 import pytest
@@ -74,7 +74,8 @@ def batch(case: str, family: str) -> dict[str, torch.Tensor]:
 
 
 def logits(model: nn.Module, case: str, family: str) -> torch.Tensor:
-    return model.eval()(**batch(case, family)).logits
+    found: torch.Tensor = model.eval()(**batch(case, family)).logits
+    return found
 
 
 @every_pair
@@ -95,7 +96,7 @@ def test_peft_loads_our_file_and_computes_and_differentiates_the_same(
     mine.square().sum().backward()
     other.square().sum().backward()
     gradients = sorted(
-        (p.grad.abs().sum().item(), p.numel()) for p in adapters.trainable().values()
+        (float(cast(Any, p.grad).abs().sum()), p.numel()) for p in adapters.trainable().values()
     )
     found = sorted(
         (p.grad.abs().sum().item(), p.numel())
@@ -111,7 +112,7 @@ def test_peft_loads_our_file_and_computes_and_differentiates_the_same(
 def test_we_load_pefts_file_and_compute_the_same(case: str, family: str, tmp_path: Path) -> None:
     ours_format.save(ours(case, family), tmp_path / "a")
     theirs = peft.PeftModel.from_pretrained(tiny.classifier(family), tmp_path / "a")
-    theirs.save_pretrained(tmp_path / "b")
+    theirs.save_pretrained(str(tmp_path / "b"))
     model = tiny.classifier(family)
     ours_format.load(model, tmp_path / "b")
     assert_close(logits(model, case, family), logits(theirs, case, family))
@@ -137,7 +138,11 @@ def test_peft_refuses_the_methods_it_does_not_have(method: str, tmp_path: Path) 
 def test_a_prefix_behind_an_mlp_computes_and_differentiates_as_in_peft(
     family: str, tmp_path: Path
 ) -> None:
-    settings = {"num_virtual_tokens": 4, "prefix_projection": True, "encoder_hidden_size": 12}
+    settings: dict[str, Any] = {
+        "num_virtual_tokens": 4,
+        "prefix_projection": True,
+        "encoder_hidden_size": 12,
+    }
     adapters = Adapters(tiny.classifier(family))
     adapters.add(
         methods["prefix"].config_class(
@@ -147,7 +152,8 @@ def test_a_prefix_behind_an_mlp_computes_and_differentiates_as_in_peft(
     theirs = peft.get_peft_model(
         tiny.classifier(family), peft.PrefixTuningConfig(**settings, task_type="SEQ_CLS")
     )
-    encoder, head = theirs.prompt_encoder["default"], HEADS[family]
+    head, prefixes = HEADS[family], theirs.get_submodule("prompt_encoder.default")
+    encoder: Any = prefixes
     twins = {
         "embedding": encoder.embedding.weight,
         "transform.0.weight": encoder.transform[0].weight,
@@ -170,12 +176,13 @@ def test_a_prefix_behind_an_mlp_computes_and_differentiates_as_in_peft(
     one.square().sum().backward()
     other.square().sum().backward()
     for mine, twin in pairs:
+        assert mine.grad is not None
         assert_close(mine.grad, twin.grad, 1e-4)
     # The MLP is not saved; whoever loads the file has the prefix it made.
     ours_format.save(adapters, tmp_path / "a")
     loaded = peft.PeftModel.from_pretrained(tiny.classifier(family), tmp_path / "a")
     assert_close(logits(loaded, "prefix", family), one)
-    theirs.save_pretrained(tmp_path / "b")
+    theirs.save_pretrained(str(tmp_path / "b"))
     fresh = tiny.classifier(family)
     ours_format.load(fresh, tmp_path / "b")
     assert_close(logits(fresh, "prefix", family), one)
@@ -183,6 +190,6 @@ def test_a_prefix_behind_an_mlp_computes_and_differentiates_as_in_peft(
 
 def test_pefts_prefix_for_an_encoder_decoder_is_refused(tmp_path: Path) -> None:
     config = peft.PrefixTuningConfig(num_virtual_tokens=4, task_type="SEQ_2_SEQ_LM")
-    peft.get_peft_model(tiny.language_model("t5"), config).save_pretrained(tmp_path / "a")
+    peft.get_peft_model(tiny.language_model("t5"), config).save_pretrained(str(tmp_path / "a"))
     with pytest.raises(AdapterError, match="layers share entries"):
         ours_format.load(tiny.language_model("t5"), tmp_path / "a")

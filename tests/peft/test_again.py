@@ -108,16 +108,15 @@ def test_saving_after_merge_and_unload_says_what_to_save(tmp_path: Path) -> None
 
 
 def test_the_state_of_a_compiled_model_is_what_is_saved(tmp_path: Path) -> None:
-    for number, settings in enumerate(
-        [
-            {},
-            {"task_type": "SEQ_CLS", "use_dora": True, "bias": "all"},
-            {"init_lora_weights": "pissa"},
-        ]
-    ):
+    cases: list[dict[str, Any]] = [
+        {},
+        {"task_type": "SEQ_CLS", "use_dora": True, "bias": "all"},
+        {"init_lora_weights": "pissa"},
+    ]
+    for number, settings in enumerate(cases):
         model = made(**settings)
         expected = computed(model)
-        compiled = torch.compile(model, backend="eager")
+        compiled: Any = torch.compile(model, backend="eager")
         state = {key: value.clone() for key, value in compiled.state_dict().items()}
         assert all(key.startswith("_orig_mod.") for key in state)
         with torch.no_grad():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -31,7 +32,7 @@ def load(model: api.PeftModel, folder: Path) -> None:
     model.load_adapter(folder, "loaded")
 
 
-CHANGES: dict[str, Callable[[api.PeftModel, Path], object]] = {
+CHANGES: dict[str, Callable[[Any, Path], object]] = {
     "add": lambda m, folder: m.add_adapter("new", config(bias="none")),
     "add_with_a_head": lambda m, folder: m.add_adapter("new", config(modules_to_save=["lm_head"])),
     "load": load,

@@ -61,7 +61,9 @@ def test_saved_configurations_are_read_by_both(tmp_path: Path) -> None:
     assert api.PeftConfig.from_pretrained(tmp_path) == config
     assert type(api.PeftConfig.from_pretrained(tmp_path)) is api.LoraConfig
     peft.LoraConfig(r=5).save_pretrained(str(tmp_path))
-    assert api.LoraConfig.from_pretrained(tmp_path).r == 5
+    again = api.LoraConfig.from_pretrained(tmp_path)
+    assert isinstance(again, api.LoraConfig)
+    assert again.r == 5
 
 
 def test_configurations_from_dictionaries() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -92,7 +93,7 @@ HEADS = [
 @pytest.mark.parametrize("second", HEADS)
 @pytest.mark.parametrize("first", HEADS)
 def test_adapters_do_not_see_what_others_do_to_the_same_head(
-    first: dict[str, object], second: dict[str, object]
+    first: dict[str, Any], second: dict[str, Any]
 ) -> None:
     def changed(adapters: Adapters, name: str) -> None:
         adapters.set(name)
@@ -100,7 +101,7 @@ def test_adapters_do_not_see_what_others_do_to_the_same_head(
             for parameter in adapters.parameters_of(name).values():
                 parameter.copy_(0.02 * torch.arange(parameter.numel()).view_as(parameter).cos())
 
-    def alone(settings: dict[str, object]) -> tuple[torch.Tensor, list[str]]:
+    def alone(settings: dict[str, Any]) -> tuple[torch.Tensor, list[tuple[str, torch.Size]]]:
         adapters = Adapters(tiny.classifier("roberta"))
         adapters.add(LoraConfig(**settings), "x")
         changed(adapters, "x")

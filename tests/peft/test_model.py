@@ -17,9 +17,9 @@ from tests import tiny
 
 
 def model(family: str = "distilbert", **settings: Any) -> api.PeftModel:
-    values = {"r": 4, "target_modules": ["q_lin", "v_lin"], "task_type": "SEQ_CLS"} | settings
+    values: dict[str, Any] = {"r": 4, "target_modules": ["q_lin", "v_lin"], "task_type": "SEQ_CLS"}
     torch.manual_seed(0)
-    wrapped = api.get_peft_model(tiny.classifier(family), api.LoraConfig(**values))
+    wrapped = api.get_peft_model(tiny.classifier(family), api.LoraConfig(**values | settings))
     return filled(wrapped)
 
 
@@ -134,7 +134,8 @@ def test_setting_an_adapter_while_merged_warns_and_unmerges() -> None:
 def test_safe_merge_refuses_what_is_not_finite() -> None:
     wrapped = model()
     plain = {k: v.clone() for k, v in wrapped.state_dict().items() if "base_layer" in k}
-    layer = wrapped.base_model.model.distilbert.transformer.layer[2].attention.v_lin
+    tuned: Any = wrapped.base_model.model
+    layer = tuned.distilbert.transformer.layer[2].attention.v_lin
     nn.init.constant_(layer.lora_B["default"].weight, float("nan"))
     with pytest.raises(AdapterError, match="not finite"):
         wrapped.merge_and_unload(safe_merge=True)
@@ -162,7 +163,8 @@ def test_the_status_shows_what_is_on() -> None:
     )
     with wrapped.disable_adapter():
         assert wrapped.get_model_status().enabled is False
-    layer = wrapped.base_model.model.distilbert.transformer.layer[0].attention.q_lin
+    tuned: Any = wrapped.base_model.model
+    layer = tuned.distilbert.transformer.layer[0].attention.q_lin
     layer.merge()
     assert wrapped.get_model_status().merged_adapters == "irregular"
     assert api.get_layer_status(wrapped)[0].merged_adapters == ["default"]
@@ -209,12 +211,13 @@ def test_loading_is_strict_and_leaves_the_base_alone(tmp_path: Path) -> None:
 def test_a_given_configuration_takes_the_place_of_the_saved_one(tmp_path: Path) -> None:
     wrapped = model()
     wrapped.save_pretrained(tmp_path / "a")
-    config = api.PeftConfig.from_pretrained(tmp_path / "a")
+    config: Any = api.PeftConfig.from_pretrained(tmp_path / "a")
     config.lora_alpha = 80
     loaded = api.PeftModel.from_pretrained(
         tiny.classifier("distilbert"), tmp_path / "a", config=config
     )
-    layer = loaded.base_model.model.distilbert.transformer.layer[0].attention.q_lin
+    tuned: Any = loaded.base_model.model
+    layer = tuned.distilbert.transformer.layer[0].attention.q_lin
     assert layer.scaling["default"] == 20
 
 
@@ -256,7 +259,8 @@ def test_pushing_uploads_the_adapter_only(monkeypatch: pytest.MonkeyPatch) -> No
 def test_auto_classes_load_base_and_adapter(tmp_path: Path, auto: Any) -> None:
     tiny.classifier("distilbert").save_pretrained(tmp_path / "base")
     wrapped = model()
-    wrapped.get_base_model().name_or_path = str(tmp_path / "base")
+    base: Any = wrapped.get_base_model()
+    base.name_or_path = str(tmp_path / "base")
     wrapped.save_pretrained(tmp_path / "a")
     loaded = auto.from_pretrained(tmp_path / "a")
     assert type(loaded) is api.PeftModelForSequenceClassification
@@ -304,14 +308,15 @@ def test_injected_adapters_train_without_a_wrapper() -> None:
 
 
 def test_kbit_preparation_freezes_and_casts() -> None:
-    base = tiny.classifier("llama").to(torch.bfloat16)
+    base: Any = tiny.classifier("llama")
+    base.to(torch.bfloat16)
     assert api.prepare_model_for_kbit_training(base) is base
     assert not any(p.requires_grad for p in base.parameters())
     assert {p.dtype for p in base.parameters()} == {torch.float32}
 
 
 def test_kbit_preparation_of_quantized_models_saves_memory() -> None:
-    base = tiny.classifier("llama")
+    base: Any = tiny.classifier("llama")
     base.is_quantized = True
     with pytest.warns(FutureWarning):
         api.prepare_model_for_kbit_training(base)

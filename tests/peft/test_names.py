@@ -44,7 +44,7 @@ def test_configurations_are_dataclasses_to_those_who_ask() -> None:
     with pytest.raises(ConfigError, match="r=0"):
         dataclasses.replace(config, r=0)
     with pytest.raises(ConfigError, match="no setting rr"):
-        dataclasses.replace(config, rr=1)
+        dataclasses.replace(config, rr=1)  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize("task", [None, "SEQ_CLS"])
@@ -105,7 +105,7 @@ def test_a_state_that_does_not_fit_the_base_changes_nothing() -> None:
 
 
 def test_layers_know_their_widths() -> None:
-    model = configured().get_base_model()
+    model: Any = configured().get_base_model()
     assert (model.transformer.wte.in_features, model.transformer.wte.out_features) == (99, 32)
     layer = model.transformer.h[0].attn.c_attn
     assert (layer.in_features, layer.out_features) == (32, 96)
@@ -115,8 +115,8 @@ def test_layers_are_switched_one_by_one() -> None:
     model = configured(task_type="SEQ_CLS")
     model.add_adapter("b", api.LoraConfig(target_modules=["c_attn"], init_lora_weights=False))
     both = tiny.logits(model, "gpt2")
-    layers = [m for m in model.modules() if isinstance(m, api.BaseTunerLayer)]
-    wrappers = [m for m in model.modules() if isinstance(m, api.ModulesToSaveWrapper)]
+    layers: list[Any] = [m for m in model.modules() if isinstance(m, api.BaseTunerLayer)]
+    wrappers: list[Any] = [m for m in model.modules() if isinstance(m, api.ModulesToSaveWrapper)]
     assert layers
     assert wrappers
     for module in [*layers, *wrappers]:
@@ -126,7 +126,8 @@ def test_layers_are_switched_one_by_one() -> None:
     for module in [*layers, *wrappers]:
         module.enable_adapters(True)
     assert torch.equal(tiny.logits(model, "gpt2"), both)
-    c_attn = model.get_base_model().transformer.h[0].attn.c_attn
+    base: Any = model.get_base_model()
+    c_attn = base.transformer.h[0].attn.c_attn
     c_attn.set_adapter("b")
     assert c_attn.active_adapters == ["b"]
     trained = {n for n, p in c_attn.named_parameters() if p.requires_grad}

@@ -137,14 +137,17 @@ def test_resumed_training_ends_with_the_same_weights(tmp_path: Path, settings: A
     assert any(not torch.equal(v, different[k]) for k, v in trainable(whole).items())
 
 
-def test_the_best_checkpoint_is_put_back(tmp_path: Path) -> None:
+def test_the_best_checkpoint_is_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = build()
     run = trainer(model, tmp_path, load_best_model_at_end=True, metric_for_best_model="eval_loss")
     # The best loss is made to be the first one.
     losses = iter(range(100))
     evaluate = run.evaluate
-    run.evaluate = lambda *a, **k: evaluate(*a, **k) | {"eval_loss": float(next(losses))}
+    monkeypatch.setattr(
+        run, "evaluate", lambda *a, **k: evaluate(*a, **k) | {"eval_loss": float(next(losses))}
+    )
     run.train()
+    assert run.state.best_model_checkpoint is not None
     assert run.state.best_model_checkpoint.endswith("checkpoint-3")
     best = PeftModel.from_pretrained(tiny.classifier("distilbert"), tmp_path / "checkpoint-3")
     assert torch.equal(tiny.logits(model, "distilbert"), tiny.logits(best, "distilbert"))
@@ -178,8 +181,9 @@ def test_copies_and_pickles_are_ours_and_independent() -> None:
     for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         assert type(twin) is type(model)
         assert torch.equal(tiny.logits(twin, "distilbert"), expected)
-        twin.base_model.adapters.set([])
-        assert twin.base_model.adapters.model is twin.base_model.model
+        tuner: Any = twin.base_model
+        tuner.adapters.set([])
+        assert tuner.adapters.model is tuner.model
         assert model.active_adapters == ["default"]
 
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset, DatasetDict
 
 import lorafit
 from tests import tiny_text
 
-BRIEF = {"max_steps": 2, "tune.strategy": "none", "progress": False, "bf16": False}
+BRIEF: dict[str, Any] = {"max_steps": 2, "tune.strategy": "none", "progress": False, "bf16": False}
 
 
 def reason(base: Path, data: Dataset | DatasetDict, folder: Path) -> str:
-    run = lorafit.train(base, data, **BRIEF, **{"run.dir": str(folder)})
+    run = lorafit.train(base, data, **(BRIEF | {"run.dir": str(folder)}))
     return run.choices["learning_rate"].reason
 
 

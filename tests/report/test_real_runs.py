@@ -110,7 +110,7 @@ def trained(
         base = tiny_text.save_base(folder / "base", "bert")
     sizes = {"train": 32, "validation": 8, "test": 12}
     data = DatasetDict({name: make(n, i) for i, (name, n) in enumerate(sizes.items())})
-    run = lorafit.train(base, data, **QUICK, **settings, **{"run.dir": str(folder / "runs")})
+    run = lorafit.train(base, data, **QUICK | settings | {"run.dir": str(folder / "runs")})
     return kind, run
 
 

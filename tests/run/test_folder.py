@@ -10,7 +10,7 @@ import yaml
 
 from lorafit.config import Config
 from lorafit.errors import ConfigError, RunError
-from lorafit.run import Choice, Run, atomic, names
+from lorafit.run import Choice, Run, names
 
 ROOT = Path(__file__).parents[2]
 
@@ -344,7 +344,7 @@ def failing(monkeypatch, code):
     def fail(descriptor):
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(atomic.os, "fsync", fail)
+    monkeypatch.setattr(os, "fsync", fail)
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES, errno.EIO])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import peft
 import pytest
@@ -38,13 +39,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A tiny model tuned to tell good words from bad ones."""
     folder = tmp_path_factory.mktemp("shrink")
     base = tiny_text.save_base(folder / "base")
+    place: dict[str, Any] = {"run.dir": str(folder / "runs")}
     return lorafit.train(
         base, DATA, r=8, lora_alpha=16, num_train_epochs=8, learning_rate=1e-2,
-        progress=False, engine="eager", **{"run.dir": str(folder / "runs")},
+        progress=False, engine="eager", **place,
     )  # fmt: skip
 
 
-def theirs(folder: Path, **settings: object) -> Path:
+def theirs(folder: Path, **settings: Any) -> Path:
     """A random adapter that PEFT made and saved."""
     model = tiny.classifier("bert")
     config = peft.LoraConfig(
@@ -56,14 +58,15 @@ def theirs(folder: Path, **settings: object) -> Path:
         for name, parameter in adapted.named_parameters():
             if "lora_" in name:
                 parameter.add_(0.2 * torch.randn_like(parameter))
-    adapted.save_pretrained(folder)
+    adapted.save_pretrained(str(folder))
     return folder
 
 
 def peft_logits(folder: Path) -> torch.Tensor:
     model = peft.PeftModel.from_pretrained(tiny.classifier("bert"), folder).eval()
     with torch.no_grad():
-        return model(input_ids=IDS, attention_mask=MASK).logits
+        logits: torch.Tensor = model(input_ids=IDS, attention_mask=MASK).logits
+    return logits
 
 
 @pytest.mark.parametrize(
@@ -175,14 +178,15 @@ def test_peft_adapter_is_measured_with_the_task_of_its_type(tmp_path: Path) -> N
         for name, parameter in adapted.named_parameters():
             if "lora_B" in name:
                 parameter.add_(0.2 * torch.randn_like(parameter))
-    adapted.save_pretrained(tmp_path / "theirs")
+    adapted.save_pretrained(str(tmp_path / "theirs"))
     result = lorafit.shrink(tmp_path / "theirs", 2, splits(24), retrain_steps=0)
     assert result.r == 2
     assert result.way == "weighted"
     again = peft.PeftModel.from_pretrained(
         hf.AutoModelForSequenceClassification.from_pretrained(base), result.path
     )
-    assert again.peft_config["default"].r == 2
+    saved: Any = again.peft_config["default"]
+    assert saved.r == 2
     live = Adapters(hf.AutoModelForSequenceClassification.from_pretrained(base))
     peft_format.load(live, result.path)
 

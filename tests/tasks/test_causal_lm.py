@@ -51,7 +51,7 @@ def test_of_a_prompt_with_its_completion_only_the_completion_and_the_end_are_lea
             *tokenizer(source["completion"])["input_ids"],
             tokenizer.eos_token_id,
         ]
-        assert tokenizer.decode(row["input_ids"]).startswith(source["prompt"])
+        assert str(tokenizer.decode(row["input_ids"])).startswith(source["prompt"])
         assert len(row["input_ids"]) == len(row["labels"])
     assert not any(encoded["truncated"])
 
@@ -125,7 +125,8 @@ def scored(request):
 
 def test_losses_are_those_of_transformers(scored):
     model, tokenizer, task, encoded = scored
-    found = score(EagerEngine(model, task, tokenizer), task, encoded, 4)
+    found = score(EagerEngine(model, task, tokenizer), encoded, 4)
+    assert found.units is not None
     for index, row in enumerate(encoded):
         ids = torch.tensor([row["input_ids"]])
         with torch.no_grad():
@@ -154,15 +155,16 @@ def test_engines_answer_as_their_logits_do(scored, setting):
 def test_eager_evaluates_a_few_examples_at_a_time(scored, monkeypatch):
     model, tokenizer, task, encoded = scored
     engine = EagerEngine(model, task, tokenizer)
-    whole = score(engine, task, encoded, 9)
+    whole = score(engine, encoded, 9)
     monkeypatch.setattr("lorafit.engine.eager.LOGITS_AT_ONCE", 1)
-    single = score(engine, task, encoded, 9)
+    single = score(engine, encoded, 9)
     np.testing.assert_allclose(whole.losses, single.losses, rtol=1e-4)
 
 
 def test_perplexity_and_the_mean_loss_are_per_token(scored):
     model, tokenizer, task, encoded = scored
-    found = score(EagerEngine(model, task, tokenizer), task, encoded, 4)
+    found = score(EagerEngine(model, task, tokenizer), encoded, 4)
+    assert found.units is not None
     values = intervals(found, task)
     mean = found.losses.sum() / found.units.sum()
     assert values["nll"]["value"] == pytest.approx(mean, rel=1e-5)
@@ -176,7 +178,7 @@ def test_perplexity_and_the_mean_loss_are_per_token(scored):
 def test_the_whole_way(family: str, tmp_path: Path) -> None:
     base = tiny_text.save_language_model(tmp_path / "base", family)
     rows = tiny_text.prompts(60)
-    run = lorafit.train(base, rows, **QUICK, **{"run.dir": str(tmp_path)})
+    run = lorafit.train(base, rows, **QUICK | {"run.dir": str(tmp_path)})
     result = run.eval
     assert result["metric"] == "perplexity"
     assert result["tuned"]["nll"]["value"] < result["base"]["nll"]["value"] - 0.2
@@ -197,7 +199,7 @@ def test_the_whole_way(family: str, tmp_path: Path) -> None:
 def test_plain_text_is_trained_and_gone_on_with(tmp_path: Path) -> None:
     base = tiny_text.save_language_model(tmp_path / "base")
     rows = tiny_text.rows(60).remove_columns("label")
-    run = lorafit.train(base, rows, **QUICK, **{"run.dir": str(tmp_path)})
+    run = lorafit.train(base, rows, **QUICK | {"run.dir": str(tmp_path)})
     assert run.eval["tuned"]["nll"]["value"] < run.eval["base"]["nll"]["value"]
     assert len(lorafit.predict(run, ["a film", "the story is very"])) == 2
     with pytest.raises(DataError, match="text 2 of 2 is empty"):

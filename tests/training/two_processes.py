@@ -68,7 +68,7 @@ def start(size: int, *args) -> None:
             try:
                 train(args[0], size, *args[1:])
                 os._exit(0)
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 the child ends here
                 print(f"{rank}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
                 os._exit(1)
         children.append(child)

@@ -126,9 +126,11 @@ def _same_weights(one: lorafit.Run, other: lorafit.Run) -> bool:
 def test_what_the_user_sets_is_kept_and_its_phase_left_out(
     base: Path, data: DatasetDict, tmp_path: Path
 ) -> None:
+    own: dict[str, Any]
+    own = {"r": 3, "learning_rate": 2e-3, "lora_alpha": 5, "target_modules": ["q_lin", "v_lin"]}
     pinned = train(
         *(base, data, tmp_path),
-        **{"r": 3, "learning_rate": 2e-3, "lora_alpha": 5, "target_modules": ["q_lin", "v_lin"]},
+        **own,
         strategy="rise",
     )
     assert not pinned.trials  # nothing was left to choose: a plain run

@@ -667,5 +667,5 @@ class _Hooks:
         names = list(inspect.signature(model.forward).parameters)
         return (), self.layer.before_call(dict(zip(names, args, strict=False)) | kwargs)
 
-    def after(self, model: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+    def after(self, _model: nn.Module, _args: tuple[Any, ...], output: Any) -> Any:
         return self.layer.after_call(output)

@@ -74,7 +74,9 @@ def add_weighted(
                 if layer.has_adapter(name)
             ]
             if not all(torch.isfinite(part).all() for u in updates for part in (u.A, u.B)):
-                raise AdapterError(f"{path} has values that are not finite in {', '.join(names)}.")
+                raise AdapterError(  # noqa: TRY301 the new adapter goes below
+                    f"{path} has values that are not finite in {', '.join(names)}."
+                )
             A, B = combine(updates, combination_type, rank, density, majority_sign_method)
             keys = list(layer.adapter_state(new))
             layer.load_adapter_state(new, dict(zip(keys, (A, B), strict=True)))

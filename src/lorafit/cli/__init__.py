@@ -14,7 +14,7 @@ from lorafit.cli.app import app, main
 
 COMMANDS = (
     *("train", "compare", "demo", "preview", "plan", "evaluate", "predict", "merge", "shrink"),
-    *("runs", "report", "open", "doctor", "version"),
+    *("runs", "report", "open", "doctor", "version", "help"),
 )
 
 for name in COMMANDS:

@@ -7,6 +7,7 @@ by two spaces; the traceback comes with ``--debug`` only.
 
 from __future__ import annotations
 
+import difflib
 import functools
 import os
 import sys
@@ -165,4 +166,36 @@ def _usage(error: Any) -> str:
     """Click's message, with the command whose help has more."""
     context = error.ctx
     path = context.command_path if context is not None else "lorafit"
-    return f"{' '.join(error.format_message().split())}\nSee {path} --help."
+    said = " ".join(error.format_message().split())
+    if context is not None and getattr(error, "possibilities", None) is not None:
+        # Click's own hint goes by letters alone, and takes --r for --lr.
+        said = f"{error.message}.{_meant(error.option_name, context.command)}"
+    return f"{said}\nSee {path} --help."
+
+
+def _meant(option: str, command: Any) -> str:
+    """What an option that a command does not have may stand for, with a space before it."""
+    from lorafit.cli.flags import FLAGS
+    from lorafit.settings.keys import SHORT, sections, top_level
+    from lorafit.settings.synonyms import instead, meant, normal
+
+    typed = [name for one in command.params for name in one.opts if name.startswith("--")]
+    name = normal(option)
+    if "--set" in typed:
+        flags = {flag.key: flag.shown for flag in FLAGS}
+        keys = [
+            f"{group}.{field}"
+            for group, stage in sections().items()
+            for field in stage.model_fields
+        ]
+        same = [key for key in (*top_level(), *keys) if key.rpartition(".")[2] == name]
+        key = meant(name) or SHORT.get(name) or (same[0] if len(same) == 1 else None)
+        if key in ("model.name_or_path", "data.path"):
+            return f" It has no flag: lorafit {command.name} MODEL DATA."
+        if key is not None:
+            return f" Did you mean {flags.get(key, f'--set {key}=VALUE')}?"
+        if sentence := instead(name):
+            return f" {sentence}"
+    bare = {one.removeprefix("--").replace("-", "_"): one for one in typed if len(one) > 3}
+    close = difflib.get_close_matches(name, bare, n=2)
+    return f" Did you mean {' or '.join(bare[one] for one in close)}?" if close else ""

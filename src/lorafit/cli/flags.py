@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from lorafit.errors import ConfigError
+from lorafit.settings.synonyms import ALIASES
 
 if TYPE_CHECKING:
     from lorafit.settings import Settings
@@ -40,7 +41,7 @@ class Flag:
         type: Type of the value as typed.
         help: What it does.
         panel: Heading it stands under in ``--help``.
-        names: As typed; empty: ``--`` and the setting's name.
+        names: As typed, the first one first of all; empty: ``--`` and the setting's name.
         metavar: Word for the value; ``None``: made from the type.
     """
 
@@ -57,17 +58,28 @@ class Flag:
         return self.key.replace(".", "__")
 
     @property
-    def declared(self) -> tuple[str, ...]:
-        """The names, as typer takes them."""
+    def declared(self) -> str:
+        """The name as typer takes it."""
         name = self.key.rpartition(".")[2].replace("_", "-")
         if self.type is bool:
-            return (f"--{name}/--no-{name}",)
-        return self.names or (f"--{name}",)
+            return f"--{name}/--no-{name}"
+        return self.names[0] if self.names else f"--{name}"
 
     @property
     def shown(self) -> str:
         """The name that origins and messages use."""
-        return self.declared[0].partition("/")[0]
+        return self.declared.partition("/")[0]
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """Further names: hidden flags of their own, so that two values are noticed."""
+        aliases = (f"--{name}" for name, key in ALIASES.items() if key == self.key)
+        return (*self.names[1:], *aliases)
+
+    @property
+    def explained(self) -> str:
+        """What it does, and its further names."""
+        return f"{self.help} Also {', '.join(self.others)}." if self.others else self.help
 
 
 def _number(text: str | float) -> int | float | str:
@@ -99,11 +111,6 @@ def _read(kind: Callable[[Any], N], text: Any, what: str) -> N:
     except ValueError:
         raise typer.BadParameter(f'"{text}" is neither {what} nor auto.') from None
 
-
-DATA_SUFFIXES = {
-    *(".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".arrow", ".feather", ".conll"),
-}
-"""What no file of a model ends in."""
 
 PARSED = (_number, _rate, _whole)
 """Types that typer cannot read by itself."""
@@ -201,11 +208,13 @@ class Given:
         flags: Key to (flag, value), of the flags that were given.
         config: The ``--config`` file.
         sets: The ``--set`` texts.
+        command: What is run with them.
     """
 
     flags: dict[str, tuple[str, Any]]
     config: Path | None
     sets: list[str]
+    command: str
 
     @property
     def names(self) -> list[str]:
@@ -219,10 +228,38 @@ class Given:
         Raises:
             ConfigError: See `lorafit.settings.resolve`.
         """
-        from lorafit.settings import from_file, from_flags, from_sets, resolve
+        from lorafit.settings import check_order, from_file, from_flags, from_sets, resolve
 
         layers = [] if self.config is None else [from_file(self.config)]
-        return resolve(*layers, from_sets(self.sets), from_flags(self.flags))
+        layers += [from_sets(self.sets), from_flags(self.flags)]
+        model, data = (
+            next((str(layer[key].value) for layer in reversed(layers) if key in layer), None)
+            for key in ("model.name_or_path", "data.path")
+        )
+        self._check_given(model, data)
+        if model is not None and data is not None:
+            typed = shlex.join(["lorafit", self.command, data, model])
+            check_order(model, data, f"Did you mean: {typed}")
+        return resolve(*layers)
+
+    def _check_given(self, model: str | None, data: str | None) -> None:
+        """Shows how a command is called to whom leaves out what it is about.
+
+        Raises:
+            ConfigError: No source names the model, or the data.
+        """
+        if model is not None and data is not None:
+            return
+        from lorafit.settings.resolve import MISSING
+
+        key = "model.name_or_path" if model is None else "data.path"
+        example = shlex.join(
+            ["lorafit", self.command, model or "distilbert-base-uncased", data or "reviews.csv"]
+        )
+        demo = (
+            "\nTo see it at work first, without a network: lorafit demo" if not self.names else ""
+        )
+        raise ConfigError(f"{MISSING[key]}\nFor example: {example}{demo}")
 
 
 def with_settings(function: Callable[..., None]) -> Callable[..., None]:
@@ -233,6 +270,7 @@ def with_settings(function: Callable[..., None]) -> Callable[..., None]:
     """
     own = inspect.signature(function, eval_str=True).parameters
     names = {"--" + name.replace("_", "-") for name in own}
+    command = function.__name__
     flags_here = [flag for flag in FLAGS if flag.shown not in names]
     added = _parameters(flags_here)
 
@@ -244,11 +282,10 @@ def with_settings(function: Callable[..., None]) -> Callable[..., None]:
             if taken[argument] is not None:
                 flags[key] = (argument.upper(), taken[argument])
         for flag in flags_here:
-            value = taken[flag.parameter]
-            if value is not None and value != []:
-                flags[flag.key] = (flag.shown, value)
-        _check_order(function.__name__, taken["model"], taken["data"])
-        given = Given(flags, taken["config"], taken["sets"] or [])
+            typed = _typed(flag, taken)
+            if typed is not None:
+                flags[flag.key] = typed
+        given = Given(flags, taken["config"], taken["sets"] or [], command)
         function(**kwargs, given=given)
 
     arguments = [added["model"], added["data"]]
@@ -262,21 +299,33 @@ def with_settings(function: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def _check_order(command: str, model: str | None, data: str | None) -> None:
-    """Notices MODEL and DATA in each other's place.
+def _typed(flag: Flag, taken: dict[str, Any]) -> tuple[str, Any] | None:
+    """The name that was typed for a flag, and the value; ``None``: it was not.
 
     Raises:
-        ConfigError: MODEL is a file of data and DATA the folder of a model.
+        ConfigError: Two of its names were typed, with different values.
     """
-    if model is None or data is None or not (Path(data) / "config.json").is_file():
-        return
-    suffixes = {suffix.lower() for suffix in Path(model).suffixes}
-    if Path(model).is_file() and suffixes & DATA_SUFFIXES:
-        typed = shlex.join(["lorafit", command, data, model])
-        raise ConfigError(
-            f'"{model}" is a file of data and "{data}" the folder of a model: the model comes '
-            f"first.\nDid you mean: {typed}"
-        )
+    parameters = [flag.parameter, *map(_parameter, flag.others)]
+    found = [
+        (name, taken[parameter])
+        for name, parameter in zip((flag.shown, *flag.others), parameters, strict=True)
+        if taken[parameter] is not None and taken[parameter] != []
+    ]
+    if not found:
+        return None
+    first = found[0]
+    for name, value in found[1:]:
+        if value != first[1]:
+            raise ConfigError(
+                f"{first[0]} is {first[1]} and {name} is {value}, but both set {flag.key}.\n"
+                "Leave one of them out."
+            )
+    return first
+
+
+def _parameter(name: str) -> str:
+    """Name of the Python parameter of a flag's further name."""
+    return "also_" + name.removeprefix("--").replace("-", "_")
 
 
 def run_path(run: str, runs_dir: Path) -> str:
@@ -300,13 +349,15 @@ def _parameters(flags: Sequence[Flag]) -> dict[str, inspect.Parameter]:
     add("model", str, typer.Argument(metavar="MODEL", help=anywhere))
     add("data", str, typer.Argument(metavar="DATA", help=anywhere))
     for flag in flags:
-        options: dict[str, Any] = {"help": flag.help, "rich_help_panel": flag.panel}
+        options: dict[str, Any] = {"help": flag.explained, "rich_help_panel": flag.panel}
         kind = flag.type
         options["metavar"] = flag.metavar or METAVARS[kind]
         if kind in PARSED:
             options["parser"] = kind
             kind = float
-        add(flag.parameter, kind, typer.Option(*flag.declared, **options))
+        add(flag.parameter, kind, typer.Option(flag.declared, **options))
+        for name in flag.others:
+            add(_parameter(name), kind, typer.Option(name, **options, hidden=True))
     add("config", Path, typer.Option("--config", metavar="FILE", help="YAML file of settings."))
     add(
         "sets",

@@ -132,8 +132,8 @@ class Arm:
         batch = self.request.settings.train.per_device_eval_batch_size
         train = subject.encoded["train"]
         sample = train.select(range(min(SAMPLE, len(train))))
-        seen = score(subject.engine, task, sample, batch)
-        held = score(subject.engine, task, subject.encoded["validation"], batch)
+        seen = score(subject.engine, sample, batch)
+        held = score(subject.engine, subject.encoded["validation"], batch)
         facts: dict[str, Any] = {
             "seed": seed,
             "learning_rate": rate,
@@ -150,10 +150,8 @@ class Arm:
             facts["saved_bytes"] = self.save(subject)
             facts["path"] = self.path(trained, held, batch)
             self.spectra(subject, "update")
-        final = score(
-            EagerEngine(subject.model, task, subject.tokenizer),
-            *(task, subject.encoded["test"], batch),
-        )
+        eager = EagerEngine(subject.model, task, subject.tokenizer)
+        final = score(eager, subject.encoded["test"], batch)
         units = np.ones(len(final)) if final.units is None else final.units
         np.savez(
             self.own / f"seed-{seed}.npz",
@@ -252,7 +250,7 @@ class Arm:
                 for name, p in own.items():
                     p.copy_(trained.start[name].lerp(end[name], c))
             if c < 1.0:
-                held = score(subject.engine, task, subject.encoded["validation"], batch)
+                held = score(subject.engine, subject.encoded["validation"], batch)
             lost = forgetting.measure(subject.adapters, self.probe(subject))
             value = float(task.metrics[task.metric](held.logits, held.labels))
             loss = mean_loss(held)

@@ -117,7 +117,7 @@ def assemble(
         arms=arms,
         n=n,
         margin=margin,
-        redundancy=_redundancy(folder, request, done),
+        redundancy=_redundancy(folder, done),
         fronts={cost.name: front(ranked, cost.key, task) for cost in COSTS},
         recommendation=recommend(arms, runs, request, task, margin, n),
     )
@@ -233,7 +233,7 @@ def crossing(path: Sequence[Mapping[str, float]], loss: float) -> float | None:
     return None
 
 
-def _redundancy(folder: Path, request: Request, done: Sequence[str]) -> dict[str, Any]:
+def _redundancy(folder: Path, done: Sequence[str]) -> dict[str, Any]:
     found = {}
     for method in done:
         updates = _arrays(arm_folder(folder, method) / "update.npz")

@@ -51,7 +51,7 @@ class SayingHandler(logging.Handler):
                 line = Text("warning: ") + line
                 line.stylize("yellow" if record.levelno < logging.ERROR else "red")
             err().print(line)
-        except Exception:  # logging must never stop a training run
+        except Exception:  # noqa: BLE001 logging must never stop a training run
             self.handleError(record)
 
 

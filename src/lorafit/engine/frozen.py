@@ -81,7 +81,9 @@ class FrozenLinear:
         weights = [layer.weight for layer in self._layers]
         # peft merges through `weight.data`, which leaves the version as it was.
         merged = [tuple(getattr(module, "merged_adapters", ())) for module in self._modules]
-        key = (*((w.data_ptr(), w._version) for w in weights), *merged)
+        # torch's own count of changes in place, read at 2.13.
+        versions = [(w.data_ptr(), w._version) for w in weights]  # noqa: SLF001
+        key = (*versions, *merged)
         if key != self._key:
             self._key, self._forward, self._backward = key, None, None
 

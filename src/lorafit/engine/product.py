@@ -38,11 +38,12 @@ def multiplier(dtype: torch.dtype, d_in: int) -> Library | None:
     """The library whose own product is the fastest for this type, if there is one."""
     which = active()
     fit = dtype == torch.bfloat16 and d_in % 2 == 0 and which is not None and which.multiplies
-    return which if fit and not _has_tiles() else None
+    return which if fit and not has_tiles() else None
 
 
 @functools.cache
-def _has_tiles() -> bool:
+def has_tiles() -> bool:
+    """Whether the processor multiplies bfloat16 tiles itself, which oneDNN uses."""
     return "amx_bf16" in bf16_flags()
 
 
@@ -72,20 +73,20 @@ class PanelWeight:
             )
         fill = -self._width % PANEL
         padded = F.pad(weight, (0, 0, 0, fill)) if fill else weight
-        self._weight = padded.view(-1, PANEL, d_in // 2, 2).transpose(1, 2).contiguous()
-        self._bias = torch.zeros(self._width + fill)
+        self.weight = padded.view(-1, PANEL, d_in // 2, 2).transpose(1, 2).contiguous()
+        self.bias = torch.zeros(self._width + fill)
         if bias is not None:
-            self._bias[: self._width] = bias
+            self.bias[: self._width] = bias
 
     def __call__(self, x: Tensor) -> Tensor:
         """``x (n, d_in)`` to ``(n, d_out)``; rows of x may have any stride."""
         rows, _ = rows_of("x", x)
-        d_in = 2 * self._weight.shape[1]
-        fits("x", x, (rows, d_in), self._weight, strided=True)
+        d_in = 2 * self.weight.shape[1]
+        fits("x", x, (rows, d_in), self.weight, strided=True)
         y = x.new_empty(rows, self._width)
         self._product(
             *(rows, d_in, self._width, x.data_ptr(), x.stride(0)),
-            *(self._weight.data_ptr(), self._bias.data_ptr(), y.data_ptr(), self._width),
+            *(self.weight.data_ptr(), self.bias.data_ptr(), y.data_ptr(), self._width),
         )
         return y
 
@@ -95,11 +96,13 @@ class OneDnnWeight:
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         self._bias = bias
-        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight, BATCH_HINT)
+        # Read at torch 2.13, where nothing public packs a weight; `_has_prepack` looks first.
+        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight, BATCH_HINT)  # noqa: SLF001
 
     def __call__(self, x: Tensor) -> Tensor:
         """``x (n, d_in)`` to ``(n, d_out)``."""
-        y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, "none", [], "")
+        multiply = torch.ops.mkldnn._linear_pointwise  # noqa: SLF001 as above
+        y: Tensor = multiply(x, self._weight, self._bias, "none", [], "")
         return y
 
 

@@ -129,7 +129,7 @@ def make_probe(
     else:
         targets = _mask(batches, tokenizer)
     if language_model is model:
-        return Probe(batches, targets, lambda output, ids: output.logits)
+        return Probe(batches, targets, lambda output, _: output.logits)
     head = BorrowedHead(language_model)
     probe = Probe(batches, targets, head)
     if not _agrees(model, language_model, head, batches[0]):
@@ -163,7 +163,7 @@ class _Given(nn.Module):
         super().__init__()
         self._hidden = hidden
 
-    def forward(self, *args: Any, **kwargs: Any) -> BaseModelOutputWithPast:
+    def forward(self, *_args: Any, **_kwargs: Any) -> BaseModelOutputWithPast:
         """The hidden states, whatever the input."""
         return BaseModelOutputWithPast(last_hidden_state=self._hidden)
 

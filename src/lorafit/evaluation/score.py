@@ -39,12 +39,11 @@ class Scores:
         return len(self.losses)
 
 
-def score(engine: Engine, task: Task, encoded: Dataset, batch_size: int) -> Scores:
+def score(engine: Engine, encoded: Dataset, batch_size: int) -> Scores:
     """Computes logits and losses of every example, in evaluation mode, in the data's order.
 
     Args:
-        engine: Computes the logits.
-        task: Defines the losses.
+        engine: Computes the logits, and the losses of its task.
         encoded: The encoded split.
         batch_size: Examples per batch.
 

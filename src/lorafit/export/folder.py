@@ -18,13 +18,25 @@ from safetensors import SafetensorError
 from lorafit.errors import AdapterError
 from lorafit.run.atomic import TEMPORARY, sync_file, sync_folder
 
+FILE_ENDINGS = frozenset(
+    {".bin", ".ckpt", ".gguf", ".h5", ".onnx", ".pt", ".pth", ".safetensors", ".tar", ".zip"}
+)
+"""Of files of weights: whoever types one does not expect a folder."""
+
 
 def check_free(path: Path) -> None:
     """Refuses to write where something is already, before anything is computed.
 
     Raises:
-        AdapterError: The path is a file, or a folder that is not empty.
+        AdapterError: The path is a file, a folder that is not empty, or the name of a file.
     """
+    if path.suffix.lower() in FILE_ENDINGS and not path.exists():
+        gguf = " llama.cpp's convert_hf_to_gguf.py makes a GGUF file of a merged model's folder."
+        raise AdapterError(
+            f'"{path}" is a name for a file, but a folder is written, with model.safetensors or '
+            f'adapter_model.safetensors in it. Give the name of a folder, such as "{path.stem}".'
+            + (gguf if path.suffix.lower() == ".gguf" else "")
+        )
     if path.is_dir() and any(path.iterdir()):
         raise AdapterError(f'"{path}" is not empty; give the name of a new folder.')
     if path.exists() and not path.is_dir():
@@ -61,9 +73,9 @@ def staged(path: str | os.PathLike[str], last: str | None = None) -> Iterator[Pa
                 sync_file(file)
         if target.is_dir():
             for file in sorted(stage.iterdir(), key=lambda f: (f.name == last, f.name)):
-                os.replace(file, target / file.name)
+                file.replace(target / file.name)
         else:
-            os.replace(stage, target)
+            stage.replace(target)
         sync_folder(parent)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error

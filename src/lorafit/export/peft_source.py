@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 
 from lorafit.errors import AdapterError
 from lorafit.export.peft_config import CONFIG_FILE
+from lorafit.hub import asked
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 PICKLE_FILE = "adapter_model.bin"
@@ -70,12 +71,13 @@ def locate(
         return folder
     inside = f"{subfolder}/" if subfolder else ""
     try:
-        fetched = snapshot_download(
-            str(path),
-            revision=revision,
-            allow_patterns=[inside + CONFIG_FILE, inside + WEIGHTS_FILE],
-            **hub,
-        )
+        with asked():
+            fetched = snapshot_download(
+                str(path),
+                revision=revision,
+                allow_patterns=[inside + CONFIG_FILE, inside + WEIGHTS_FILE],
+                **hub,
+            )
     except HFValidationError:
         raise AdapterError(
             f'there is no folder "{path}", and this is not a Hub id either.'

@@ -89,7 +89,7 @@ def examine(
     for name, check in checks:
         try:
             findings += check()
-        except Exception as error:  # a broken package can raise anything
+        except Exception as error:  # noqa: BLE001 a broken package can raise anything
             message = str(error).strip().partition("\n")[0]
             findings.append(
                 Finding(name, "unknown", f"{name}: {type(error).__name__}: {message}", None)
@@ -114,10 +114,11 @@ def versions() -> Iterator[Finding]:
     tested = tested_versions()
     for requirement in map(Requirement, required):
         if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
-            yield _package(requirement, tested.get(canonicalize_name(requirement.name)))
+            yield package(requirement, tested.get(canonicalize_name(requirement.name)))
 
 
-def _package(requirement: Requirement, tested: str | None) -> Finding:
+def package(requirement: Requirement, tested: str | None) -> Finding:
+    """An installed package against the versions asked for and the one tested with."""
     name = requirement.name
     try:
         version = Version(metadata.version(name))

@@ -82,7 +82,7 @@ def _is_norm(module: nn.Module) -> bool:
     keys = {key for key, parameter in module._parameters.items() if parameter is not None}
     return (
         re.search("norm", type(module).__name__, re.IGNORECASE) is not None
-        and not isinstance(module, nn.modules.batchnorm._NormBase)
+        and not isinstance(module, nn.modules.batchnorm._NormBase)  # noqa: SLF001 torch 2.13
         and "weight" in keys
         and keys <= {"weight", "bias"}
         and all(module.get_parameter(key).ndim == 1 for key in keys)

@@ -30,6 +30,7 @@ from pydantic import model_validator
 from torch import nn
 from transformers import AutoTokenizer
 
+from lorafit import hub
 from lorafit.errors import AdapterError, ConfigError
 from lorafit.methods import methods
 from lorafit.methods.base import AdapterLayer, CallLayer
@@ -187,7 +188,9 @@ def _text_ids(config: PromptConfig) -> torch.Tensor:
     """The tokens of the text, repeated or cut to ``(n,)``."""
     name = config.tokenizer_name_or_path
     assert name is not None  # filled in
-    tokenizer = AutoTokenizer.from_pretrained(str(resolve(name) or name))
+    local = resolve(name)
+    with hub.asked(local is None):
+        tokenizer = AutoTokenizer.from_pretrained(str(local or name))
     ids = tokenizer(config.prompt_tuning_init_text, add_special_tokens=False)["input_ids"]
     if not ids:
         raise ConfigError("prompt_tuning_init_text has no tokens.")

@@ -10,7 +10,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_MASKED_LM_MAPPING,
 )
 
-from lorafit import quiet
+from lorafit import hub, quiet
 from lorafit.config import ModelConfig
 from lorafit.model.files import translated
 from lorafit.model.load import find_source
@@ -33,6 +33,7 @@ def kind_of_model(model: PreTrainedModel | ModelConfig) -> ModelKind:
         options["gguf_file"] = source.gguf_file
     with (
         quiet.others(downloads=source.folder is None),
+        hub.asked(source.folder is None),
         translated(model.name_or_path, model.revision),
     ):
         return _kind(AutoConfig.from_pretrained(source.location, **options))

@@ -25,7 +25,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from lorafit import paths, quiet
+from lorafit import hub, paths, quiet
 from lorafit.config import ModelConfig
 from lorafit.errors import ModelError
 from lorafit.model.files import check_folder, translated
@@ -105,7 +105,11 @@ def load_model(config: ModelConfig, task: Task) -> LoadedModel:
         options["revision"] = config.revision
     if source.gguf_file is not None:
         options["gguf_file"] = source.gguf_file
-    with quiet.others(downloads=source.folder is None), translated(name, config.revision):
+    with (
+        quiet.others(downloads=source.folder is None),
+        hub.asked(source.folder is None),
+        translated(name, config.revision),
+    ):
         model_config = AutoConfig.from_pretrained(source.location, **options)
     stored_labels = dict(getattr(model_config, "id2label", None) or {})
     _check_kind(model_config, task, name, trusted=config.trust_remote_code)
@@ -118,7 +122,11 @@ def load_model(config: ModelConfig, task: Task) -> LoadedModel:
         options["quantization_config"] = GgufConfig(dequantize=True)
     if config.attn_implementation is not None:
         options["attn_implementation"] = config.attn_implementation
-    with quiet.others(downloads=source.folder is None), translated(name, config.revision):
+    with (
+        quiet.others(downloads=source.folder is None),
+        hub.asked(source.folder is None),
+        translated(name, config.revision),
+    ):
         model, info = task.auto_model.from_pretrained(  # type: ignore[attr-defined]
             source.location,
             config=model_config,
@@ -227,7 +235,7 @@ def find_source(config: ModelConfig) -> Source:
 def _check_kind(config: PreTrainedConfig, task: Task, name: str, *, trusted: bool) -> None:
     """The model's family needs a class for the task."""
     auto: Any = task.auto_model
-    if type(config) in auto._model_mapping:
+    if type(config) in auto._model_mapping:  # noqa: SLF001 transformers 5.23 has no public one
         return
     if trusted and auto.__name__ in (getattr(config, "auto_map", None) or {}):
         return
@@ -239,7 +247,11 @@ def _check_kind(config: PreTrainedConfig, task: Task, name: str, *, trusted: boo
 
 
 def _load_tokenizer(name: str, source: Source, options: dict[str, Any]) -> PreTrainedTokenizerBase:
-    with quiet.others(downloads=source.folder is None), translated(name, options.get("revision")):
+    with (
+        quiet.others(downloads=source.folder is None),
+        hub.asked(source.folder is None),
+        translated(name, options.get("revision")),
+    ):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             source.location, **options
         )
@@ -297,7 +309,7 @@ def _check_mismatched(
     prefix = f"{model.base_model_prefix}."
     wrong = [entry for entry in mismatched if entry[0].startswith(prefix)]
     if wrong:
-        key, stored, expected = sorted(wrong)[0]
+        key, stored, expected = min(wrong)
         raise ModelError(
             f'the weights of "{name}" do not fit its config.json: {key} is '
             f"{tuple(stored)} in the file and {tuple(expected)} in the model"

@@ -105,6 +105,7 @@ def __getattr__(name: str) -> Any:
     )
     # `from lorafit.peft import X` asks `hasattr` from within the import system, and would then
     # say on its own only that there is no X.
-    if sys._getframe(1).f_code.co_name == "_handle_fromlist":
+    asker = sys._getframe(1)  # noqa: SLF001 of CPython 3.11 and later
+    if asker.f_code.co_name == "_handle_fromlist":
         raise ImportError(sentence, name=__name__)
     raise AttributeError(sentence, name=name)

@@ -77,7 +77,7 @@ class AutoPeftModel:
             return transformers.AutoModel
         for kind in cls.__subclasses__():
             if kind.task_type == saved.task_type:  # type: ignore[attr-defined]
-                return kind._auto(saved)
+                return kind._auto(saved)  # noqa: SLF001 of a subclass
         return transformers.AutoModel
 
 

@@ -7,7 +7,7 @@ import json
 import os
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import ValidationError, model_validator
 
@@ -136,6 +136,11 @@ class LoraConfig(lora.LoraConfig, PeftConfig):
     # Again, because pydantic takes a field from the first base that has it.
     peft_type: PeftType = PeftType.LORA
     task_type: TaskType | None = None
+
+    if TYPE_CHECKING:
+        # Lists, strings for the enums, PEFT's options that are off: the validators know better
+        # than a type checker, which sees the fields as they are afterwards.
+        def __init__(self, **settings: Any) -> None: ...
 
     @model_validator(mode="before")
     @classmethod

@@ -132,7 +132,7 @@ class PeftModel(LooksLikePeft, PushToHubMixin, nn.Module):
     def print_trainable_parameters(self) -> None:
         """Prints the numbers of trainable and of all parameters."""
         trainable, total = self.get_nb_trainable_parameters()
-        print(
+        print(  # noqa: T201 as PEFT does
             f"trainable params: {trainable:,d} || all params: {total:,d} || "
             f"trainable%: {100 * trainable / total:.4f}"
         )
@@ -317,7 +317,7 @@ class PeftModel(LooksLikePeft, PushToHubMixin, nn.Module):
         task = (config or PeftConfig.from_pretrained(model_id, **kwargs)).task_type
         target = _MODELS.get(task, PeftModel) if task else cls
         wrapped = target.__new__(target)
-        wrapped._wrap(model)
+        wrapped._wrap(model)  # noqa: SLF001 of this class
         wrapped.load_adapter(
             model_id,
             adapter_name,
@@ -375,7 +375,7 @@ class PeftModel(LooksLikePeft, PushToHubMixin, nn.Module):
             assert isinstance(config, LoraConfig)
             config = config.model_copy(update={"inference_mode": not is_trainable})
             on_disk.attach(adapters, config, tensors, adapter_name, source=source)
-            self.base_model._publish()
+            self.base_model._publish()  # noqa: SLF001 PEFT has no such name
             if is_trainable:
                 self.set_requires_grad(adapter_name)
         if not is_trainable:
@@ -387,7 +387,8 @@ class PeftModel(LooksLikePeft, PushToHubMixin, nn.Module):
         if config is None:
             return None
         tuner = self.base_model
-        return self._with_head(with_targets(config, tuner.adapters.model, tuner._sites))
+        sites = tuner._sites  # noqa: SLF001 PEFT has no such name
+        return self._with_head(with_targets(config, tuner.adapters.model, sites))
 
 
 def _refuse_mixed(kwargs: dict[str, Any]) -> None:

@@ -94,13 +94,13 @@ def _tied(model: nn.Module, prefix: str) -> list[list[str]]:
     return [group for group in names.values() if len(group) > 1]
 
 
-def _drop_tied(model: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
+def _drop_tied(model: nn.Module, state: dict[str, Any], prefix: str, _metadata: Any) -> None:
     for _, *others in _tied(model, prefix):
         for name in others:
             state.pop(name, None)
 
 
-def _restore_tied(model: nn.Module, state: dict[str, Any], prefix: str, *rest: Any) -> None:
+def _restore_tied(model: nn.Module, state: dict[str, Any], prefix: str, *_rest: Any) -> None:
     for first, *others in _tied(model, prefix):
         if first in state:
             for name in others:

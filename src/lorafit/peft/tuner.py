@@ -307,6 +307,6 @@ def inject(config: LoraConfig, model: nn.Module, name: str) -> None:
     if adapters is None:
         tuner = LoraModel(model, config, name)
         object.__setattr__(model, _INJECTED, tuner.adapters)
-        object.__setattr__(model, _SITES, tuner._sites)
+        object.__setattr__(model, _SITES, tuner._sites)  # noqa: SLF001 of the class above
     else:
         adapters.add(with_targets(config, model, model.__dict__[_SITES]), name)

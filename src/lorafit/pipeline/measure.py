@@ -49,12 +49,12 @@ def measuring_engine(
 
 
 def measure(
-    engine: Engine, adapters: Adapters, encoded: Dataset, task: Task, batch: int
+    engine: Engine, adapters: Adapters, encoded: Dataset, batch: int
 ) -> tuple[Scores, Scores]:
     """Scores the base model and the tuned one on the same examples."""
     with adapters.disabled():
-        base = score(engine, task, encoded, batch)
-    return base, score(engine, task, encoded, batch)
+        base = score(engine, encoded, batch)
+    return base, score(engine, encoded, batch)
 
 
 def evaluation(base: Scores, tuned: Scores, task: Task, config: Config) -> Evaluation:
@@ -86,7 +86,7 @@ def measured(
     """
     engine = measuring_engine(tuned.model, tuned.tokenizer, tuned.task, config, trained)
     batch = config.train.per_device_eval_batch_size
-    base, after = measure(engine, tuned.adapters, encoded, tuned.task, batch)
+    base, after = measure(engine, tuned.adapters, encoded, batch)
     outcome = evaluation(base, after, tuned.task, config)
     return measure_texts(outcome, tuned, rows, config)
 

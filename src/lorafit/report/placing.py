@@ -98,7 +98,7 @@ def places(
     if not names:
         return []
     at = [[(w * x / 100, height * y / 100) for w in WIDTHS] for x, y in points]
-    # (names, places, widths, 4)
+    # Corners of each name at each place and width: names x places x widths x 4.
     boxes = np.array(
         [
             [[place.box(spot, LETTER * len(name)) for spot in spots] for place in PLACES]

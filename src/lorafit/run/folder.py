@@ -176,7 +176,7 @@ class Run:
         if not folder.is_dir():
             return []
         runs = [cls(path) for path in folder.iterdir() if (path / "config.yaml").is_file()]
-        return sorted(runs, key=lambda run: (run._created_at, run.name))
+        return sorted(runs, key=lambda run: (run._created_at, run.name))  # noqa: SLF001 of this class
 
     # Facts
 

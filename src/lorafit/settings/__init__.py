@@ -10,6 +10,7 @@ each of its values: `Settings`, which travel as one from there on. The command l
 from __future__ import annotations
 
 from lorafit.settings.call import LIVE, from_call
+from lorafit.settings.order import check_order
 from lorafit.settings.resolve import resolve
 from lorafit.settings.resolved import AUTO, DEFAULT, Settings
 from lorafit.settings.sources import (
@@ -29,6 +30,7 @@ __all__ = [
     "Layer",
     "Settings",
     "Value",
+    "check_order",
     "from_call",
     "from_config",
     "from_file",

@@ -8,6 +8,7 @@ from typing import Any
 
 from lorafit.config import Config
 from lorafit.errors import ConfigError
+from lorafit.settings.order import check_order
 from lorafit.settings.resolve import resolve
 from lorafit.settings.resolved import Settings
 from lorafit.settings.sources import from_config, from_keywords
@@ -49,6 +50,8 @@ def from_call(
         named["model.name_or_path"] = _model_name(model)
     if data is not None:
         named["data.path"] = str(data) if isinstance(data, str | Path) else LIVE
+    if isinstance(model, str | Path) and isinstance(data, str | Path):
+        check_order(str(model), str(data))
     known: Mapping[str, str] = {}
     if isinstance(config, Settings):
         if not named and not origins:

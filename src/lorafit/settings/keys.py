@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from lorafit.config import AdapterConfig, Config
 from lorafit.errors import ConfigError, did_you_mean
+from lorafit.settings.synonyms import ALIASES, instead, meant
 
 SHORT = {
     "batch_size": "train.per_device_train_batch_size",
@@ -94,6 +95,8 @@ def place(name: str, method: str) -> str:
         return SHORT[name]
     by_section = {section: fields(section, method) for section in sections()}
     found = [f"{section}.{name}" for section, names in by_section.items() if name in names]
+    if not found and name in ALIASES:
+        return ALIASES[name]
     if len(found) > 1:
         raise ConfigError(
             f'"{name}" could be {" or ".join(found)}.\n'
@@ -101,11 +104,29 @@ def place(name: str, method: str) -> str:
         )
     if not found:
         known = {*top_level(), *SHORT, *(n for names in by_section.values() for n in names)}
+        key = meant(name)
+        hint = f' Did you mean "{keyword(key)}"?' if key else _instead(name)
         raise ConfigError(
-            f'there is no setting "{name}".{did_you_mean(name, known)}\n'
+            f'there is no setting "{name}".{hint or did_you_mean(name, known)}\n'
             "docs/reference/settings.md lists them all."
         )
     return found[0]
+
+
+def keyword(key: str) -> str:
+    """The keyword argument that sets a key: the inverse of `place`.
+
+    >>> keyword("train.learning_rate"), keyword("data.path"), keyword("model.revision")
+    ('learning_rate', 'data', 'model.revision')
+    """
+    short = {long: name for name, long in SHORT.items()}
+    section, dot, name = key.partition(".")
+    if not dot:
+        return key
+    elsewhere = (
+        s for s, stage in sections().items() if s != section and name in stage.model_fields
+    )
+    return short.get(key) or (key if any(elsewhere) else name)
 
 
 def check(key: str, where: str, method: str) -> None:
@@ -149,14 +170,24 @@ def check(key: str, where: str, method: str) -> None:
 
 
 def _elsewhere(name: str, method: str, first: Iterable[str] = ()) -> str:
-    """`` Did you mean adapter.r?``: the groups that have this field, or else close names."""
+    """`` Did you mean adapter.r?``: the groups that have it, what it means, or close names."""
     by_name: dict[str, list[str]] = {}
     for section in sections():
         for field in fields(section, method):
             by_name.setdefault(field, []).append(f"{section}.{field}")
     if name in by_name:
         return f" Did you mean {' or '.join(by_name[name])}?"
+    key = meant(name)
+    if key is not None and key.rpartition(".")[2] in by_name:
+        return f" Did you mean {key}?"
+    if instead(name):
+        return _instead(name)
     return did_you_mean(name, first) or did_you_mean(name, [*top_level(), *sections(), *by_name])
+
+
+def _instead(name: str) -> str:
+    sentence = instead(name)
+    return f" {sentence}" if sentence else ""
 
 
 def _listed(names: Iterable[str]) -> str:

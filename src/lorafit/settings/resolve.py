@@ -116,7 +116,7 @@ def _validate(model: type[Model], values: dict[str, Any], given: Layer, at: str)
     Strictly as JSON, because there a list may become a set, which YAML has no word for.
     """
     try:
-        return _validate_json(model, values, given)
+        return _validate_json(model, values)
     except ValidationError as first:
         # `--set run.name=7`: where a text is wanted, a number typed is that text.
         texts = [
@@ -134,12 +134,12 @@ def _validate(model: type[Model], values: dict[str, Any], given: Layer, at: str)
         if not texts:
             raise _explained(first, given, at) from first
     try:
-        return _validate_json(model, values, given)
+        return _validate_json(model, values)
     except ValidationError as error:
         raise _explained(error, given, at) from error
 
 
-def _validate_json(model: type[Model], values: dict[str, Any], given: Layer) -> Model:
+def _validate_json(model: type[Model], values: dict[str, Any]) -> Model:
     try:
         text = json.dumps(values, default=_plain)
     except (TypeError, ValueError) as error:

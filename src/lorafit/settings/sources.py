@@ -15,6 +15,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from lorafit.config import Config
 from lorafit.errors import ConfigError
 from lorafit.settings.keys import place, sections
+from lorafit.settings.synonyms import ALIASES
 
 LISTS = frozenset(
     {"adapter.exclude_modules", "adapter.modules_to_save", "adapter.target_modules"}
@@ -89,13 +90,18 @@ def from_file(path: str | Path) -> Layer:
 def from_sets(assignments: Iterable[str]) -> Layer:
     """Reads ``--set key=value`` texts; the value is YAML, or the plain text where it is not.
 
+    The key may be one of `ALIASES`: ``lr=1e-3``.
+
     Raises:
-        ConfigError: A text has no ``=``, or its value is a list or mapping left open.
+        ConfigError: A text has no ``=``, its value is a list or mapping left open, or an alias
+            and what it stands for are given with two values.
     """
     layer: Layer = {}
+    spelled: dict[str, str] = {}
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
-        key = key.strip()
+        typed = key.strip()
+        key = ALIASES.get(typed, typed)
         if not equals or not key:
             raise ConfigError(
                 f'--set wants KEY=VALUE, such as train.learning_rate=1e-3, but got "{assignment}".'
@@ -111,6 +117,11 @@ def from_sets(assignments: Iterable[str]) -> Layer:
             value = text
         if isinstance(value, str):
             value = _from_text(key, value)
+        if spelled.setdefault(key, typed) != typed and layer[key].value != value:
+            raise ConfigError(
+                f"{key} is set twice, to two values: --set {spelled[key]}={layer[key].text} and "
+                f"--set {assignment}.\nLeave one of them out."
+            )
         layer[key] = Value(value, "flag --set", text)
     return layer
 

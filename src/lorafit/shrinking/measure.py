@@ -113,7 +113,7 @@ class Shrinking:
         """The live adapter's answers, in the format of the weights."""
         engine = EagerEngine(self.model, self.task, self.loaded.tokenizer)
         batch = self.config.train.per_device_eval_batch_size
-        return score(engine, self.task, self.encoded[split], batch)
+        return score(engine, self.encoded[split], batch)
 
     def base_scores(self, split: str) -> Scores:
         """The base model's answers."""

@@ -204,12 +204,12 @@ def read(path: Path) -> Checkpoint:
     try:
         values = json.loads((path / _VALUES).read_text(encoding="utf-8"))
         if values["format"] != FORMAT:
-            raise RunError(
+            raise RunError(  # noqa: TRY301 passes through below
                 f'the checkpoint "{path}" has format {values["format"]}; this version of lorafit '
                 f"reads {FORMAT}. Resume with the version that wrote it."
             )
         if _digest(path / _TENSORS) != values["sha256"]:
-            raise ValueError(f"{_TENSORS} is not what was written")
+            raise ValueError(f"{_TENSORS} is not what was written")  # noqa: TRY301 a damage like others
         return Checkpoint(
             path=path,
             step=values["step"],

@@ -34,7 +34,7 @@ class Interruptible:
                 self._before[number] = signal.signal(number, self._handle)
         return self
 
-    def _handle(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, _number: int, _frame: FrameType | None) -> None:
         self.requested = True
         self._restore()
         log.warning("stopping after this step; once more to stop at once and lose it")

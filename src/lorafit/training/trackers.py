@@ -109,6 +109,6 @@ class Trackers:
         for tracker in self._trackers:
             try:
                 tracker.finish()
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 of packages that raise anything
                 log.warning("%s did not close: %s", tracker.name, error)
         self._trackers = []

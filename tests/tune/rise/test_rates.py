@@ -76,7 +76,7 @@ def choose(bench: MadeUp) -> Rate:
 
 def wanted(best: float) -> float:
     """The rate for the whole run, after one that is best over 15 % of it."""
-    return best * SHRINK
+    return float(best * SHRINK)
 
 
 def test_the_best_rate_is_found_and_the_trunk_has_begun() -> None:

@@ -13,9 +13,10 @@ from datasets import DatasetDict
 import lorafit
 from lorafit import pipeline
 from lorafit.console import show_result
+from lorafit.evidence import Course
+from lorafit.pipeline import planning
 from lorafit.run.config_file import MEASURED
 from lorafit.settings import Settings, from_keywords, resolve
-from lorafit.tune import search as searching
 from lorafit.tune.rise.size import LENGTHS, TRIAL
 from tests import tiny_text
 from tests.tune.bench.test_replay import Killed, Killing, Search, Whole, assert_the_same, noted
@@ -81,6 +82,7 @@ def test_the_plan_says_what_it_costs_at_most_and_it_costs_no_more(
     assert plan.steps == LENGTHS[-1]
     cost = json.loads((run.path / "choices.json").read_text())["cost"]
     assert plan.budget == pytest.approx(cost["budget"])
+    assert plan.budget is not None
     assert 0 < cost["runs"] <= plan.budget
     assert plan.most_time_s == pytest.approx(plan.budget * plan.time_s)
 
@@ -144,14 +146,14 @@ def test_killed_after_every_piece_and_inside_every_training(
 def test_a_time_that_pays_for_less_than_the_most_steps_shortens_the_training(
     base: Path, data: DatasetDict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    estimate = searching.estimate
+    estimate = planning.estimate
 
     def ten_seconds(job: Any) -> Any:
         found = estimate(job)
         object.__setattr__(found, "time_s", 10.0)
         return found
 
-    monkeypatch.setattr(searching, "estimate", ten_seconds)
+    monkeypatch.setattr("lorafit.tune.search.estimate", ten_seconds)
     run = train(base, data, tmp_path, budget="5s")
     cost = json.loads((run.path / "choices.json").read_text())["cost"]
     assert cost["budget"] == pytest.approx(0.5)
@@ -162,26 +164,20 @@ def test_a_time_that_pays_for_less_than_the_most_steps_shortens_the_training(
     assert TRIAL <= course.steps <= course.most_steps < 150
 
 
-def test_a_given_number_of_steps_that_was_too_small_is_said_in_the_last_lines(
+def test_whole_runs_are_told_whether_they_were_long_enough_in_the_last_lines(
     base: Path, data: DatasetDict, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Forty steps at a rate that is far too low."""
-    run = train(base, data, tmp_path, max_steps=40, **{"learning_rate": 1e-4})
-    assert run.evaluation.course is not None
-    assert run.evaluation.course.falling
-    show_result(run)
-    assert "still falling at the end: try --max-steps 150." in " ".join(
-        capsys.readouterr().out.split()
-    )
-
-
-def test_whole_runs_are_told_too(base: Path, data: DatasetDict, tmp_path: Path) -> None:
     run = train(base, data, tmp_path, max_steps=40)
     assert {trial["phase"] for trial in run.trials} == {"whole runs"}
     course = run.evaluation.course
     assert course is not None
     assert course.falling is not None
     assert course.steps == 40
+    short = Course(40, 5.0, falling=True, setting="max_steps", value=150)
+    run.write_evaluation(run.evaluation.model_copy(update={"course": short}))
+    show_result(lorafit.Run.open(run.path))
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "The validation loss was still falling at the end: try --max-steps 150." in shown
 
 
 def test_longer_runs_of_a_given_number_of_steps_try_rates_in_sixty(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 from datasets import Dataset
@@ -25,7 +26,7 @@ from lorafit.tune.rise.size import (
 from tests.training import toy
 
 
-def made(rows: int, batch: int, seed: int, **train: float) -> tuple[StepPlan, Tokens]:
+def made(rows: int, batch: int, seed: int, **train: Any) -> tuple[StepPlan, Tokens]:
     """A plan of rows of uneven length, and what its steps and evaluations read."""
     draw = random.Random(seed)
 
@@ -33,7 +34,8 @@ def made(rows: int, batch: int, seed: int, **train: float) -> tuple[StepPlan, To
         return Dataset.from_dict({"input_ids": [[1] * draw.randint(1, 60) for _ in range(count)]})
 
     examples, held_out = texts(rows), texts(max(1, rows // 10))
-    config = toy.config(**({"num_train_epochs": "auto"} | train), per_device_train_batch_size=batch)
+    settings: dict[str, Any] = {"num_train_epochs": "auto", **train}
+    config = toy.config(**settings, per_device_train_batch_size=batch)
     plan = StepPlan(examples, config)
     return plan, Tokens.of(plan, lengths(examples), lengths(held_out))
 

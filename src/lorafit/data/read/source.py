@@ -24,7 +24,7 @@ import pandas as pd
 import pyarrow as pa
 from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
 
-from lorafit import quiet
+from lorafit import hub, quiet
 from lorafit.config import DataConfig
 from lorafit.data.columns.chats import read_chats
 from lorafit.data.read.files import read_file
@@ -153,12 +153,14 @@ def _from_hub(name: str, config: DataConfig) -> Mapping[str, Dataset]:
         asked += f', configuration "{config.name}"'
     if config.revision is not None:
         asked += f', revision "{config.revision}"'
-    if name in datasets.packaged_modules._PACKAGED_DATASETS_MODULES:
+    # Read at datasets 5.2.
+    if name in datasets.packaged_modules._PACKAGED_DATASETS_MODULES:  # noqa: SLF001
         raise DataError(f'"{name}" is a file format, not a data set. Give the path of the file.')
     try:
-        loaded = datasets.load_dataset(
-            name, name=config.name, revision=config.revision, keep_in_memory=True
-        )
+        with hub.asked():
+            loaded = datasets.load_dataset(
+                name, name=config.name, revision=config.revision, keep_in_memory=True
+            )
     except Exception as error:  # the clients raise a dozen unrelated kinds
         raise DataError(_hub_message(name, asked, error)) from error
     if isinstance(loaded, Dataset):
@@ -191,7 +193,7 @@ def _hub_message(name: str, asked: str, error: Exception) -> str:
 def _near_here(name: str) -> str:
     """A close match among the files and folders here, in case a path was meant."""
     try:
-        return did_you_mean(name, os.listdir(Path(name).parent))
+        return did_you_mean(name, [path.name for path in Path(name).parent.iterdir()])
     except OSError:
         return ""
 

@@ -259,7 +259,7 @@ class Where:
             return self._column(self._backticked.get(node.id, node.id))
         if isinstance(node, ast.List | ast.Tuple | ast.Set):
             values = tuple(self._value(item) for item in node.elts)
-            return _Operand("list", lambda row: values, constants=values)
+            return _Operand("list", lambda _: values, constants=values)
         return _constant(self._value(node))
 
     def _value(self, node: ast.expr) -> Any:
@@ -341,7 +341,7 @@ def _constant(value: Any) -> _Operand:
         kind = "bool"
     else:
         kind = "text" if isinstance(value, str) else "number"
-    return _Operand(kind, lambda row: value, constants=(value,))
+    return _Operand(kind, lambda _: value, constants=(value,))
 
 
 def _kind(feature: Any) -> str:

@@ -58,7 +58,7 @@ class GenericEngine:
         self.reason = reason
         self._parts = Parts(model, dtype)
         causal_lm = getattr(task, "task_type", None) == "CAUSAL_LM"
-        self._language = LanguageHead(model, dtype) if causal_lm else None
+        self.language = LanguageHead(model, dtype) if causal_lm else None
 
     def collate(self, examples: Sequence[dict[str, Any]]) -> Batch:
         """Pads the examples in groups of like length.
@@ -77,7 +77,7 @@ class GenericEngine:
 
     def units(self, examples: Sequence[dict[str, Any]]) -> int:
         """Label tokens of a language model; otherwise as the task counts."""
-        if self._language is not None:
+        if self.language is not None:
             return sum(label_count(example["labels"]) for example in examples)
         return self.task.count(examples)
 
@@ -95,12 +95,12 @@ class GenericEngine:
         return logits.float()
 
     def _loss(self, part: dict[str, Tensor], seeds: Seeds) -> tuple[Tensor, int]:
-        if self._language is None:
+        if self.language is None:
             losses = self.task.losses(self._logits(part, seeds), part["labels"])
             return losses.sum(), int(self.task.units(part["labels"]).sum())
         inputs = {name: value for name, value in part.items() if name != "labels"}
         with self._faster(seeds):
-            return self._language.loss(inputs, part["labels"])
+            return self.language.loss(inputs, part["labels"])
 
     def forward_backward(self, batch: Batch, scale: float) -> StepResult:
         """Adds ``scale`` times the gradient of the summed loss to every trainable ``.grad``."""
@@ -136,10 +136,10 @@ class GenericEngine:
 
     def _answers(self, part: dict[str, Tensor]) -> Answers:
         labels, found = part["labels"], None
-        if self._language is not None:
+        if self.language is not None:
             inputs = {name: value for name, value in part.items() if name != "labels"}
             with self._faster(Seeds(0)):
-                found = self._language.token_losses(inputs, labels)
+                found = self.language.token_losses(inputs, labels)
         if found is None:
             return answers_from_logits(self.task, self._logits(part, Seeds(0)), labels)
         return answers_from_tokens(self.task, *found, self.task.units(labels))

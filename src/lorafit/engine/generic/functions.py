@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lorafit.engine.adapted import Projection
 from lorafit.engine.autograd import apply
@@ -95,7 +95,7 @@ def _dropped(x: Tensor, drop: Drop) -> Tensor:
     return kernels.dropout(x.contiguous().view(-1, x.shape[-1]), drop).view(x.shape)
 
 
-def run_adapted(module: nn.Module, projection: Projection, seeds: Seeds, x: Tensor) -> Tensor:
+def run_adapted(projection: Projection, seeds: Seeds, x: Tensor) -> Tensor:
     """`Adapted` on an adapter layer's own parameters."""
     factors = [factor for pair in projection.factors() for factor in pair]
     return apply(Adapted, x, projection, seeds, *factors)

@@ -147,16 +147,16 @@ class Interception(TorchFunctionMode):
         try:
             for module, projection in self._parts.adapted.items():
                 if _is_plain_lora(module):
-                    module.forward = self._fused(module, projection)
+                    module.forward = self._fused(projection)
                     replaced.append(module)
             yield
         finally:
             for module in replaced:
                 del module.forward
 
-    def _fused(self, module: nn.Module, projection: Projection) -> Callable[..., Tensor]:
-        def forward(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-            return run_adapted(module, projection, self._seeds, x)
+    def _fused(self, projection: Projection) -> Callable[..., Tensor]:
+        def forward(x: Tensor, *_args: Any, **_kwargs: Any) -> Tensor:
+            return run_adapted(projection, self._seeds, x)
 
         return forward
 

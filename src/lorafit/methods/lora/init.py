@@ -24,7 +24,7 @@ def orthogonal(d_in: int, d_out: int, r: int) -> tuple[torch.Tensor, torch.Tenso
     return A.contiguous(), B.contiguous()
 
 
-def olora(W: torch.Tensor, r: int, s: float, init: str) -> tuple[torch.Tensor, torch.Tensor]:
+def olora(W: torch.Tensor, r: int, _s: float, init: str) -> tuple[torch.Tensor, torch.Tensor]:
     """First r directions of the QR decomposition of ``W (d_out, d_in)``."""
     Q, R = torch.linalg.qr(W.float())
     return _checked(R[:r], Q[:, :r], W, r, init)

@@ -95,7 +95,7 @@ class PeftMethod(Method[PeftConfig]):
         found = {"target_modules": paths, "exclude_modules": None}
         own = type(config).model_fields
         resolved = config.model_copy(update={k: v for k, v in found.items() if k in own})
-        resolved._injected = self._injected
+        resolved._injected = self._injected  # noqa: SLF001 a private attribute of pydantic
         return resolved
 
 

@@ -61,7 +61,7 @@ class PeftLayer(AdapterLayer[PeftConfig]):
 
     def add_adapter(self, name: str, config: PeftConfig, site: Site) -> None:
         """Takes over the layer that peft made here."""
-        made = config._injected.pop(site.path)
+        made = config._injected.pop(site.path)  # noqa: SLF001 a private attribute of pydantic
         self._trained[name] = [
             path for path, p in own_parameters(made.layer).items() if p.requires_grad
         ]

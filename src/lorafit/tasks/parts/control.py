@@ -234,14 +234,14 @@ class Twin:
         """What it makes of texts or pairs, with the special tokens and the cut of its original."""
         switched = target and hasattr(tokenizer, "_switch_to_target_mode")
         if switched:
-            tokenizer._switch_to_target_mode()
+            tokenizer._switch_to_target_mode()  # noqa: SLF001 transformers 5.23
         original: Any = tokenizer.backend_tokenizer
         try:
             if original.post_processor is not None:
                 self.backend.post_processor = original.post_processor
         finally:
             if switched:
-                tokenizer._switch_to_input_mode()
+                tokenizer._switch_to_input_mode()  # noqa: SLF001
         if options.get("truncation") and original.truncation is not None:
             self.backend.enable_truncation(**original.truncation)
         else:

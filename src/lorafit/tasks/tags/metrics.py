@@ -24,25 +24,25 @@ def totals(kept: np.ndarray) -> tuple[int, int, int]:
     return int(right), int(said), int(true)
 
 
-def f1(kept: np.ndarray, labels: np.ndarray) -> float:
+def f1(kept: np.ndarray, _labels: np.ndarray) -> float:
     """F1 of all spans."""
     right, said, true = totals(kept)
     return 2 * right / max(said + true, 1)
 
 
-def precision(kept: np.ndarray, labels: np.ndarray) -> float:
+def precision(kept: np.ndarray, _labels: np.ndarray) -> float:
     """Precision of all spans."""
     right, said, _ = totals(kept)
     return right / max(said, 1)
 
 
-def recall(kept: np.ndarray, labels: np.ndarray) -> float:
+def recall(kept: np.ndarray, _labels: np.ndarray) -> float:
     """Recall of all spans."""
     right, _, true = totals(kept)
     return right / max(true, 1)
 
 
-def macro_f1(kept: np.ndarray, labels: np.ndarray) -> float:
+def macro_f1(kept: np.ndarray, _labels: np.ndarray) -> float:
     """The mean F1 of the kinds that occur."""
     right, said, true = by_kind(kept).T
     occurs = said + true > 0

@@ -57,7 +57,7 @@ class RowAdamW(torch.optim.Optimizer):
             torch._foreach_lerp_(means, grads, 1.0 - beta1)
             torch._foreach_mul_(squares, beta2)
             torch._foreach_addcmul_(squares, grads, grads, 1.0 - beta2)
-            denominators = torch._foreach_sqrt(squares)
+            denominators = torch._foreach_sqrt(squares)  # noqa: SLF001 as torch.optim of 2.13 does
             first = [1.0 - beta1**step for step in steps]
             second = [(1.0 - beta2**step).sqrt() for step in steps]
             torch._foreach_div_(denominators, second)

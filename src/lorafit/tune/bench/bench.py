@@ -103,17 +103,17 @@ class Bench:
     Args:
         job: The task, the model with a fresh adapter, the starting values of the settings, and
             the run where everything is noted (``None``: nowhere).
-        open: The settings to be chosen, among `lorafit.tune.base.CHOOSABLE`.
+        names: The settings to be chosen, among `lorafit.tune.base.CHOOSABLE`.
         budget: Most that may be spent, in U.
         progress: What to show.
     """
 
-    def __init__(self, job: Job, open: frozenset[str], budget: float, progress: Progress) -> None:
+    def __init__(self, job: Job, names: frozenset[str], budget: float, progress: Progress) -> None:
         run, subject, config = job.run, job.subject, job.config
         self.task = job.task
         self.subject = subject
         self.config = config
-        self.open = open
+        self.open = names
         self.run = run
         self._how_to_resume = "" if run is None else f" Go on with: {resume_command(run.path)}"
         self.journal = Journal(run)
@@ -131,7 +131,7 @@ class Bench:
         self._mean_units = max(1.0, self.task.count(rows) / len(rows))
         # Where the user has set the learning rate, lora_alpha takes its place: it stays when r
         # grows, which under Adam is the same as a lower rate.
-        free = {"adapter.lora_alpha", "train.learning_rate"} <= open
+        free = {"adapter.lora_alpha", "train.learning_rate"} <= names
         self.tunable = Tunable(subject.adapters, config, keeps_scaling=free)
         frozen = block_parameters(subject.model) - self.tunable.factors()
         self.ledger = Ledger(frozen, self._unit())
@@ -396,9 +396,7 @@ class Bench:
         if share < 1.0:
             rows = rows.select(spread(len(rows), share))
         try:
-            found = score(
-                self.subject.engine, self.task, rows, self.config.train.per_device_eval_batch_size
-            )
+            found = score(self.subject.engine, rows, self.config.train.per_device_eval_batch_size)
         except DivergenceError:
             # So far off that it is no candidate; a number keeps the comparison going.
             nothing = torch.full((len(rows),), 1e6, dtype=torch.float64)

@@ -104,7 +104,7 @@ class Rise(Strategy):
         assert trunk.best is not None
         if ranked:
             choices["r"] = _rank_choice(trunk, tests, skipped, untuned)
-        return _finish(bench, trunk, choices, tests)
+        return _finish(bench, trunk, choices)
 
 
 def _begin(bench: Bench, start: State, choices: dict[str, Choice]) -> Trunk:
@@ -279,7 +279,7 @@ def _decay(bench: Bench, trunk: Trunk) -> None:
         bench.notes.evaluated(point, scored.metrics, kept)
 
 
-def _finish(bench: Bench, trunk: Trunk, choices: dict[str, Choice], tests: list[RankTest]) -> Found:
+def _finish(bench: Bench, trunk: Trunk, choices: dict[str, Choice]) -> Found:
     """Phase 5, and what was found."""
     assert trunk.best is not None
     best = trunk.best
