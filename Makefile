@@ -48,6 +48,7 @@ bench-tuning: $(VENV)/.dev $(VENV)/.demo
 	$(BIN)/python -m benchmarks.tuning.report --results build/tuning
 
 docs: $(VENV)/.dev
+	$(BIN)/python docs/keywords.py
 	$(BIN)/python docs/build.py
 
 $(VENV)/.created:

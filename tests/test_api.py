@@ -36,6 +36,7 @@ from lorafit.errors import (
 from lorafit.evaluation.score import intervals
 from lorafit.export import peft as peft_format
 from lorafit.pipeline.measure import measure, measuring_engine
+from lorafit.run import RunWriter
 from tests import tiny_text
 
 QUICK: dict[str, Any] = {
@@ -227,7 +228,7 @@ def test_other_rows_than_at_the_beginning_are_refused(base: Path, tmp_path: Path
     with pytest.raises(DataError, match="changed since it began: test has other rows now"):
         lorafit.evaluate(run)
     assert lorafit.evaluate(run, file)["n"] == 60
-    run.set_status("training")
+    RunWriter(run.path).set_status("training")
     with pytest.raises(DataError, match="train and validation and test have other rows now"):
         lorafit.train(resume=run, progress=False)
 

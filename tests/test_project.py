@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 import runpy
@@ -129,6 +130,11 @@ def test_the_documentation_says_what_the_code_says() -> None:
     assert build["main"](check=True) == 0
 
 
+def test_the_typed_keywords_are_the_settings() -> None:
+    keywords = runpy.run_path(str(ROOT / "docs" / "keywords.py"))
+    assert keywords["main"](check=True) == 0
+
+
 def test_ci_runs_lint_and_tests() -> None:
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
@@ -165,3 +171,26 @@ def test_the_code_of_the_documentation_runs(page: str, tmp_path: Path) -> None:
         env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
     )
     assert result.returncode == 0, result.stderr
+
+
+def test_the_example_of_the_readme_teaches_a_model(tmp_path: Path) -> None:
+    [code] = RUNNABLE.findall((ROOT / "README.md").read_text("utf-8"))
+    assert "I loved every minute of it" in code
+    shown = """
+import json
+texts = ["I loved every minute of it", "I walked out after ten minutes"]
+labels = [answer["label"] for answer in run.predict(texts)]
+print(json.dumps({"labels": labels, "accuracy": run.evaluation.tuned["accuracy"].value}))
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code + shown],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["labels"] == ["good", "bad"]
+    assert found["accuracy"] >= 0.9

@@ -7,12 +7,13 @@
 
 from __future__ import annotations
 
+import functools
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, ParamSpec, TypeVar, Unpack
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -22,7 +23,7 @@ from lorafit.comparison.outcome import Comparison, conclude
 from lorafit.comparison.request import Size, find_or_make, make_request
 from lorafit.comparison.workers import run_arms
 from lorafit.config import Config
-from lorafit.console.progress import make_progress
+from lorafit.console.python import RESULT, heard, progress_of, result_lines
 from lorafit.data.fingerprint import fingerprint
 from lorafit.data.notes import Notes, noting
 from lorafit.errors import ConfigError, LorafitError, RunError
@@ -39,8 +40,10 @@ from lorafit.pipeline.problem import Live
 from lorafit.pipeline.tuned import Tuned, load, opened
 from lorafit.report.comparison import write_comparison
 from lorafit.report.html import write_report
-from lorafit.run import Run
+from lorafit.run import Run, RunWriter
 from lorafit.settings import LIVE, Settings, from_call
+from lorafit.settings.keywords import CompareKeywords, SettingsKeywords, ShrinkKeywords
+from lorafit.settings.spoken import in_python
 from lorafit.shrinking import files
 from lorafit.shrinking.choose import check_rank, with_data, without_data
 from lorafit.shrinking.files import Shrunk
@@ -69,7 +72,29 @@ RETRAIN_STEPS = 50
 RETRAIN_RATE = 5e-4
 """Of `shrink`: the weights are near where they should be, so a quarter of the usual rate."""
 
+P = ParamSpec("P")
+R = TypeVar("R")
 
+
+def _heard(call: Callable[P, R]) -> Callable[P, R]:
+    """Shows what a call says while it lasts, as its argument ``progress`` asks.
+
+    Its errors advise keywords; the command line takes its flags from `LorafitError.typed`.
+    """
+
+    @functools.wraps(call)
+    def shown(*args: P.args, **keywords: P.kwargs) -> R:
+        with heard(keywords.get("progress", True) is not False):
+            try:
+                return call(*args, **keywords)
+            except LorafitError as error:
+                error.speak(in_python(str(error)))
+                raise
+
+    return shown
+
+
+@_heard
 def train(
     model: str | Path | PreTrainedModel | None = None,
     data: Any = None,
@@ -79,7 +104,7 @@ def train(
     origins: Mapping[str, str] | None = None,
     resume: str | Path | Run | None = None,
     progress: Progress | bool = True,
-    **settings: Any,
+    **settings: Unpack[SettingsKeywords],
 ) -> Run:
     """Fine-tunes a model on data and returns the finished run.
 
@@ -92,7 +117,9 @@ def train(
         origins: Where the values of ``config`` came from, for the record.
         resume: An interrupted run to go on with, as it was; needs no other argument but
             what was passed as live objects.
-        progress: Whether, or with what, to show progress.
+        progress: Whether, or with what, to show progress and all that is said along the way (in
+            a notebook: one block); ``False``: warnings only. A logging handler of the caller's
+            program gets what is said instead (logger ``lorafit``).
         **settings: Any setting by its name: ``r=8``, ``learning_rate=1e-3``, ``label="stars"``.
 
     Returns:
@@ -110,7 +137,8 @@ def train(
     run = None if resume is None else _to_resume(resume, live, data)
     if run is not None and run.delivered:  # stopped between its last two files
         with _reported(run):
-            return run
+            pass
+        return _told(run)
     if run is None:
         whole = from_call(model, data, config, origins, settings)
     else:
@@ -123,20 +151,22 @@ def train(
     with _reported(job.folder):
         versions = _recorded(job, notes)
         record_choices(job)
-        found = search.trained(job, wish, _progress(progress), resume=resume is not None)
+        found = search.trained(job, wish, progress_of(progress), resume=resume is not None)
         job = replace(job, settings=found.settings)
         choices = record_choices(job, found.choices, found.extra)
         finishing.finish(job, found.result, choices, versions)
-    return job.folder
+    return _told(job.folder)
 
 
-def evaluate(run: str | Path | Run, data: Any = None) -> dict[str, Any]:
+@_heard
+def evaluate(run: str | Path | Run, data: Any = None, *, progress: bool = True) -> dict[str, Any]:
     """Scores the base and the tuned model of a run.
 
     Args:
         run: A finished run.
         data: Other data with the same columns; its test split, or all its rows if it has
             only one. ``None``: the run's own test split.
+        progress: Whether to show what is said along the way; ``False``: warnings only.
 
     Returns:
         What ``eval.json`` holds; see `Run.eval`. For other data also ``split`` (``all rows``
@@ -164,6 +194,7 @@ def evaluate(run: str | Path | Run, data: Any = None) -> dict[str, Any]:
     return outcome
 
 
+@_heard
 def compare(
     model: str | Path | PreTrainedModel | None = None,
     data: Any = None,
@@ -175,7 +206,8 @@ def compare(
     tokenizer: PreTrainedTokenizerBase | None = None,
     config: Config | Settings | None = None,
     origins: Mapping[str, str] | None = None,
-    **settings: Any,
+    progress: bool = True,
+    **settings: Unpack[CompareKeywords],
 ) -> Comparison:
     """Trains a model with several methods on an equal footing and sets them side by side.
 
@@ -194,6 +226,7 @@ def compare(
         tokenizer: The tokenizer of a live model.
         config: Complete settings; keyword settings go on top.
         origins: Where the values of ``config`` came from.
+        progress: As for `evaluate`.
         **settings: Any setting by its name; those of an adapter hold for the methods that
             have them.
 
@@ -226,6 +259,7 @@ def compare(
     return found
 
 
+@_heard
 def predict(run: str | Path | Run | Tuned, texts: Any) -> list[dict[str, Any]]:
     """Predicts with the tuned model of a run.
 
@@ -244,6 +278,7 @@ def predict(run: str | Path | Run | Tuned, texts: Any) -> list[dict[str, Any]]:
     return predicting.predict(run if isinstance(run, Tuned) else load(run), texts)
 
 
+@_heard
 def merge(run: str | Path | Run, out: str | Path) -> Path:
     """Writes the tuned model of a run as a plain transformers model.
 
@@ -262,6 +297,7 @@ def merge(run: str | Path | Run, out: str | Path) -> Path:
     return Path(out)
 
 
+@_heard
 def shrink(
     adapter: str | Path | Run,
     r: int | Literal["auto"] = "auto",
@@ -271,7 +307,8 @@ def shrink(
     model: str | Path | PreTrainedModel | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
     retrain_steps: int = RETRAIN_STEPS,
-    **settings: Any,
+    progress: bool = True,
+    **settings: Unpack[ShrinkKeywords],
 ) -> Shrunk:
     """Writes a LoRA adapter at a smaller rank, and says what that loses.
 
@@ -288,6 +325,7 @@ def shrink(
         model: The base, where the adapter's folder does not name it; live, or its name.
         tokenizer: The tokenizer of a live model.
         retrain_steps: Optimizer steps of retraining at each rank; 0: none.
+        progress: As for `evaluate`.
         **settings: How the data is read and the retraining done, as for `train`.
 
     Raises:
@@ -312,13 +350,15 @@ def shrink(
     return with_data(found, asked, retrain_steps, target)
 
 
+@_heard
 def preview(
     model: str | Path | PreTrainedModel | None = None,
     data: Any = None,
     config: Config | Settings | None = None,
     *,
     tokenizer: PreTrainedTokenizerBase | None = None,
-    **settings: Any,
+    progress: bool = True,
+    **settings: Unpack[SettingsKeywords],
 ) -> Preview:
     """Describes the data as the model will see it; nothing is trained or written.
 
@@ -327,6 +367,7 @@ def preview(
         data: As for `train`.
         config: Complete settings; keyword settings go on top.
         tokenizer: The tokenizer of a live model.
+        progress: As for `evaluate`.
         **settings: Any setting by its name.
 
     Raises:
@@ -339,6 +380,7 @@ def preview(
     return previewing.describe(problem, whole.config, live)
 
 
+@_heard
 def plan(
     model: str | Path | PreTrainedModel | None = None,
     data: Any = None,
@@ -346,7 +388,8 @@ def plan(
     tokenizer: PreTrainedTokenizerBase | None = None,
     config: Config | Settings | None = None,
     origins: Mapping[str, str] | None = None,
-    **settings: Any,
+    progress: bool = True,
+    **settings: Unpack[SettingsKeywords],
 ) -> Plan:
     """Says what `train` would do and cost; nothing is trained or written.
 
@@ -356,6 +399,7 @@ def plan(
         tokenizer: The tokenizer of a live model.
         config: Complete settings; keyword settings go on top.
         origins: Where the values of ``config`` came from.
+        progress: As for `evaluate`.
         **settings: Any setting by its name.
 
     Raises:
@@ -368,21 +412,23 @@ def plan(
     return found if wish is None else replace(found, measured=wish.names, budget=wish.budget)
 
 
-def demo(
-    *, runs_dir: str = "runs", seed: int = 0, progress: Progress | bool = True, **settings: Any
-) -> Run:
+def demo(*, progress: Progress | bool = True, **settings: Unpack[SettingsKeywords]) -> Run:
     """Fine-tunes the packaged sentence encoder on the packaged movie reviews, offline.
+
+    Args:
+        progress: As for `train`.
+        **settings: Any setting by its name.
 
     Raises:
         ConfigError: The packages of ``requirements-demo.txt`` are not installed.
     """
-    given = packaged.SETTINGS | {"run.dir": runs_dir, "seed": seed} | settings
+    given: dict[str, Any] = {**packaged.SETTINGS, **settings}
     return train(packaged.MODEL, packaged.DATA, progress=progress, **given)
 
 
-def _to_resume(source: str | Path | Run, live: Live | None, data: Any) -> Run:
+def _to_resume(source: str | Path | Run, live: Live | None, data: Any) -> RunWriter:
     """The run to go on with, if all that it needs to be given again is there."""
-    run = opened(source)
+    run = RunWriter(opened(source).path)
     config = run.config
     if run.status == "done":
         raise RunError(f'"{run.path}" is finished; there is nothing to resume.')
@@ -393,7 +439,9 @@ def _to_resume(source: str | Path | Run, live: Live | None, data: Any) -> Run:
     return run
 
 
-def _prepared(settings: Settings, data: Any, live: Live | None, run: Run | None = None) -> Job:
+def _prepared(
+    settings: Settings, data: Any, live: Live | None, run: RunWriter | None = None
+) -> Job:
     """Everything up to the first step: the problem, and what is to learn it.
 
     Args:
@@ -412,7 +460,7 @@ def _prepared(settings: Settings, data: Any, live: Live | None, run: Run | None 
 
 
 @contextmanager
-def _reported(run: Run) -> Iterator[None]:
+def _reported(run: RunWriter) -> Iterator[None]:
     """Works on a run, and draws its report whether that comes to an end or to an error."""
     with run.lock():
         try:
@@ -441,7 +489,9 @@ def _lora_folder(source: str | Path) -> str | Path:
     return Run.open(source).adapter if is_run else source
 
 
-def _progress(progress: Progress | bool) -> Progress:
-    if isinstance(progress, bool):
-        return make_progress(quiet=not progress)
-    return progress
+def _told(run: Run) -> Run:
+    """The finished run, whose result is said."""
+    found = Run(run.path)
+    for line in result_lines(found):
+        logging.getLogger(RESULT).info("%s", line)
+    return found

@@ -16,6 +16,17 @@ class LorafitError(Exception):
     """Base class of everything lorafit raises on purpose."""
 
     exit_code = 1
+    _typed: str | None = None
+
+    @property
+    def typed(self) -> str:
+        """The message as the command line says it, with flags."""
+        return str(self) if self._typed is None else self._typed
+
+    def speak(self, message: str) -> None:
+        """Says it in other words, for a caller who types none; `typed` stays."""
+        self._typed = self.typed
+        self.args = (message, *self.args[1:])
 
 
 class ConfigError(LorafitError, ValueError):

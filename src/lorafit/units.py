@@ -25,3 +25,12 @@ def duration(seconds: float) -> str:
 def count(number: int) -> str:
     """``73728`` to ``73,728``."""
     return f"{number:,}"
+
+
+def shortened(text: str, most: int = 60) -> str:
+    """A text of at most so many characters, without its middle; on one line."""
+    line = " ".join(text.split())
+    if len(line) <= most:
+        return line
+    end = (most - 1) // 2
+    return f"{line[: most - 1 - end]}…{line[len(line) - end :]}"

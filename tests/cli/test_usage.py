@@ -173,11 +173,11 @@ def test_output_to_a_pipe_has_no_colours(name: str, tmp_path: Path) -> None:
 
 def test_runs_lists_what_there_is(cli: Cli, tmp_path: Path) -> None:
     from lorafit.config import Config, DataConfig, ModelConfig
-    from lorafit.run import Run
+    from lorafit.run import RunWriter
 
     assert "There are no runs" in cli("runs").stdout
     config = Config(model=ModelConfig(name_or_path="m"), data=DataConfig(path="d"))
-    run = Run.create(config, tmp_path / "runs", "first")
+    run = RunWriter.create(config, tmp_path / "runs", "first")
     run.append_metrics({"step": 12, "train_loss": 0.5})
     run.write_json(
         "eval.json",

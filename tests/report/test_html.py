@@ -18,7 +18,7 @@ import yaml
 from lorafit.errors import RunError
 from lorafit.report.folder import read_folder
 from lorafit.report.html import render, write_report
-from lorafit.run import Run
+from lorafit.run import RunWriter
 from tests.report import folders
 from tests.report.page import Page
 
@@ -346,7 +346,7 @@ def test_an_interrupted_run_says_so(tmp_path: Path) -> None:
 
 def test_a_run_in_training_is_not_called_interrupted(tmp_path: Path) -> None:
     path = folders.begun(tmp_path / "run")
-    with Run(path).lock():
+    with RunWriter(path).lock():
         assert "This run is still training" in page_of(path).said
 
 

@@ -13,7 +13,7 @@ from lorafit.console import show_evaluation
 from lorafit.evidence import Evaluation, MetricInfo
 from lorafit.export.card import Card, metadata, render
 from lorafit.pipeline.measure import evaluation
-from lorafit.run import Run
+from lorafit.run import RunWriter
 from lorafit.tasks.parts.metrics import Metric
 from lorafit.tasks.sequence_classification import SequenceClassification
 from tests.evaluation.test_compare import better
@@ -56,7 +56,7 @@ def found() -> Evaluation:
 
 
 def page(found: Evaluation, folder: Path) -> Page:
-    run = Run(folders.finished(folder))
+    run = RunWriter(folders.finished(folder))
     run.write_evaluation(found)
     return page_of(run.path)
 

@@ -10,7 +10,7 @@ import yaml
 
 from lorafit.config import Config
 from lorafit.errors import ConfigError, RunError
-from lorafit.run import Choice, Run, names
+from lorafit.run import Choice, Run, RunWriter, names
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,17 +23,17 @@ def settings(**values) -> Config:
 
 @pytest.fixture
 def run(tmp_path):
-    return Run.create(settings(), tmp_path, "one")
+    return RunWriter.create(settings(), tmp_path, "one")
 
 
 # Names
 
 
 def test_automatic_names_count_up_and_never_meet(tmp_path):
-    names = [Run.create(settings(), tmp_path).name for _ in range(3)]
+    names = [RunWriter.create(settings(), tmp_path).name for _ in range(3)]
     assert names == [f"tiny-bert-reviews-{number:03d}" for number in (1, 2, 3)]
     (tmp_path / "tiny-bert-reviews-007").mkdir()
-    assert Run.create(settings(), tmp_path).name == "tiny-bert-reviews-008"
+    assert RunWriter.create(settings(), tmp_path).name == "tiny-bert-reviews-008"
 
 
 @pytest.mark.parametrize(
@@ -60,19 +60,19 @@ def test_automatic_names_keep_the_telling_part(source, name):
 )
 def test_names_that_are_no_folder_names_are_refused(tmp_path, name):
     with pytest.raises(ConfigError, match="is not a run name"):
-        Run.create(settings(), tmp_path / "runs", name)
+        RunWriter.create(settings(), tmp_path / "runs", name)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_existing_run_is_never_overwritten(run):
     before = (run.path / "config.yaml").read_bytes()
     with pytest.raises(RunError, match="exists and is never overwritten"):
-        Run.create(settings(seed=5), run.path.parent, "one")
+        RunWriter.create(settings(seed=5), run.path.parent, "one")
     assert (run.path / "config.yaml").read_bytes() == before
 
 
 def test_folder_and_name_come_from_the_config(tmp_path):
-    run = Run.create(settings(run={"dir": str(tmp_path / "a" / "b"), "name": "mine"}))
+    run = RunWriter.create(settings(run={"dir": str(tmp_path / "a" / "b"), "name": "mine"}))
     assert run.path == tmp_path / "a" / "b" / "mine"
 
 
@@ -115,7 +115,7 @@ def test_list_has_the_runs_and_nothing_else(tmp_path):
     (tmp_path / "notes").mkdir()
     (tmp_path / "file.txt").write_text("")
     for name in ("b", "a"):
-        Run.create(settings(), tmp_path, name)
+        RunWriter.create(settings(), tmp_path, name)
     assert {run.name for run in Run.list(tmp_path)} == {"a", "b"}
 
 
@@ -136,7 +136,7 @@ def test_config_comes_back_equal_with_the_origins(tmp_path):
         run={"name": "line\nbreak 'quoted' \"double\""},
     )
     origins = {"train.learning_rate": "measured", "adapter.r": "flag --set\nadapter.r"}
-    run = Run.create(config, tmp_path, "x", origins)
+    run = RunWriter.create(config, tmp_path, "x", origins)
     assert run.config == config
     assert run.config.train.adam_epsilon == 1e-8
     found = run.origins
@@ -264,7 +264,11 @@ def test_an_interruption_leaves_the_status_as_it_is(run):
 
 
 def test_two_cannot_work_on_a_run(run):
-    with run.working(), pytest.raises(RunError, match="another process"), Run(run.path).working():
+    with (
+        run.working(),
+        pytest.raises(RunError, match="another process"),
+        RunWriter(run.path).working(),
+    ):
         pass
     assert run.status == "done"
 
@@ -366,14 +370,14 @@ def test_failed_write_is_one_line_and_leaves_the_old_file(run, monkeypatch, code
 def test_run_folder_that_cannot_be_made_is_one_line(tmp_path):
     (tmp_path / "runs").write_text("a file, not a folder")
     with pytest.raises(RunError, match="cannot write the run folder") as caught:
-        Run.create(settings(), tmp_path / "runs")
+        RunWriter.create(settings(), tmp_path / "runs")
     assert "\n" not in str(caught.value)
 
 
 def test_run_that_cannot_be_begun_leaves_no_folder(tmp_path, monkeypatch):
     failing(monkeypatch, errno.ENOSPC)
     with pytest.raises(RunError, match="No space left on device"):
-        Run.create(settings(), tmp_path)
+        RunWriter.create(settings(), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -403,8 +407,8 @@ def test_lock_can_be_nested_and_is_freed(run):
 
 def test_lock_keeps_other_processes_out_and_dies_with_its_process(run):
     code = (
-        "import sys, time; from lorafit.run import Run\n"
-        "with Run.open(sys.argv[1]).lock():\n    print('locked', flush=True); time.sleep(60)"
+        "import sys, time; from lorafit.run import RunWriter\n"
+        "with RunWriter(sys.argv[1]).lock():\n    print('locked', flush=True); time.sleep(60)"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code, str(run.path)],

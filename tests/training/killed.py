@@ -15,7 +15,7 @@ import signal
 import sys
 from pathlib import Path
 
-from lorafit.run import Run, atomic
+from lorafit.run import Run, RunWriter, atomic
 from lorafit.training.learner import Learner
 from lorafit.training.loop import fit
 from lorafit.training.progress import QuietProgress
@@ -54,7 +54,7 @@ def kill_at_flush(number: int) -> None:
 
 def train(folder: Path, kill_step: int | None, kill_flush: int | None, resume: bool) -> None:
     config = toy.config(**SETTINGS)
-    run = Run.open(folder) if resume else Run.create(config, folder.parent, folder.name)
+    run = RunWriter(folder) if resume else RunWriter.create(config, folder.parent, folder.name)
     if kill_flush is not None:
         kill_at_flush(kill_flush)
     seed_everything(config.seed)

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from lorafit.errors import RunError
-from lorafit.run import Run
+from lorafit.run import RunWriter
 from lorafit.training import checkpoint
 from lorafit.training.progress import QuietProgress
 from lorafit.training.state import TrainState
@@ -36,7 +36,7 @@ SETTINGS = {"eval_steps": 2, "num_train_epochs": 1}
 def crashed(tmp_path):
     """A run that crashed in step 7 of 8, with checkpoints of step 6 (last) and the best."""
     settings = toy.config(**SETTINGS)
-    run = Run.create(settings, tmp_path)
+    run = RunWriter.create(settings, tmp_path)
     with pytest.raises(RuntimeError, match="crash"):
         toy.run_fit(settings, run, progress=StopAt(7))
     assert checkpoint.latest_step(run.checkpoints) == 6
@@ -51,7 +51,7 @@ def test_only_best_and_last_are_kept_and_nothing_is_pickled(tmp_path):
     settings = toy.config(
         eval_steps=1, learning_rate=0.3, max_grad_norm=None, early_stopping_patience=3,
     )  # fmt: skip
-    run = Run.create(settings, tmp_path)
+    run = RunWriter.create(settings, tmp_path)
     result, _ = toy.run_fit(settings, run)
     assert checkpoint.steps(run.checkpoints) == [result.best_step, result.steps]
     found = {path.name for path in run.checkpoints.rglob("*") if path.is_file()}
@@ -60,7 +60,7 @@ def test_only_best_and_last_are_kept_and_nothing_is_pickled(tmp_path):
 
 def test_save_steps_sets_when_checkpoints_are_written(tmp_path):
     settings = toy.config(save_steps=3, eval_steps=100, num_train_epochs=1)
-    run = Run.create(settings, tmp_path)
+    run = RunWriter.create(settings, tmp_path)
     with pytest.raises(RuntimeError, match="crash"):
         toy.run_fit(settings, run, progress=StopAt(8))
     assert checkpoint.steps(run.checkpoints) == [6]
@@ -68,7 +68,7 @@ def test_save_steps_sets_when_checkpoints_are_written(tmp_path):
 
 def test_new_best_is_kept_even_between_save_steps(tmp_path):
     settings = toy.config(save_steps=100, eval_steps=1, num_train_epochs=1)
-    run = Run.create(settings, tmp_path)
+    run = RunWriter.create(settings, tmp_path)
     with pytest.raises(RuntimeError, match="crash"):
         toy.run_fit(settings, run, progress=StopAt(2))
     assert checkpoint.steps(run.checkpoints) == [1]
@@ -117,7 +117,7 @@ def test_damaged_last_checkpoint_falls_back_to_the_previous_one_and_says_so(tmp_
     # Step 4 is the last, step 2 the best (its validation loss is made the lowest).
     settings = toy.config(eval_steps=2, num_train_epochs=1, learning_rate=0.3, max_grad_norm=None)
     whole = toy.weights(toy.run_fit(settings)[1])
-    run = Run.create(settings, tmp_path)
+    run = RunWriter.create(settings, tmp_path)
     toy.run_fit(settings, run)
     best, last = checkpoint.steps(run.checkpoints)
     folder = checkpoint.path_of(run.checkpoints, last)
@@ -177,7 +177,7 @@ def test_failed_write_is_one_line_and_the_previous_checkpoint_stays_whole(
 ):
     settings = toy.config(eval_steps=1, num_train_epochs=1)
     whole = toy.weights(toy.run_fit(settings)[1])
-    run = Run.create(settings, tmp_path)
+    run = RunWriter.create(settings, tmp_path)
     write, calls = save_file, 0
 
     def fail(tensors, path):
@@ -251,7 +251,7 @@ def test_resuming_with_another_model_is_an_error_that_names_the_parameters(crash
 def test_resuming_without_a_checkpoint_starts_again_and_says_so(tmp_path, caplog):
     settings = toy.config(**SETTINGS)
     whole = toy.weights(toy.run_fit(settings)[1])
-    run = Run.create(settings, tmp_path)
+    run = RunWriter.create(settings, tmp_path)
     run.append_metrics({"step": 1})
     with caplog.at_level(logging.INFO, "lorafit"):
         _, trainable = toy.run_fit(settings, run, resume=True)

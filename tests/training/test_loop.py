@@ -14,7 +14,7 @@ from lorafit.errors import (
     RunError,
     TrainingError,
 )
-from lorafit.run import Run
+from lorafit.run import RunWriter
 from lorafit.training.learner import Learner
 from lorafit.training.loop import FitResult, fit
 from lorafit.training.progress import QuietProgress
@@ -67,7 +67,7 @@ def test_accumulated_micro_batches_give_the_step_of_the_whole_batch():
 
 def test_metrics_have_a_line_per_logging_step_and_per_evaluation(tmp_path):
     settings = toy.config(eval_steps=4)
-    run = Run.create(settings, tmp_path)
+    run = RunWriter.create(settings, tmp_path)
     result, _ = toy.run_fit(settings, run)
     lines = run.metrics
     assert [line["step"] for line in lines] == [2, 4, 6, 8, 10, 12, 14, 16]
@@ -85,7 +85,7 @@ def test_metrics_have_a_line_per_logging_step_and_per_evaluation(tmp_path):
 
 def test_tokens_per_second_count_no_padding(tmp_path):
     settings = toy.config(num_train_epochs=1, logging_steps=100, eval_steps=100)
-    run = Run.create(settings, tmp_path)
+    run = RunWriter.create(settings, tmp_path)
     result, _ = toy.run_fit(settings, run)
     real = sum(len(ids) for ids in toy.examples(64)["input_ids"])
     (line,) = run.metrics
@@ -95,7 +95,7 @@ def test_tokens_per_second_count_no_padding(tmp_path):
 
 def test_evaluates_four_times_an_epoch_by_default(tmp_path):
     settings = toy.config(num_train_epochs=1)
-    run = Run.create(settings, tmp_path)
+    run = RunWriter.create(settings, tmp_path)
     toy.run_fit(settings, run, n=128)
     assert [line["step"] for line in run.metrics if "eval_loss" in line] == [4, 8, 12, 16]
 
@@ -112,7 +112,7 @@ def test_best_weights_are_restored_at_the_end(tmp_path, with_folder):
         learning_rate=0.3, max_grad_norm=None, eval_steps=1, early_stopping_patience=None,
         warmup_ratio=0.9, lr_scheduler_type="linear",
     )  # fmt: skip
-    run = Run.create(settings, tmp_path) if with_folder else None
+    run = RunWriter.create(settings, tmp_path) if with_folder else None
     model = toy.bert()
     result, _ = toy.run_fit(settings, run, model=model)
     assert result.best_step < result.steps
@@ -153,7 +153,7 @@ def test_modules_keep_their_mode():
 
 def test_loss_that_is_not_finite_stops_with_step_examples_rate_and_advice(tmp_path):
     settings = toy.config(eval_steps=2)
-    run = Run.create(settings, tmp_path)
+    run = RunWriter.create(settings, tmp_path)
     model = toy.bert()
 
     class Breaking:
@@ -329,7 +329,7 @@ def test_progress_is_stopped_when_training_fails():
 
 def test_status_goes_from_created_to_trained(tmp_path):
     settings = toy.config(max_steps=2)
-    run = Run.create(settings, tmp_path)
+    run = RunWriter.create(settings, tmp_path)
     begun: str = run.status
     assert begun == "created"
 
@@ -345,9 +345,9 @@ def test_status_goes_from_created_to_trained(tmp_path):
 
 def test_two_processes_cannot_train_in_one_run(tmp_path):
     settings = toy.config(max_steps=2)
-    run = Run.create(settings, tmp_path)
+    run = RunWriter.create(settings, tmp_path)
     with (
-        Run.open(run.path).lock(),
+        RunWriter(run.path).lock(),
         pytest.raises(RunError, match=r"another process .* is training in"),
     ):
         toy.run_fit(settings, run)
@@ -356,7 +356,7 @@ def test_two_processes_cannot_train_in_one_run(tmp_path):
 
 def test_trained_run_is_not_trained_over(tmp_path):
     settings = toy.config(max_steps=2)
-    run = Run.create(settings, tmp_path)
+    run = RunWriter.create(settings, tmp_path)
     toy.run_fit(settings, run)
     before = run.metrics
     with pytest.raises(RunError, match=r"trained before \(checkpoint of step 2\)"):
@@ -375,7 +375,7 @@ def test_ctrl_c_saves_at_the_step_boundary_and_says_how_to_resume(tmp_path, numb
             if update.step == 2:
                 os.kill(os.getpid(), number)
 
-    run = Run.create(settings, tmp_path)
+    run = RunWriter.create(settings, tmp_path)
     handler = signal.getsignal(number)
     with pytest.raises(KeyboardInterrupt) as caught:
         toy.run_fit(settings, run, progress=Interrupting())
@@ -393,7 +393,7 @@ def test_ctrl_c_saves_at_the_step_boundary_and_says_how_to_resume(tmp_path, numb
 
 def test_resuming_a_finished_training_only_brings_back_its_weights(tmp_path):
     settings = toy.config(max_steps=4, eval_steps=2)
-    run = Run.create(settings, tmp_path)
+    run = RunWriter.create(settings, tmp_path)
     first, trainable = toy.run_fit(settings, run)
     before = json.dumps(run.metrics)
     second, again = toy.run_fit(settings, run, resume=True)
@@ -408,7 +408,7 @@ def test_resuming_an_early_stopped_training_does_not_go_on(tmp_path):
         learning_rate=0.3, max_grad_norm=None, eval_steps=1, early_stopping_patience=3,
         num_train_epochs=20,
     )  # fmt: skip
-    run = Run.create(settings, tmp_path)
+    run = RunWriter.create(settings, tmp_path)
     first, trainable = toy.run_fit(settings, run)
     second, again = toy.run_fit(settings, run, resume=True)
     assert second.steps == first.steps

@@ -7,14 +7,14 @@ from accelerate.utils import LoggerType
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lorafit.errors import ConfigError
-from lorafit.run import Run
+from lorafit.run import RunWriter
 from lorafit.training.trackers import Trackers, check_trackers, flatten
 from tests.training import toy
 
 
 def test_tensorboard_gets_every_line_of_the_metrics(tmp_path):
     settings = toy.config(max_steps=4, eval_steps=2, report_to=["tensorboard"])
-    run = Run.create(settings, tmp_path)
+    run = RunWriter.create(settings, tmp_path)
     toy.run_fit(settings, run)
     events = EventAccumulator(str(run.path / "tensorboard" / "lorafit"))
     events.Reload()
@@ -57,7 +57,7 @@ def package(monkeypatch, request):
 def test_wandb_and_trackio_get_name_settings_and_lines(tmp_path, package, request):
     name = request.node.callspec.params["package"]
     settings = toy.config(max_steps=4, eval_steps=2, report_to=[name])
-    run = Run.create(settings, tmp_path)
+    run = RunWriter.create(settings, tmp_path)
     toy.run_fit(settings, run)
     (start,) = package.named("init")
     assert start[2]["project"] == "lorafit"
@@ -77,7 +77,7 @@ def test_mlflow_gets_name_and_lines(tmp_path, package):
         validation=types.SimpleNamespace(MAX_PARAMS_TAGS_PER_BATCH=100, MAX_PARAM_VAL_LENGTH=6000)
     )
     settings = toy.config(max_steps=2, eval_steps=2, report_to=["mlflow"])
-    run = Run.create(settings, tmp_path)
+    run = RunWriter.create(settings, tmp_path)
     toy.run_fit(settings, run)
     (start,) = package.named("start_run")
     assert start[2]["run_name"] == run.name
@@ -89,7 +89,7 @@ def test_mlflow_gets_name_and_lines(tmp_path, package):
 @pytest.mark.parametrize("package", ["wandb"], indirect=True)
 def test_resumed_run_goes_on_in_the_same_wandb_run(tmp_path, package):
     settings = toy.config(max_steps=2, report_to=["wandb"])
-    run = Run.create(settings, tmp_path)
+    run = RunWriter.create(settings, tmp_path)
     for _ in range(2):
         with Trackers(settings, run):
             pass
@@ -101,7 +101,7 @@ def test_resumed_run_goes_on_in_the_same_wandb_run(tmp_path, package):
 @pytest.mark.parametrize("package", ["wandb"], indirect=True)
 def test_tracker_that_fails_to_close_does_not_fail_the_run(tmp_path, package, caplog):
     settings = toy.config(max_steps=2, report_to=["wandb"])
-    run = Run.create(settings, tmp_path)
+    run = RunWriter.create(settings, tmp_path)
 
     def finish():
         raise ConnectionError("no network")
@@ -120,7 +120,7 @@ def test_missing_package_is_an_error_before_training_that_says_what_to_install(
     with pytest.raises(ConfigError, match=f"pip install {name}"):
         check_trackers([name])
     settings = toy.config(report_to=[name])
-    run = Run.create(settings, tmp_path)
+    run = RunWriter.create(settings, tmp_path)
     with pytest.raises(ConfigError, match=f"names {name}, which is not installed"):
         toy.run_fit(settings, run)
     assert run.status == "created"

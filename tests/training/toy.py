@@ -14,7 +14,7 @@ from transformers import BertConfig, BertForSequenceClassification
 from lorafit.config import Config, DataConfig
 from lorafit.engine.eager import EagerEngine
 from lorafit.evidence import MetricInfo
-from lorafit.run import Run
+from lorafit.run import RunWriter
 from lorafit.tasks.base import Task
 from lorafit.tasks.parts.metrics import Metric
 from lorafit.training.learner import Learner
@@ -131,7 +131,7 @@ def engine(model: BertForSequenceClassification, **options: Any) -> EagerEngine:
 
 
 def run_fit(
-    config: Config, run: Run | None = None, *, n: int = 64, **options: Any
+    config: Config, run: RunWriter | None = None, *, n: int = 64, **options: Any
 ) -> tuple[FitResult, dict[str, Parameter]]:
     """Trains on ``n`` examples; ``options`` replace parts of the learner or go to `fit`."""
     seed_everything(config.seed)

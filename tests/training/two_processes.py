@@ -10,9 +10,10 @@ import os
 import signal
 import socket
 import sys
+import time
 from pathlib import Path
 
-from lorafit.run import Run
+from lorafit.run import Run, RunWriter
 from lorafit.training.progress import QuietProgress
 from tests.training import toy
 
@@ -35,9 +36,11 @@ class Killer(QuietProgress):
 def train(path: Path, size: int, dropout: float, kill: int | None, resume: bool) -> None:
     settings = toy.config(**SETTINGS, gradient_accumulation_steps=2 // size)
     if os.environ.get("RANK", "0") == "0":
-        run = Run.open(path) if resume else Run.create(settings, path.parent, path.name)
+        run = RunWriter(path) if resume else RunWriter.create(settings, path.parent, path.name)
     else:
-        run = Run(path)
+        while not (path / "config.yaml").is_file():  # until the first process has made it
+            time.sleep(0.05)
+        run = RunWriter(path)
     model = toy.bert(dropout=dropout)
     _, trainable = toy.run_fit(
         settings, run, n=EXAMPLES, model=model, resume=resume, progress=Killer(kill)

@@ -144,7 +144,7 @@ def _guarded(function: Callable[..., None]) -> Callable[..., None]:
         except LorafitError as error:
             if debug:
                 traceback.print_exc()
-            show_error(type(error).__name__, str(error))
+            show_error(type(error).__name__, error.typed)
             raise typer.Exit(error.exit_code) from error
         except Exception as error:
             if debug:

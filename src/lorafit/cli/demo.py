@@ -25,6 +25,8 @@ def demo(
     Needs the packages of requirements-demo.txt: `make demo` installs and runs it.
     """
     from lorafit import api, console
+    from lorafit.console.python import RESULT
+    from lorafit.quiet import saying_less
 
-    with console.saying(quiet=quiet):
+    with console.saying(quiet=quiet), saying_less(RESULT):
         console.show_result(api.demo(runs_dir=str(runs_dir), seed=seed, progress=not quiet))

@@ -42,8 +42,10 @@ def train(
         runs_dir = Path(given.flags.get("run.dir", ("", RunConfig().dir))[1])
 
     from lorafit import api, console
+    from lorafit.console.python import RESULT
+    from lorafit.quiet import saying_less
 
-    with console.saying(quiet=quiet):
+    with console.saying(quiet=quiet), saying_less(RESULT):
         if resume is not None:
             run = api.train(resume=run_path(resume, runs_dir), progress=not quiet)
         else:

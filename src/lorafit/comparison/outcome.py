@@ -21,13 +21,14 @@ from lorafit.errors import TrainingError
 from lorafit.evaluation.score import Scores
 from lorafit.evaluation.seeds import average, difference, verdict
 from lorafit.evaluation.spectrum import summarise
-from lorafit.evidence import Arm, ComparisonRecord
+from lorafit.evidence import Arm, ComparisonRecord, comparison_rows, markup
 from lorafit.evidence.costs import COSTS
 from lorafit.machine.describe import describe
 from lorafit.methods import methods
 from lorafit.run import atomic
 from lorafit.tasks import tasks
 from lorafit.tasks.base import Task
+from lorafit.units import shortened
 
 MARGIN = 0.01
 """What does not matter: one point of a metric between 0 and 1, else 1 % of the reference."""
@@ -44,6 +45,17 @@ class Comparison:
 
     path: Path
     record: ComparisonRecord
+
+    def __repr__(self) -> str:
+        found = self.record
+        names = shortened(", ".join(found.arms), 60)
+        return f"Comparison({shortened(str(self.path), 80)!r}, {found.metric} of {names})"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the methods beside one another, and the recommendation."""
+        header, families = comparison_rows.quality(self.record)
+        rows = [row for family in families.values() for row in family]
+        return markup.table("Methods compared", rows, header, self.recommendation)
 
     @functools.cached_property
     def content(self) -> dict[str, Any]:

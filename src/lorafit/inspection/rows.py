@@ -17,11 +17,15 @@ from transformers import PreTrainedTokenizerBase
 from lorafit.config import SpecialTokens
 from lorafit.data.columns.choose import Columns, kind_of
 from lorafit.data.columns.values import class_name, column_values, is_missing, texts
+from lorafit.evidence import markup
 from lorafit.inspection.truth import Truth
 from lorafit.tasks.parts.control import read
+from lorafit.units import count, shortened
 
 PERCENTILES = (5, 25, 50, 75, 90, 95, 99, 100)
 _BINS = 12
+_MOST_LABELS = 30
+"""Labels that a notebook shows, the most frequent first."""
 _TOKENIZE_AT_ONCE = 1_000
 
 
@@ -100,6 +104,49 @@ class Preview:
     task: str = ""
     truth: Truth | None = None
     """What the encoded examples teach, and why training would stop; ``None``: not encoded."""
+
+    def __repr__(self) -> str:
+        label = ", ".join(self._label_columns) or "none"
+        rows = ", ".join(f"{split} {count(n)}" for split, n in self.rows.items())
+        parts = [f"text {', '.join(self.text) or 'none'}", f"label {label}", f"rows {rows}"]
+        if self.task:
+            parts.insert(0, self.task.replace("_", " "))
+        return f"Preview({'; '.join(shortened(part, 45) for part in parts)})"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: columns, rows, labels, and what would stop training."""
+        roles = dict.fromkeys(self.text, f"text ({self.text_reason})")
+        roles |= dict.fromkeys(self._label_columns, f"label ({self.label_reason})")
+        columns = [(name, kind, roles.get(name, "")) for name, kind in self.columns.items()]
+        counted = [self.rows, self.unlabelled, self.empty, self.duplicates, self.shared]
+        rows = [(split, *(count(n.get(split, 0)) for n in counted)) for split in self.rows]
+        header = ("split", "rows", "without label", "without text", "repeated", "in an earlier one")
+        parts = [
+            markup.table("Columns", columns, ("column", "holds", "read as")),
+            markup.table("Rows", rows, header),
+        ]
+        splits = [split for split, balance in self.labels.items() if balance]
+        if splits:
+            names = list(self.labels[splits[0]])
+            balance = [
+                (name, *(count(self.labels[split].get(name, 0)) for split in splits))
+                for name in names[:_MOST_LABELS]
+            ]
+            more = len(names) - _MOST_LABELS
+            note = f"and {count(more)} more" if more > 0 else ""
+            parts.append(markup.table("Labels", balance, ("label", *splits), note))
+        if self.truth is not None:
+            said = [("training would stop", problem) for problem in self.truth.problems]
+            said += [("warning", warning) for warning in self.truth.warnings]
+            parts.append(markup.table("", said) if said else "")
+        return f"<div>{''.join(parts)}</div>"
+
+    @property
+    def _label_columns(self) -> list[str]:
+        """The label columns: none, one or several."""
+        if self.label is None:
+            return []
+        return self.label if isinstance(self.label, list) else [self.label]
 
     def to_dict(self) -> dict[str, Any]:
         """Returns everything as JSON values."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from lorafit.config import Config
 from lorafit.pipeline.problem import Problem
 from lorafit.pipeline.subject import Subject, keep_start
-from lorafit.run import Run
+from lorafit.run import RunWriter
 from lorafit.settings import Settings
 from lorafit.tasks.base import Task
 
@@ -26,7 +26,7 @@ class Job:
     problem: Problem
     subject: Subject
     settings: Settings
-    run: Run | None = None
+    run: RunWriter | None = None
 
     @property
     def task(self) -> Task:
@@ -39,7 +39,7 @@ class Job:
         return self.settings.config
 
     @property
-    def folder(self) -> Run:
+    def folder(self) -> RunWriter:
         """The run folder, for work that leaves something there."""
         assert self.run is not None, "begin the job first"
         return self.run
@@ -53,6 +53,6 @@ class Job:
         """
         if self.run is not None:
             return self
-        run = Run.create(self.config, origins=self.settings.origins)
+        run = RunWriter.create(self.config, origins=self.settings.origins)
         keep_start(run, self.subject)
         return replace(self, run=run)

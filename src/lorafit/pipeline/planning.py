@@ -9,12 +9,14 @@ import numpy as np
 
 from lorafit.config import Config
 from lorafit.data.batches import BatchOrder, lengths
+from lorafit.evidence import markup
 from lorafit.machine.memory import peak_memory_bytes
 from lorafit.model.sites import Site
 from lorafit.pipeline.job import Job
 from lorafit.pipeline.subject import Subject
 from lorafit.settings import Settings
 from lorafit.training.steps import StepPlan
+from lorafit.units import count, duration, size
 
 SAMPLED_BATCHES = 3
 """Batches of typical length that are timed, after one that is not (it warms caches up)."""
@@ -57,6 +59,27 @@ class Plan:
     def most_time_s(self) -> float:
         """Seconds that choosing and training take together, at most, by the operations."""
         return self.time_s * (1.0 if self.budget is None else self.budget)
+
+    def __repr__(self) -> str:
+        facts = [self.task.replace("_", " "), *(f"{k} {v}" for k, v in self._facts()[1:])]
+        return f"Plan({', '.join(facts)})"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: what training would take."""
+        measured = ", ".join(sorted(key.rpartition(".")[2] for key in self.measured))
+        note = f"Chosen by measurement while training: {measured}." if measured else ""
+        return markup.table("What training would take", self._facts(), note=note)
+
+    def _facts(self) -> list[tuple[str, str]]:
+        """Names and values, in words."""
+        trained = f"{count(self.trainable_parameters)} of {count(self.total_parameters)}"
+        return [
+            ("task", self.task.replace("_", " ")),
+            ("trainable parameters", trained),
+            ("steps", count(self.steps)),
+            ("time of one plain run", f"about {duration(self.time_s)}"),
+            ("peak memory", f"about {size(self.peak_memory_bytes)}"),
+        ]
 
     @property
     def config(self) -> Config:

@@ -19,6 +19,7 @@ from lorafit.run import Run, atomic
 from lorafit.settings import LIVE
 from lorafit.tasks import tasks
 from lorafit.tasks.base import Task
+from lorafit.units import shortened
 
 FACTS = "lorafit.json"
 """File in the adapter's folder: the task with its labels, and how the base was loaded."""
@@ -35,6 +36,10 @@ class Tuned:
     max_length: int
     generate: GenerateConfig = field(default_factory=GenerateConfig)
     """How a model that writes text writes."""
+
+    def __repr__(self) -> str:
+        base = shortened(str(self.model.config.name_or_path or type(self.model).__name__), 80)
+        return f"Tuned({base!r}, {self.task.name.replace('_', ' ')})"
 
 
 def load(

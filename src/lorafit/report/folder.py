@@ -19,7 +19,8 @@ from safetensors import SafetensorError, safe_open
 from lorafit.errors import LorafitError, RunError
 from lorafit.evidence import Choices, Evaluation, MetricInfo, Record
 from lorafit.evidence.record import check_version
-from lorafit.run import Run, config_file
+from lorafit.run import config_file
+from lorafit.run.folder import is_locked
 
 Json = dict[str, Any]
 R = TypeVar("R", bound=Record)
@@ -213,7 +214,7 @@ def _read_status(found: RunFolder) -> None:
     message = content.get("message")
     found.message = None if message is None else str(message)
     found.created_at = str(content.get("created_at") or "")
-    if found.status == "training" and not Run(found.path).locked:
+    if found.status == "training" and not is_locked(found.path):
         found.status = "interrupted"
 
 

@@ -17,8 +17,9 @@ from markupsafe import Markup
 from lorafit.report import choosing, curves, facts, numbers, result
 from lorafit.report.folder import RunFolder, read_folder
 from lorafit.run import atomic
+from lorafit.run.folder import REPORT
 
-NAME = "report.html"
+NAME = REPORT
 
 _BANNERS = {
     "created": ("This run has not started training.", "note"),

@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from lorafit.run.folder import Choice, Run
+from lorafit.run.writer import RunWriter
 
-__all__ = ["Choice", "Run"]
+__all__ = ["Choice", "Run", "RunWriter"]

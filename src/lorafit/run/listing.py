@@ -14,7 +14,7 @@ from typing import Any
 
 from lorafit.errors import RunError
 from lorafit.run import Run, atomic
-from lorafit.run.folder import RunSummary
+from lorafit.run.folder import RunSummary, is_locked
 
 REQUEST = "request.json"
 """What a comparison was asked for; written first."""
@@ -68,7 +68,7 @@ def list_comparisons(dir: str | Path = "runs") -> Sequence[ComparisonSummary]:
 def _summary(folder: Path) -> ComparisonSummary:
     begun = datetime.datetime.fromtimestamp((folder / REQUEST).stat().st_mtime, datetime.UTC)
     request, result = _read(folder / REQUEST), _read(folder / COMPARISON)
-    status = "training" if Run(folder).locked else "done" if result else "interrupted"
+    status = "training" if is_locked(folder) else "done" if result else "interrupted"
     config = _mapping(request.get("config"))
     arms, seeds = request.get("arms"), request.get("seeds")
     best = _mapping(result.get("recommendation")).get("method")

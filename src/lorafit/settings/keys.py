@@ -108,7 +108,7 @@ def place(name: str, method: str) -> str:
         hint = f' Did you mean "{keyword(key)}"?' if key else _instead(name)
         raise ConfigError(
             f'there is no setting "{name}".{hint or did_you_mean(name, known)}\n'
-            "docs/reference/settings.md lists them all."
+            'help("lorafit.settings.keywords") lists them all.'
         )
     return found[0]
 

@@ -11,7 +11,7 @@ from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from lorafit.errors import RunError
-from lorafit.run import Run
+from lorafit.run import RunWriter
 from lorafit.training import checkpoint as checkpoints
 from lorafit.training.generators import generator_states, restore_generators
 from lorafit.training.parallel import Workers
@@ -33,7 +33,7 @@ class Keeper:
 
     def __init__(
         self,
-        run: Run | None,
+        run: RunWriter | None,
         trainable: Mapping[str, Parameter],
         optimizer: Optimizer,
         expects: dict[str, Any],

@@ -12,7 +12,7 @@ from lorafit.config import Config
 from lorafit.errors import DataError
 from lorafit.evidence import Course
 from lorafit.machine.memory import peak_memory_bytes, reset_peak
-from lorafit.run import Run
+from lorafit.run import RunWriter
 from lorafit.run.commands import resume_command
 from lorafit.training.interrupt import Interruptible
 from lorafit.training.keeper import Keeper
@@ -59,7 +59,7 @@ class FitResult:
 def fit(
     learner: Learner,
     config: Config,
-    run: Run | None = None,
+    run: RunWriter | None = None,
     *,
     resume: bool = False,
     progress: Progress | None = None,
@@ -130,7 +130,7 @@ def _result(state: TrainState, stopped: str, course: Course) -> FitResult:
     )
 
 
-def _how_to_resume(step: int, total_steps: int, run: Run | None) -> str:
+def _how_to_resume(step: int, total_steps: int, run: RunWriter | None) -> str:
     assert run is not None  # without a run, signals act at once
     again = resume_command(run.path)
     return f"stopped after step {step} of {total_steps}. Go on with: {again}"

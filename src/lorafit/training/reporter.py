@@ -6,7 +6,7 @@ import math
 import time
 
 from lorafit.machine.memory import peak_memory_bytes
-from lorafit.run import Run
+from lorafit.run import RunWriter
 from lorafit.training.progress import Progress, Update
 from lorafit.training.state import Tally, TrainState
 from lorafit.training.steps import StepPlan
@@ -31,7 +31,7 @@ class Reporter:
         self,
         state: TrainState,
         plan: StepPlan,
-        run: Run | None,
+        run: RunWriter | None,
         trackers: Trackers,
         progress: Progress,
     ) -> None:

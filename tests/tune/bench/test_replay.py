@@ -17,7 +17,7 @@ from datasets import DatasetDict
 from lorafit import pipeline
 from lorafit.errors import ConfigError, RunError
 from lorafit.pipeline.job import Job
-from lorafit.run import Run
+from lorafit.run import RunWriter
 from lorafit.settings import Settings, from_config, from_keywords, resolve
 from lorafit.training.progress import Progress, QuietProgress, Update
 from lorafit.tune import search as searching
@@ -51,7 +51,7 @@ class Killing(QuietProgress):
         middle: Whether to kill inside a training.
     """
 
-    def __init__(self, run: Run, pieces: int, middle: bool) -> None:
+    def __init__(self, run: RunWriter, pieces: int, middle: bool) -> None:
         self.run, self.middle = run, middle
         self.most = len(noted(run)) + pieces
 
@@ -64,7 +64,7 @@ class Killing(QuietProgress):
             raise Killed
 
 
-def noted(run: Run) -> list[str]:
+def noted(run: RunWriter) -> list[str]:
     """Names of the pieces of work in the journal."""
     return sorted(path.stem for path in (run.path / FOLDER).glob("*.json"))
 
@@ -78,23 +78,23 @@ class Search:
     budget: float
     encoded: dict[str, Any] | None = None
 
-    def run_in(self, folder: Path) -> Run:
-        return Run.create(self.settings.config, folder, None, self.settings.origins)
+    def run_in(self, folder: Path) -> RunWriter:
+        return RunWriter.create(self.settings.config, folder, None, self.settings.origins)
 
-    def job(self, run: Run | None) -> Job:
+    def job(self, run: RunWriter | None) -> Job:
         subject = pipeline.prepare(self.problem, self.settings.config, encoded=self.encoded)
         self.encoded = subject.encoded
         return Job(self.problem, subject, self.settings, run)
 
-    def bench(self, run: Run, progress: Progress | None = None) -> Bench:
+    def bench(self, run: RunWriter, progress: Progress | None = None) -> Bench:
         return Bench(self.job(run), frozenset(CHOOSABLE), self.budget, progress or QuietProgress())
 
-    def go(self, run: Run, progress: Progress | None = None) -> Found:
+    def go(self, run: RunWriter, progress: Progress | None = None) -> Found:
         bench = self.bench(run, progress)
         with bench.interruptible():
             return strategies["rise"]().search(bench)
 
-    def killed_after(self, run: Run, pieces: int, middle: bool = False) -> None:
+    def killed_after(self, run: RunWriter, pieces: int, middle: bool = False) -> None:
         with pytest.raises(Killed):
             self.go(run, Killing(run, pieces, middle))
 
@@ -121,7 +121,7 @@ class Whole:
     """A search that nobody stopped."""
 
     search: Search
-    run: Run
+    run: RunWriter
     found: Found
 
 
@@ -139,7 +139,7 @@ def wholes(
     return ByBudget()
 
 
-def assert_the_same(run: Run, found: Found, whole: Whole) -> None:
+def assert_the_same(run: RunWriter, found: Found, whole: Whole) -> None:
     """The same adapter byte for byte, for the same reasons, from the same pieces of work."""
     assert noted(run) == noted(whole.run)
     expected = whole.found.state.tensors
@@ -201,7 +201,7 @@ def test_killed_once_it_goes_on_as_if_nothing_had_happened(
     assert_the_same(run, whole.search.go(run), whole)
 
 
-def without_counts(run: Run) -> None:
+def without_counts(run: RunWriter) -> None:
     """Makes the journal one of the versions that did not count the factors."""
     for path in (run.path / FOLDER).glob("*.json"):
         values = json.loads(path.read_text())

@@ -15,6 +15,7 @@ from lorafit import pipeline
 from lorafit.console import show_result
 from lorafit.evidence import Course
 from lorafit.pipeline import planning
+from lorafit.run import RunWriter
 from lorafit.run.config_file import MEASURED
 from lorafit.settings import Settings, from_keywords, resolve
 from lorafit.tune.rise.size import LENGTHS, TRIAL
@@ -174,7 +175,7 @@ def test_whole_runs_are_told_whether_they_were_long_enough_in_the_last_lines(
     assert course.falling is not None
     assert course.steps == 40
     short = Course(40, 5.0, falling=True, setting="max_steps", value=150)
-    run.write_evaluation(run.evaluation.model_copy(update={"course": short}))
+    RunWriter(run.path).write_evaluation(run.evaluation.model_copy(update={"course": short}))
     show_result(lorafit.Run.open(run.path))
     shown = " ".join(capsys.readouterr().out.split())
     assert "The validation loss was still falling at the end: try --max-steps 150." in shown

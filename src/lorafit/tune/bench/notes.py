@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lorafit.machine.memory import peak_memory_bytes
-from lorafit.run import Run
+from lorafit.run import RunWriter
 from lorafit.training.progress import Progress, Update
 from lorafit.training.state import Tally
 from lorafit.training.stepper import Outcome
@@ -29,7 +29,9 @@ class Notes:
         trunk_step: How far the training that is delivered has come.
     """
 
-    def __init__(self, run: Run | None, progress: Progress, ledger: Ledger, plan: StepPlan) -> None:
+    def __init__(
+        self, run: RunWriter | None, progress: Progress, ledger: Ledger, plan: StepPlan
+    ) -> None:
         self._run = run
         self._progress = progress
         self._ledger = ledger
