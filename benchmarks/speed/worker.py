@@ -105,7 +105,7 @@ def ours(
 ) -> dict[str, Any]:
     from lorafit.adapt import Adapters
     from lorafit.config import Config, DataConfig, ModelConfig, TrainConfig
-    from lorafit.engine.choose import choose_engine
+    from lorafit.engine.choose import Computing, choose_engine
     from lorafit.methods.lora import LoraConfig
     from lorafit.training.learner import Learner
     from lorafit.training.optim import make_optimizer
@@ -126,7 +126,7 @@ def ours(
     wanted = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(dtype)
     task: Any = PlainTask(case.causal)
     tokenizer: Any = PlainTask
-    engine = choose_engine(setting, model, task, tokenizer, dtype=wanted)  # type: ignore[arg-type]
+    engine = choose_engine(setting, model, task, tokenizer, Computing(dtype=wanted))  # type: ignore[arg-type]
     config = Config(
         model=ModelConfig(name_or_path=case.model),
         data=DataConfig(path="reviews"),

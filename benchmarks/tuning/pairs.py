@@ -29,7 +29,7 @@ from datasets import DatasetDict
 
 from benchmarks.tuning import news, planted
 from lorafit.config import Config, DataConfig
-from lorafit.data.carve import carve
+from lorafit.data.carve import Roles, carve
 from lorafit.data.read.source import load_splits
 from lorafit.settings import from_keywords, resolve
 
@@ -107,7 +107,7 @@ def _reviews(folder: Path | None) -> tuple[str, Any]:
 
 def _chance(folder: Path | None) -> tuple[str, Any]:
     config = DataConfig(path=str(folder or REVIEWS))
-    splits = carve(load_splits(config.path, config), None, config, 0, text=["text"])
+    splits = carve(load_splits(config.path, config), Roles(text=["text"]), config, 0)
     draw = np.random.default_rng(0)
     rows = {
         name: split.select_columns(["text", "label"])

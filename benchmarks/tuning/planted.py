@@ -128,11 +128,11 @@ def answers(model: Any, tokenizer: Any, texts: tuple[str, ...]) -> torch.Tensor:
 def reviews(folder: Path | None, rows: dict[str, int]) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """Texts of the reviews, one group a split."""
     from benchmarks.tuning.pairs import REVIEWS
-    from lorafit.data.carve import carve
+    from lorafit.data.carve import Roles, carve
     from lorafit.data.read.source import load_splits
 
     config = DataConfig(path=str(folder or REVIEWS), where=None if folder else "category != 'plot'")
-    splits = carve(load_splits(config.path, config), None, config, 0, text=["text"])
+    splits = carve(load_splits(config.path, config), Roles(text=["text"]), config, 0)
     return tuple((name, tuple(splits[name]["text"][:count])) for name, count in rows.items())
 
 

@@ -25,7 +25,6 @@ from lorafit.comparison.workers import run_arms
 from lorafit.config import Config
 from lorafit.console.python import RESULT, heard, progress_of, result_lines
 from lorafit.data.fingerprint import fingerprint
-from lorafit.data.notes import Notes, noting
 from lorafit.errors import ConfigError, LorafitError, RunError
 from lorafit.evaluation import forgetting
 from lorafit.export import merged
@@ -144,12 +143,11 @@ def train(
     else:
         whole = Settings(run.config, run.origins)
     check_trackers(whole.config.train.report_to)
-    with noting() as notes:
-        job = _prepared(whole, data, live, run)
+    job = _prepared(whole, data, live, run)
     wish = search.wanted(job)
     job = job.begun()  # only now: wrong input leaves no folder behind
     with _reported(job.folder):
-        versions = _recorded(job, notes)
+        versions = _recorded(job)
         record_choices(job)
         found = search.trained(job, wish, progress_of(progress), resume=resume is not None)
         job = replace(job, settings=found.settings)
@@ -473,12 +471,12 @@ def _reported(run: RunWriter) -> Iterator[None]:
         search.clean(run)
 
 
-def _recorded(job: Job, notes: Notes) -> dict[str, str | None]:
+def _recorded(job: Job) -> dict[str, str | None]:
     """Writes what the job begins with; returns the versions of packages."""
     data = fingerprint(job.problem.splits)
     environment = job.folder.write_environment(seed=job.config.seed, data=data)
     seen.keep(job.folder, job.problem.splits["train"], job.problem.task)
-    job.folder.write_json("data.json", pipeline.data_record(notes, job.subject, job.task))
+    job.folder.write_json("data.json", pipeline.data_record(job.subject, job.task))
     versions: dict[str, str | None] = environment["versions"]
     return versions
 

@@ -188,6 +188,9 @@ class RunConfig(Stage):
     """Folder name below ``dir``; ``None``: made from the model, the data and a counter."""
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
     """Level of the reported intervals."""
+    keep_texts: bool = True
+    """Keep the texts of the test rows in ``predictions.parquet``, so that mistakes can be read;
+    without, and for texts that must not be copied: their hashes only."""
 
 
 class Config(Stage):

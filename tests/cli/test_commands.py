@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from lorafit.errors import DivergenceError, RunError, TargetError
+from lorafit.evidence import Choice
 from lorafit.model.sites import Site
 from lorafit.pipeline.planning import Plan
 from lorafit.settings import Settings
@@ -101,7 +102,7 @@ def test_train_shows_the_result_the_choices_and_what_to_do_next(cli: Cli, api: F
         "0.800 [0.750, 0.850]",
         "+0.300 [+0.250, +0.350]",
         "1,066 examples",
-        "95 % intervals",
+        "95% confidence intervals",
         "2.0e-06",
         "engine",
         "an encoder on a processor",
@@ -172,21 +173,31 @@ def test_plan_shows_settings_origins_layers_and_cost(cli: Cli, api: FakeApi) -> 
             peak_memory_bytes=2**30,
             measured=frozenset({"adapter.lora_alpha", "train.learning_rate"}),
             budget=1.5,
+            guessed={"data.label": Choice("stars", "5 distinct values")},
         )
 
     api.instead["plan"] = plan
     result = cli("plan", "m", "d", "--r", "8")
     assert result.exit_code == 0, result.stderr
     lines = [line.split() for line in result.stdout.splitlines()]
-    assert ["r", "8", "flag", "--r"] in lines
-    assert ["learning_rate", "0.002", "to", "be", "measured;", "starting", "value"] in lines
-    assert ["measured", "while", "training", "learning_rate,", "lora_alpha"] in lines
-    assert ["by", "strategy", "rise"] in lines
-    assert "at most 1.50 plain runs, about 2 min 22 s" in result.stdout
+    assert lines[0][:4] == ["time", "up", "to", "2"]  # the answer comes first
+    assert "up to 2 min 22 s (one training run: about 1 min 35 s)" in result.stdout
+    assert "up to 0.5 training runs on top of the one" in result.stdout
+    assert ["adapter.r", "8", "flag", "--r"] in lines
+    starting = ["0.002", "to", "be", "measured;", "starting", "value"]
+    assert ["train.learning_rate", *starting] in lines
+    measured = ["measured", "while", "training", "learning_rate,", "lora_alpha"]
+    assert [*measured, "(strategy", "rise)"] in lines
+    assert ["data.label", "stars", "guessed:", "5", "distinct", "values"] in lines
+    assert "weight_decay" not in result.stdout
+    assert "more have their defaults; --all shows them" in result.stdout
     assert ["q_lin", "linear", "384", "to", "384", "6"] in lines
-    assert "36,864 of 22,700,000 (0.16 %)" in result.stdout
+    assert "36,864 of 22,700,000 (0.16%)" in result.stdout
     assert "about 1 min 35 s" in result.stdout
     assert "about 1.0 GiB" in result.stdout
+    every = cli("plan", "m", "d", "--r", "8", "--all").stdout
+    assert ["train.weight_decay", "0", "default"] in [line.split() for line in every.splitlines()]
+    assert "--all" not in every
 
 
 def test_data_settings_have_flags(cli: Cli, api: FakeApi) -> None:

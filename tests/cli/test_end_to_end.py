@@ -54,7 +54,7 @@ def test_train_shows_the_comparison_and_leaves_an_adapter(
     trained: subprocess.CompletedProcess[str], run: str
 ) -> None:
     assert "accuracy" in trained.stdout
-    assert "Hand-off checked" in trained.stdout
+    assert "What was saved answers as the trained model does" in trained.stdout
     assert "text column: text" in trained.stderr
     assert "no test split" in trained.stderr
     assert "\x1b" not in trained.stdout + trained.stderr

@@ -68,6 +68,9 @@ def test_methods_are_compared_and_shown(finished: Any, capsys: pytest.CaptureFix
         assert row["saved_bytes"] > 0
         assert row["forgetting"] >= 0
         assert [point["c"] for point in row["path"]] == [0.0, 0.25, 0.5, 0.75, 1.0]
+        steps = [point["step"] for point in row["curve"]]
+        assert len(steps) > 1
+        assert steps == sorted(steps)
     assert lora["verdict"] in ("better", "not worse", "worse", "cannot tell")
     assert full["trainable_parameters"] > lora["trainable_parameters"] > 0
     assert full["saved_bytes"] > lora["saved_bytes"]
@@ -84,7 +87,7 @@ def test_methods_are_compared_and_shown(finished: Any, capsys: pytest.CaptureFix
     assert finished.recommendation in shown
     page = (finished.path / "compare.html").read_text(encoding="utf-8")
     assert finished.recommendation in page
-    assert all(f"<td>{method}</td>" in page for method in finished.rows)
+    assert all(f'<th scope="row">{method}' in page for method in finished.rows)
     assert "http" not in page.partition("<pre>")[0].replace("http-equiv", "")
 
 

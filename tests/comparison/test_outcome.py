@@ -84,8 +84,7 @@ def recommended(right: dict[str, np.ndarray], rows: dict[str, Arm]) -> Recommend
         )
         for name, row in rows.items()
     }
-    n = len(next(iter(right.values())))
-    return recommend(judged, runs, Asked(), task(), 0.01, n)  # type: ignore[arg-type]
+    return recommend(judged, runs, Asked(), task(), 0.01)  # type: ignore[arg-type]
 
 
 def test_the_smallest_method_that_is_as_good_as_the_best_is_recommended() -> None:

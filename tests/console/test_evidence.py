@@ -49,7 +49,7 @@ def test_the_lowest_loss_is_marked_once_for_each_number_of_steps() -> None:
 
 def test_gains_share_an_axis_with_zero_on_it() -> None:
     ((title, rows),) = curves(TESTS)
-    assert "95 % intervals, 500 examples" in title
+    assert "95% intervals, 500 examples" in title
     first, second = (row[3] for row in rows)
     assert first.index(":") == second.index(":")
     assert first.index(":") < first.index("|")  # a certain gain lies right of zero
@@ -84,9 +84,10 @@ def test_all_is_shown_in_ascii(capsys: pytest.CaptureFixture[str]) -> None:
     assert shown.isascii()
     for text in (
         "learning_rate: loss",
-        "r: gain",
+        "r: fall of the loss",
         "query",
-        "1.30 plain runs of the 1.5",
+        "1.30 of 1.5 allowed runs (1.34 in wall-clock time)",
+        "main training",
         "1 min 35 s",
     ):
         assert text in shown

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from lorafit.console import output, saying
-from lorafit.console.output import show_split_table, show_table
 from lorafit.console.result import show_evaluation
 from lorafit.console.runs import show_runs
+from lorafit.console.tables import show_split_table, show_table
 from lorafit.run.folder import RunSummary
 from lorafit.units import count, duration, size
 

@@ -45,8 +45,8 @@ def test_a_preview_shows_columns_balance_lengths_and_examples(
     for part in (
         "text (the only text column)",
         "label (as asked)",
-        "2 (66.7 %)",
-        "1 examples (25.0 %) at 16, 28.0 % of the tokens",
+        "2 (66.7%)",
+        "1 examples (25.0%) at 16, 28.0% of the tokens",
         "nothing at 16",
         "7 to 12",
         "train row 2: good, 16 tokens",

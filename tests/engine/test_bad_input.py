@@ -21,7 +21,7 @@ MOST = 60
 def engine(setting: Any, adapted: Any, dtype: torch.dtype = torch.float32) -> Any:
     task: Any = helpers.PlainTask()
     tokenizer: Any = helpers.PlainTokenizer()
-    return choose.choose_engine(setting, adapted, task, tokenizer, dtype=dtype)
+    return choose.choose_engine(setting, adapted, task, tokenizer, choose.Computing(dtype=dtype))
 
 
 def modernbert() -> Any:

@@ -18,7 +18,7 @@ from tests.engine import helpers
 def chosen(setting: Any, adapted: Any, **kwargs: Any):
     task: Any = helpers.PlainTask()
     tokenizer: Any = helpers.PlainTokenizer()
-    return choose.choose_engine(setting, adapted, task, tokenizer, **kwargs)
+    return choose.choose_engine(setting, adapted, task, tokenizer, choose.Computing(**kwargs))
 
 
 def test_auto_takes_the_fast_engine_and_says_so(caplog):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lorafit.adapt import Adapters
-from lorafit.engine.choose import choose_engine
+from lorafit.engine.choose import Computing, choose_engine
 from lorafit.methods.lora import LoraConfig
 from tests.engine import helpers, test_decoder
 
@@ -32,7 +32,7 @@ def subject(family: str, **settings: Any) -> tuple[Any, Adapters]:
 def engine(setting: Any, made: Any, dtype: torch.dtype = torch.float32) -> Any:
     task: Any = helpers.PlainTask()
     tokenizer: Any = helpers.PlainTokenizer()
-    return choose_engine(setting, made, task, tokenizer, dtype=dtype)
+    return choose_engine(setting, made, task, tokenizer, Computing(dtype=dtype))
 
 
 def train(setting: str, family: str, steps: int = 5, **settings: Any) -> Adapters:

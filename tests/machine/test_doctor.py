@@ -119,7 +119,7 @@ def test_little_memory_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "memory", lambda: memory.Memory(total=2**34, available=2**29))
     finding = only(doctor.memory(), "memory")
     assert finding.found == "512.0 MiB free of 16.0 GiB"
-    assert finding.warning == "only 512.0 MiB of memory are free."
+    assert finding.warning == "only 512.0 MiB of memory is free."
 
 
 def test_little_disk_space_is_a_warning(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -163,4 +163,4 @@ def test_warnings_leave_the_exit_code_at_0(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_json_has_every_finding() -> None:
     result = CliRunner().invoke(app, ["doctor", "--json"])
-    assert {"what", "found", "warning", "fix"} == set(json.loads(result.stdout)[0])
+    assert {"what", "found", "warning", "fix", "kind"} == set(json.loads(result.stdout)[0])

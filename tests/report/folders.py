@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+from pyarrow import parquet
 from safetensors.numpy import save_file
 
 from lorafit.config import AdapterConfig, Config, DataConfig, ModelConfig, RunConfig, TrainConfig
 from lorafit.evidence import Choices, Evaluation
+from lorafit.evidence.predictions import FILE
 from lorafit.run import RunWriter, atomic, config_file
 from lorafit.tasks.sequence_classification import SequenceClassification
 
@@ -49,6 +52,11 @@ EVALUATION: dict[str, Any] = {
             "title": "Each label",
             "columns": ["label", "precision", "recall", "f1", "examples"],
             "rows": [["fresh", 0.8213, 0.7741, 0.797, 640], ["rotten", 0.7871, 0.8325, 0.809, 640]],
+        },
+        {
+            "title": "Confusion: true label in rows, predicted label in columns",
+            "columns": ["true", "fresh", "rotten"],
+            "rows": [["fresh", 420, 113], ["rotten", 97, 436]],
         },
     ],
     "training": {
@@ -223,6 +231,36 @@ def adapter(path: Path) -> None:
     save_file(tensors, path / "adapter" / "adapter_model.safetensors")
 
 
+TEXTS = [
+    "a work of great tenderness",
+    "two hours that never end",
+    "not the worst of its kind, which says little",
+    "the best of a bad lot",
+    "bright, warm and quick",
+]
+SAID = {
+    "row": list(range(5)),
+    "text": TEXTS,
+    "text_hash": [f"{at:016x}" for at in range(5)],
+    "label": ["fresh", "rotten", "rotten", "rotten", "fresh"],
+    "base": ["rotten", "rotten", "rotten", "fresh", "fresh"],
+    "tuned": ["fresh", "rotten", "fresh", "fresh", "rotten"],
+    "base_right": [False, True, True, False, True],
+    "tuned_right": [True, True, False, False, False],
+    "base_probability": [0.5125, 0.53125, 0.5625, 0.515625, 0.53125],
+    "tuned_probability": [0.96875, 0.984375, 0.625, 0.9375, 0.875],
+    "base_loss": [0.7, 0.6, 0.6, 0.7, 0.6],
+    "tuned_loss": [0.03, 0.02, 1.0, 2.8, 2.1],
+}
+"""Five predictions: two are right, one was gained by tuning and two were lost."""
+
+
+def predictions(path: Path, content: dict[str, Any] = SAID) -> None:
+    table = pa.table(content)
+    names = json.dumps(LABELS, ensure_ascii=False)
+    parquet.write_table(table.replace_schema_metadata({"label_names": names}), path / FILE)
+
+
 def begun(path: Path, upto: int = 310) -> Path:
     """Training, and no process goes on with it."""
     path.mkdir(parents=True)
@@ -245,6 +283,7 @@ def finished(path: Path, *, trials: bool = True) -> Path:
     adapter(path)
     if trials:
         RunWriter(path).write_trials(TRIALS)
+    predictions(path)
     return path
 
 
@@ -285,6 +324,21 @@ def hostile(path: Path) -> Path:
     evaluation["handoff"] = {f"{EVIL}_max_abs_diff": 0.5}
     evaluation["metrics"] = {EVIL: {"title": EVIL, "note": EVIL, "unit": EVIL}}
     write_json(path / "eval.json", evaluation)
+    count = len(TEXTS)
+    evil = {name: [EVIL] * count for name in ("text", "label", "base", "tuned")}
+    predictions(path, SAID | evil)
+    matrix = {
+        "title": EVIL,
+        "columns": ["true", EVIL, "b"],
+        "rows": [[EVIL, 3, 2], ["b", 1, 4]],
+    }
+    scores = {
+        "title": EVIL,
+        "columns": ["label", "precision", "recall", "f1", EVIL],
+        "rows": [[EVIL, 0.5, 0.5, 0.5, 5], ["b", 0.5, 0.5, 0.5, 5]],
+    }
+    other = {"title": EVIL, "columns": [EVIL], "rows": [[EVIL]]}
+    write_json(path / "eval.json", evaluation | {"tables": [matrix, scores, other]})
     lines = [line | {f"eval_{EVIL}": 0.5, EVIL: EVIL} for line in metrics()]
     write_lines(path / "metrics.jsonl", lines)
     write_lines(path / "trials.jsonl", [{EVIL: EVIL, "eval_loss": 0.4}])

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from pyarrow import parquet
 
 from lorafit.errors import RunError
 from lorafit.report.folder import read_folder
@@ -137,6 +138,7 @@ def everything_in(run: Path) -> list[Any]:
     for file in run.rglob("*.jsonl"):
         for line in file.read_text(encoding="utf-8").splitlines():
             found += leaves(json.loads(line))
+    found += leaves(parquet.read_table(run / "predictions.parquet").to_pydict())
     found += leaves(yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8")))
     return found
 
@@ -154,7 +156,11 @@ def test_every_number_shown_comes_from_the_files(run: Path) -> None:
         float(2 * per_target + head),
         6.0,  # layers of a kind
         float((run / "adapter" / "adapter_model.safetensors").stat().st_size),
-        3.0,  # packages with a version
+        3.0,  # packages with a version, and mistakes
+        *(420 / 533, 113 / 533, 97 / 533, 436 / 533),  # shares of the confusion matrix
+        0.5,  # of the most frequent class
+        *(1.0, 2.0),  # gained and lost
+        5.0,  # predictions
     }
     assert len(page.numbers) > 150
     for value, text in page.numbers:
@@ -461,5 +467,5 @@ def test_a_long_run_makes_a_page_of_ordinary_size(tmp_path: Path) -> None:
 
 def test_tables_beside_the_metrics_keep_the_names_of_the_classes(tmp_path: Path) -> None:
     page = render(read_folder(folders.finished(tmp_path / "run")))
-    assert "<summary>Each label</summary>" in page
+    assert '<h2 id="h-classes">Each label</h2>' in page
     assert "<td>fresh</td>" in page

@@ -13,7 +13,7 @@ import lorafit
 from lorafit.adapt import Adapters
 from lorafit.config import DataConfig
 from lorafit.engine.base import answers_from_logits
-from lorafit.engine.choose import choose_engine
+from lorafit.engine.choose import Computing, choose_engine
 from lorafit.engine.eager import EagerEngine
 from lorafit.errors import DataError
 from lorafit.evaluation.score import intervals, score
@@ -138,7 +138,7 @@ def test_losses_are_those_of_transformers(scored):
 @pytest.mark.parametrize("setting", ["auto", "generic", "eager"])
 def test_engines_answer_as_their_logits_do(scored, setting):
     model, tokenizer, task, encoded = scored
-    engine = choose_engine(setting, model, task, tokenizer, dtype=torch.float32)
+    engine = choose_engine(setting, model, task, tokenizer, Computing(dtype=torch.float32))
     rows = encoded.to_list()
     batch = engine.collate(rows)
     found = engine.answers(batch)

@@ -352,3 +352,21 @@ def test_a_row_with_the_name_of_the_token_that_ends_texts_is_learned(family, tmp
     assert run.status == "done"
     assert run.config.data.special_tokens == "text"
     assert len(lorafit.predict(run, ["a </s> film", "good </s></s>"])) == 2
+
+
+@pytest.mark.parametrize("family", ["t5", "bart"])
+def test_a_tokenizer_that_does_not_end_texts_is_refused_before_training(family, tmp_path):
+    base = tiny_text.save_base(tmp_path / "base", family, eos_token_id=1)
+    for call in (lorafit.preview, lorafit.train):
+        with pytest.raises(ModelError, match=r"end-of-sequence token .* adds none"):
+            call(base, tiny_text.rows(20), runs_dir=str(tmp_path / "runs"))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_row_with_two_ends_is_named_where_control_tokens_are_asked_for(tmp_path):
+    base = tiny_text.save_base(tmp_path / "base", "t5", tokenizer=False, eos_token_id=1)
+    tiny_text.ending_tokenizer().save_pretrained(base)
+    rows = [dict(row) for row in tiny_text.rows(20)]
+    rows[7]["text"] += " </s> it"
+    with pytest.raises(DataError, match='has the end-of-sequence token "</s>" 2 times'):
+        lorafit.preview(base, rows, special_tokens="control")

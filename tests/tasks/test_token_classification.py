@@ -11,7 +11,7 @@ from transformers import AutoModelForTokenClassification
 
 import lorafit
 from lorafit.config import DataConfig
-from lorafit.engine.choose import choose_engine
+from lorafit.engine.choose import Computing, choose_engine
 from lorafit.engine.eager import EagerEngine
 from lorafit.errors import ConfigError, DataError, ModelError
 from lorafit.tasks import tasks
@@ -170,7 +170,7 @@ def test_the_fast_engine_computes_the_loss_and_gradient_of_every_token(family, e
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name.startswith("classifier"))
         if setting == "fast":
-            engine = choose_engine("fast", model, TASK, tokenizer, dtype=torch.float32)
+            engine = choose_engine("fast", model, TASK, tokenizer, Computing(dtype=torch.float32))
             assert engine.name == "fast"
         else:
             engine = EagerEngine(model, TASK, tokenizer)

@@ -105,7 +105,9 @@ class Adapters:
         if first:
             self.model.requires_grad_(False)
         try:
-            self._build(name, config, method, sites, whole, placed)
+            self._replaced.place([])  # what is copied below are the originals
+            self._wrap(name, config, method, sites, placed)
+            self._copy(name, whole, placed)
             self._replaced.add(name, names)
         except Exception:
             # A start that cannot be computed is found out here only; nothing of it stays.
@@ -467,17 +469,15 @@ class Adapters:
 
     # Pieces ----------------------------------------------------------------------------
 
-    def _build(
+    def _wrap(
         self,
         name: str,
         config: MethodConfig,
         method: Method,
         sites: Sequence[Site],
-        whole: Sequence[str],
         placed: list[str],
     ) -> None:
-        """Makes an adapter's layers and copies; notes in ``placed`` where wrappers are new."""
-        self._replaced.place([])  # what is copied below are the originals
+        """Makes an adapter's layers; notes in ``placed`` where wrappers are new."""
         for site in sites:
             place = self._place_inside(site.path)
             layer = self.model.get_submodule(place)
@@ -490,6 +490,9 @@ class Adapters:
                     self._hook(layer)
             layer.add_adapter(name, config, site)
             layer.train(layer.training)
+
+    def _copy(self, name: str, whole: Sequence[str], placed: list[str]) -> None:
+        """Copies the modules that an adapter trains whole; ``placed`` as above."""
         for path in whole:
             place = self._place_of(path)
             wrapper = self.model.get_submodule(place)

@@ -159,7 +159,9 @@ def _guarded(function: Callable[..., None]) -> Callable[..., None]:
 
 def show_error(kind: str, message: str) -> None:
     """Writes ``Kind: message`` to stderr, continuation lines indented by two spaces."""
-    typer.echo(f"{kind}: " + message.strip().replace("\n", "\n  "), err=True)
+    from lorafit.console.output import err, write
+
+    write(err(), f"{kind}: " + message.strip().replace("\n", "\n  "), indent=2)
 
 
 def _usage(error: Any) -> str:

@@ -11,7 +11,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -38,6 +38,7 @@ from lorafit.run import atomic
 from lorafit.settings import LIVE
 from lorafit.tasks import tasks
 from lorafit.training.loop import FitResult, fit
+from lorafit.training.progress import QuietProgress
 
 SCALES = (0.0, 0.25, 0.5, 0.75)
 """Parts of the update at which forgetting and quality are measured too."""
@@ -57,12 +58,25 @@ class Trained:
         result: What training came to.
         start: The trainable parameters before.
         cpu_s: Processor time of the training, all threads.
+        curve: ``step`` and ``eval_loss`` of each evaluation.
     """
 
     subject: Subject
     result: FitResult
     start: dict[str, torch.Tensor]
     cpu_s: float
+    curve: list[dict[str, float]]
+
+
+class Course(QuietProgress):
+    """Notes the validation losses of a training."""
+
+    def __init__(self) -> None:
+        self.curve: list[dict[str, float]] = []
+
+    def evaluated(self, step: int, metrics: Mapping[str, float], best: bool) -> None:  # noqa: ARG002
+        """Notes one."""
+        self.curve.append({"step": step, "eval_loss": metrics["eval_loss"]})
 
 
 class Arm:
@@ -140,6 +154,7 @@ class Arm:
             "steps": trained.result.steps,
             "best_step": trained.result.best_step,
             **_cost(trained),
+            "curve": trained.curve,
             "train_loss": mean_loss(seen),
             "validation_loss": mean_loss(held),
             "trainable_parameters": sum(p.numel() for p in self.trainable(subject).values()),
@@ -211,9 +226,9 @@ class Arm:
         if shuffled:
             learner = replace(learner, train=with_shuffled_labels(learner.train))
         start = {name: p.detach().clone() for name, p in learner.trainable.items()}
-        cpu = time.process_time()
-        result = fit(learner, config)
-        return Trained(subject, result, start, time.process_time() - cpu)
+        cpu, course = time.process_time(), Course()
+        result = fit(learner, config, progress=course)
+        return Trained(subject, result, start, time.process_time() - cpu, course.curve)
 
     def trainable(self, subject: Subject) -> dict[str, torch.nn.Parameter]:
         """What the method trains, less modules trained whole (a new head): all train those."""

@@ -133,7 +133,7 @@ def enter(problem: Problem, settings: Settings, asked: Asked, live: Live | None 
         log.info("left out: %s: %s", name, reason)
     parameters = sum(p.numel() for p in loaded.model.parameters())
     encoded = pipeline.encode(problem, loaded.tokenizer, length)
-    pipeline.data_truth(encoded, loaded, task, config).enforce()
+    pipeline.data_truth(encoded, loaded, task, config).enforce(task.findings)
     reserved = max(entry.reserved_tokens for entry in entries.values())
     limit = max_length(None, loaded.tokenizer, loaded.model, reserved=reserved)
     return Field(entries, refused, loaded, parameters, encoded["train"], limit)

@@ -19,7 +19,7 @@ from lorafit.comparison.request import Request, arm_folder
 from lorafit.comparison.search import at_edge
 from lorafit.errors import TrainingError
 from lorafit.evaluation.score import Scores
-from lorafit.evaluation.seeds import average, difference, verdict
+from lorafit.evaluation.seeds import Measure, average, difference, verdict
 from lorafit.evaluation.spectrum import summarise
 from lorafit.evidence import Arm, ComparisonRecord, comparison_rows, markup
 from lorafit.evidence.costs import COSTS
@@ -131,7 +131,7 @@ def assemble(
         margin=margin,
         redundancy=_redundancy(folder, done),
         fronts={cost.name: front(ranked, cost.key, task) for cost in COSTS},
-        recommendation=recommend(arms, runs, request, task, margin, n),
+        recommendation=recommend(arms, runs, request, task, margin),
     )
 
 
@@ -152,7 +152,7 @@ def _arm(folder: Path, method: str, runs: list[Scores], request: Request, task: 
         t["learning_rate"]: np.inf if t["validation_loss"] is None else t["validation_loss"]
         for t in trials
     }
-    level, seed = request.settings.run.confidence, request.settings.seed
+    metric, loss = _measures(request, task)
 
     def mean(key: str) -> float:
         return float(np.mean([facts[key] for facts in seeds]))
@@ -168,8 +168,8 @@ def _arm(folder: Path, method: str, runs: list[Scores], request: Request, task: 
         engine=seeds[0]["engine"],
         trainable_parameters=seeds[0]["trainable_parameters"],
         share=seeds[0]["trainable_parameters"] / request.parameters,
-        metric=average(runs, task, task.metric, level, seed),
-        loss=average(runs, task, "loss", level, seed),
+        metric=average(runs, metric),
+        loss=average(runs, loss),
         beside_constant=beside,
         learned=learned(beside, task),
         by_seed=[facts["metric"] for facts in seeds],
@@ -188,21 +188,38 @@ def _arm(folder: Path, method: str, runs: list[Scores], request: Request, task: 
         forgetting=float(np.mean([x["forgetting"] for x in lost])),
         forgetting_kind=lost[0]["kind"],
         forgetting_details={key: float(np.mean([x[key] for x in lost])) for key in numbers},
+        curve=_mean_curve([facts.get("curve", []) for facts in seeds]),
         path=seeds[0]["path"],
     )
+
+
+def _mean_curve(curves: Sequence[list[dict[str, float]]]) -> list[dict[str, float]]:
+    """The mean validation loss at the steps that all runs were evaluated at."""
+    losses = [{point["step"]: point["eval_loss"] for point in curve} for curve in curves]
+    common = [step for step in losses[0] if all(step in other for other in losses)]
+    return [
+        {"step": step, "eval_loss": float(np.mean([one[step] for one in losses]))}
+        for step in common
+    ]
 
 
 def _compared(
     ours: list[Scores], theirs: list[Scores], request: Request, task: Task, margin: float
 ) -> dict[str, Any]:
     """The fields of an arm that set it beside the reference."""
-    level, seed = request.settings.run.confidence, request.settings.seed
-    found = difference(ours, theirs, task, task.metric, level, seed)
+    metric, loss = _measures(request, task)
+    found = difference(ours, theirs, metric)
     return {
         "difference": found,
         "verdict": verdict(found, margin, task.greater_is_better),
-        "loss_difference": difference(ours, theirs, task, "loss", level, seed),
+        "loss_difference": difference(ours, theirs, loss),
     }
+
+
+def _measures(request: Request, task: Task) -> tuple[Measure, Measure]:
+    """The headline metric, and the loss."""
+    surely = request.settings.run.confidence, request.settings.seed
+    return Measure(task, task.metric, *surely), Measure(task, "loss", *surely)
 
 
 def _at_equal_quality(arms: Mapping[str, Arm]) -> dict[str, Arm]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from lorafit.comparison.request import Request
 from lorafit.evaluation.score import Scores
-from lorafit.evaluation.seeds import difference, verdict
+from lorafit.evaluation.seeds import Measure, difference, verdict
 from lorafit.evidence import Arm, Interval
 from lorafit.evidence.comparison import Recommendation
 from lorafit.tasks.base import Task
@@ -45,8 +45,12 @@ def beside_constant(runs: Sequence[Scores], request: Request, task: Task) -> Int
     base = constant(runs[0], task)
     if base is None:
         return None
-    level, seed = request.settings.run.confidence, request.settings.seed
-    return difference(runs, [base] * len(runs), task, task.metric, level, seed)
+    return difference(runs, [base] * len(runs), _measure(request, task))
+
+
+def _measure(request: Request, task: Task) -> Measure:
+    """The headline metric."""
+    return Measure(task, task.metric, request.settings.run.confidence, request.settings.seed)
 
 
 def learned(beside: Interval | None, task: Task) -> bool:
@@ -60,7 +64,6 @@ def recommend(
     request: Request,
     task: Task,
     margin: float,
-    n: int,
 ) -> Recommendation:
     """One method, and one sentence that says why; or none, and what to do.
 
@@ -70,14 +73,15 @@ def recommend(
     sign = 1.0 if task.greater_is_better else -1.0
     metric = task.metric.replace("_", " ")
     ranked = [name for name, arm in arms.items() if arm.learned]
+    n = len(next(iter(runs.values()))[0])
     if not ranked:
         return Recommendation(method=None, best=None, sentence=_nothing(arms, request, metric, n))
     best = max(ranked, key=lambda name: sign * arms[name].metric.value)
-    level, seed = request.settings.run.confidence, request.settings.seed
+    headline = _measure(request, task)
     gaps, said = {best: 0.0}, {best: "not worse"}
     for name in ranked:
         if name != best:
-            found = difference(runs[name], runs[best], task, task.metric, level, seed)
+            found = difference(runs[name], runs[best], headline)
             gaps[name] = found.value
             said[name] = verdict(found, margin, task.greater_is_better)
     good = [name for name in ranked if said[name] in ("better", "not worse")]

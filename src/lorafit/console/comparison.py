@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lorafit.console.output import show, show_split_table
+from lorafit.console.output import show
+from lorafit.console.tables import show_split_table
 from lorafit.evidence import ComparisonRecord
 from lorafit.evidence.comparison_rows import (
     costs,

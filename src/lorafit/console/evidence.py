@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lorafit.console.output import show, show_table
+from lorafit.console.output import out, show
+from lorafit.console.tables import show_table
 from lorafit.evidence import Choice, Interval
+from lorafit.evidence.phases import spoken
 from lorafit.units import duration
 
-WIDTH = 32
-"""Characters of a curve. ASCII only: output may go to a file or a console of any encoding."""
+WIDTH, LEAST = 32, 10
+"""Characters of a curve: at most and at least. ASCII only: output may go to a file or a console
+of any encoding."""
+BESIDE = 46
+"""Characters of what comes before and after a curve."""
 
 Rows = list[list[str]]
 
@@ -33,14 +38,18 @@ def show_cost(cost: Mapping[str, Any]) -> None:
     if "runs" not in cost:
         return
     show()
-    of = f" of the {cost['budget']:g} allowed" if "budget" in cost else ""
-    clock = f", {cost['runs_by_the_clock']:.2f} by the clock" if "runs_by_the_clock" in cost else ""
-    show(f"Cost of choosing and training: {cost['runs']:.2f} plain runs{of}{clock}:")
+    of = f" of {cost['budget']:g} allowed" if "budget" in cost else ""
+    clock = cost.get("runs_by_the_clock")
+    measured = "" if clock is None else f" ({clock:.2f} in wall-clock time)"
+    show(
+        f"Cost of choosing and training: {cost['runs']:.2f}{of} runs{measured}; "
+        "1 is a plain training run without choosing:"
+    )
     rows = [
-        [phase, f"{spent['runs']:.2f}", duration(spent["time_s"])]
+        [spoken(phase), f"{spent['runs']:.2f}", duration(spent["time_s"])]
         for phase, spent in cost.get("phases", {}).items()
     ]
-    show_table(rows, ["phase", "runs", "time"], indent=2)
+    show_table(rows, ["phase", "cost", "time"], indent=2)
 
 
 def curves(evidence: Mapping[str, Any]) -> list[tuple[str, Rows]]:
@@ -92,20 +101,24 @@ def _gains(tests: Sequence[Mapping[str, Any]] | None) -> tuple[str, Rows]:
         ]
         for test, gain in zip(tests or (), gains, strict=True)
     ]
-    level = f"{100 * (gains[0].level or 0):g} % intervals, {gains[0].n:,} examples" if gains else ""
-    return f"gain of going on, nats per example ({level}; : is zero)", rows
+    level = f"{100 * (gains[0].level or 0):g}% intervals, {gains[0].n:,} examples" if gains else ""
+    return f"fall of the loss at a larger rank ({level}; : is zero)", rows
 
 
 def _shares(shares: Mapping[str, float] | None) -> tuple[str, Rows]:
     rows = [
-        [name, f"{100 * share:.1f} %", "#" * round(share * WIDTH)]
+        [name, f"{100 * share:.1f}%", "#" * round(share * _width())]
         for name, share in (shares or {}).items()
     ]
-    return "share of the update's energy", rows
+    return "share of the change to the weights", rows
+
+
+def _width() -> int:
+    return max(LEAST, min(WIDTH, out().width - BESIDE))
 
 
 def _place(value: float, low: float, high: float) -> int:
-    return round((WIDTH - 1) * (value - low) / ((high - low) or 1.0))
+    return round((_width() - 1) * (value - low) / ((high - low) or 1.0))
 
 
 def dot(value: float, low: float, high: float) -> str:
@@ -115,7 +128,7 @@ def dot(value: float, low: float, high: float) -> str:
 
 def whiskers(low: float, value: float, high: float, left: float, right: float) -> str:
     """An interval on an axis from ``left`` to ``right``, which holds zero: ``:  |--o--|``."""
-    cells = [" "] * WIDTH
+    cells = [" "] * _width()
     first, last = _place(low, left, right), _place(high, left, right)
     cells[first : last + 1] = "-" * (last + 1 - first)
     cells[first] = cells[last] = "|"

@@ -1,22 +1,27 @@
-"""The two consoles, the handler for what is said, and plain tables."""
+"""The two consoles, and how lines of text are written to them."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TextIO
 
 from rich.cells import cell_len
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from lorafit.quiet import bars
 
-GAP = 3
-"""Spaces between the columns of a table."""
 WIDE = 10_000
 """Width where there is no terminal: nothing is wrapped or cut for a file or a pipe."""
+
+Moved = list[tuple["logging.StreamHandler[TextIO]", TextIO]]
+"""Handlers, and the stream that each wrote to before."""
+
+_drawn: Console | None = None
+"""The terminal, while something on it is drawn again and again."""
 
 
 def out() -> Console:
@@ -24,12 +29,51 @@ def out() -> Console:
 
     Made anew each time, so that it follows a redirected ``sys.stdout``.
     """
+    if _drawn is not None and sys.stdout.isatty():
+        return _drawn
     return _console(stderr=False)
 
 
 def err() -> Console:
     """Standard error, for what is said along the way."""
-    return _console(stderr=True)
+    return _drawn or _console(stderr=True)
+
+
+def draw_on(console: Console | None) -> None:
+    """Makes all lines of both consoles go through the one that a live display draws on.
+
+    A line that went past it would be overwritten, and leave a piece of the display behind.
+
+    Args:
+        console: Whose `rich.live.Live` is about to start; ``None``: it has stopped.
+    """
+    global _drawn
+    _drawn = console
+
+
+def move_handlers(source: TextIO, target: TextIO) -> Moved:
+    """Makes what other packages log to one stream go to another.
+
+    Args:
+        source: Such as the terminal, which their handlers got hold of before.
+        target: Such as what puts each line above a live display.
+
+    Returns:
+        The handlers and where they wrote to.
+    """
+    if source is target:
+        return []
+    loggers = [logging.getLogger(), *logging.root.manager.loggerDict.values()]
+    handlers = {
+        handler
+        for logger in loggers
+        if isinstance(logger, logging.Logger)
+        for handler in logger.handlers
+        if isinstance(handler, logging.StreamHandler) and handler.stream is source
+    }
+    for handler in handlers:
+        handler.setStream(target)
+    return [(handler, source) for handler in handlers]
 
 
 def _console(stderr: bool) -> Console:
@@ -40,17 +84,58 @@ def _console(stderr: bool) -> Console:
     return console
 
 
+def write(console: Console, text: str, style: str = "", indent: int = 0) -> None:
+    """Writes a text, wrapped between words only.
+
+    A word longer than a line (a path, a command) is left to the terminal to break, so that it is
+    copied whole.
+
+    Args:
+        console: Where to.
+        text: With or without line breaks.
+        style: Of rich.
+        indent: Spaces before what is continued.
+    """
+    for line in text.split("\n"):
+        for number, part in enumerate(wrapped(line, console.width, indent)):
+            shown = " " * indent * (number > 0) + part
+            console.print(Text(shown, style=style), soft_wrap=True)
+
+
+def wrapped(line: str, width: int, indent: int = 0) -> list[str]:
+    """A line in parts that fit, cut at spaces; at least one.
+
+    Args:
+        line: Spaces at its beginning are kept.
+        width: Of the terminal, in cells.
+        indent: What the parts after the first have less.
+    """
+    if cell_len(line) <= width:
+        return [line.rstrip()]
+    start = line[: len(line) - len(line.lstrip(" "))]
+    parts, used = [start], cell_len(start)
+    empty = True
+    for word in line.split():
+        longer = used + cell_len(word) + (not empty)
+        if not empty and longer > width - indent * (len(parts) > 1):
+            parts.append("")
+            empty, longer = True, cell_len(word)
+        parts[-1] += word if empty else f" {word}"
+        empty, used = False, longer
+    return parts
+
+
 class SayingHandler(logging.Handler):
     """Shows log records as plain lines, warnings in yellow."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Writes one record to standard error."""
         try:
-            line = Text(self.format(record))
+            text, style = self.format(record), ""
             if record.levelno >= logging.WARNING:
-                line = Text("warning: ") + line
-                line.stylize("yellow" if record.levelno < logging.ERROR else "red")
-            err().print(line)
+                text = f"warning: {text}"
+                style = "yellow" if record.levelno < logging.ERROR else "red"
+            write(err(), text, style, indent=2)
         except Exception:  # noqa: BLE001 logging must never stop a training run
             self.handleError(record)
 
@@ -84,79 +169,4 @@ def saying(quiet: bool = False) -> Iterator[None]:
 
 def show(text: str = "", style: str | None = None) -> None:
     """Writes one line of a result."""
-    out().print(Text(text, style=style or ""))
-
-
-def show_split_table(rows: Sequence[Sequence[str]], header: Sequence[str]) -> None:
-    """Writes aligned columns; those without room beside the others in tables of their own.
-
-    Args:
-        rows: The cells; the first one is repeated in every table.
-        header: Names of the columns.
-    """
-    widths = [_longest(rows, header, index) for index in range(len(header))]
-    parts, used = [[0]], widths[0]
-    for index, width in enumerate(widths[1:], start=1):
-        used += GAP + width
-        if used > out().width and len(parts[-1]) > 1:
-            parts.append([0])
-            used = widths[0] + GAP + width
-        parts[-1].append(index)
-    for number, part in enumerate(parts):
-        if number:
-            show()
-        show_table([[row[i] for i in part] for row in rows], [header[i] for i in part])
-
-
-def show_table(
-    rows: Sequence[Sequence[str]], header: Sequence[str] | None = None, indent: int = 0
-) -> None:
-    """Writes aligned columns; numbers to the right, other texts to the left.
-
-    Where they do not fit, the first column stays whole (up to two thirds of the width): it has
-    names to recognise and commands to copy. The others are wrapped.
-
-    Args:
-        rows: The cells.
-        header: Names of the columns.
-        indent: Spaces before the first column.
-    """
-    if not rows:
-        return
-    console = out()
-    width = console.width - indent
-    gap = (0, GAP, 0, 0)
-    table = Table(box=None, show_header=header is not None, pad_edge=False, padding=gap)
-    first = _longest(rows, header, 0)
-    for index in range(len(rows[0])):
-        filled = [row[index] for row in rows if row[index]]
-        numeric = bool(filled) and all(map(_is_number, filled))
-        table.add_column(
-            Text(header[index]) if header else "",
-            justify="right" if numeric else "left",
-            header_style="bold",
-            overflow="fold",
-            no_wrap=index == 0 and first <= 2 * width // 3,
-        )
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    with console.capture() as capture:
-        console.print(table, width=width)
-    for line in capture.get().splitlines():
-        console.out(" " * indent + line.rstrip(), highlight=False)
-
-
-def fits(rows: Sequence[Sequence[str]], header: Sequence[str] | None = None) -> bool:
-    """Whether `show_table` can write these without wrapping."""
-    columns = range(len(rows[0])) if rows else range(0)
-    needed = sum(_longest(rows, header, index) + GAP for index in columns) - GAP
-    return needed <= out().width
-
-
-def _longest(rows: Sequence[Sequence[str]], header: Sequence[str] | None, index: int) -> int:
-    """Characters of the longest cell of a column."""
-    return max(cell_len(row[index]) for row in (*rows, *([header] if header else [])))
-
-
-def _is_number(cell: str) -> bool:
-    return set(cell) <= set("0123456789.,+-%")
+    write(out(), text, style or "")

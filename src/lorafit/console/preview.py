@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from lorafit.console.output import out, show, show_table
+from lorafit.console.output import out, show, write
+from lorafit.console.tables import show_table
 from lorafit.units import count
 
 if TYPE_CHECKING:
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
 BAR = 40
 """Longest bar of the histogram, in characters."""
+BESIDE = 28
+"""Characters of what comes before a bar."""
 MOST_LABELS = 30
 """Labels that are listed, the most frequent first."""
 SHOWN = 300
@@ -64,11 +67,11 @@ def _verdict(preview: Preview) -> None:
         return
     show()
     for warning in truth.warnings:
-        out().print(Text("warning: ", style="yellow") + Text(warning))
+        write(out(), f"warning: {warning}", "yellow", indent=2)
     for problem in truth.problems:
-        out().print(Text("training would stop: ", style="red") + Text(problem))
+        write(out(), f"training would stop: {problem}", "red", indent=2)
     if not truth.problems:
-        show("Nothing stops training on these data.", style="green")
+        show("Nothing stops training on this data.", style="green")
 
 
 def _columns(preview: Preview) -> None:
@@ -118,7 +121,7 @@ def _labels(preview: Preview) -> None:
         cells = [name]
         for split in splits:
             n = preview.labels[split].get(name, 0)
-            cells.append(f"{count(n)} ({100 * n / totals[split]:.1f} %)")
+            cells.append(f"{count(n)} ({100 * n / totals[split]:.1f}%)")
         rows.append(cells)
     show_table(rows, ["label", *splits], indent=2)
     more = len(preview.labels[splits[0]]) - MOST_LABELS
@@ -140,18 +143,19 @@ def _lengths(preview: Preview) -> None:
                 _truncation(lengths),
             )
         )
-    show_table(rows, ["split", "mean", "half", "90 %", "99 %", "most", "cut off"], indent=2)
+    show_table(rows, ["split", "mean", "median", "90%", "99%", "max", "cut off"], indent=2)
     split, lengths = next(iter(preview.lengths.items()))
     show()
     show(f"lengths of {split}", style="bold")
     most = max((n for _, _, n in lengths.histogram), default=1)
+    bar = max(1, min(BAR, out().width - BESIDE))
     block = "█" if out().encoding.lower().startswith("utf") else "#"
     show_table(
         [
             (
                 f"{low}" if low == high else f"{low} to {high}",
                 count(n),
-                block * round(BAR * n / max(most, 1)),
+                block * round(bar * n / max(most, 1)),
             )
             for low, high, n in lengths.histogram
         ],
@@ -165,8 +169,8 @@ def _truncation(lengths: Lengths) -> str:
     if not lengths.truncated:
         return f"nothing at {lengths.max_length}"
     return (
-        f"{count(lengths.truncated)} examples ({100 * lengths.truncated_share:.1f} %) at "
-        f"{lengths.max_length}, {100 * lengths.tokens_lost_share:.1f} % of the tokens"
+        f"{count(lengths.truncated)} examples ({100 * lengths.truncated_share:.1f}%) at "
+        f"{lengths.max_length}, {100 * lengths.tokens_lost_share:.1f}% of the tokens"
     )
 
 

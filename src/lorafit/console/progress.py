@@ -7,15 +7,20 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TextIO
 
-from rich.console import Console, Group, RenderableType
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
-from rich.progress import Progress as Bar
+from rich.progress_bar import ProgressBar
 from rich.table import Table
+from rich.text import Text
 
+from lorafit.console.output import Moved, draw_on, err, move_handlers, wrapped, write
+from lorafit.evidence.phases import spoken
 from lorafit.training.progress import Progress, QuietProgress, Update
 
 LINE_INTERVAL_S = 10.0
+BAR, SHORTEST_BAR = 40, 6
+"""Characters of the bar: at most, and below which it is left out."""
 
 
 class PlainProgress:
@@ -37,7 +42,7 @@ class PlainProgress:
         self._interval_s = interval_s
         self._clock = clock
         self._last = clock()
-        self._phase = ""
+        self._phase = self._part = ""
 
     def _print(self, text: str) -> None:
         print(text, file=self._file, flush=True)
@@ -52,10 +57,13 @@ class PlainProgress:
         """Says which phase begins."""
         if name != self._phase:
             self._phase = name
-            self._print(f"phase: {name}")
+            self._print(f"phase: {spoken(name)}")
 
     def step(self, update: Update) -> None:
-        """Prints a line when the last one is old enough."""
+        """Prints a line when the last one is old enough, and one where a part begins."""
+        if update.part != self._part:
+            self._part = update.part
+            self._print(self._part)
         now = self._clock()
         if now - self._last >= self._interval_s:
             self._last = now
@@ -75,55 +83,123 @@ class PlainProgress:
 class RichProgress:
     """A progress bar with the loss, tokens a second and the time left.
 
-    During a search a table above it shows what each phase has cost so far.
+    During a search a table above it shows what each phase has cost so far. Everything else
+    that is written meanwhile comes above both.
 
     Args:
         console: Where to; ``None``: standard error.
     """
 
     def __init__(self, console: Console | None = None) -> None:
-        self._bar = Bar(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[facts]}"),
+        self._console = console or err()
+        self._drawing = Drawing()
+        self._moved: Moved = []
+        self._live = Live(
+            get_renderable=lambda: self._drawing,
+            console=self._console,
+            refresh_per_second=10,
+            vertical_overflow="crop",
         )
-        self._task = self._bar.add_task("training", total=None, facts="")
-        self._phases: dict[str, tuple[float, float]] = {}
-        console = console or Console(stderr=True)
-        self._live = Live(get_renderable=self._render, console=console, refresh_per_second=10)
-
-    def _render(self) -> RenderableType:
-        if not self._phases:
-            return self._bar
-        table = Table("phase", box=None, pad_edge=False, padding=(0, 3, 0, 0))
-        table.add_column("runs", justify="right")
-        table.add_column("time", justify="right")
-        for name, (runs, time_s) in self._phases.items():
-            table.add_row(name, f"{runs:.2f}", duration(time_s))
-        return Group(table, self._bar)
 
     def start(self, step: int, total_steps: int) -> None:
         """Shows the bar."""
-        self._bar.update(self._task, completed=step, total=total_steps)
+        self._drawing.step, self._drawing.total_steps = step, total_steps
+        draw_on(self._console)
+        before = sys.stderr
         self._live.start()
+        self._moved = move_handlers(before, sys.stderr)
 
     def phase(self, name: str, runs: float, time_s: float) -> None:
-        """Shows the phase before the bar and its cost in the table."""
-        self._phases[name] = (runs, time_s)
-        self._bar.update(self._task, description=name)
+        """Shows the phase above the bar and its cost in the table."""
+        self._drawing.phases[name] = (runs, time_s)
+        self._drawing.phase = name
 
     def step(self, update: Update) -> None:
         """Moves the bar."""
-        self._bar.update(self._task, completed=update.step, facts=describe(update))
+        self._drawing.step, self._drawing.total_steps = update.step, update.total_steps
+        self._drawing.update = update
 
     def evaluated(self, step: int, metrics: Mapping[str, float], best: bool) -> None:
         """Prints a line above the bar."""
-        self._live.console.print(evaluation(step, metrics, best), highlight=False)
+        write(self._console, evaluation(step, metrics, best), indent=2)
+
+    def draw(self) -> None:
+        """Draws it now; it also is ten times a second."""
+        self._live.refresh()
 
     def stop(self) -> None:
-        """Leaves the bar as it stands."""
+        """Leaves the bar as it is."""
+        for handler, stream in self._moved:
+            handler.setStream(stream)
+        self._moved = []
         self._live.stop()
+        draw_on(None)
+
+
+class Drawing:
+    """What is drawn again and again: it never has a line that the terminal would break.
+
+    Attributes:
+        step: Steps taken.
+        total_steps: Of how many.
+        update: The last step; ``None``: there was none yet.
+        phase: The phase of a search; ``""``: nothing is searched.
+        phases: Plain runs and seconds that each phase has cost.
+    """
+
+    def __init__(self) -> None:
+        self.step = self.total_steps = 0
+        self.update: Update | None = None
+        self.phase = ""
+        self.phases: dict[str, tuple[float, float]] = {}
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """The table of phases, what is being trained, the bar."""
+        if self.phases:
+            yield self._costs()
+            yield Text("(cost: 1 is one training run with all steps)", style="dim")
+            for line in wrapped(self._doing(), options.max_width):
+                yield Text(line)
+        yield self._bar(options.max_width)
+
+    def _costs(self) -> Table:
+        table = Table("phase", box=None, pad_edge=False, padding=(0, 3, 0, 0))
+        table.add_column("cost", justify="right", no_wrap=True)
+        table.add_column("time", justify="right", no_wrap=True)
+        for name, (runs, time_s) in self.phases.items():
+            table.add_row(spoken(name), f"{runs:.2f}", duration(time_s))
+        return table
+
+    def _doing(self) -> str:
+        part = "" if self.update is None else self.update.part
+        return part or spoken(self.phase)
+
+    def _bar(self, width: int) -> Table:
+        """The bar and the facts that there is room for; the count of steps always has it."""
+        facts = [f"{self.step}/{self.total_steps}"]
+        if self.update is not None:
+            loss, speed, left = _facts(self.update)
+            by_weight = [facts[0], left, loss, speed]
+            room = width - SHORTEST_BAR
+            kept = [
+                fact for at, fact in enumerate(by_weight) if _length(by_weight[: at + 1]) <= room
+            ]
+            facts += [fact for fact in (loss, speed, left) if fact in kept]
+        row: list[ProgressBar | Text] = [Text("  ".join(facts), no_wrap=True)]
+        bar = min(BAR, width - _length(facts))
+        table = Table.grid(padding=(0, 2, 0, 0))
+        if bar >= SHORTEST_BAR:
+            total = float(self.total_steps or 1)
+            row.insert(0, ProgressBar(total=total, completed=self.step, width=bar))
+            table.add_column(width=bar)
+        table.add_column(no_wrap=True)
+        table.add_row(*row)
+        return table
+
+
+def _length(facts: list[str]) -> int:
+    """Cells of facts with the gap before each."""
+    return sum(cell_len(fact) + 2 for fact in facts)
 
 
 def make_progress(quiet: bool = False) -> Progress:
@@ -135,9 +211,14 @@ def make_progress(quiet: bool = False) -> Progress:
 
 def describe(update: Update) -> str:
     """The facts of a step as one short text."""
+    return "  ".join(_facts(update))
+
+
+def _facts(update: Update) -> tuple[str, str, str]:
     return (
-        f"loss {update.loss:.4f}  {update.tokens_per_s:,.0f} tokens/s  "
-        f"{duration(update.time_left_s)} left"
+        f"loss {update.loss:.4f}",
+        f"{update.tokens_per_s:,.0f} tokens/s",
+        f"{duration(update.time_left_s)} left",
     )
 
 

@@ -1,4 +1,4 @@
-"""What a finished run shows: the metrics, the hand-off, the choices, what to do next."""
+"""What a finished run shows: the metrics, the choices; last the result in a sentence or two."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lorafit.console.evidence import show_cost, show_evidence
-from lorafit.console.output import fits, show, show_table
-from lorafit.evidence import Choice, Evaluation, Generation, HandOff, Table
+from lorafit.console.matrix import show_class_tables
+from lorafit.console.output import show
+from lorafit.console.tables import fits, show_table
+from lorafit.evidence import Choice, Evaluation, Generation, HandOff
+from lorafit.evidence.headline import sentences
 from lorafit.evidence.rows import metric_rows
 from lorafit.run.commands import predict_command
 from lorafit.units import count
@@ -17,52 +20,76 @@ if TYPE_CHECKING:
     from lorafit.run import Run
 
 
-WIDEST = 13
-"""Columns of a table that still fit a terminal."""
+REPORT = "report.html"
+NATS = "(nats: the unit of the loss; a difference of 0.01 is small, one of 0.1 large)"
 SAMPLES = 2
 """Answers shown; all that were kept are in eval.json and report.html."""
 
 
 def show_result(run: Run) -> None:
-    """Shows the final screen of `train`."""
+    """Shows the final screen of `train`.
+
+    It ends with what most people want to know, for the rest may scroll away.
+    """
+    evaluation = run.evaluation
     show()
-    show_evaluation(run.evaluation)
+    _show_measured(evaluation)
     show_choices(run.choices)
     show_evidence(run.choices)
     show_cost(run.choosing_cost)
-    course = run.evaluation.course
-    if course is not None and course.advice is not None:
-        show()
-        show(f"{course.advice[0].upper()}{course.advice[1:]}.")
+    _show_sentences(evaluation)
+    _show_advice(evaluation)
     show()
     show(f"Adapter: {run.adapter}")
+    show(f"Report: {run.path / REPORT}")
     show("Next:")
     folder, texts = shlex.quote(str(run.path)), run.choices.get("text")
     rows = [
-        (predict_command(str(run.path), texts.value if texts else None), "use it"),
         (f"lorafit evaluate {folder} DATA", "measure it on other data"),
-        (f"lorafit merge {folder} OUT", "a plain model, for any server"),
+        (f"lorafit merge {folder} OUT", "write a plain model, for any server"),
+        (predict_command(str(run.path), texts.value if texts else None), "use it"),
     ]
     show_table(rows, indent=2)
 
 
 def show_evaluation(result: Evaluation | Mapping[str, Any]) -> None:
-    """Shows base and tuned metrics side by side.
+    """Shows base and tuned metrics side by side, and at the end in a sentence or two.
 
     Args:
         result: An evaluation, or what ``eval.json`` holds of one.
     """
     if not isinstance(result, Evaluation):
         result = Evaluation.from_json(result)
+    _show_measured(result)
+    _show_sentences(result)
+
+
+def _show_sentences(result: Evaluation) -> None:
+    found = sentences(result)
+    if found:
+        show()
+    for sentence in found:
+        show(sentence, style="bold")
+
+
+def _show_advice(result: Evaluation) -> None:
+    course = result.course
+    if course is not None and course.advice is not None:
+        show(f"{course.advice[0].upper()}{course.advice[1:]}.")
+
+
+def _show_measured(result: Evaluation) -> None:
     _show_metrics(result)
     level = result.confidence
-    brackets = f" in brackets: {100 * level:g} % intervals" if level else ""
+    brackets = f" in brackets: {100 * level:g}% confidence intervals" if level else ""
     split = result.split
     where = split if split == "all rows" else f"{split} split"
     about = f"{where}, {count(int(result.n or 0))} examples"
     show(f"({about}{';' if brackets else ''}{brackets})")
-    for table in result.tables:
-        show_class_table(table)
+    for row in metric_rows(result):
+        if "nats" in row.info.unit:
+            show(f"({row.label}: {row.info.note})")
+    show_class_tables(result.tables)
     if result.generation is not None:
         show_samples(result.generation)
     if result.handoff is not None:
@@ -97,8 +124,10 @@ def _show_metrics(result: Evaluation) -> None:
 def _show_handoff(handoff: HandOff) -> None:
     show()
     on = "real inputs" if handoff.n is None else f"{handoff.n} test examples"
-    show(f"Hand-off checked on {on}; largest difference of a logit from the live model:")
-    rows = [[name, f"{value:.1e}"] for name, value in handoff.differences.items()]
+    show(f"What was saved answers as the trained model does, on {on}; largest difference in a")
+    show("model output (logit):")
+    names = {"reloaded": "adapter, loaded again", "merged": "merged into the base model"}
+    rows = [[names[name], f"{value:.1e}"] for name, value in handoff.differences.items()]
     show_table(rows, indent=2)
 
 
@@ -127,25 +156,6 @@ def show_samples(generation: Generation) -> None:
         show_table(rows, indent=2)
 
 
-def show_class_table(table: Table) -> None:
-    """Shows one of the tables beside the metrics; one too wide for a terminal is named only."""
-    columns = table["columns"]
-    show()
-    if len(columns) > WIDEST:
-        show(f"{table['title']}: {len(columns) - 1} classes, in eval.json and report.html")
-        return
-    show(f"{table['title']}:")
-    rows = [[cell(value) for value in row] for row in table["rows"]]
-    show_table(rows, columns, indent=2)
-
-
-def cell(value: Any) -> str:
-    """Fractions to three places, counts with separators."""
-    if isinstance(value, float):
-        return f"{value:.3f}"
-    return count(value) if isinstance(value, int) else str(value)
-
-
 def show_choices(choices: Mapping[str, Choice]) -> None:
     """Shows what was chosen automatically, and why."""
     if not choices:
@@ -154,6 +164,8 @@ def show_choices(choices: Mapping[str, Choice]) -> None:
     show("Chosen:")
     rows = [(name, _value(choice.value), choice.reason) for name, choice in choices.items()]
     show_table(rows, indent=2)
+    if any("nats" in choice.reason for choice in choices.values()):
+        show(NATS)
 
 
 def prediction_line(text: str, prediction: Mapping[str, Any]) -> str:

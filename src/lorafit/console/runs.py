@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lorafit.console.output import fits, show, show_table
+from lorafit.console.output import show
+from lorafit.console.tables import fits, show_table
 
 if TYPE_CHECKING:
     from lorafit.run.folder import RunSummary

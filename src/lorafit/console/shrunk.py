@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lorafit.console.output import show, show_table
+from lorafit.console.output import show
+from lorafit.console.tables import show_table
 
 if TYPE_CHECKING:
     from lorafit.evidence import Difference
@@ -23,7 +24,7 @@ def show_shrunk(result: Shrunk) -> None:
     show_table(rows, header)
     if measured:
         show(
-            "(rise of the validation loss, nats; in brackets: 90 % intervals. "
+            "(rise of the validation loss in nats; 90% confidence intervals in brackets. "
             f"The adapter gains {result.gain:.4f} over the base.)"
         )
     show()

@@ -11,7 +11,6 @@ the hash seed of the process.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
@@ -21,39 +20,55 @@ from datasets import Dataset, DatasetDict
 from lorafit.config import DataConfig
 from lorafit.data.columns.choose import label_columns, require_columns
 from lorafit.data.columns.values import class_name, column_values, is_missing, texts
+from lorafit.data.findings import UNKEPT, Findings
 from lorafit.data.read.splits import SPLITS
 from lorafit.errors import DataError
-
-log = logging.getLogger(__name__)
 
 _SMALL_CLASS_NAMES = 5
 """How many names of classes a message lists."""
 
 
-def carve(
-    splits: DatasetDict,
-    label: str | Sequence[str] | None,
-    config: DataConfig,
-    seed: int,
-    *,
-    text: Sequence[str] | None = None,
-    stratify: bool = True,
-    one_answer: bool = True,
-) -> DatasetDict:
-    """Returns train, validation and test splits without common rows.
+@dataclass(frozen=True)
+class Roles:
+    """What the columns are for, as far as it matters to which rows belong together.
 
-    Args:
-        splits: At least ``train``. Other names than train, validation, test are ignored.
+    Attributes:
         label: The label column, or several, without which a row is dropped; ``None``: there
             is none. By several no rows are stratified.
-        config: ``validation_fraction``, ``test_fraction`` (of the training rows),
-            ``max_train_samples``, ``max_eval_samples``.
-        seed: Decides which rows are set aside.
         text: The text columns. With them, rows without text are dropped, copies of a text
             stay together, and copies between the given splits are counted.
         stratify: Keep the share of each label; without, rows are drawn at random.
         one_answer: A text has one right label; without (prompts and completions), rows are
             copies only where both are the same.
+    """
+
+    label: str | Sequence[str] | None = None
+    text: Sequence[str] = ()
+    stratify: bool = True
+    one_answer: bool = True
+
+    @property
+    def strata(self) -> str | None:
+        """The column by which rows are stratified; ``None``: by none."""
+        return self.label if self.stratify and isinstance(self.label, str) else None
+
+
+def carve(
+    splits: DatasetDict,
+    roles: Roles,
+    config: DataConfig,
+    seed: int,
+    findings: Findings = UNKEPT,
+) -> DatasetDict:
+    """Returns train, validation and test splits without common rows.
+
+    Args:
+        splits: At least ``train``. Other names than train, validation, test are ignored.
+        roles: What the columns are for.
+        config: ``validation_fraction``, ``test_fraction`` (of the training rows),
+            ``max_train_samples``, ``max_eval_samples``, ``dedupe``.
+        seed: Decides which rows are set aside.
+        findings: Takes what was dropped, set aside and found twice.
 
     Raises:
         DataError: There is no training split, or too few rows to set any aside.
@@ -64,69 +79,234 @@ def carve(
         )
     ignored = [name for name in splits if name not in SPLITS]
     if ignored:
-        log.info("ignored splits: %s", ", ".join(ignored))
-    result: dict[str, Dataset] = {}
-    for split in SPLITS:
-        if split in splits:
-            rows = _usable(splits[split], split, label_columns(label), text)
-            if rows is not None:
-                result[split] = rows
-    missing = [split for split in ("test", "validation") if split not in result]
-    strata = label if stratify and isinstance(label, str) else None
-    if missing:
-        result.update(_set_aside(result["train"], missing, strata, config, seed, text))
-    if text:
-        result["train"] = _without_copies(result, text, label, config.dedupe, one_answer)
-        _warn_of_copies(result, text)
-    limits = {
-        "train": config.max_train_samples,
-        "validation": config.max_eval_samples,
-        "test": config.max_eval_samples,
-    }
-    return DatasetDict(
-        {split: _sample(result[split], split, limits[split], strata, seed) for split in SPLITS}
-    )
+        findings.note(f"ignored splits: {', '.join(ignored)}")
+    return _Carving(roles, config, seed, findings).carved(splits)
 
 
-def _usable(
-    rows: Dataset, split: str, labels: Sequence[str], text: Sequence[str] | None
-) -> Dataset | None:
-    """The rows with text and label; ``None`` if a split for evaluation has no labels."""
-    require_columns(rows, text or (), f"which is the text of the {split} split")
-    keep = np.ones(len(rows), dtype=bool)
-    for label in labels:
-        feature = rows.features.get(label)
-        if feature is None:
-            labelled = np.zeros(len(rows), dtype=bool)
-        else:
-            values = column_values(rows, label)
-            labelled = np.array([not is_missing(value, feature) for value in values])
-        if not labelled.any():
-            if split == "train":
-                raise DataError(f'no row of the train split has a value in column "{label}".')
-            log.warning(
-                '%s split: not used, because none of its %s rows has a value in column "%s"',
-                *(split, f"{len(rows):,}", label),
+@dataclass(frozen=True)
+class _Carving:
+    """What every step of it goes by."""
+
+    roles: Roles
+    config: DataConfig
+    seed: int
+    findings: Findings
+
+    def carved(self, splits: DatasetDict) -> DatasetDict:
+        """The three splits."""
+        result: dict[str, Dataset] = {}
+        for split in SPLITS:
+            if split in splits:
+                rows = self._usable(splits[split], split)
+                if rows is not None:
+                    result[split] = rows
+        missing = [split for split in ("test", "validation") if split not in result]
+        if missing:
+            result.update(self._set_aside(result["train"], missing))
+        if self.roles.text:
+            result["train"] = self._without_copies(result)
+            self._warn_of_copies(result)
+        limits = {
+            "train": self.config.max_train_samples,
+            "validation": self.config.max_eval_samples,
+            "test": self.config.max_eval_samples,
+        }
+        return DatasetDict({s: self._sample(result[s], s, limits[s]) for s in SPLITS})
+
+    def _usable(self, rows: Dataset, split: str) -> Dataset | None:
+        """The rows with text and label; ``None`` if a split for evaluation has no labels."""
+        text = self.roles.text
+        require_columns(rows, text, f"which is the text of the {split} split")
+        keep = np.ones(len(rows), dtype=bool)
+        for label in label_columns(self.roles.label):
+            feature = rows.features.get(label)
+            if feature is None:
+                labelled = np.zeros(len(rows), dtype=bool)
+            else:
+                values = column_values(rows, label)
+                labelled = np.array([not is_missing(value, feature) for value in values])
+            if not labelled.any():
+                if split == "train":
+                    raise DataError(f'no row of the train split has a value in column "{label}".')
+                self.findings.warn(
+                    f"{split} split: not used, because none of its {len(rows):,} rows has a value "
+                    f'in column "{label}"'
+                )
+                return None
+            self._say_dropped(split, keep & ~labelled, f'no value in "{label}"')
+            keep &= labelled
+        if text:
+            filled = np.array(
+                [any(part.strip() for part in row) for row in texts(rows, list(text))]
             )
-            return None
-        _say_dropped(split, int((keep & ~labelled).sum()), len(rows), f'no value in "{label}"')
-        keep &= labelled
-    if text:
-        filled = np.array([any(part.strip() for part in row) for row in texts(rows, list(text))])
-        if not filled.any():
-            raise DataError(f"every row of the {split} split has an empty text.")
-        _say_dropped(split, int((keep & ~filled).sum()), len(rows), "an empty text")
-        keep &= filled
-    if not keep.any():
-        raise DataError(f"no row of the {split} split has both a text and a label.")
-    return rows if keep.all() else rows.select(np.flatnonzero(keep).tolist())
+            if not filled.any():
+                raise DataError(f"every row of the {split} split has an empty text.")
+            self._say_dropped(split, keep & ~filled, "an empty text")
+            keep &= filled
+        if not keep.any():
+            raise DataError(f"no row of the {split} split has both a text and a label.")
+        return rows if keep.all() else rows.select(np.flatnonzero(keep).tolist())
 
+    def _say_dropped(self, split: str, dropped: np.ndarray, reason: str) -> None:
+        if dropped.any():
+            self.findings.warn(
+                f"{split} split: dropped {dropped.sum():,} of {len(dropped):,} rows with {reason}"
+            )
 
-def _say_dropped(split: str, count: int, total: int, reason: str) -> None:
-    if count:
-        log.warning(
-            "%s split: dropped %s of %s rows with %s", split, f"{count:,}", f"{total:,}", reason
+    def _set_aside(self, rows: Dataset, missing: list[str]) -> dict[str, Dataset]:
+        """Takes the missing splits out of the training rows."""
+        units = _units(rows, self.roles.strata, self.roles.text)
+        total = len(units.rows)
+        if total <= len(missing):
+            raise DataError(
+                f"the train split has {total:,} usable row{'' if total == 1 else 's'}, too few to "
+                f"set aside a {' and a '.join(missing)} split. Give more rows, or these splits."
+            )
+        fractions = {
+            "validation": self.config.validation_fraction,
+            "test": self.config.test_fraction,
+        }
+        sizes = [max(1, round(fractions[split] * total)) for split in missing]
+        random = np.random.default_rng([self.seed, 0])
+        large, how = self._large(units, len(missing) + 1)
+        shuffled = {value: random.permutation(members).tolist() for value, members in large.items()}
+        taken: dict[str, list[int]] = {}
+        for number, (split, size) in enumerate(zip(missing, sizes, strict=True)):
+            # What is left of a class has to reach for the splits still to come and for train.
+            leave = len(missing) - number
+            quotas = _quotas({c: len(m) for c, m in shuffled.items()}, size, leave)
+            chosen: list[int] = []
+            for value, quota in quotas.items():
+                chosen += shuffled[value][:quota]
+                shuffled[value] = shuffled[value][quota:]
+            taken[split] = sorted(row for unit in chosen for row in units.rows[unit])
+        gone = {row for indices in taken.values() for row in indices}
+        result = {split: rows.select(indices) for split, indices in taken.items()}
+        result["train"] = rows.select([index for index in range(len(rows)) if index not in gone])
+        for split in reversed(missing):
+            self.findings.note(
+                f"no {split} split: {len(taken[split]):,} of {len(rows):,} training rows set "
+                f"aside, {how}, seed {self.seed}"
+            )
+        return result
+
+    def _large(self, units: _Units, least: int) -> tuple[dict[Hashable, list[int]], str]:
+        """The classes that rows are taken from, with their units, and how that is called.
+
+        Args:
+            units: All of them.
+            least: Splits there will be: a class of fewer units cannot be in all of them.
+        """
+        label, total = self.roles.strata, len(units.rows)
+        small = [c for c, members in units.strata.items() if len(members) < least]
+        large = {c: members for c, members in units.strata.items() if c not in small}
+        # With few rows outside the small classes the splits would not be like the data.
+        if 2 * sum(map(len, large.values())) < total:
+            self.findings.warn(
+                f"not stratified: {len(small)} of the {len(units.strata)} classes of {label} have "
+                f"fewer than {least} different rows"
+            )
+            return {None: list(range(total))}, "drawn at random"
+        if small:
+            names = [units.names[value] for value in small[:_SMALL_CLASS_NAMES]]
+            more = f" and {len(small) - len(names)} more" if len(small) > len(names) else ""
+            self.findings.warn(
+                "too few rows to be in every split, all kept for training: "
+                f"{', '.join(names)}{more} (fewer than {least} rows)"
+            )
+        return large, f"stratified by {label}" if label is not None else "drawn at random"
+
+    def _sample(self, rows: Dataset, split: str, limit: int | None) -> Dataset:
+        """At most ``limit`` rows, stratified by label, in the order of the data."""
+        if limit is None or len(rows) <= limit:
+            return rows
+        label = self.roles.strata
+        units = _units(rows, label if label in rows.features else None, ())
+        random = np.random.default_rng([self.seed, 1, SPLITS.index(split)])
+        quotas = _proportional({c: len(m) for c, m in units.strata.items()}, limit)
+        chosen = [
+            index
+            for value, members in units.strata.items()
+            for index in random.permutation(members)[: quotas[value]].tolist()
+        ]
+        how = f"stratified by {label}, " if label is not None else ""
+        self.findings.note(
+            f"{split} split: {limit:,} of {len(rows):,} rows used (limit set), {how}"
+            f"seed {self.seed}"
         )
+        return rows.select(sorted(chosen))
+
+    def _without_copies(self, splits: dict[str, Dataset]) -> Dataset:
+        """The training rows; copies are counted, and with ``dedupe`` left out.
+
+        Copies of held-out texts are left out of train, so that the others stay comparable.
+        """
+        train, text, one_answer = splits["train"], self.roles.text, self.roles.one_answer
+        asked = texts(train, list(text))
+        rows = asked if one_answer else texts(train, [*text, *label_columns(self.roles.label)])
+        held_out = {row for name in SPLITS[1:] for row in texts(splits[name], list(text))}
+        first: dict[tuple[str, ...], int] = {}
+        for index, row in enumerate(rows):
+            first.setdefault(row, index)
+        repeated = [index for index, row in enumerate(rows) if first[row] != index]
+        leaked = [
+            index
+            for index, row in enumerate(rows)
+            if first[row] == index and asked[index] in held_out
+        ]
+        if one_answer:
+            self._say_contradictions(train, rows, repeated, first)
+        if not repeated and not (self.config.dedupe and leaked):
+            return train
+        if not self.config.dedupe:
+            what = "a text" if one_answer else "a text with an answer"
+            self.findings.note(
+                f"{len(repeated):,} of {len(rows):,} training rows have {what} that stands in "
+                "train before (--dedupe leaves them out)"
+            )
+            return train
+        gone = {*repeated, *leaked}
+        if len(gone) == len(rows):
+            raise DataError("every training text also stands in validation or test: none is left.")
+        self.findings.note(
+            f"left out of {len(rows):,} training rows: {len(repeated):,} repeated, {len(leaked):,} "
+            "that also stand in validation or test"
+        )
+        return train.select([index for index in range(len(rows)) if index not in gone])
+
+    def _say_contradictions(
+        self,
+        train: Dataset,
+        rows: Sequence[tuple[str, ...]],
+        repeated: Sequence[int],
+        first: dict[tuple[str, ...], int],
+    ) -> None:
+        """Counts repeated texts that have another label than at first."""
+        columns = [column_values(train, name) for name in label_columns(self.roles.label)]
+        if not columns:
+            return
+        other = sum(
+            any(values[index] != values[first[rows[index]]] for values in columns)
+            for index in repeated
+        )
+        if other:
+            self.findings.warn(
+                f"{other:,} repeated training texts have another label than at first"
+            )
+
+    def _warn_of_copies(self, splits: dict[str, Dataset]) -> None:
+        """Counts rows of validation and test whose text stands in train (or in validation)."""
+        seen: set[tuple[str, ...]] = set()
+        for split in SPLITS:
+            rows = texts(splits[split], list(self.roles.text))
+            copies = sum(row in seen for row in rows) if seen else 0
+            if copies:
+                self.findings.warn(
+                    f"{copies:,} of {len(rows):,} {split} rows have a text that also stands in an "
+                    "earlier split; scores on them are too good. Leave them out of train with "
+                    "--dedupe."
+                )
+            seen.update(rows)
 
 
 @dataclass(frozen=True)
@@ -139,7 +319,7 @@ class _Units:
     names: dict[Hashable, str]
 
 
-def _units(rows: Dataset, label: str | None, text: Sequence[str] | None) -> _Units:
+def _units(rows: Dataset, label: str | None, text: Sequence[str]) -> _Units:
     if text:
         groups: dict[tuple[str, ...], list[int]] = {}
         for index, key in enumerate(texts(rows, list(text))):
@@ -156,68 +336,6 @@ def _units(rows: Dataset, label: str | None, text: Sequence[str] | None) -> _Uni
         strata.setdefault(values[indices[0]], []).append(unit)
     feature = rows.features[label]
     return _Units(members, strata, {value: class_name(value, feature) for value in strata})
-
-
-def _set_aside(
-    rows: Dataset,
-    missing: list[str],
-    label: str | None,
-    config: DataConfig,
-    seed: int,
-    text: Sequence[str] | None,
-) -> dict[str, Dataset]:
-    """Takes the missing splits out of the training rows."""
-    units = _units(rows, label, text)
-    total = len(units.rows)
-    if total <= len(missing):
-        raise DataError(
-            f"the train split has {total:,} usable row{'' if total == 1 else 's'}, too few to "
-            f"set aside a {' and a '.join(missing)} split. Give more rows, or these splits."
-        )
-    fractions = {
-        "validation": config.validation_fraction,
-        "test": config.test_fraction,
-    }
-    sizes = [max(1, round(fractions[split] * total)) for split in missing]
-    random = np.random.default_rng([seed, 0])
-    # A class of fewer units than there are splits cannot be in all of them.
-    small = [c for c, members in units.strata.items() if len(members) < len(missing) + 1]
-    large = {c: members for c, members in units.strata.items() if c not in small}
-    how = f"stratified by {label}" if label is not None else "drawn at random"
-    # With few rows outside the small classes the splits would not be like the data.
-    if 2 * sum(map(len, large.values())) < total:
-        large, how = {None: list(range(total))}, "drawn at random"
-        log.warning(
-            "not stratified: %s of the %s classes of %s have fewer than %s different rows",
-            *(len(small), len(units.strata), label, len(missing) + 1),
-        )
-    elif small:
-        names = [units.names[value] for value in small[:_SMALL_CLASS_NAMES]]
-        more = f" and {len(small) - len(names)} more" if len(small) > len(names) else ""
-        log.warning(
-            "too few rows to be in every split, all kept for training: %s%s (fewer than %s rows)",
-            *(", ".join(names), more, len(missing) + 1),
-        )
-    shuffled = {value: random.permutation(members).tolist() for value, members in large.items()}
-    taken: dict[str, list[int]] = {}
-    for number, (split, size) in enumerate(zip(missing, sizes, strict=True)):
-        # What is left of a class has to reach for the splits still to come and for train.
-        leave = len(missing) - number
-        quotas = _quotas({c: len(m) for c, m in shuffled.items()}, size, leave)
-        chosen: list[int] = []
-        for value, quota in quotas.items():
-            chosen += shuffled[value][:quota]
-            shuffled[value] = shuffled[value][quota:]
-        taken[split] = sorted(row for unit in chosen for row in units.rows[unit])
-    gone = {row for indices in taken.values() for row in indices}
-    result = {split: rows.select(indices) for split, indices in taken.items()}
-    result["train"] = rows.select([index for index in range(len(rows)) if index not in gone])
-    for split in reversed(missing):
-        log.info(
-            "no %s split: %s of %s training rows set aside, %s, seed %s",
-            *(split, f"{len(taken[split]):,}", f"{len(rows):,}", how, seed),
-        )
-    return result
 
 
 def _quotas(counts: dict[Hashable, int], size: int, leave: int) -> dict[Hashable, int]:
@@ -237,26 +355,6 @@ def _quotas(counts: dict[Hashable, int], size: int, leave: int) -> dict[Hashable
     }
 
 
-def _sample(rows: Dataset, split: str, limit: int | None, label: str | None, seed: int) -> Dataset:
-    """At most ``limit`` rows, stratified by label, in the order of the data."""
-    if limit is None or len(rows) <= limit:
-        return rows
-    units = _units(rows, label if label in rows.features else None, None)
-    random = np.random.default_rng([seed, 1, SPLITS.index(split)])
-    quotas = _proportional({c: len(m) for c, m in units.strata.items()}, limit)
-    chosen = [
-        index
-        for value, members in units.strata.items()
-        for index in random.permutation(members)[: quotas[value]].tolist()
-    ]
-    how = f"stratified by {label}, " if label is not None else ""
-    log.info(
-        "%s split: %s of %s rows used (limit set), %sseed %s",
-        *(split, f"{limit:,}", f"{len(rows):,}", how, seed),
-    )
-    return rows.select(sorted(chosen))
-
-
 def _proportional(counts: dict[Hashable, int], size: int) -> dict[Hashable, int]:
     """Shares exactly ``size`` by largest remainder, one for every class where that fits."""
     total = sum(counts.values())
@@ -274,79 +372,3 @@ def _proportional(counts: dict[Hashable, int], size: int) -> dict[Hashable, int]
         value = max(able, key=lambda value: step * (exact[value] - quotas[value]))
         quotas[value] += step
     return quotas
-
-
-def _without_copies(
-    splits: dict[str, Dataset],
-    text: Sequence[str],
-    label: str | Sequence[str] | None,
-    dedupe: bool,
-    one_answer: bool,
-) -> Dataset:
-    """The training rows; copies are counted, and with ``dedupe`` left out.
-
-    Copies of held-out texts are left out of train, so that the others stay comparable.
-    """
-    train = splits["train"]
-    asked = texts(train, list(text))
-    rows = asked if one_answer else texts(train, [*text, *label_columns(label)])
-    held_out = {row for name in SPLITS[1:] for row in texts(splits[name], list(text))}
-    first: dict[tuple[str, ...], int] = {}
-    for index, row in enumerate(rows):
-        first.setdefault(row, index)
-    repeated = [index for index, row in enumerate(rows) if first[row] != index]
-    leaked = [
-        index for index, row in enumerate(rows) if first[row] == index and asked[index] in held_out
-    ]
-    if one_answer:
-        _say_contradictions(train, rows, repeated, first, label)
-    if not repeated and not (dedupe and leaked):
-        return train
-    if not dedupe:
-        log.info(
-            "%s of %s training rows have a text%s that stands in train before (--dedupe leaves "
-            "them out)",
-            *(f"{len(repeated):,}", f"{len(rows):,}", "" if one_answer else " with an answer"),
-        )
-        return train
-    gone = {*repeated, *leaked}
-    if len(gone) == len(rows):
-        raise DataError("every training text also stands in validation or test: none is left.")
-    log.info(
-        "left out of %s training rows: %s repeated, %s that also stand in validation or test",
-        *(f"{len(rows):,}", f"{len(repeated):,}", f"{len(leaked):,}"),
-    )
-    return train.select([index for index in range(len(rows)) if index not in gone])
-
-
-def _say_contradictions(
-    train: Dataset,
-    rows: Sequence[tuple[str, ...]],
-    repeated: Sequence[int],
-    first: dict[tuple[str, ...], int],
-    label: str | Sequence[str] | None,
-) -> None:
-    """Counts repeated texts that have another label than at first."""
-    columns = [column_values(train, name) for name in label_columns(label)]
-    if not columns:
-        return
-    other = sum(
-        any(values[index] != values[first[rows[index]]] for values in columns) for index in repeated
-    )
-    if other:
-        log.warning("%s repeated training texts have another label than at first", f"{other:,}")
-
-
-def _warn_of_copies(splits: dict[str, Dataset], text: Sequence[str]) -> None:
-    """Counts rows of validation and test whose text stands in train (or in validation)."""
-    seen: set[tuple[str, ...]] = set()
-    for split in SPLITS:
-        rows = texts(splits[split], list(text))
-        copies = sum(row in seen for row in rows) if seen else 0
-        if copies:
-            log.warning(
-                "%s of %s %s rows have a text that also stands in an earlier split; scores on "
-                "them are too good. Leave them out of train with --dedupe.",
-                *(f"{copies:,}", f"{len(rows):,}", split),
-            )
-        seen.update(rows)

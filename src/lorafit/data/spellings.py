@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -14,8 +13,7 @@ from lorafit.config import DataConfig
 from lorafit.data.columns.choose import kind_of, label_columns
 from lorafit.data.columns.labelled import find_labels
 from lorafit.data.columns.values import column_values, replace_column
-
-log = logging.getLogger(__name__)
+from lorafit.data.findings import UNKEPT, Findings
 
 
 def plain_spelling(name: str) -> str:
@@ -31,11 +29,13 @@ def spellings(names: Iterable[str]) -> dict[str, list[str]]:
     return groups
 
 
-def join_spellings(splits: DatasetDict, config: DataConfig) -> DatasetDict:
+def join_spellings(
+    splits: DatasetDict, config: DataConfig, findings: Findings = UNKEPT
+) -> DatasetDict:
     """Gives the labels of each column one spelling: the most frequent one in train, less spaces.
 
     The columns are those that were asked for, or that could be the label; which spellings were
-    joined is logged.
+    joined is said.
     """
     first = splits["train" if "train" in splits else next(iter(splits))]
     columns = label_columns(config.label) or [one.column for one in find_labels(first, config)]
@@ -48,8 +48,8 @@ def join_spellings(splits: DatasetDict, config: DataConfig) -> DatasetDict:
         for same in groups.values():
             if len(same) > 1:
                 joined = ", ".join(repr(name) for name in same[1:])
-                log.info(
-                    'column "%s": %s counted as %r', *(column, joined, " ".join(same[0].split()))
+                findings.note(
+                    f'column "{column}": {joined} counted as {" ".join(same[0].split())!r}'
                 )
         names = {plain: " ".join(same[0].split()) for plain, same in groups.items()}
         splits = DatasetDict({s: _respelled(r, column, names) for s, r in splits.items()})

@@ -8,6 +8,7 @@ Three engines, fastest first: ``fast`` (packed, backward by hand; the families i
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -43,15 +44,32 @@ _PROBE = (7, 1, 12)
 """Lengths of the sequences that engines are compared on."""
 
 
+@dataclass(frozen=True)
+class Computing:
+    """Where an engine computes, and in which numbers.
+
+    Attributes:
+        accelerator: Says which device is used; ``None``: a new one.
+        autocast: For the eager engine: compute in bfloat16.
+        dtype: What the other engines compute in; ``None``: bfloat16 where the CPU has it.
+    """
+
+    accelerator: Accelerator | None = None
+    autocast: bool = False
+    dtype: torch.dtype | None = None
+
+    @property
+    def storage(self) -> torch.dtype:
+        """What activations and frozen weights are kept in."""
+        return self.dtype or compute_dtype()
+
+
 def choose_engine(
     setting: Setting,
     model: nn.Module,
     task: Task,
     tokenizer: PreTrainedTokenizerBase,
-    accelerator: Accelerator | None = None,
-    *,
-    autocast: bool = False,
-    dtype: torch.dtype | None = None,
+    computing: Computing,
 ) -> Engine:
     """The engine that trains this model fastest at equal results.
 
@@ -60,18 +78,18 @@ def choose_engine(
         model: The adapted model.
         task: What is trained.
         tokenizer: Of the model.
-        accelerator: Says which device is used; ``None``: a new one.
-        autocast: For the eager engine: compute in bfloat16.
-        dtype: What the other engines compute in; ``None``: bfloat16 where the CPU has it.
+        computing: Where, and in which numbers.
 
     Raises:
         ConfigError: The engine that was asked for cannot run.
     """
-    accelerator = accelerator or Accelerator()
+    accelerator = computing.accelerator or Accelerator()
     reasons = []
     for name in ("fast", "generic") if setting == "auto" else (setting,):
         try:
-            engine = _make(name, model, task, tokenizer, accelerator, dtype or compute_dtype())
+            if name != "eager":
+                _require_cpu(accelerator.device)
+            engine = _make(name, model, task, tokenizer, computing.storage)
         except Unsupported as why:
             reasons.append(f"not {name}: {why}")
             continue
@@ -86,7 +104,14 @@ def choose_engine(
         )
     reason = "; ".join(reasons) or "it was asked for"
     log.info("engine: eager (%s)", reason)
-    return EagerEngine(model, task, tokenizer, accelerator, autocast=autocast, reason=reason)
+    eager = EagerEngine(model, task, tokenizer, accelerator, autocast=computing.autocast)
+    eager.reason = reason
+    return eager
+
+
+def _require_cpu(device: torch.device) -> None:
+    if device.type != "cpu":
+        raise Unsupported(f"it computes on the CPU, and there is {device}")
 
 
 def _make(
@@ -94,34 +119,31 @@ def _make(
     model: nn.Module,
     task: Task,
     tokenizer: PreTrainedTokenizerBase,
-    accelerator: Accelerator,
     dtype: torch.dtype,
 ) -> FastEncoder | FastDecoder | GenericEngine | None:
     if name == "eager":
         return None
-    if accelerator.device.type != "cpu":
-        raise Unsupported(f"it computes on the CPU, and there is {accelerator.device}")
     keep_freed_memory()
     number = str(dtype).removeprefix("torch.")
     compiled = library()
     kernels = f"{compiled.name} kernels" if compiled else "no compiled kernels: run in PyTorch"
     if name == "fast":
-        reason = f"packed {type(model).__name__}, {number}, {kernels}"
         fast: FastEncoder | FastDecoder
         if decoder_layout.knows(model):
             decoder = decoder_layout.find_layout(model)
-            fast = FastDecoder(model, decoder, task, tokenizer, dtype=dtype, reason=reason)
+            fast = FastDecoder(model, decoder, task, tokenizer, dtype=dtype)
             per_token = decoder.causal_lm
         else:
             encoder = encoder_support.find_layout(model)
-            fast = FastEncoder(model, encoder, task, tokenizer, dtype=dtype, reason=reason)
+            fast = FastEncoder(model, encoder, task, tokenizer, dtype=dtype)
             per_token = not encoder.pools_first
+        fast.reason = f"packed {type(model).__name__}, {number}, {kernels}"
         _check_agreement(model, fast, fast.collate(_probe(model, per_token)), dtype)
         return fast
     if any(parameter.device.type != "cpu" for parameter in model.parameters()):
         raise Unsupported("the model is not on the CPU")
-    reason = f"{type(model).__name__} with faster parts, {number}, {kernels}"
-    generic = GenericEngine(model, task, tokenizer, dtype=dtype, reason=reason)
+    generic = GenericEngine(model, task, tokenizer, dtype=dtype)
+    generic.reason = f"{type(model).__name__} with faster parts, {number}, {kernels}"
     batch = {"parts": [_padded(_probe(model, False), model)], "order": range(len(_PROBE))}
     _check_agreement(model, generic, batch, dtype)
     return generic

@@ -29,7 +29,6 @@ class EagerEngine:
         accelerator: Says which device this process uses; ``None``: a new one, which picks
             CUDA, MPS or CPU, and joins the other processes of ``accelerate launch``.
         autocast: Compute in bfloat16 where torch holds it safe; weights stay as they are.
-        reason: Why this engine was chosen.
     """
 
     name = "eager"
@@ -42,7 +41,6 @@ class EagerEngine:
         accelerator: Accelerator | None = None,
         *,
         autocast: bool = False,
-        reason: str = "plain torch runs every model",
     ) -> None:
         self.device = (accelerator or Accelerator()).device
         # Not Accelerator.prepare: its mixed precision is fixed once a process and replaces the
@@ -51,7 +49,7 @@ class EagerEngine:
         self.task = task
         self.tokenizer = tokenizer
         self.autocast = autocast
-        self.reason = reason
+        self.reason = "plain torch runs every model"
 
     def collate(self, examples: Sequence[dict[str, Any]]) -> Batch:
         """Pads examples into the model's arguments and ``labels``, on the device.

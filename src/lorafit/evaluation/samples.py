@@ -22,10 +22,12 @@ class Question:
     Attributes:
         prompt: What the model is asked.
         references: The right answers; none for plain text.
+        places: Of the prompts that are the same, in the data.
     """
 
     prompt: Prompt
     references: tuple[str, ...]
+    places: tuple[int, ...] = ()
 
 
 def choose_questions(prompts: Sequence[Prompt], count: int) -> list[Question]:
@@ -38,15 +40,17 @@ def choose_questions(prompts: Sequence[Prompt], count: int) -> list[Question]:
         prompts: Of a split.
         count: Questions at most.
     """
-    found: dict[tuple[int, ...], list[Prompt]] = {}
-    for prompt in prompts:
-        found.setdefault(tuple(prompt.input_ids), []).append(prompt)
+    found: dict[tuple[int, ...], list[int]] = {}
+    for place, prompt in enumerate(prompts):
+        found.setdefault(tuple(prompt.input_ids), []).append(place)
     different = list(found.values())
-    places = np.linspace(0, len(different) - 1, min(count, len(different))).round().astype(int)
-    return [
-        Question(same[0], tuple(one.reference for one in same if one.reference is not None))
-        for same in (different[place] for place in places)
-    ]
+    chosen = np.linspace(0, len(different) - 1, min(count, len(different))).round().astype(int)
+    questions = []
+    for places in (different[number] for number in chosen):
+        same = [prompts[place] for place in places]
+        references = tuple(one.reference for one in same if one.reference is not None)
+        questions.append(Question(same[0], references, tuple(places)))
+    return questions
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ of freedom. With one seed the second part is unknown and left out.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -27,53 +27,65 @@ from lorafit.tasks.base import Task
 from lorafit.tasks.parts.metrics import described
 
 
-def average(
-    runs: Sequence[Scores], task: Task, metric: str, confidence: float = 0.95, seed: int = 0
-) -> Interval:
-    """The metric's mean over seeds.
+@dataclass(frozen=True)
+class Measure:
+    """What is measured, and how surely it is to be known.
 
-    Args:
-        runs: Of each seed, on the same examples in the same order.
+    Attributes:
         task: Has the metric.
         metric: One of the task's, or ``loss``, the mean loss of a unit.
         confidence: Level of the interval.
         seed: Of the bootstrap.
     """
-    values, resamples = _of_each(list(runs), task, metric, seed)
-    info = _info(task, metric)
-    found = _estimate(values, resamples.mean(axis=0), len(runs[0]), confidence)
-    return found.within(info.low, info.high)
+
+    task: Task
+    metric: str
+    confidence: float = 0.95
+    seed: int = 0
+
+    @property
+    def info(self) -> MetricInfo:
+        """What the metric is."""
+        if self.metric == "loss":
+            return self.task.loss_info
+        return described(self.task.metrics)[self.metric].info
+
+
+def average(runs: Sequence[Scores], measure: Measure) -> Interval:
+    """The metric's mean over seeds.
+
+    Args:
+        runs: Of each seed, on the same examples in the same order.
+        measure: The metric.
+    """
+    values, resamples = _of_each(list(runs), measure)
+    found = _estimate(values, resamples.mean(axis=0), len(runs[0]), measure.confidence)
+    return found.within(measure.info.low, measure.info.high)
 
 
 def difference(
     ours: Sequence[Scores],
     theirs: Sequence[Scores],
-    task: Task,
-    metric: str,
-    confidence: float = 0.95,
-    seed: int = 0,
+    measure: Measure,
 ) -> Interval:
     """The metric's mean over seeds of one method minus that of another.
 
     Args:
         ours: Of each seed.
         theirs: Of the same seeds in the same order, on the same examples.
-        task: Has the metric.
-        metric: One of the task's, or ``loss``, the mean loss of a unit.
-        confidence: Level of the interval.
-        seed: Of the bootstrap.
+        measure: The metric.
     """
     k = min(len(ours), len(theirs))
-    values, resamples = _of_each([*ours[:k], *theirs[:k]], task, metric, seed)
+    values, resamples = _of_each([*ours[:k], *theirs[:k]], measure)
     paired = values[:k] - values[k:]
     apart = (resamples[:k] - resamples[k:]).mean(axis=0)
-    bounds = _info(task, metric).difference_bounds
-    found = _estimate(paired, apart, len(ours[0]), confidence).within(*bounds)
+    bounds = measure.info.difference_bounds
+    found = _estimate(paired, apart, len(ours[0]), measure.confidence).within(*bounds)
     same = all(np.array_equal(a.logits, b.logits) for a, b in zip(ours, theirs, strict=False))
     if found.low != found.high or same:
         return found
     # Two models that count as equal on all n examples may still differ on others.
-    unseen = _rare(len(ours[0]), confidence)
+    unseen = _rare(len(ours[0]), measure.confidence)
     wider = replace(found, low=found.value - unseen, high=found.value + unseen)
     return wider.within(*bounds)
 
@@ -96,22 +108,16 @@ def verdict(difference: Interval, margin: float, greater_is_better: bool = True)
     return "not worse" if low > -margin else "cannot tell"
 
 
-def _info(task: Task, metric: str) -> MetricInfo:
-    return task.loss_info if metric == "loss" else described(task.metrics)[metric].info
-
-
-def _of_each(
-    runs: list[Scores], task: Task, metric: str, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _of_each(runs: list[Scores], measure: Measure) -> tuple[np.ndarray, np.ndarray]:
     """The metric of each run ``(runs,)``, and on each resample ``(runs, resamples)``."""
-    random = np.random.default_rng(seed)
-    if metric == "loss":
+    random = np.random.default_rng(measure.seed)
+    if measure.metric == "loss":
         losses = np.stack([run.losses.astype(np.float64) for run in runs])
         units = runs[0].units
         total = losses.shape[1] if units is None else units.sum()
         return losses.sum(axis=1) / total, resampled_mean(losses, random, units)
     sample = Sample(runs[0].labels, tuple(run.logits for run in runs))
-    function = described(task.metrics)[metric]
+    function = described(measure.task.metrics)[measure.metric]
     values = np.array([function(run.logits, run.labels) for run in runs])
     return values, np.stack(resampled(function, sample, random))
 

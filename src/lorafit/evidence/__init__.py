@@ -7,6 +7,7 @@ three skins over them.
 
 from __future__ import annotations
 
+from lorafit.evidence.baseline import Baseline
 from lorafit.evidence.choices import Choice, Choices
 from lorafit.evidence.comparison import Arm, ComparisonRecord
 from lorafit.evidence.course import Course
@@ -19,6 +20,7 @@ from lorafit.evidence.tables import Table
 __all__ = [
     "SCHEMA",
     "Arm",
+    "Baseline",
     "Choice",
     "Choices",
     "ComparisonRecord",

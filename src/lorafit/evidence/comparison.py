@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -67,6 +68,9 @@ class Arm(BaseModel):
     """``language``: KL divergence, nats a token; ``representation``: 1 - CKA."""
     forgetting_details: dict[str, float] = Field(default_factory=dict)
     """Other measures of the same."""
+    curve: list[dict[str, float]] = Field(default_factory=list)
+    """``eval_loss`` at each ``step`` it was evaluated at, mean over the runs; of files of before
+    none."""
     path: list[dict[str, float]] = Field(default_factory=list)
     """Quality and forgetting with the update scaled by ``c``."""
     difference: Measured | None = None
@@ -144,9 +148,7 @@ class ComparisonRecord(Record):
     @property
     def info(self) -> MetricInfo:
         """What the metric is."""
-        unknown = MetricInfo(
-            self.metric.replace("_", " "), greater_is_better=self.greater_is_better
-        )
+        unknown = replace(MetricInfo.unknown(self.metric), greater_is_better=self.greater_is_better)
         return self.metric_info or unknown
 
     @property

@@ -24,7 +24,8 @@ def remarks(found: ComparisonRecord) -> list[str]:
     if seeds == 1:
         said.append("With one seed the intervals do not know how much runs differ by their seed.")
     if not found.greater_is_better:
-        said.append(f"{metric_name(found).capitalize()}.")
+        name = metric_name(found)
+        said.append(f"{name[:1].upper()}{name[1:]}.")
     said += [f"Left out: {method}: {why}" for method, why in found.left_out.items()]
     said += [f"Failed: {method}: {why}" for method, why in found.failed.items()]
     edge = [name for name, arm in found.arms.items() if arm.rate_at_edge]
@@ -59,7 +60,7 @@ def quality(found: ComparisonRecord) -> tuple[list[str], dict[str, list[list[str
         cells = [name, parameters, share, metric, beside, said]
         families.setdefault(arm.family, []).append(cells)
     on = f"on {count(found.n)} examples"
-    metric = found.metric.replace("_", " ")
+    metric = found.info.title
     header = ["method", "trained", "share", f"test {metric}", f"beside {reference}", on]
     return header, families
 
@@ -128,8 +129,14 @@ def has_noise(found: ComparisonRecord) -> bool:
 
 def metric_name(found: ComparisonRecord) -> str:
     """The metric's name, with the direction where it is not the usual one."""
-    name = found.metric.replace("_", " ")
+    name = found.info.title
     return name if found.greater_is_better else f"{name} (lower is better)"
+
+
+def by_quality(found: ComparisonRecord) -> list[tuple[str, Arm]]:
+    """The best method first."""
+    sign = -1.0 if found.greater_is_better else 1.0
+    return sorted(found.arms.items(), key=lambda item: sign * item[1].metric.value)
 
 
 def ordered(found: ComparisonRecord) -> list[tuple[str, Arm]]:

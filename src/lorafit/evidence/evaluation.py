@@ -14,6 +14,7 @@ from pydantic import (
 )
 from typing_extensions import TypedDict
 
+from lorafit.evidence.baseline import Baseline
 from lorafit.evidence.course import Course
 from lorafit.evidence.interval import Measured, Number, Paired
 from lorafit.evidence.metric import MetricInfo
@@ -104,6 +105,10 @@ class Evaluation(Record):
     """The tuned model's."""
     paired: dict[str, Paired] = Field(default_factory=dict)
     """Tuned minus base."""
+    baseline: Baseline | None = None
+    """What always the same answer comes to; ``None``: there is no such answer."""
+    never_predicted: list[str] = Field(default_factory=list)
+    """Classes of the examples that the tuned model gave to none of them."""
     tables: list[Table] = Field(default_factory=list)
     """What is shown beside the metrics: each class, confusions."""
     generation: Generation | None = None

@@ -7,6 +7,13 @@ from typing import Any, Literal
 
 from lorafit.evidence.interval import Number
 
+_PROPER = {
+    **{"f1": "F1", "r2": "R²", "bleu": "BLEU", "rouge": "ROUGE", "rmse": "RMSE"},
+    **{"mcc": "Matthews correlation", "matthews": "Matthews"},
+    **{"nll": "negative log-likelihood", "spearman": "Spearman", "pearson": "Pearson"},
+}
+"""Abbreviations and names as they are written, for metrics that nobody described."""
+
 
 @dataclass(frozen=True)
 class MetricInfo:
@@ -35,7 +42,8 @@ class MetricInfo:
     @classmethod
     def unknown(cls, name: str) -> MetricInfo:
         """Of a metric that nobody described."""
-        return cls(name.replace("_", " "), greater_is_better=None)
+        words = [_PROPER.get(word, word) for word in name.split("_")]
+        return cls(" ".join(words), greater_is_better=None)
 
     @property
     def heading(self) -> str:

@@ -7,7 +7,8 @@ Hub ids go into the metadata only if they are Hub ids.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,16 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from lorafit.config import Config, TrainConfig
-from lorafit.evidence import Choice, Evaluation
+from lorafit.errors import LorafitError
+from lorafit.evidence import Choice, Evaluation, Table
+from lorafit.evidence.confusion import class_scores, confusion_of
 from lorafit.evidence.rows import metric_rows
-from lorafit.paths import PACKAGE_PREFIX
+from lorafit.evidence.tables import Cell
+from lorafit.export import base_card
+from lorafit.paths import PACKAGE_PREFIX, resolve
 from lorafit.run import atomic
 from lorafit.run.commands import FOLDER
+from lorafit.settings import LIVE
 from lorafit.tasks.base import Task
 
 FILE = "README.md"
@@ -63,7 +69,9 @@ class Card:
     data_hub_id: str | None = None
     """Set only if the data came from the Hub."""
     license: str | None = None
-    """SPDX-style id as the Hub spells it, if known."""
+    """SPDX-style id as the Hub spells it; ``None``: what the base's own card says, if it does."""
+    in_run: bool = False
+    """The data was read by a run, so that a name that is no path is one of the Hub."""
     resized_head: bool = False
     """`LoadedModel.resized_head`."""
 
@@ -81,12 +89,20 @@ def render(card: Card) -> str:
     environment.filters["cell"] = _cell
     values = card.task.to_dict()
     evaluation = card.evaluation
+    tables = [] if evaluation is None else evaluation.tables
     return environment.get_template("card.md.j2").render(
         metadata=metadata(card).to_yaml().strip(),
-        title=_title(card),
+        title=_cell(_title(card)),
         method=_method(card),
+        article="An" if _method(card)[:1] in "aeiouAEIO" else "A",
         base_link=_base_link(card),
-        task=card.task.name.replace("_", " "),
+        does=_does(card),
+        weights=_weights(card),
+        classes=_classes(tables),
+        simple=_simple(tables),
+        confusions=_confusions(tables),
+        use=_use(card),
+        limits=_limits(card),
         evaluation=evaluation,
         confidence=f"{100 * card.config.run.confidence:g} %",
         results=[] if evaluation is None else _results(evaluation),
@@ -117,11 +133,20 @@ def metadata(card: Card) -> ModelCardData:
         if row.info.hub is not None and row.tuned is not None
     ]
     kind = _PIPELINE.get(card.task.task_type)
-    data = card.data_hub_id or card.config.data.path
+    hub_data = _data_hub_id(card)
+    data = hub_data or _data_name(card)
+    base, known = _hub_id(card), base_card.read(card.base_name)
+    extra = {} if card.license else {
+        name: value
+        for name in ("license_name", "license_link")
+        if (value := getattr(known, name)) is not None
+    }  # fmt: skip
+    if base:
+        extra["base_model_relation"] = "adapter"
     results = [
         EvalResult(
             task_type=kind or "other",
-            dataset_type=card.data_hub_id or "other",
+            dataset_type=hub_data or "other",
             dataset_name=data,
             dataset_split="test" if card.evaluation is None else card.evaluation.split,
             metric_type=hub_name,
@@ -131,15 +156,17 @@ def metadata(card: Card) -> ModelCardData:
         for hub_name, name, value in measured
     ]
     return ModelCardData(
-        base_model=_hub_id(card),
-        datasets=[card.data_hub_id] if card.data_hub_id else None,
+        base_model=base,
+        datasets=[hub_data] if hub_data else None,
+        language=known.language,
         library_name="peft" if _in_peft(card) else "lorafit",
-        license=card.license,
+        license=card.license or known.license,
         metrics=list(dict.fromkeys(hub_name for hub_name, _, _ in measured)) or None,
         model_name=_title(card) if results else None,
         eval_results=results or None,
         pipeline_tag=kind,
         tags=list(dict.fromkeys([card.config.adapter.method, "lorafit"])),
+        **extra,
     )
 
 
@@ -235,12 +262,168 @@ def _base_link(card: Card) -> str:
 
 
 def _title(card: Card) -> str:
+    """What a person would write above it."""
     if card.title:
         return card.title
-    base = (card.base_name or "model").removeprefix(PACKAGE_PREFIX).rstrip("/")
-    name = base.rpartition("/")[2] if base.count("/") > 1 or _hub_id(card) else base
-    data = card.data_hub_id or Path(card.config.data.path).name
-    return f"{name} on {data}"
+    what = _TITLES.get(card.task.name, card.task.name.replace("_", " ").capitalize())
+    data = "" if card.config.data.path == LIVE else f" for {_data_name(card).replace('_', ' ')}"
+    return f"{what}{data} ({_base_title(card)}, {_method(card)})"
+
+
+_TITLES = {
+    "sequence_classification": "Text classifier",
+    "multi_label_classification": "Multi-label text classifier",
+    "regression": "Text scorer",
+    "token_classification": "Word tagger",
+    "causal_lm": "Language model",
+    "seq2seq": "Text-to-text model",
+}
+_PLAIN = {"model", "base", "weights", "snapshot", "checkpoint", "pytorch", "final"}
+"""Names of folders that say nothing of the model in them."""
+
+
+def _base_title(card: Card) -> str:
+    """The base's own name, without the folders around it."""
+    hub_id = _hub_id(card)
+    if hub_id:
+        return hub_id.rpartition("/")[2]
+    name = (card.base_name or "a model in memory").removeprefix(PACKAGE_PREFIX).rstrip("/")
+    parts = [part for part in name.split("/") if part and part.lower() not in _PLAIN]
+    return parts[-1] if parts else name
+
+
+def _data_hub_id(card: Card) -> str | None:
+    """The data's Hub id, if it came from there."""
+    name = card.config.data.path
+    if card.data_hub_id or name == LIVE or name.startswith(PACKAGE_PREFIX):
+        return card.data_hub_id
+    try:
+        if resolve(name) is not None:
+            return None
+        validate_repo_id(name)
+    except (LorafitError, HFValidationError):
+        return None
+    return name if card.in_run else None
+
+
+def _data_name(card: Card) -> str:
+    """The data as a person calls it: no folders, no endings of files."""
+    if _data_hub_id(card):
+        return str(_data_hub_id(card))
+    if card.config.data.path == LIVE:
+        return "data in memory"
+    name = card.config.data.path.rstrip("/").rpartition("/")[2]
+    return re.sub(r"(\.(csv|tsv|jsonl?|parquet|txt|conll|bz2|gz|xz|zst|zip))+$", "", name) or name
+
+
+def _does(card: Card) -> str:
+    """What the model does, as the end of a sentence."""
+    names = card.task.to_dict().get("label_names") or []
+    known = {
+        "sequence_classification": f"gives a text one of {len(names)} labels",
+        "multi_label_classification": f"gives a text any of {len(names)} labels",
+        "regression": "gives a text a number",
+        "token_classification": f"gives each word of a text one of {len(names)} tags",
+        "causal_lm": "goes on with a text",
+        "seq2seq": "reads one text and writes another",
+    }
+    return known.get(card.task.name, f"does {card.task.name.replace('_', ' ')}")
+
+
+def _weights(card: Card) -> str:
+    """Which step the weights are of; empty: not known."""
+    trained = {} if card.evaluation is None else card.evaluation.training
+    steps, best = card.steps or trained.get("steps"), trained.get("best_step")
+    if not steps:
+        return ""
+    if not card.config.train.load_best_model_at_end or best is None:
+        return f"step {steps:,} of {steps:,}, the last"
+    return f"step {best:,} of {steps:,}, where the validation loss was lowest"
+
+
+_MOST_CLASSES = 60
+_MOST_CONFUSIONS = 5
+_FEW = 30
+"""Test examples of a label below which its scores say little."""
+
+
+def _classes(tables: Sequence[Table]) -> Table | None:
+    """Scores of each class as text."""
+    found = class_scores(tables)
+    if found is None or len(found["rows"]) > _MOST_CLASSES:
+        return None
+    rows: list[list[Cell]] = [
+        [f"{cell:.3f}" if isinstance(cell, float) else _cell(cell) for cell in row]
+        for row in found["rows"]
+    ]
+    columns = ["F1" if name == "f1" else _cell(name) for name in found["columns"]]
+    return {"title": found["title"], "columns": columns, "rows": rows}
+
+
+def _simple(tables: Sequence[Table]) -> str:
+    """What always giving the most frequent label would reach; empty: not such a task."""
+    matrix = confusion_of(tables)
+    if matrix is None or not matrix.total:
+        return ""
+    name, share = matrix.most_frequent
+    return f"Always answering {_quoted_name(name)} would be right {100 * share:.1f} % of the time."
+
+
+def _confusions(tables: Sequence[Table]) -> list[str]:
+    """The largest confusions, a phrase each."""
+    matrix = confusion_of(tables)
+    if matrix is None:
+        return []
+    return [
+        f"{count:,} x {_quoted_name(true)} called {_quoted_name(said)}"
+        for true, said, count in matrix.largest(_MOST_CONFUSIONS)
+    ]
+
+
+def _quoted_name(name: str) -> str:
+    return f'"{_cell(name)}"'
+
+
+def _use(card: Card) -> str:
+    """What it is for."""
+    columns = " and ".join(_quoted_name(name) for name in card.task.text)
+    one = len(card.task.text) == 1
+    return (
+        f"Texts like those it was trained on (column{'' if one else 's'} {columns} of "
+        f"{_cell(_data_name(card))}). For other texts, another language or another time, measure "
+        "it first: `lorafit evaluate` does."
+    )
+
+
+def _limits(card: Card) -> list[str]:
+    """What a user of the model has to know, a sentence each."""
+    found = []
+    evaluation = card.evaluation
+    if evaluation is not None:
+        found.append(
+            f"The scores are of {int(evaluation.n or 0):,} held-out examples of the same data. "
+            "On texts of another origin they are likely lower."
+        )
+        matrix, scores = confusion_of(evaluation.tables), class_scores(evaluation.tables)
+        never = [] if matrix is None else matrix.never_predicted
+        if never:
+            found.append(f"Never answered on these: {', '.join(map(_quoted_name, never))}.")
+        rare = [] if scores is None else [
+            str(row[0]) for row in scores["rows"] if isinstance(row[-1], int) and row[-1] < _FEW
+        ]  # fmt: skip
+        if rare:
+            names = ", ".join(map(_quoted_name, rare[:8])) + (", ..." if len(rare) > 8 else "")
+            found.append(f"Fewer than {_FEW} test examples, so the scores say little: {names}.")
+    if card.task.name in ("causal_lm", "seq2seq"):
+        found.append("What it writes may be wrong or offensive; check it before it is relied on.")
+    elif card.task.name != "regression":
+        found.append(
+            "It answers every text, also one that none of its labels fits. Its probabilities were "
+            "not calibrated."
+        )
+    found.append(f"Inputs of more than {card.max_length:,} tokens are cut.")
+    found.append("It inherits the biases of the base model and of the data.")
+    return found
 
 
 def _method(card: Card) -> str:
@@ -286,7 +469,7 @@ def _facts(card: Card) -> list[tuple[str, str, str]]:
     rows = ", ".join(f"{count:,} {split}" for split, count in card.rows.items())
     found: list[tuple[str, Any, str]] = [
         ("base model", card.base_name, ""),
-        ("data", card.data_hub_id or card.config.data.path, ""),
+        ("data", _data_hub_id(card) or card.config.data.path, ""),
         ("rows", rows, ""),
         ("text", " and ".join(card.task.text), ""),
         ("label", card.task.to_dict().get("label"), ""),
@@ -297,7 +480,7 @@ def _facts(card: Card) -> list[tuple[str, str, str]]:
         ("lr_scheduler_type", train.lr_scheduler_type, ""),
         ("num_train_epochs", None if train.max_steps else _epochs(train, card.evaluation), ""),
         ("max_steps", train.max_steps, ""),
-        ("steps trained", card.steps, ""),
+        ("weights", _weights(card), ""),
         (
             "batch size",
             train.per_device_train_batch_size * train.gradient_accumulation_steps,
@@ -314,7 +497,7 @@ def _facts(card: Card) -> list[tuple[str, str, str]]:
     return [
         (name, _value(value), reason)
         for name, value, reason in found
-        if value is not None and value is not False and value != [] and value != ""
+        if value is not None and value is not False and value not in ([], {}, "", ())
     ]
 
 
@@ -346,7 +529,10 @@ def _value(value: Any) -> str:
 def _cell(value: Any) -> str:
     """Text that cannot break out of a Markdown table's cell."""
     text = " ".join(str(value).split())
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("`", "\\`")
+    for sign in "\\|`*[]":
+        text = text.replace(sign, f"\\{sign}")
+    text = re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text)  # inside of a word it means itself
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _quoted(text: str) -> str:

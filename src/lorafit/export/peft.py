@@ -82,24 +82,18 @@ def save(
     path: str | os.PathLike[str],
     name: str = "default",
     *,
-    base_model_name_or_path: str | None = None,
-    task_type: str | None = None,
-    save_embedding_layers: SaveEmbeddings = "auto",
     tensors: dict[str, torch.Tensor] | None = None,
 ) -> Path:
     """Writes one adapter as PEFT does, all or nothing.
 
     An adapter that starts from a non-zero product (PiSSA, OLoRA) is written as an
-    ordinary LoRA of twice the rank, which fits the unmodified base everywhere.
+    ordinary LoRA of twice the rank, which fits the unmodified base everywhere. Where the
+    adapter's configuration names no base, the model's own name is written.
 
     Args:
         adapters: The adapters of a model.
         path: The folder; other files in it are left alone.
         name: Which adapter.
-        base_model_name_or_path: Where the base comes from; ``None``: as known.
-        task_type: PEFT's task type; ``None``: as in the adapter's configuration.
-        save_embedding_layers: Save the embeddings' base weights too; ``"auto"`` does so
-            as PEFT does: where they are targets, or the vocabulary was resized.
         tensors: What to write, named as by `tensors_of`; ``None``: the live tensors.
 
     Returns:
@@ -109,11 +103,9 @@ def save(
         AdapterError: The folder cannot be written; what was there is then unchanged.
     """
     path = Path(path)
-    fields = describe(
-        adapters, name, base_model_name_or_path=base_model_name_or_path, task_type=task_type
-    )
+    fields = describe(adapters, name)
     if tensors is None:
-        tensors = tensors_of(adapters, name, save_embedding_layers=save_embedding_layers)
+        tensors = tensors_of(adapters, name)
     # Cloned where memory is shared (tied weights), which safetensors refuses.
     ready: dict[str, torch.Tensor] = {}
     seen: set[tuple[torch.device, int]] = set()
@@ -126,9 +118,10 @@ def save(
         text = json.dumps(fields, indent=2, sort_keys=True) + "\n"
         (stage / CONFIG_FILE).write_text(text, encoding="utf-8")
     reasons = servable(adapters.configs[name])
-    if reasons:
+    if reasons and fields.get("task_type") in ("CAUSAL_LM", None):  # of others vLLM serves none
         remedy = "" if adapters.unmergeable([name]) else "; merge it first"
-        log.info("vLLM cannot serve %s: %s%s.", path, "; ".join(reasons), remedy)
+        server = "vLLM (a server for language models)"
+        log.info("%s cannot serve %s: %s%s.", server, path, "; ".join(reasons), remedy)
     return path
 
 
@@ -138,7 +131,14 @@ def tensors_of(
     *,
     save_embedding_layers: SaveEmbeddings = "auto",
 ) -> dict[str, torch.Tensor]:
-    """One adapter's tensors under their names in PEFT's files, sharing the model's memory."""
+    """One adapter's tensors under their names in PEFT's files, sharing the model's memory.
+
+    Args:
+        adapters: The adapters of a model.
+        name: Which one.
+        save_embedding_layers: The embeddings' base weights too; ``"auto"``: where PEFT saves
+            them, which is where they are targets, or the vocabulary was resized.
+    """
     state = adapters.state_dict(name)
     config = adapters.configs[name]
     tensors = {_key(key, config): tensor for key, tensor in state.items()}
@@ -235,8 +235,6 @@ def load(
     name: str = "default",
     *,
     trainable: bool = False,
-    revision: str | None = None,
-    subfolder: str | None = None,
     **hub: Any,
 ) -> Adapters:
     """Puts a saved adapter on a model.
@@ -246,9 +244,8 @@ def load(
         path: A folder or a Hub id.
         name: What to call the adapter here.
         trainable: Leave its parameters trainable.
-        revision: Branch, tag or commit on the Hub.
-        subfolder: Where the adapter stands inside ``path``.
-        **hub: Further arguments of `huggingface_hub.snapshot_download` (``token`` ...).
+        **hub: Where it is found, as for `lorafit.export.peft_source.locate`: ``revision``,
+            ``subfolder``, ``token`` ...
 
     Returns:
         The adapters of the model.
@@ -257,7 +254,7 @@ def load(
         AdapterError: The adapter is not there, not in PEFT's safetensors format, uses
             options we do not have, or does not fit the model. The model is as before.
     """
-    folder = locate(path, revision=revision, subfolder=subfolder, **hub)
+    folder = locate(path, **hub)
     config = parse(folder, str(path))
     config.inference_mode = not trainable
     tensors = read_tensors(folder, source=str(path))

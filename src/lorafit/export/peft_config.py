@@ -53,18 +53,12 @@ _IRRELEVANT = {
 def describe(
     adapters: Adapters,
     name: str = "default",
-    *,
-    base_model_name_or_path: str | None = None,
-    task_type: str | None = None,
 ) -> dict[str, Any]:
     """The fields of ``adapter_config.json`` for one adapter.
 
     Args:
         adapters: The adapters of a model.
-        name: Which one.
-        base_model_name_or_path: Where the base comes from; ``None``: as in the adapter's
-            configuration, else as the model says.
-        task_type: PEFT's task type; ``None``: as in the adapter's configuration.
+        name: Which one. Where its configuration names no base, the model's own name is taken.
 
     Raises:
         AdapterError: There is no such adapter.
@@ -72,8 +66,8 @@ def describe(
     config = adapters.configs.get(name)
     if config is None:
         raise AdapterError(f'there is no adapter "{name}" to write.')
-    task = task_type or config.task_type
-    base = base_model_name_or_path or config.base_model_name_or_path or _source(adapters.model)
+    task = config.task_type
+    base = config.base_model_name_or_path or _source(adapters.model)
     common = {
         "auto_mapping": None if task else _auto_mapping(adapters.model),
         "base_model_name_or_path": base,

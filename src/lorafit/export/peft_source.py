@@ -60,6 +60,12 @@ def locate(
 ) -> Path:
     """The local folder of an adapter; from the Hub only the two files are fetched.
 
+    Args:
+        path: A folder or a Hub id.
+        revision: Branch, tag or commit on the Hub.
+        subfolder: Where the adapter stands inside ``path``.
+        **hub: Further arguments of `huggingface_hub.snapshot_download` (``token`` ...).
+
     Raises:
         AdapterError: There is no such folder, and no such repository that we can reach.
     """

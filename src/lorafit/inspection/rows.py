@@ -12,14 +12,12 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset, DatasetDict, List
-from transformers import PreTrainedTokenizerBase
 
-from lorafit.config import SpecialTokens
 from lorafit.data.columns.choose import Columns, kind_of
 from lorafit.data.columns.values import class_name, column_values, is_missing, texts
 from lorafit.evidence import markup
+from lorafit.inspection.reader import Reader
 from lorafit.inspection.truth import Truth
-from lorafit.tasks.parts.control import read
 from lorafit.units import count, shortened
 
 PERCENTILES = (5, 25, 50, 75, 90, 95, 99, 100)
@@ -153,42 +151,47 @@ class Preview:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """How much of large data is looked at.
+
+    Attributes:
+        seed: Chooses the examples and the rows to measure.
+        examples: How many rows of the first split to show.
+        most_rows: Rows per split whose lengths are measured; larger splits are sampled.
+    """
+
+    seed: int = 0
+    examples: int = 3
+    most_rows: int = 20_000
+
+
+USUAL = Sampling()
+
+
 def preview(
     splits: DatasetDict,
-    text: Sequence[str],
-    label: str | Sequence[str] | None,
-    tokenizer: PreTrainedTokenizerBase,
-    max_length: int | None,
+    columns: Columns,
+    reader: Reader,
     *,
     answer: Sequence[str] = (),
-    columns: Columns | None = None,
-    special_tokens: SpecialTokens = "text",
-    seed: int = 0,
-    examples: int = 3,
-    most_rows: int = 20_000,
+    sampling: Sampling = USUAL,
 ) -> Preview:
     """Describes a data set without training.
 
     Args:
         splits: The data, before or after `carve`.
-        text: One or two text columns.
-        label: The label column, if there is one.
-        tokenizer: The model's tokenizer.
-        max_length: Tokens at which inputs are cut; ``None``: never.
+        columns: One or two text columns, the label column if there is one, and why these.
+        reader: How the model reads the texts.
         answer: Columns that have to be the same as well where a row repeats another.
-        columns: The choice these columns came from, for its reasons.
-        special_tokens: What the name of a control token in a text is.
-        seed: Chooses the examples and the rows to measure.
-        examples: How many rows of the first split to show.
-        most_rows: Rows per split whose lengths are measured; larger splits are sampled.
+        sampling: How much is looked at.
     """
-    text = list(text)
-    named = list(label) if label is not None and not isinstance(label, str) else label
-    label = label if isinstance(label, str) else None
+    text = list(columns.text)
+    label = columns.label
     first = next(iter(splits))
     by_split = {split: texts(rows, text) for split, rows in splits.items()}
     whole = {split: texts(rows, [*text, *answer]) for split, rows in splits.items()}
-    random = np.random.default_rng([seed, 2])
+    random = np.random.default_rng([sampling.seed, 2])
     seen: set[tuple[str, ...]] = set()
     shared: dict[str, int] = {}
     for split, found in by_split.items():
@@ -198,17 +201,17 @@ def preview(
     lengths: dict[str, Lengths] = {}
     for split, found in by_split.items():
         measured = found
-        if len(found) > most_rows:
-            chosen = np.sort(random.choice(len(found), most_rows, replace=False))
+        if len(found) > sampling.most_rows:
+            chosen = np.sort(random.choice(len(found), sampling.most_rows, replace=False))
             measured = [found[index] for index in chosen]
-        lengths[split] = lengths_of(token_counts(measured, tokenizer, special_tokens), max_length)
-    shown = np.sort(random.permutation(len(splits[first]))[:examples])
+        lengths[split] = lengths_of(_token_counts(measured, reader), reader.max_length)
+    shown = np.sort(random.permutation(len(splits[first]))[: sampling.examples])
     return Preview(
         columns={name: kind_of(feature) for name, feature in splits[first].features.items()},
         text=tuple(text),
-        text_reason=columns.text_reason if columns else "as asked",
-        label=named,
-        label_reason=columns.label_reason if columns else "as asked",
+        text_reason=columns.text_reason,
+        label=label,
+        label_reason=columns.label_reason,
         rows={split: len(rows) for split, rows in splits.items()},
         labels={split: _balance(rows, label, order) for split, rows in splits.items()},
         unlabelled={split: _unlabelled(rows, label) for split, rows in splits.items()},
@@ -219,28 +222,16 @@ def preview(
         duplicates={split: len(found) - len(set(found)) for split, found in whole.items()},
         shared=shared,
         lengths=lengths,
-        examples=[
-            _example(
-                splits[first], first, int(row), text, label, tokenizer, max_length, special_tokens
-            )
-            for row in shown
-        ],
+        examples=[_example(splits[first], first, int(row), columns, reader) for row in shown],
     )
 
 
-def token_counts(
-    rows: Sequence[tuple[str, ...]],
-    tokenizer: PreTrainedTokenizerBase,
-    special_tokens: SpecialTokens = "text",
-) -> np.ndarray:
+def _token_counts(rows: Sequence[tuple[str, ...]], reader: Reader) -> np.ndarray:
     """Returns tokens per example, ``(n,)``, special tokens included and nothing cut."""
     counts: list[int] = []
     for at in range(0, len(rows), _TOKENIZE_AT_ONCE):
         parts = [list(part) for part in zip(*rows[at : at + _TOKENIZE_AT_ONCE], strict=True)]
-        # verbose off: that a text is longer than the model reads is ours to say.
-        encoded = read(
-            tokenizer, *parts, special_tokens=special_tokens, truncation=False, verbose=False
-        )
+        encoded = reader.read(*parts, truncation=False)
         counts.extend(len(ids) for ids in encoded["input_ids"])
     return np.asarray(counts, dtype=np.int64)
 
@@ -314,34 +305,12 @@ def _histogram(counts: np.ndarray) -> list[tuple[int, int, int]]:
     return bins
 
 
-def _example(
-    rows: Dataset,
-    split: str,
-    row: int,
-    text: list[str],
-    label: str | None,
-    tokenizer: PreTrainedTokenizerBase,
-    max_length: int | None,
-    special_tokens: SpecialTokens,
-) -> Example:
+def _example(rows: Dataset, split: str, row: int, columns: Columns, reader: Reader) -> Example:
     values = rows[row]
-    parts = ["" if values[name] is None else str(values[name]) for name in text]
-    limit: dict[str, Any] = (
-        {} if max_length is None else {"truncation": True, "max_length": max_length}
-    )
-    encoded = read(
-        tokenizer,
-        *([part] for part in parts),
-        special_tokens=special_tokens,
-        verbose=False,
-        **limit,
-    )
-    side = str(getattr(tokenizer, "truncation_side", "right"))
-    cut_parts = [
-        _cut(part, number, encoded, tokenizer, side, special_tokens)
-        for number, part in enumerate(parts)
-    ]
-    name = None
+    parts = ["" if values[name] is None else str(values[name]) for name in columns.text]
+    encoded = reader.cut(*([part] for part in parts))
+    cut_parts = [_cut(part, number, encoded, reader) for number, part in enumerate(parts)]
+    label, name = columns.label, None
     if label is not None and label in rows.features:
         feature = rows.features[label]
         missing = is_missing(values[label], feature)
@@ -352,28 +321,15 @@ def _example(
         label=name,
         kept=tuple(kept for kept, _ in cut_parts),
         cut=tuple(cut for _, cut in cut_parts),
-        cut_from=side,
-        tokens=list(tokenizer.convert_ids_to_tokens(encoded["input_ids"][0])),
+        cut_from=reader.cut_from,
+        tokens=list(reader.tokenizer.convert_ids_to_tokens(encoded["input_ids"][0])),
     )
 
 
-def _cut(
-    part: str,
-    number: int,
-    encoded: Any,
-    tokenizer: PreTrainedTokenizerBase,
-    side: str,
-    special_tokens: SpecialTokens,
-) -> tuple[str, str]:
+def _cut(part: str, number: int, encoded: Any, reader: Reader) -> tuple[str, str]:
     """The part of a text that the encoding kept, and the part it cut."""
-    alone = read(
-        tokenizer,
-        [part],
-        special_tokens=special_tokens,
-        add_special_tokens=False,
-        return_offsets_mapping=tokenizer.is_fast,
-        verbose=False,
-    )
+    tokenizer, side = reader.tokenizer, reader.cut_from
+    alone = reader.read([part], add_special_tokens=False, return_offsets_mapping=tokenizer.is_fast)
     whole = alone["input_ids"][0]
     if tokenizer.is_fast:
         kept = sum(sequence == number for sequence in encoded.sequence_ids(0))

@@ -11,7 +11,8 @@ import numpy as np
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from lorafit.inspection.rows import Preview, TokenExample, lengths_of
+from lorafit.inspection.reader import Reader
+from lorafit.inspection.rows import USUAL, Preview, Sampling, TokenExample, lengths_of
 from lorafit.inspection.truth import MASKED
 
 
@@ -19,11 +20,8 @@ def of_tokens(
     shown: Preview,
     encoded: Mapping[str, Dataset],
     whole: Mapping[str, Dataset],
-    tokenizer: PreTrainedTokenizerBase,
-    max_length: int,
-    *,
-    seed: int = 0,
-    examples: int = 3,
+    reader: Reader,
+    sampling: Sampling = USUAL,
 ) -> Preview:
     """Shows lengths and examples of a task whose tokens have labels by what was encoded.
 
@@ -31,26 +29,27 @@ def of_tokens(
         shown: The preview of the rows.
         encoded: Split to encoded examples.
         whole: The same without a longest length.
-        tokenizer: Decodes the tokens.
-        max_length: Where examples were cut.
-        seed: Chooses the examples.
-        examples: How many to show.
+        reader: How the model read them.
+        sampling: How many to show, and which.
     """
     first = next(iter(encoded))
-    random = np.random.default_rng([seed, 3])
-    chosen = np.sort(random.permutation(len(encoded[first]))[:examples]).tolist()
-    longest = max(len(encoded[first][row]["input_ids"]) for row in chosen)
+    random = np.random.default_rng([sampling.seed, 3])
+    chosen = np.sort(random.permutation(len(encoded[first]))[: sampling.examples]).tolist()
     # A task may make another number of examples of longer ones; then nothing is known as cut.
     known = {split: len(whole[split]) == len(rows) for split, rows in encoded.items()}
     found = []
     for row in chosen:
         example = encoded[first][row]
         all_ids = whole[first][row]["input_ids"] if known[first] else example["input_ids"]
-        found.append(_token_example(first, row, example, all_ids, longest, tokenizer))
+        found.append(_token_example(first, row, example, all_ids, reader.tokenizer))
+    longest = max(example.tokens for example in found)
+    found = [replace(example, padding=longest - example.tokens) for example in found]
     lengths = {}
     for split, rows in encoded.items():
         of = whole[split] if known[split] else rows
-        lengths[split] = lengths_of(np.array([len(ids) for ids in of["input_ids"]]), max_length)
+        lengths[split] = lengths_of(
+            np.array([len(ids) for ids in of["input_ids"]]), reader.max_length
+        )
     return replace(shown, lengths=lengths, examples=[], token_examples=found)
 
 
@@ -59,7 +58,6 @@ def _token_example(
     row: int,
     example: Mapping[str, Any],
     whole: Sequence[int],
-    longest: int,
     tokenizer: PreTrainedTokenizerBase,
 ) -> TokenExample:
     ids, labels = list(example["input_ids"]), list(example["labels"])
@@ -81,7 +79,7 @@ def _token_example(
         pieces=[(str(tokenizer.decode(run)), state) for run, state in runs],
         tokens=len(ids),
         trained=sum(label != MASKED for label in labels),
-        padding=longest - len(ids),
+        padding=0,
     )
 
 

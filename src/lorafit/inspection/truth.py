@@ -7,7 +7,6 @@ on the numbers that the model is given, so that no task can get them wrong unsee
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -18,9 +17,9 @@ import pyarrow.compute as pc
 from datasets import Dataset
 
 from lorafit.data.columns.values import column_table
+from lorafit.data.findings import Findings
 from lorafit.errors import DataError
-
-log = logging.getLogger(__name__)
+from lorafit.tasks.base import Supervision
 
 MASKED = -100
 """Label of a token that is not learned."""
@@ -75,14 +74,17 @@ class Truth:
     problems: tuple[str, ...]
     warnings: tuple[str, ...]
 
-    def enforce(self) -> None:
-        """Says the warnings, and refuses what cannot be learned.
+    def enforce(self, findings: Findings) -> None:
+        """Hands over the warnings, and refuses what cannot be learned.
+
+        Args:
+            findings: Takes them.
 
         Raises:
             DataError: There are problems.
         """
         for warning in self.warnings:
-            log.warning("%s", warning)
+            findings.warn(warning)
         if self.problems:
             raise DataError("\n".join(self.problems))
 
@@ -91,67 +93,76 @@ class Truth:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class Lesson:
+    """What encoded examples are there to teach.
+
+    Attributes:
+        supervision: ``example``: one label each; otherwise labels are lists, of which `MASKED`
+            is not learned: of a ``token``, the ``next_token``, or another text (``target``).
+        label_names: The classes, in the order of their numbers.
+        unknown_token: The tokenizer's number for what it does not know.
+        ends: Tokens that end a text.
+        max_truncated: Share of training examples whose answer may be cut off.
+    """
+
+    supervision: Supervision
+    label_names: Sequence[str] = ()
+    unknown_token: int | None = None
+    ends: Collection[int] = ()
+    max_truncated: float = 0.05
+
+    @property
+    def per_token(self) -> bool:
+        """Whether tokens have labels, rather than whole examples."""
+        return self.supervision != "example"
+
+    @property
+    def writes(self) -> bool:
+        """Whether text is learned, which has to end."""
+        return self.supervision in ("next_token", "target")
+
+
 def inspect(
-    encoded: Mapping[str, Dataset],
-    *,
-    supervision: str,
-    label_names: Sequence[str] = (),
-    batches: Iterable[Sequence[int]] = (),
-    unknown_token: int | None = None,
-    ends: Collection[int] = (),
-    max_truncated: float = 0.05,
+    encoded: Mapping[str, Dataset], lesson: Lesson, batches: Iterable[Sequence[int]] = ()
 ) -> Truth:
     """Counts what is learned and finds what cannot be.
 
     Args:
         encoded: Split to examples with ``input_ids``, ``labels`` and perhaps ``truncated``.
-        supervision: ``example``: one label each; otherwise labels are lists, of which `MASKED`
-            is not learned: of a ``token``, the ``next_token``, or another text (``target``).
-        label_names: The classes, in the order of their numbers.
+        lesson: What they are there to teach.
         batches: Training examples of each batch.
-        unknown_token: The tokenizer's number for what it does not know.
-        ends: Tokens that end a text.
-        max_truncated: Share of training examples whose answer may be cut off.
     """
-    per_token = supervision != "example"
-    writes = supervision in ("next_token", "target")
     splits: dict[str, SplitTruth] = {}
     trained: np.ndarray = np.zeros(0, dtype=np.int64)
     for name, examples in encoded.items():
-        counts, splits[name] = _split(
-            examples, supervision, label_names, unknown_token, ends if writes else ()
-        )
+        counts, splits[name] = _split(examples, lesson)
         if name == "train":
             trained = counts
-    problems = [*_empty(splits), *_untrained(splits, trained, batches, per_token)]
-    problems += [*_cut(splits, max_truncated), *_absent(splits)]
-    if writes:
-        problems += _endless(splits, ends)
+    problems = [*_empty(splits), *_untrained(splits, trained, batches, lesson.per_token)]
+    problems += [*_cut(splits, lesson.max_truncated), *_absent(splits)]
+    if lesson.writes:
+        problems += _endless(splits, lesson.ends)
     return Truth(splits, tuple(problems), (*_imbalance(splits), *_unknown(splits)))
 
 
-def _split(
-    examples: Dataset,
-    supervision: str,
-    names: Sequence[str],
-    unknown_token: int | None,
-    ends: Collection[int],
-) -> tuple[np.ndarray, SplitTruth]:
+def _split(examples: Dataset, lesson: Lesson) -> tuple[np.ndarray, SplitTruth]:
     """Learned losses of each example, and the whole split."""
+    ends = lesson.ends if lesson.writes else ()
     ids, lengths, _ = _lists(examples, "input_ids")
     n = len(examples)
     truncated = np.zeros(n, dtype=bool)
     if "truncated" in examples.features:
         truncated = np.asarray(column_table(examples, ["truncated"]).column(0)).astype(bool)
     answers_cut = has_end = np.zeros(n, dtype=bool)
-    if supervision != "example":
+    if lesson.per_token:
         labels, label_lengths, owner = _lists(examples, "labels")
         learned = labels != MASKED
         counts = np.bincount(owner[learned], minlength=n)
         ending = np.isin(labels, list(ends)) & learned
         has_end = np.bincount(owner[ending], minlength=n) > 0
         # Only an answer to a masked prompt can be cut off; plain text just goes on.
-        is_answer = (counts < label_lengths) | (supervision == "target")
+        is_answer = (counts < label_lengths) | (lesson.supervision == "target")
         answers_cut = truncated & is_answer & ~has_end if ends else answers_cut
         values = labels[learned]
     else:
@@ -165,8 +176,8 @@ def _split(
         untrained=int((counts == 0).sum()),
         answers_cut=int(answers_cut.sum()),
         ends=int(has_end.sum()),
-        unknown=0 if unknown_token is None else int((ids == unknown_token).sum()),
-        labels=_classes(values, names),
+        unknown=0 if lesson.unknown_token is None else int((ids == lesson.unknown_token).sum()),
+        labels=_classes(values, lesson.label_names),
     )
 
 

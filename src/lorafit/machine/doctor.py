@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -50,12 +50,19 @@ class Finding:
         found: What was found.
         warning: Why that is a problem; ``None`` if it is none.
         fix: What to do about it.
+        kind: ``fact`` about the machine, or the ``version`` of a package.
     """
 
     what: str
     found: str
     warning: str | None = None
     fix: str | None = None
+    kind: Literal["fact", "version"] = "fact"
+
+    @property
+    def is_version(self) -> bool:
+        """Whether it says what is installed."""
+        return self.kind == "version"
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
@@ -99,7 +106,7 @@ def examine(
 
 def versions() -> Iterator[Finding]:
     """Python and the required packages, against what lorafit asks for and was tested with."""
-    yield Finding("python", platform.python_version())
+    yield Finding("python", platform.python_version(), kind="version")
     try:
         own, required = metadata.version("lorafit"), metadata.requires("lorafit") or []
     except metadata.PackageNotFoundError:
@@ -108,9 +115,10 @@ def versions() -> Iterator[Finding]:
             "not installed",
             "lorafit runs from a folder without being installed; versions cannot be checked.",
             "Install it: pip install --editable .",
+            "version",
         )
         return
-    yield Finding("lorafit", own)
+    yield Finding("lorafit", own, kind="version")
     tested = tested_versions()
     for requirement in map(Requirement, required):
         if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
@@ -124,7 +132,11 @@ def package(requirement: Requirement, tested: str | None) -> Finding:
         version = Version(metadata.version(name))
     except metadata.PackageNotFoundError:
         return Finding(
-            name, "missing", f"{name} is not installed.", f'Install it: pip install "{requirement}"'
+            name,
+            "missing",
+            f"{name} is not installed.",
+            f'Install it: pip install "{requirement}"',
+            "version",
         )
     found = str(version) + (f" (tested with {tested})" if tested else "")
     if not requirement.specifier.contains(version, prereleases=True):
@@ -133,6 +145,7 @@ def package(requirement: Requirement, tested: str | None) -> Finding:
             found,
             f"{name} {version} is outside what lorafit works with, {requirement.specifier}.",
             f'Install another: pip install "{requirement}"',
+            "version",
         )
     if tested and version.major > Version(tested).major:
         return Finding(
@@ -140,8 +153,9 @@ def package(requirement: Requirement, tested: str | None) -> Finding:
             found,
             f"{name} {version} is a newer major version than the tested {tested}.",
             f'If something breaks: pip install "{name}<{Version(tested).major + 1}"',
+            "version",
         )
-    return Finding(name, found)
+    return Finding(name, found, kind="version")
 
 
 def tested_versions() -> dict[str, str]:
@@ -293,7 +307,7 @@ def memory() -> Iterator[Finding]:
         yield Finding(
             "memory",
             found,
-            f"only {size(state.available)} of memory are free.",
+            f"only {size(state.available)} of memory is free.",
             "Close other programs, or use a smaller --batch-size or --max-length.",
         )
     else:
@@ -311,12 +325,12 @@ def disk(runs_dir: Path) -> Iterator[Finding]:
         yield Finding(
             "disk",
             found,
-            f'"{runs_dir}" cannot be written: "{folder}" is no folder of yours.',
+            f'"{runs_dir}" cannot be written: you have no permission to write to "{folder}".',
             "Choose another with --runs-dir.",
         )
     elif free < LOW_DISK:
         yield Finding(
-            "disk", found, f'only {size(free)} are free for "{runs_dir}".', "Make some room."
+            "disk", found, f'only {size(free)} is free for "{runs_dir}".', "Make some room."
         )
     else:
         yield Finding("disk", found)

@@ -288,9 +288,9 @@ def _align_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, t
     Classifiers on decoders read the last token that is not ``config.pad_token_id``, whatever
     the attention mask says.
     """
-    ensure_pad_token(tokenizer)
+    ensure_pad_token(tokenizer, task.findings)
     if task.supervision != "next_token":
-        set_side(tokenizer, side_of(model.config))
+        set_side(tokenizer, side_of(model.config), task.findings)
     text_config = model.config.get_text_config()
     for config in {id(c): c for c in (model.config, text_config)}.values():
         before = getattr(config, "pad_token_id", None)

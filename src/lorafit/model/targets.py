@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
+from typing import NotRequired, TypedDict, Unpack
 
 from torch import nn
 
@@ -28,26 +29,28 @@ def matches(path: str, names: Collection[str] | str) -> bool:
     return any(path == name or path.endswith(f".{name}") for name in names)
 
 
-def select(
-    model: nn.Module,
-    sites: Sequence[Site],
-    *,
-    target_modules: Collection[str] | str,
-    exclude_modules: Collection[str] | str | None = None,
-    layers_to_transform: Collection[int] | int | None = None,
-    layers_pattern: Collection[str] | str | None = None,
-    modules_to_save: Collection[str] | None = None,
-) -> list[Site]:
+class Patterns(TypedDict):
+    """What a configuration says of its targets, in PEFT's words."""
+
+    target_modules: Collection[str] | str
+    """Names, a regular expression, or ``"all-linear"``."""
+    exclude_modules: NotRequired[Collection[str] | str | None]
+    """Names or a regular expression to leave out."""
+    layers_to_transform: NotRequired[Collection[int] | int | None]
+    """Block indices to keep; blocks are counted per stack."""
+    layers_pattern: NotRequired[Collection[str] | str | None]
+    """Names of the block lists the indices count in, e.g. ``"h"``."""
+    modules_to_save: NotRequired[Collection[str] | None]
+    """Names of modules trained whole; nothing inside is a target."""
+
+
+def select(model: nn.Module, sites: Sequence[Site], **patterns: Unpack[Patterns]) -> list[Site]:
     """Resolves the patterns of a configuration.
 
     Args:
         model: The model, for its name and module paths in messages.
         sites: All adaptable layers (`find_sites`).
-        target_modules: Names, a regular expression, or ``"all-linear"``.
-        exclude_modules: Names or a regular expression to leave out.
-        layers_to_transform: Block indices to keep; blocks are counted per stack.
-        layers_pattern: Names of the block lists the indices count in, e.g. ``"h"``.
-        modules_to_save: Names of modules trained whole; nothing inside is a target.
+        **patterns: ``target_modules``, and what else of `Patterns` there is.
 
     Returns:
         The chosen sites, in module order, at least one.
@@ -55,14 +58,16 @@ def select(
     Raises:
         TargetError: A name, expression or index matches nothing, or everything is excluded.
     """
-    chosen = _targets(model, sites, target_modules)
-    if modules_to_save:
-        chosen = [s for s in chosen if not inside_modules(s.path, modules_to_save)]
-    if exclude_modules:
-        _check_names(model, sites, exclude_modules, "exclude_modules")
-        chosen = [s for s in chosen if not matches(s.path, exclude_modules)]
-    if layers_to_transform is not None and layers_to_transform != []:
-        chosen = _in_blocks(model, chosen, layers_to_transform, layers_pattern, target_modules)
+    chosen = _targets(model, sites, patterns["target_modules"])
+    if whole := patterns.get("modules_to_save"):
+        chosen = [s for s in chosen if not inside_modules(s.path, whole)]
+    if excluded := patterns.get("exclude_modules"):
+        _check_names(model, sites, excluded, "exclude_modules")
+        chosen = [s for s in chosen if not matches(s.path, excluded)]
+    blocks = patterns.get("layers_to_transform")
+    if blocks is not None and blocks != []:
+        named = patterns["target_modules"]
+        chosen = _in_blocks(model, chosen, blocks, patterns.get("layers_pattern"), named)
     if not chosen:
         raise TargetError(
             f"{_name(model)}: nothing is left of target_modules after exclude_modules, "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lorafit.pipeline.compute import make_engine, uses_bf16
-from lorafit.pipeline.problem import Live, Problem, live_model, pose, test_rows
+from lorafit.pipeline.problem import Live, Problem, live_model, pose, roles, test_rows
 from lorafit.pipeline.subject import (
     START,
     Subject,
@@ -34,6 +34,7 @@ __all__ = [
     "make_engine",
     "pose",
     "prepare",
+    "roles",
     "test_rows",
     "try_adapter",
     "uses_bf16",

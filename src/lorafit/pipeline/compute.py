@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lorafit.config import Config
 from lorafit.engine.base import Engine
-from lorafit.engine.choose import choose_engine
+from lorafit.engine.choose import Computing, choose_engine
 from lorafit.machine.processor import fast_bf16
 from lorafit.tasks.base import Task
 
@@ -24,15 +24,8 @@ def make_engine(
     accelerator = Accelerator()
     bf16, why = uses_bf16(model, config, accelerator)
     log.info("computing in %s: %s", "bfloat16" if bf16 else "float32", why)
-    return choose_engine(
-        config.train.engine,
-        model,
-        task,
-        tokenizer,
-        accelerator,
-        autocast=bf16,
-        dtype=torch.bfloat16 if bf16 else torch.float32,
-    )
+    computing = Computing(accelerator, bf16, torch.bfloat16 if bf16 else torch.float32)
+    return choose_engine(config.train.engine, model, task, tokenizer, computing)
 
 
 def uses_bf16(model: PreTrainedModel, config: Config, accelerator: Accelerator) -> tuple[bool, str]:

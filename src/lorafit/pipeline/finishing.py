@@ -12,9 +12,10 @@ from lorafit.export import peft as peft_format
 from lorafit.export.card import Card
 from lorafit.export.card import write as write_card
 from lorafit.export.peft_config import describe as describe_adapter
+from lorafit.pipeline import predictions
 from lorafit.pipeline.handoff import verify_handoff
 from lorafit.pipeline.job import Job
-from lorafit.pipeline.measure import measured
+from lorafit.pipeline.measure import measured_with_predictions
 from lorafit.pipeline.subject import Subject
 from lorafit.pipeline.tuned import FACTS, Tuned, adapter_facts
 from lorafit.run import atomic
@@ -48,9 +49,10 @@ def finish(
     subject, run, config = job.subject, job.folder, job.config
     folder = _saved(job)
     described = describe_adapter(subject.adapters, "default")
-    outcome = measured(
+    outcome, said = measured_with_predictions(
         _tuned(job), job.problem.splits["test"], subject.encoded["test"], config, subject.engine
     )
+    predictions.keep(run, said)
     trained = training_facts(subject, result)
     handoff = verify_handoff(job, folder)
     outcome = outcome.model_copy(
@@ -69,6 +71,7 @@ def finish(
         versions=versions,
         trainable_parameters=trained["trainable_parameters"],
         steps=result.steps,
+        in_run=True,
         resized_head=subject.loaded.resized_head,
     )
     write_card(card, folder)

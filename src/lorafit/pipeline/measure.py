@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pyarrow as pa
 import torch
 from accelerate import Accelerator
 from datasets import Dataset
@@ -12,12 +13,15 @@ from lorafit.adapt import Adapters
 from lorafit.config import Config
 from lorafit.engine.base import Engine
 from lorafit.engine.eager import EagerEngine
+from lorafit.evaluation.baseline import baseline
 from lorafit.evaluation.compare import paired
 from lorafit.evaluation.generation import generate
 from lorafit.evaluation.samples import choose_questions, compare_answers
-from lorafit.evaluation.score import Scores, intervals, score
+from lorafit.evaluation.score import Scores, all_logits, intervals, score
 from lorafit.evidence import Evaluation, Generation
+from lorafit.pipeline import predictions
 from lorafit.pipeline.compute import make_engine, uses_bf16
+from lorafit.pipeline.predictions import Said, Written
 from lorafit.pipeline.tuned import Tuned
 from lorafit.tasks.base import Task
 from lorafit.tasks.parts.generative import GenerativeTask
@@ -68,6 +72,8 @@ def evaluation(base: Scores, tuned: Scores, task: Task, config: Config) -> Evalu
         base=intervals(base, task, level, seed),
         tuned=intervals(tuned, task, level, seed),
         paired=paired(base, tuned, task, level, seed),
+        baseline=baseline(task, tuned.labels),
+        never_predicted=task.never_predicted(tuned.logits, tuned.labels),
         tables=task.tables(tuned.logits, tuned.labels),
     )
 
@@ -88,27 +94,57 @@ def measured(
     batch = config.train.per_device_eval_batch_size
     base, after = measure(engine, tuned.adapters, encoded, batch)
     outcome = evaluation(base, after, tuned.task, config)
-    return measure_texts(outcome, tuned, rows, config)
+    return measure_texts(outcome, tuned, rows, config)[0]
 
 
-def measure_texts(outcome: Evaluation, tuned: Tuned, rows: Dataset, config: Config) -> Evaluation:
+def measured_with_predictions(
+    tuned: Tuned, rows: Dataset, encoded: Dataset, config: Config, trained: Engine | None = None
+) -> tuple[Evaluation, pa.Table]:
+    """The same, and what both models said of each example (`lorafit.pipeline.predictions`)."""
+    task = tuned.task
+    engine = measuring_engine(tuned.model, tuned.tokenizer, task, config, trained)
+    batch = config.train.per_device_eval_batch_size
+    with tuned.adapters.disabled():
+        base = said(engine, task, encoded, batch)
+    after = said(engine, task, encoded, batch)
+    outcome = evaluation(base.scores, after.scores, task, config)
+    outcome, written = measure_texts(outcome, tuned, rows, config)
+    return outcome, predictions.table(task, rows, encoded, base, after, config, written)
+
+
+def said(engine: Engine, task: Task, encoded: Dataset, batch: int) -> Said:
+    """What a model says of each example, with its scores.
+
+    Of a label a token the metrics keep counts alone, so that its answers cost a second pass.
+    """
+    scores = score(engine, encoded, batch)
+    if task.supervision != "token":
+        return Said(scores, scores.logits)
+    return Said(scores, all_logits(engine, task, encoded, batch))
+
+
+def measure_texts(
+    outcome: Evaluation, tuned: Tuned, rows: Dataset, config: Config
+) -> tuple[Evaluation, Written | None]:
     """Lets base and tuned model answer some prompts, if the task writes text.
 
     Returns:
-        ``outcome`` with the metrics of whole texts beside the others, and samples.
+        ``outcome`` with the metrics of whole texts beside the others, and samples; and all that
+        was written.
     """
     settings, task = config.generate, tuned.task
     if not isinstance(task, GenerativeTask) or not settings.examples:
-        return outcome
+        return outcome, None
     model, tokenizer = tuned.model, tuned.tokenizer
-    questions = choose_questions(task.prompts(rows, tokenizer, tuned.max_length), settings.examples)
+    asked = task.prompts(rows, tokenizer, tuned.max_length)
+    questions = choose_questions(asked, settings.examples)
     prompts = [question.prompt for question in questions]
     batch = config.train.per_device_eval_batch_size
     with tuned.adapters.disabled():
         base = generate(model, tokenizer, prompts, settings, batch)
     after = generate(model, tokenizer, prompts, settings, batch)
     found = compare_answers(questions, base, after, config.run.confidence, config.seed)
-    return outcome.model_copy(
+    outcome = outcome.model_copy(
         update={
             "metrics": outcome.metrics | found.infos,
             "base": outcome.base | found.base,
@@ -123,3 +159,4 @@ def measure_texts(outcome: Evaluation, tuned: Tuned, rows: Dataset, config: Conf
             ),
         }
     )
+    return outcome, Written(questions, base, after, len(asked) == len(rows))

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from lorafit.config import Config
 from lorafit.data.batches import BatchOrder, lengths
-from lorafit.evidence import markup
+from lorafit.evidence import Choice, markup
 from lorafit.machine.memory import peak_memory_bytes
 from lorafit.model.sites import Site
+from lorafit.pipeline.defaults import made_choices
 from lorafit.pipeline.job import Job
 from lorafit.pipeline.subject import Subject
 from lorafit.settings import Settings
@@ -40,6 +42,7 @@ class Plan:
         open_end: Whether the number of steps is left to the validation loss.
         budget: Most that choosing and training cost together, in plain runs; ``None``: nothing
             is chosen.
+        guessed: What nobody set and was found by looking at the data, by key.
     """
 
     settings: Settings
@@ -54,6 +57,7 @@ class Plan:
     measured: frozenset[str] = frozenset()
     open_end: bool = False
     budget: float | None = None
+    guessed: Mapping[str, Choice] = field(default_factory=dict)
 
     @property
     def most_time_s(self) -> float:
@@ -76,7 +80,7 @@ class Plan:
         return [
             ("task", self.task.replace("_", " ")),
             ("trainable parameters", trained),
-            ("steps", count(self.steps)),
+            ("steps", f"up to {count(self.steps)}" if self.open_end else count(self.steps)),
             ("time of one plain run", f"about {duration(self.time_s)}"),
             ("peak memory", f"about {size(self.peak_memory_bytes)}"),
         ]
@@ -119,6 +123,7 @@ def estimate(job: Job) -> Plan:
     evaluations = sum(plan.evaluates(n + 1) for n in range(steps))
     # Frozen weights need no gradient: a step is 2N operations a token forward and 2N back,
     # an evaluation only the first half.
+    choices = made_choices(job)
     held_out = sum(lengths(subject.encoded["validation"]))
     return Plan(
         settings=job.settings,
@@ -131,6 +136,11 @@ def estimate(job: Job) -> Plan:
         time_s=per_token_s * (sum(sizes) * epochs + evaluations * held_out / 2),
         peak_memory_bytes=peak_memory_bytes(),
         open_end=plan.open,
+        guessed={
+            key: choices[name]
+            for name in job.task.reasons
+            if not job.settings.is_set(key := f"data.{name}")
+        },
     )
 
 

@@ -7,10 +7,10 @@ from dataclasses import replace
 from lorafit import pipeline, quiet
 from lorafit.config import Config
 from lorafit.data.columns.choose import Columns, label_columns
-from lorafit.inspection.rows import Preview
+from lorafit.inspection.reader import Reader
+from lorafit.inspection.rows import Preview, Sampling
 from lorafit.inspection.rows import preview as describe_data
 from lorafit.inspection.tokens import of_tokens
-from lorafit.model.load import LoadedModel
 from lorafit.pipeline.problem import Live, Problem
 from lorafit.tasks.parts.generative import GenerativeTask
 
@@ -34,30 +34,28 @@ def describe(problem: Problem, config: Config, live: Live | None = None) -> Prev
     loaded = pipeline.load_base(config.model, task, config.seed, live=live)
     limit = pipeline.longest_input(config, loaded, pipeline.try_adapter(config, loaded, task))
     encoded = pipeline.encode(problem, loaded.tokenizer, limit)
-    shown = _rows(problem, loaded, limit, config.seed)
+    reader = Reader(loaded.tokenizer, limit, task.special_tokens)
+    sampling = Sampling(config.seed)
+    shown = _rows(problem, reader, sampling)
     if task.supervision != "example":
         with quiet.saying_less("lorafit"):
             whole = pipeline.encode(problem, loaded.tokenizer, WITHOUT_LIMIT)
-        shown = of_tokens(shown, encoded, whole, loaded.tokenizer, limit, seed=config.seed)
-        shown = replace(shown, label=task.label)  # no class a row, of which to count the rows
+        shown = of_tokens(shown, encoded, whole, reader, sampling)
     truth = pipeline.data_truth(encoded, loaded, task, config)
     labels = {name: split.labels for name, split in truth.splits.items()}
-    return replace(shown, task=task.name, truth=truth, labels=labels)
+    return replace(shown, task=task.name, label=task.label, truth=truth, labels=labels)
 
 
-def _rows(problem: Problem, loaded: LoadedModel, limit: int, seed: int) -> Preview:
+def _rows(problem: Problem, reader: Reader, sampling: Sampling) -> Preview:
     task = problem.task
-    return describe_data(
-        problem.splits,
+    # A list of labels, or labels of tokens, are no class a row, of which to count the rows.
+    counted = task.supervision == "example" and isinstance(task.label, str)
+    columns = Columns(
         task.text,
-        task.label if task.supervision == "example" else None,
-        loaded.tokenizer,
-        limit,
-        # A prompt may have several answers.
-        answer=label_columns(task.label) if isinstance(task, GenerativeTask) else (),
-        columns=Columns(
-            task.text, task.label, task.reasons.get("text", ""), task.reasons.get("label", "")
-        ),
-        special_tokens=task.special_tokens,
-        seed=seed,
+        task.label if counted else None,
+        task.reasons.get("text", ""),
+        task.reasons.get("label", ""),
     )
+    # A prompt may have several answers.
+    answer = label_columns(task.label) if isinstance(task, GenerativeTask) else ()
+    return describe_data(problem.splits, columns, reader, answer=answer, sampling=sampling)

@@ -9,8 +9,9 @@ from datasets import Dataset, DatasetDict
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lorafit.config import Config
-from lorafit.data.carve import carve
+from lorafit.data.carve import Roles, carve
 from lorafit.data.columns.choose import label_columns
+from lorafit.data.findings import Findings
 from lorafit.data.read.source import load_splits
 from lorafit.data.spellings import spelled_as
 from lorafit.errors import ConfigError
@@ -50,25 +51,25 @@ def pose(data: Any, config: Config, live: Live | None = None) -> Problem:
         DataError: The data cannot be read, or not be trained on.
         ModelError: There is no such model.
     """
-    splits = load_splits(data, config.data)
+    findings = Findings()
+    splits = load_splits(data, config.data, findings)
     if config.task is None:
         kind = kind_of_model(config.model if live is None else live.model)
-        found, why = guess_task(splits, config.data, kind)
+        found, why = guess_task(splits, config.data, kind, findings)
     else:
         found, why = tasks[config.task], "as asked"
     task = found.from_data(splits, config.data)
     task.special_tokens = config.data.special_tokens
     task.reasons = {"task": why, **task.reasons}
-    carved = carve(
-        splits,
-        task.label,
-        config.data,
-        config.seed,
-        text=task.text,
-        stratify=task.stratified,
-        one_answer=not isinstance(task, GenerativeTask),
-    )
-    return Problem(task, carved)
+    findings.take(task.findings)
+    task.findings = findings  # from here on it takes what is found on the way to its examples
+    return Problem(task, carve(splits, roles(task), config.data, config.seed, findings))
+
+
+def roles(task: Task) -> Roles:
+    """What the columns are for, to those who carve."""
+    one_answer = not isinstance(task, GenerativeTask)
+    return Roles(task.label, task.text, task.stratified, one_answer)
 
 
 def test_rows(data: Any, config: Config, task: Task) -> tuple[Dataset, str]:

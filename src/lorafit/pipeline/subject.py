@@ -17,11 +17,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lorafit.adapt import Adapters
 from lorafit.config import Config, ModelConfig
 from lorafit.data.batches import BatchOrder, lengths
-from lorafit.data.notes import Notes
 from lorafit.engine.base import Engine
 from lorafit.engine.eager import EagerEngine
 from lorafit.export import peft as peft_format
-from lorafit.inspection.truth import Truth, inspect
+from lorafit.inspection.truth import Lesson, Truth, inspect
 from lorafit.methods import method_of, methods
 from lorafit.methods.base import MethodConfig
 from lorafit.model import load
@@ -161,7 +160,7 @@ def prepare(
     if encoded is None:
         encoded = encode(problem, loaded.tokenizer, limit)
         truth = data_truth(encoded, loaded, problem.task, config)
-        truth.enforce()
+        truth.enforce(problem.task.findings)
     seed_everything(config.seed, config.deterministic)
     adapters = Adapters(loaded.model)
     if start is not None and start.is_dir():
@@ -213,15 +212,14 @@ def data_truth(
         wanted = config.train.num_train_epochs
         epochs = CHECKED_EPOCHS if wanted == "auto" else min(CHECKED_EPOCHS, math.ceil(wanted))
         batches = [batch for epoch in range(epochs) for batch in order.epoch(epoch)]
-    return inspect(
-        encoded,
-        supervision=task.supervision,
+    lesson = Lesson(
+        task.supervision,
         label_names=getattr(task, "label_names", ()),
-        batches=batches,
         unknown_token=loaded.tokenizer.unk_token_id,
         ends=_end_tokens(loaded),
         max_truncated=config.data.max_truncated,
     )
+    return inspect(encoded, lesson, batches)
 
 
 def _end_tokens(loaded: LoadedModel) -> set[int]:
@@ -259,10 +257,10 @@ def keep_start(run: Run, subject: Subject) -> None:
         peft_format.save(subject.adapters, run.path / START)
 
 
-def data_record(notes: Notes, subject: Subject, task: Task) -> dict[str, Any]:
-    """The content of ``data.json``: task, what was said of the data, what its examples teach."""
+def data_record(subject: Subject, task: Task) -> dict[str, Any]:
+    """The content of ``data.json``: task, what was found in the data, what its examples teach."""
     splits = {} if subject.truth is None else subject.truth.to_dict()["splits"]
-    return asdict(notes) | {
+    return asdict(task.findings) | {
         "task": task.to_dict(),
         "metrics": {name: info.to_dict() for name, info in task.infos.items()},
         "splits": splits,

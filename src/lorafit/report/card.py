@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lorafit.report import result
 from lorafit.report.folder import read_folder
-from lorafit.report.html import templates
+from lorafit.report.pages import templates
 
 COLOURS = {"better": "#2a9d5c", "worse": "#d64545"}
 """Of the card's edge; readable on white and on black."""

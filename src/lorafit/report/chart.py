@@ -57,9 +57,22 @@ class Axis:
         zero: bool = False,
         log: bool = False,
         margin: float = 0.06,
+        least: float = 0.0,
     ) -> Axis:
-        """The axis that shows all of the values, and zero if asked."""
+        """The axis that shows all of the values, and zero if asked.
+
+        Args:
+            values: What it has to show.
+            zero: Show zero, too.
+            log: Make it logarithmic.
+            margin: Room at both ends, as a share of what it shows.
+            least: What it shows at least from end to end, so that next to nothing does not look
+                like a leap.
+        """
         low, high = min(values), max(values)
+        if high - low < least and not log:
+            low, high = (low + high - least) / 2, (low + high + least) / 2
+            margin = 0.0
         if log:
             spread = (high / low if high > low else 10.0) ** margin
             return cls(low / spread, high * spread, log=True)
@@ -92,14 +105,15 @@ class Axis:
         return [round(i * step, 12) for i in range(first, last + 1)]
 
     def _powers(self, about: int) -> list[float]:
-        """Powers of ten on the axis; where it has few of them, numbers between them too."""
+        """Powers of ten on the axis; where it has few of them 1, 2 and 5 times these."""
         powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
-        for digits in ((1,), (1, 3), (1, 2, 5), range(1, 10)):
-            every = [m * 10.0**power for power in powers for m in digits]
+        for digits in ((1,), (1, 2, 5), range(1, 10)):
+            every = [float(f"{m}e{power}") for power in powers for m in digits]
             found = [value for value in every if self.low <= value <= self.high]
-            if len(found) >= about - 1:
+            if len(found) >= (about if digits == (1,) else 2):
                 return found[:: -(-len(found) // (2 * about))]
-        return found
+        # Less than between two neighbours of these: the axis is as good as linear.
+        return Axis(self.low, self.high).ticks(about)
 
 
 def line_chart(

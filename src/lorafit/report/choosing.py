@@ -5,7 +5,6 @@ What is not of a known form gets no chart; the page shows all evidence as tables
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
@@ -14,7 +13,7 @@ from pydantic import ValidationError
 from lorafit.evidence import Choice, Interval
 from lorafit.report import numbers
 from lorafit.report.chart import Axis, Line, Point, interval_chart, line_chart
-from lorafit.report.curves import Curve
+from lorafit.report.curves import LEAST, Curve
 from lorafit.report.folder import Json, mapping
 from lorafit.report.numbers import is_number
 
@@ -50,15 +49,16 @@ def _rates(evidence: Json) -> Curve | None:
     lengths = list(dict.fromkeys(one.get("steps") for one in tried))
     lines = []
     for style, steps in zip(_STYLES, lengths, strict=False):
-        points = sorted(_log(one) for one in tried if one.get("steps") == steps)
+        points = sorted(_point(one) for one in tried if one.get("steps") == steps)
         lines.append(Line(points, style, dots=True))
     best = min(tried, key=lambda one: float(one["loss"]))
     chart = _loss_chart(
         lines,
         "loss against learning rate",
-        lambda x: f"{10**x:.1g}",
-        [(_log(one)[0], _tip(one)) for one in sorted(tried, key=_log)],
+        lambda x: f"{x:g}",
+        [(one["learning_rate"], _tip(one)) for one in sorted(tried, key=_point)],
         f"lowest {numbers.general(best['loss'])} at {best['learning_rate']:.2g}",
+        log=True,
     )
     after = " and ".join(numbers.general(n) for n in lengths if is_number(n))
     note = f"after {after} steps" if after else ""
@@ -67,8 +67,8 @@ def _rates(evidence: Json) -> Curve | None:
     return Curve("Loss by learning rate", note, chart)
 
 
-def _log(one: Json) -> Point:
-    return math.log10(one["learning_rate"]), one["loss"]
+def _point(one: Json) -> Point:
+    return one["learning_rate"], one["loss"]
 
 
 def _tip(one: Json) -> str:
@@ -125,12 +125,14 @@ def _loss_chart(
     x_format: numbers.Format,
     tips: Sequence[tuple[float, str]],
     spoken: str,
+    log: bool = False,
 ) -> Markup:
     points = [point for line in lines for point in line.points]
+    losses = [loss for _, loss in points]
     return line_chart(
         lines,
-        Axis.around([x for x, _ in points]),
-        Axis.around([y for _, y in points]),
+        Axis.around([x for x, _ in points], log=log),
+        Axis.around(losses, least=LEAST * max(map(abs, losses))),
         label=f"Line chart: {what}; {spoken}.",
         y_format=numbers.general,
         x_format=x_format,

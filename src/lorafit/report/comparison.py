@@ -2,38 +2,21 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Sequence
 from pathlib import Path
 
-from lorafit.evidence import ComparisonRecord
-from lorafit.evidence.comparison_rows import (
-    costs,
-    has_noise,
-    kept,
-    metric_name,
-    ordered,
-    quality,
-    redundancy,
-    remarks,
-)
-from lorafit.report import fronts
-from lorafit.report.chart import Axis, interval_chart
-from lorafit.report.html import templates
+from markupsafe import Markup
+
+from lorafit.evidence import Arm, ComparisonRecord
+from lorafit.evidence.comparison_rows import by_quality, metric_name, remarks
+from lorafit.report import fronts, numbers
+from lorafit.report.chart import Axis, Line, interval_chart, line_chart
+from lorafit.report.curves import Curve
+from lorafit.report.leaderboard import details, leaderboard
+from lorafit.report.pages import templates
 from lorafit.run import atomic
 
 PAGE = "compare.html"
-
-COSTS = (
-    "Means over the runs; processor time is of all threads, memory of the whole process. Losses "
-    "are in nats per example, of models that write text per token; the gap is validation loss "
-    "minus training loss."
-)
-KEPT = (
-    "How far the model's reading of general text moved. At equal quality: with the update scaled "
-    "back to where the validation loss is one that half of the methods reach."
-)
-REDUNDANCY = "Medians over weight matrices."
-NOISE = "Above noise: directions stronger than the strongest of a run on shuffled labels."
 
 
 def write_comparison(folder: Path, found: ComparisonRecord) -> Path:
@@ -43,9 +26,7 @@ def write_comparison(folder: Path, found: ComparisonRecord) -> Path:
         RunError: The page cannot be written.
     """
     page = folder / PAGE
-    config, about = found.request["config"], REDUNDANCY
-    if has_noise(found):
-        about += f" {NOISE}"
+    config = found.request["config"]
     text = (
         templates()
         .get_template("compare.html.j2")
@@ -57,13 +38,9 @@ def write_comparison(folder: Path, found: ComparisonRecord) -> Path:
             metric=metric_name(found),
             chart=_chart(found),
             fronts=fronts.charts(found, f"Test {metric_name(found)}"),
-            quality=quality(found),
-            tables={
-                "Costs": (costs(found), COSTS),
-                "Forgetting": (kept(found), KEPT),
-                "Redundancy of the updates": (redundancy(found), about),
-            },
-            whole=_whole,
+            leaderboard=leaderboard(found),
+            losses=_losses(found),
+            details=details(found),
             remarks=remarks(found),
             command=found.environment.get("command"),
         )
@@ -72,12 +49,7 @@ def write_comparison(folder: Path, found: ComparisonRecord) -> Path:
     return page
 
 
-def _whole(cell: str) -> str:
-    """A cell that is broken before its interval only, where there is no room for all of it."""
-    return re.sub(r"(?<=,) | (?=%|[KMGT]iB|B$)", "\u00a0", cell)
-
-
-def _chart(found: ComparisonRecord) -> str:
+def _chart(found: ComparisonRecord) -> Markup:
     rows = [
         (
             name,
@@ -85,8 +57,46 @@ def _chart(found: ComparisonRecord) -> str:
             arm.metric,
             f"{name}: {arm.metric:.3f}",
         )
-        for name, arm in ordered(found)
+        for name, arm in by_quality(found)
     ]
     ends = [end for _, _, spread, _ in rows for end in spread.ends]
     label = f"Test {metric_name(found)} of each method with its interval"
     return interval_chart(rows, Axis.around(ends), lambda value: f"{value:g}", label)
+
+
+LINES = 4
+"""Methods in one chart of losses: more lines could not be told apart."""
+STYLES = ("train", "eval", "plain", "rest")
+
+
+def _losses(found: ComparisonRecord) -> list[Curve]:
+    """Validation loss over steps: the methods in the order of their quality, a few a chart.
+
+    All charts have the same axes, so that they can be compared.
+    """
+    drawn = [(name, arm) for name, arm in by_quality(found) if len(arm.curve) > 1]
+    points = [(point["step"], point["eval_loss"]) for _, arm in drawn for point in arm.curve]
+    if not points:
+        return []
+    steps, losses = zip(*points, strict=True)
+    x, y = Axis(0.0, max(steps)), Axis.around(losses, least=0.1 * max(map(abs, losses)))
+    return [_some(drawn[at : at + LINES], x, y) for at in range(0, len(drawn), LINES)]
+
+
+def _some(drawn: Sequence[tuple[str, Arm]], x: Axis, y: Axis) -> Curve:
+    lines, keys, spoken = [], Markup(""), []
+    for style, (name, arm) in zip(STYLES, drawn, strict=False):
+        points = [(point["step"], point["eval_loss"]) for point in arm.curve]
+        lines.append(Line(points, style, dots=True))
+        keys += Markup('<span class="key {}">{}</span> ').format(style, name)
+        spoken.append(f"{name} from {points[0][1]:.3f} to {points[-1][1]:.3f}")
+    chart = line_chart(
+        lines,
+        x,
+        y,
+        label=f"Line chart: validation loss of {'; '.join(spoken)}.",
+        y_format=numbers.general,
+        x_format=numbers.general,
+        height=170,
+    )
+    return Curve(Markup('<span class="legend">{}</span>').format(keys), "", chart)

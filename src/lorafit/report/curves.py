@@ -25,6 +25,9 @@ MOST_POINTS = 400
 """Points of a line; more would not be seen on a screen."""
 MOST_TIPS = 120
 MOST_ROWS = 40
+LEAST = 0.1
+"""An axis shows at least this part of what is possible, or of the value: less would make a leap
+of next to nothing."""
 _WINDOW = 0.025
 """Standard deviation of the smoothing window, as a share of all lines."""
 _ENOUGH_TO_SMOOTH = 30
@@ -55,6 +58,7 @@ class Curves:
         rows: Its cells.
         thinned: Every how many lines one is in the table.
         forms: How the numbers of a column are written, where its name does not tell.
+        over_fitting: From where training and validation part, in a sentence; empty: they do not.
     """
 
     loss: Markup | None
@@ -68,6 +72,7 @@ class Curves:
     rows: list[list[Any]]
     thinned: int
     forms: dict[str, Format]
+    over_fitting: Markup
 
 
 def make_curves(
@@ -99,7 +104,38 @@ def make_curves(
         columns=columns,
         rows=rows,
         thinned=thinned,
+        over_fitting=_over_fitting(train, evals),
         forms={f"eval_{name}": numbers.percent for name, info in infos.items() if info.is_share},
+    )
+
+
+_RISE = 0.01
+"""By what part the validation loss has to have risen: less is no parting."""
+
+
+def _over_fitting(train: list[Point], evals: list[Point]) -> Markup:
+    """Says where the validation loss rises while the training loss goes on falling."""
+    if len(evals) < 2 or len(train) < 4:
+        return Markup("")
+    at, best = min(evals, key=lambda point: point[1])
+    last_step, last = evals[-1]
+    before = [loss for step, loss in train if step <= at]
+    after = [loss for step, loss in train if step > at]
+    if last <= best * (1 + _RISE) or not before or not after:
+        return Markup("")
+    # As many steps before the lowest point as after it: single batches are noisy.
+    near, late = before[-max(len(after) // 2, 1) :], after[len(after) // 2 :]
+    if np.mean(late) >= np.mean(near):
+        return Markup("")
+    return Markup(
+        "<strong>Over-fitting:</strong> the validation loss rose from step {} on ({} to {} at "
+        "step {}) while the training loss went on falling. From there the model learned the "
+        "training examples by heart."
+    ).format(
+        numbers.element(at, numbers.general),
+        numbers.element(best, numbers.decimals),
+        numbers.element(last, numbers.decimals),
+        numbers.element(last_step, numbers.general),
     )
 
 
@@ -179,7 +215,7 @@ def _loss_chart(
     return line_chart(
         drawn,
         x,
-        Axis.around(values),
+        Axis.around(values, least=LEAST * max(map(abs, values))),
         label="Line chart: " + "; ".join(spoken) + ".",
         y_format=numbers.general,
         x_format=numbers.general,
@@ -208,7 +244,8 @@ def _others(lines: Sequence[Json], x: Axis, infos: Mapping[str, MetricInfo]) -> 
             info = infos.get(name) or MetricInfo.unknown(name)
             form, ticks = numbers.value_format(info), numbers.tick_format(info)
             title = f"Validation {info.title}"
-            curves.append(_small(lines, x, key, title, "", form, ticks, "eval"))
+            least = _least(info, [y for _, y in _points(lines, key)])
+            curves.append(_small(lines, x, key, title, "", form, ticks, "eval", least))
     for key, title, unit in (
         ("learning_rate", "Learning rate", ""),
         ("tokens_per_s", "Speed", "real tokens per second, padding not counted"),
@@ -216,6 +253,12 @@ def _others(lines: Sequence[Json], x: Axis, infos: Mapping[str, MetricInfo]) -> 
     ):
         curves.append(_small(lines, x, key, title, unit, numbers.general, numbers.general, "plain"))
     return [curve for curve in curves if curve is not None]
+
+
+def _least(info: MetricInfo, values: Sequence[float]) -> float:
+    if info.low is not None and info.high is not None:
+        return LEAST * (info.high - info.low)
+    return LEAST * max(map(abs, values), default=0.0)
 
 
 def _small(
@@ -227,6 +270,7 @@ def _small(
     form: Format,
     ticks: Format,
     style: str,
+    least: float = 0.0,
 ) -> Curve | None:
     points = _points(lines, key)
     if not points:
@@ -236,8 +280,8 @@ def _small(
     chart = line_chart(
         [Line(thin(points), style, dots=few or len(points) == 1)],
         x,
-        Axis.around([y for _, y in points], zero=style == "plain"),
-        label=f"Line chart: {title.lower()} from {form(first[1])} at step {first[0]} "
+        Axis.around([y for _, y in points], zero=style == "plain", least=least),
+        label=f"Line chart: {title} from {form(first[1])} at step {first[0]} "
         f"to {form(last[1])} at step {last[0]}.",
         y_format=ticks,
         x_format=numbers.general,

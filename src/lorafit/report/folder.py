@@ -18,7 +18,10 @@ from safetensors import SafetensorError, safe_open
 
 from lorafit.errors import LorafitError, RunError
 from lorafit.evidence import Choices, Evaluation, MetricInfo, Record
+from lorafit.evidence.predictions import FILE as PREDICTIONS
+from lorafit.evidence.predictions import Predictions
 from lorafit.evidence.record import check_version
+from lorafit.report.predicted import COLUMNS
 from lorafit.run import config_file
 from lorafit.run.folder import is_locked
 
@@ -57,6 +60,7 @@ class RunFolder:
         card: ``adapter/README.md``.
         tensors: Shape of each tensor in the adapter's weights.
         adapter_bytes: Size of the weights file.
+        predictions: ``predictions.parquet``, less the probabilities of every label.
         problems: What could not be read, and why.
     """
 
@@ -80,6 +84,7 @@ class RunFolder:
     card: str = ""
     tensors: dict[str, tuple[int, ...]] = field(default_factory=dict)
     adapter_bytes: int | None = None
+    predictions: Predictions | None = None
     problems: list[str] = field(default_factory=list)
 
     def setting(self, *names: str) -> Any:
@@ -119,6 +124,7 @@ def read_folder(path: Path) -> RunFolder:
     found.metrics = _lines(found, "metrics.jsonl")
     found.trials = _lines(found, "trials.jsonl")
     _read_weights(found)
+    _read_predictions(found)
     return found
 
 
@@ -230,6 +236,16 @@ def _read_config(found: RunFolder) -> None:
     found.config = mapping(value)
     with contextlib.suppress(RunError):
         found.origins = config_file.read_origins(found.path / "config.yaml")
+
+
+def _read_predictions(found: RunFolder) -> None:
+    file = found.path / PREDICTIONS
+    if not file.is_file():
+        return
+    try:
+        found.predictions = Predictions.read(file, COLUMNS)
+    except (OSError, ValueError) as error:
+        found.problems.append(f"{PREDICTIONS} is damaged: {error}")
 
 
 def _read_weights(found: RunFolder) -> None:

@@ -7,19 +7,21 @@ a function of the run's files alone: written twice, it is the same.
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-
-from lorafit.report import choosing, curves, facts, numbers, result
+from lorafit.evidence.confusion import class_scores, confusion_of, other_tables
+from lorafit.report import choosing, curves, facts, predicted, result, words
 from lorafit.report.folder import RunFolder, read_folder
+from lorafit.report.heat import heat_map
+from lorafit.report.pages import templates
+from lorafit.report.verdict import verdict_card
 from lorafit.run import atomic
 from lorafit.run.folder import REPORT
 
 NAME = REPORT
+WORDS = "<!-- words -->"
+"""Where the glossary goes: it is made of what the rest of the page says."""
 
 _BANNERS = {
     "created": ("This run has not started training.", "note"),
@@ -49,12 +51,15 @@ def write_report(run_folder: Path) -> Path:
 
 def render(run: RunFolder) -> str:
     """The page as text."""
-    return templates().get_template("report.html.j2").render(_content(run))
+    page = templates().get_template("report.html.j2").render(_content(run))
+    known = templates().get_template("words.html.j2").render(words=words.used(page))
+    return page.replace(WORDS, known, 1)
 
 
 def _content(run: RunFolder) -> dict[str, Any]:
     parts = facts.adapter_parts(run.tensors)
     settings = facts.settings(run)
+    tables = [] if run.evaluation is None else run.evaluation.tables
     return {
         "run": run,
         "banner": _banner(run),
@@ -62,16 +67,21 @@ def _content(run: RunFolder) -> dict[str, Any]:
         "model": run.setting("model", "name_or_path"),
         "data": run.setting("data", "path"),
         "method": run.setting("adapter", "method"),
-        "headline": result.headline(run.evaluation),
+        "verdict": verdict_card(run.evaluation),
+        "predicted": predicted.shown(run.predictions),
         "rows": result.metric_rows(run.evaluation),
         "confidence": result.level(run.evaluation),
-        "tables": [] if run.evaluation is None else run.evaluation.tables,
+        "heat": heat_map(confusion_of(tables)),
+        "scores": class_scores(tables),
+        "tables": other_tables(tables),
         "generation": None if run.evaluation is None else run.evaluation.generation,
+        "written": _written(run),
         "samples": result.samples(run.evaluation),
         "handoffs": result.handoffs(run.evaluation),
         "choices": run.choices.choices,
         "choice_charts": choosing.charts(run.choices.choices),
         "curves": curves.make_curves(run.metrics, run.infos),
+        "loss_unit": _loss_unit(run),
         "trials": facts.trials_table(run.trials),
         "data_facts": facts.data_facts(run),
         "data_notes": facts.data_notes(run),
@@ -97,6 +107,21 @@ def _content(run: RunFolder) -> dict[str, Any]:
     }
 
 
+def _written(run: RunFolder) -> list[str]:
+    """The metrics that are made of written texts, by their titles."""
+    found = run.evaluation
+    if found is None or found.generation is None:
+        return []
+    return [found.info(name).title for name in found.generation.metrics]
+
+
+def _loss_unit(run: RunFolder) -> str:
+    """What the losses are counted in; empty: not in nats."""
+    if not run.infos:
+        return "nats per example"
+    return next((info.unit for info in run.infos.values() if info.unit[:4] == "nats"), "")
+
+
 def _banner(run: RunFolder) -> tuple[str, str] | None:
     if run.status == "trained" and run.evaluation:
         return None
@@ -118,36 +143,3 @@ def _adapter_facts(run: RunFolder) -> dict[str, Any]:
         for name in _ADAPTER
         if run.adapter.get(name) not in (None, False, {}, [])
     }
-
-
-@cache
-def templates() -> Environment:
-    """The pages' templates, with what all of them use."""
-    loader = PackageLoader("lorafit.report", "templates")
-    environment = Environment(
-        loader=loader,
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    source, _, _ = loader.get_source(environment, "style.css")
-    environment.globals |= {
-        "style": Markup(source),
-        "is_number": numbers.is_number,
-        "number": numbers.element,
-        "named": lambda name, value: numbers.element(value, numbers.format_for(name)),
-        "title": numbers.title_for,
-        "units": numbers,
-        "table_of": _table_of,
-    }
-    return environment
-
-
-def _table_of(value: Any) -> list[str]:
-    """Columns of a list of plain records, ``[]`` if the value is something else."""
-    if not isinstance(value, list) or not value or not all(isinstance(v, dict) for v in value):
-        return []
-    if any(isinstance(cell, dict | list) for record in value for cell in record.values()):
-        return []
-    return list(dict.fromkeys(key for record in value for key in record))

@@ -163,12 +163,22 @@ def format_for(name: str) -> Format:
     return duration if name.endswith("_s") else general
 
 
+_TITLES = {
+    "tokens_per_s": "speed (real tokens)",
+    "se": "standard error",
+    "eval_loss": "validation loss",
+    "train_loss": "training loss",
+    "grad_norm": "gradient norm",
+}
+"""What short names stand for."""
+
+
 def title_for(name: str) -> str:
     """A name without the unit that its value shows: ``peak_memory_bytes`` to ``peak memory``."""
     if name.isupper():  # an environment variable
         return name
-    if name == "tokens_per_s":
-        return "speed (real tokens)"
+    if name in _TITLES:
+        return _TITLES[name]
     for unit, words in (("_bytes", ""), ("_per_s", " per second"), ("_s", "")):
         if name.endswith(unit):
             name = name.removesuffix(unit) + words

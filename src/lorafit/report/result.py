@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from lorafit.evidence import Evaluation, Interval, Sample
 from lorafit.evidence import rows as evidence_rows
+from lorafit.evidence.confusion import confusion_of
 from lorafit.evidence.rows import MetricRow, Verdict
 from lorafit.report import numbers
 from lorafit.report.chart import Axis, interval_chart, small_intervals
@@ -52,12 +53,23 @@ class ShownRow:
 
 @dataclass(frozen=True)
 class Headline:
-    """The answer to "did it work?"."""
+    """The answer to "did it work?".
+
+    Attributes:
+        row: The headline metric.
+        value_format: How its values are written.
+        symbol: Of the verdict.
+        verdict: In a few words.
+        mood: ``better``, ``worse``, ``unclear`` or ``unknown``, for the look of it.
+        sentences: What it means.
+        chart: Base and tuned model with their intervals.
+    """
 
     row: MetricRow
     value_format: Format
     symbol: str
     verdict: str
+    mood: str
     sentences: list[Markup]
     chart: Markup
 
@@ -92,10 +104,56 @@ def headline(evaluation: Evaluation | None) -> Headline | None:
     if evaluation is None or not rows or rows[0].tuned is None:
         return None
     row, tuned = rows[0], rows[0].tuned
-    symbol, verdict = VERDICTS[row.verdict]
+    mood: Verdict = row.verdict
+    symbol, verdict = VERDICTS[mood]
+    simple = _simple_answer(row, tuned, evaluation)
+    if mood == "better" and simple is not None and not simple.beaten:
+        mood, symbol, verdict = "unclear", VERDICTS["unclear"][0], _NO_BETTER
     sentences = _sentences(row, tuned, evaluation)
+    sentences[1:1] = [] if simple is None else simple.sentences
     form = numbers.value_format(row.info)
-    return Headline(row, form, symbol, verdict, sentences, _headline_chart(row))
+    return Headline(row, form, symbol, verdict, mood, sentences, _headline_chart(row))
+
+
+_NO_BETTER = "No better than always giving the most frequent answer"
+_MOST_NAMES = 8
+"""Classes that are never predicted and named."""
+
+
+@dataclass(frozen=True)
+class SimpleAnswer:
+    """What a model has to beat that looks at no text at all.
+
+    Attributes:
+        beaten: Whether it certainly is.
+        sentences: What it would reach, and which classes are never given.
+    """
+
+    beaten: bool
+    sentences: list[Markup]
+
+
+def _simple_answer(row: MetricRow, tuned: Interval, evaluation: Evaluation) -> SimpleAnswer | None:
+    """Always the most frequent class; ``None`` where answers are not right or wrong by class."""
+    matrix = confusion_of(evaluation.tables)
+    if matrix is None or not matrix.total:
+        return None
+    said, beaten = [], True
+    if row.info.is_share:
+        name, share = matrix.most_frequent
+        low = tuned.low if tuned.complete else tuned.value
+        beaten = low > share
+        said.append(
+            Markup("Always answering “{}” would be right {} of the time.").format(
+                name, element(share, numbers.percent)
+            )
+        )
+    never = matrix.never_predicted
+    if never:
+        names = ", ".join(f"“{name}”" for name in never[:_MOST_NAMES])
+        more = ", ..." if len(never) > _MOST_NAMES else ""
+        said.append(Markup("Never answered: {}{}.").format(names, more))
+    return SimpleAnswer(beaten, said)
 
 
 def handoffs(evaluation: Evaluation | None) -> list[Handoff]:

@@ -13,6 +13,7 @@
       checkpoints/      resumable state
       adapter/          the result, in PEFT format
       eval.json         base and tuned metrics on the test split, with intervals
+      predictions.parquet  what base and tuned model said of each test example
       report.html       all of it on one page
 
 What is written there, `lorafit.run.writer` writes.
@@ -26,7 +27,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from filelock import FileLock, Timeout
 
@@ -37,6 +38,9 @@ from lorafit.evidence import Choices, Evaluation, Interval
 from lorafit.run import atomic, config_file
 from lorafit.run.commands import resume_command
 from lorafit.units import shortened
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Lines = list[dict[str, Any]]
 """The content of a ``.jsonl`` file. (Inside `Run`, ``list`` is the method.)"""
@@ -222,6 +226,71 @@ class Run:
             RunError: The run has not been evaluated, or the file is damaged or of a later version.
         """
         return Evaluation.from_json(self.eval, str(self.path / Evaluation.file))
+
+    @property
+    def predictions(self) -> pd.DataFrame:
+        """What base and tuned model said of each test example, a row each; read when asked for.
+
+        Columns: ``row`` (its place in the test split), ``source_row`` (in the data as it was
+        read, where known), ``text_hash``, ``text`` (unless ``run.keep_texts`` is off), ``label``,
+        and for ``base`` and ``tuned`` the answer, ``_right``, ``_probability`` of the answer,
+        ``_loss``, and ``_probabilities`` in the order of ``predictions.attrs["label_names"]``,
+        as far as the task has them.
+
+        Raises:
+            RunError: The run has none: it is not evaluated yet, or of an earlier version.
+        """
+        return self._frame(None)
+
+    def mistakes(self, most: int | None = None) -> pd.DataFrame:
+        """The rows of `predictions` that the tuned model is wrong on, the surest first.
+
+        Of numbers all that are off, the furthest first; of texts all, that with the highest
+        loss of a token first.
+
+        Args:
+            most: How many; ``None``: all.
+
+        Raises:
+            RunError: As `predictions`.
+        """
+        return self._frame("mistakes").iloc[:most]
+
+    def flips(self) -> pd.DataFrame:
+        """The rows of `predictions` where one model is right and the other is not.
+
+        A column ``flip`` says which: ``gained`` (tuning set it right) or ``lost``.
+
+        Raises:
+            RunError: As `predictions`.
+        """
+        return self._frame("flips")
+
+    def _frame(self, part: Literal["mistakes", "flips"] | None) -> pd.DataFrame:
+        # Here: listing runs does without.
+        import numpy as np
+
+        from lorafit.evidence.predictions import FILE, Predictions
+
+        path = self.path / FILE
+        if not path.is_file():
+            raise RunError(
+                f'"{self.path}" has no {FILE}: the run is not evaluated yet, or it was made by an '
+                "earlier lorafit, which kept none. A new run has it."
+            )
+        try:
+            found = Predictions.read(path)
+            frame: pd.DataFrame = found.table.to_pandas()
+        except (OSError, ValueError) as error:
+            raise RunError(f'cannot read "{path}": {error}') from error
+        frame.attrs["label_names"] = found.label_names
+        if part is None:
+            return frame
+        if part == "mistakes":
+            return frame.iloc[found.mistakes()]
+        gained, lost = found.flips()
+        names = ["gained"] * len(gained) + ["lost"] * len(lost)
+        return frame.iloc[np.concatenate([gained, lost])].assign(flip=names)
 
     @property
     def choices(self) -> dict[str, Choice]:

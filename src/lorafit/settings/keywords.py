@@ -281,6 +281,10 @@ class SharedKeywords(TypedDict, total=False):
     confidence: float
     """Level of the reported intervals."""
 
+    keep_texts: bool
+    """Keep the texts of the test rows in ``predictions.parquet``, so that mistakes can be read;
+    without, and for texts that must not be copied: their hashes only."""
+
     batch_size: int
     """Examples a process takes for one forward and backward pass."""
 

@@ -70,14 +70,8 @@ class Shrinking:
             self.task: Task = tasks[known["task"]["name"]].from_dict(known["task"])
             base, limit, seed = ModelConfig(**known["model"]), known["max_length"], known["seed"]
             splits = load_splits(data, config.data)
-            splits = carve(
-                splits,
-                self.task.label,
-                config.data,
-                seed,
-                text=self.task.text,
-                stratify=self.task.stratified,
-            )
+            roles = pipeline.roles(self.task)
+            splits = carve(splits, roles, config.data, seed)
         else:
             kinds = [n for n in tasks if tasks[n].task_type == source.config.task_type]
             kind = kinds[0] if len(kinds) == 1 else None

@@ -20,8 +20,10 @@ from datasets import Dataset, DatasetDict
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lorafit.config import DataConfig, SpecialTokens
+from lorafit.data.findings import UNKEPT, Findings
 from lorafit.errors import DataError
 from lorafit.evidence import MetricInfo, Table
+from lorafit.tasks.parts.answers import Predicted
 from lorafit.tasks.parts.metrics import NLL, Metric, described
 
 Supervision = Literal["example", "token", "next_token", "target"]
@@ -99,6 +101,8 @@ class Task(ABC):
     """What the name of a control token in a text is."""
     reasons: Mapping[str, str] = MappingProxyType({})
     """Why ``text`` and ``label`` are what they are, for the run's record."""
+    findings: Findings = UNKEPT
+    """What `from_data` found in the data; takes what encoding finds in them."""
 
     @classmethod
     def fits(cls, rows: Dataset, config: DataConfig, model: ModelKind) -> Fit | None:
@@ -138,7 +142,7 @@ class Task(ABC):
     @classmethod
     @abstractmethod
     def from_data(cls, splits: DatasetDict, config: DataConfig) -> Task:
-        """Reads columns and labels off the data; what is guessed is logged.
+        """Reads columns and labels off the data; the task's `findings` say what was guessed.
 
         Raises:
             DataError: The data does not fit the task (no such column, one class only, ...).
@@ -250,6 +254,37 @@ class Task(ABC):
             encoded: The encoded examples, for tasks that need them.
             rows: The rows they were made of, likewise.
         """
+
+    def predicted(
+        self, outputs: np.ndarray | Sequence[np.ndarray], labels: np.ndarray, encoded: Dataset
+    ) -> Predicted | None:
+        """What a model said of each example beside what is right, for the run's predictions.
+
+        Args:
+            outputs: What `keep` returns of all examples; of a task with a label a token the
+                logits of each example, without those of padding.
+            labels: What `keep` returns beside it.
+            encoded: The encoded examples.
+
+        Returns:
+            ``None``: the task has no answers to read off the logits.
+        """
+        return None
+
+    def constant(self, labels: np.ndarray) -> tuple[str, np.ndarray] | None:
+        """The best answer that looks at no text, in words, and as `keep` would give it.
+
+        Args:
+            labels: As `keep` gives them, ``(n, ...)``.
+
+        Returns:
+            The words that follow "always answering", and ``(n, ...)``; ``None``: there is none.
+        """
+        return None
+
+    def never_predicted(self, kept: np.ndarray, labels: np.ndarray) -> list[str]:
+        """The classes that some examples have and none was given."""
+        return []
 
     def tables(self, kept: np.ndarray, labels: np.ndarray) -> list[Table]:
         """What is shown beside the metrics: one row a class, a confusion matrix, ..."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self, TypeVar
 
@@ -29,6 +28,7 @@ from lorafit.data.columns.prompts import (
     refuse_preferences,
 )
 from lorafit.data.columns.values import column_values, texts
+from lorafit.data.findings import Findings
 from lorafit.data.read.splits import train_rows
 from lorafit.errors import DataError
 from lorafit.tasks import tasks
@@ -44,8 +44,6 @@ from lorafit.tasks.parts.generative import (
     special_prefix,
 )
 from lorafit.tasks.parts.labels import UNKNOWN
-
-log = logging.getLogger(__name__)
 
 SEPARATOR = "\n"
 """Between prompt and completion where neither brings a space."""
@@ -131,21 +129,23 @@ class CausalLM(GenerativeTask):
 
     @classmethod
     def from_data(cls, splits: DatasetDict, config: DataConfig) -> CausalLM:
-        """Chooses the columns; what is guessed is logged.
+        """Chooses the columns; what is guessed is said.
 
         Raises:
             DataError: There is no train split, or no single clear column.
         """
         rows = train_rows(splits)
         check_asked(rows, config)
+        findings = Findings()
         messages = find_messages(rows, config)
         if messages is not None:
             check_chats(splits, messages)
             task = cls([messages], chat=True, skip_bad_rows=config.skip_bad_rows)
             task._source = splits
+            task.findings = findings
             task.reasons = {"text": "lists of roles and contents"}
             if any(m["role"] == "tool" for chat in column_values(rows, messages) for m in chat):
-                log.info("messages of tools are left out")
+                findings.note("messages of tools are left out")
             return task
         columns = find_prompt(rows, config)
         if columns is None:
@@ -158,14 +158,19 @@ class CausalLM(GenerativeTask):
                     f"{described(rows)}. Name it: --text PROMPT; or leave --label out."
                 )
             plain = choose_columns(splits, config.text, need_label=False)
+            findings.note(str(plain))
             task = cls(plain.text)
+            task.findings = findings
             task.reasons = {"text": plain.text_reason}
             return task
         separator = "" if _are_spaced(rows, columns) else SEPARATOR
-        log.info("%s (%s)", _named(columns), columns.reason)
+        findings.note(f"{_named(columns)} ({columns.reason})")
         if separator:
-            log.info("a line break is put between prompt and completion: neither brings a space")
+            findings.note(
+                "a line break is put between prompt and completion: neither brings a space"
+            )
         task = cls(columns.prompt, columns.answer, separator)
+        task.findings = findings
         task.reasons = {"text": columns.reason, "label": columns.reason}
         return task
 
@@ -190,7 +195,7 @@ class CausalLM(GenerativeTask):
         asked = [text + self.separator for text in self.joined(rows)]
         answered = [row[0] for row in texts(rows, [self.label])]
         if self.special_tokens == "text":
-            say_control(list(zip(asked, answered, strict=True)), tokenizer)
+            say_control(list(zip(asked, answered, strict=True)), tokenizer, self.findings)
         prompts = _ids(asked, tokenizer, self.special_tokens)
         answers = _ids(answered, tokenizer, self.special_tokens)
         start = special_prefix(tokenizer)
@@ -200,21 +205,31 @@ class CausalLM(GenerativeTask):
             input_ids.append([*before, *after][:max_length])
             labels.append([*[UNKNOWN] * len(before), *after][:max_length])
             truncated.append(len(before) + len(after) > max_length)
-        _say_cut(sum(truncated), len(truncated), max_length)
+        self._say_cut(sum(truncated), len(truncated), max_length)
         return encoded_table(input_ids, labels, truncated)
 
     def _encode_chats(
         self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int
     ) -> Dataset:
         found = self._rendered(
-            rows, lambda chat, n: encode_chat(chat, tokenizer, n, self.special_tokens)
+            rows,
+            lambda chat, n: (n - 1, *encode_chat(chat, tokenizer, n, self.special_tokens)),
         )
-        truncated = [len(ids) > max_length for ids, _ in found]
-        _say_cut(sum(truncated), len(truncated), max_length)
-        input_ids, labels = (
-            [part[:max_length] for part in parts] for parts in zip(*found, strict=True)
+        truncated = [len(ids) > max_length for _, ids, _ in found]
+        self._say_cut(sum(truncated), len(truncated), max_length)
+        return encoded_table(
+            [ids[:max_length] for _, ids, _ in found],
+            [labels[:max_length] for *_, labels in found],
+            truncated,
+            ([place for place, *_ in found], len(rows)),
         )
-        return encoded_table(input_ids, labels, truncated)
+
+    def _say_cut(self, count: int, total: int, max_length: int) -> None:
+        if count:
+            self.findings.warn(
+                f"{count:,} of {total:,} examples are longer than {max_length} tokens and are cut "
+                "there: their completions lose their end"
+            )
 
     def _rendered(self, rows: Dataset, render: Callable[[list[Message], int], T]) -> list[T]:
         """What the template makes of each conversation; refused ones are left out if asked."""
@@ -230,9 +245,9 @@ class CausalLM(GenerativeTask):
                 if not self.skip_bad_rows:
                     raise refused[0] from error
         if refused:
-            log.warning(
-                "skipped %s of %s conversations that the chat template refuses; first: %s",
-                *(f"{len(refused):,}", f"{len(rows):,}", refused[0]),
+            self.findings.warn(
+                f"skipped {len(refused):,} of {len(rows):,} conversations that the chat template "
+                f"refuses; first: {refused[0]}"
             )
         if not found:
             raise refused[0] if refused else DataError("there are 0 conversations.")
@@ -264,27 +279,28 @@ class CausalLM(GenerativeTask):
         self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int, end: list[int]
     ) -> Dataset:
         start = special_prefix(tokenizer)
-        pieces = []
+        pieces, places = [], []
         plain = [row[0] for row in texts(rows, list(self.text))]
         if self.special_tokens == "text":
-            say_control([(text,) for text in plain], tokenizer)
-        for ids in _ids(plain, tokenizer, self.special_tokens):
+            say_control([(text,) for text in plain], tokenizer, self.findings)
+        for place, ids in enumerate(_ids(plain, tokenizer, self.special_tokens)):
             whole = [*start, *ids, *end]
             parts = [whole[at : at + max_length] for at in range(0, len(whole), max_length)]
             # One token alone predicts nothing.
-            pieces += [part for part in parts if len(part) > 1]
+            kept = [part for part in parts if len(part) > 1]
+            pieces += kept
+            places += [place] * len(kept)
         if len(pieces) > len(rows):
-            log.info(
-                "%s texts make %s examples of at most %s tokens",
-                *(f"{len(rows):,}", f"{len(pieces):,}", max_length),
+            self.findings.note(
+                f"{len(rows):,} texts make {len(pieces):,} examples of at most {max_length} tokens"
             )
-        return encoded_table(pieces, pieces, [False] * len(pieces))
+        return encoded_table(pieces, pieces, [False] * len(pieces), (places, len(rows)))
 
     def collate(
         self, examples: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase
     ) -> dict[str, torch.Tensor]:
         """Pads on the right: ``input_ids``, ``attention_mask``, ``labels``, ``(n, longest)``."""
-        inputs = padded_inputs(examples, tokenizer)
+        inputs = padded_inputs(examples, tokenizer, self.findings)
         return {**inputs, "labels": pad(examples, "labels", UNKNOWN)}
 
     def prompts(
@@ -345,12 +361,3 @@ def _ids(
         )
         result.extend(encoded["input_ids"])
     return result
-
-
-def _say_cut(count: int, total: int, max_length: int) -> None:
-    if count:
-        log.warning(
-            "%s of %s examples are longer than %s tokens and are cut there: their completions "
-            "lose their end",
-            *(f"{count:,}", f"{total:,}", max_length),
-        )

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-
 from datasets import DatasetDict
 
 from lorafit.config import DataConfig
 from lorafit.data.columns.chats import find_messages, refuse_unread_chats
 from lorafit.data.columns.choose import check_asked, described
 from lorafit.data.columns.prompts import refuse_preferences
+from lorafit.data.findings import UNKEPT, Findings
 from lorafit.errors import DataError
 from lorafit.tasks import tasks
 from lorafit.tasks.base import Fit, ModelKind, Task
@@ -17,16 +16,17 @@ from lorafit.tasks.base import Fit, ModelKind, Task
 CHAT_TASK = "causal_lm"
 """The task that learns from conversations."""
 
-log = logging.getLogger(__name__)
 
-
-def guess_task(splits: DatasetDict, config: DataConfig, model: ModelKind) -> tuple[type[Task], str]:
+def guess_task(
+    splits: DatasetDict, config: DataConfig, model: ModelKind, findings: Findings = UNKEPT
+) -> tuple[type[Task], str]:
     """Asks every task whether it fits; says which does, and why.
 
     Args:
         splits: The data; ``train`` is looked at, or the first split there is.
         config: ``text`` and ``label`` count.
         model: The kind of model.
+        findings: Takes which task it is, and why.
 
     Returns:
         The task's class and the reason.
@@ -61,7 +61,7 @@ def guess_task(splits: DatasetDict, config: DataConfig, model: ModelKind) -> tup
             f"Choose one with --task, for example --task {next(iter(best))}."
         )
     ((name, fit),) = best.items()
-    log.info("task: %s (%s)", name.replace("_", " "), fit.reason)
+    findings.note(f"task: {name.replace('_', ' ')} ({fit.reason})")
     return tasks[name], fit.reason
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -16,11 +15,13 @@ from lorafit.config import DataConfig
 from lorafit.data.columns.choose import LABEL_NAMES, choose_columns, described, label_columns
 from lorafit.data.columns.labelled import binary_columns, find_label, find_labels, has_text, holds
 from lorafit.data.columns.values import class_name, column_values, is_missing
+from lorafit.data.findings import Findings
 from lorafit.data.read.splits import train_rows
 from lorafit.errors import DataError
 from lorafit.evidence import MetricInfo, Table
 from lorafit.tasks import tasks
 from lorafit.tasks.base import Fit, ModelKind
+from lorafit.tasks.parts.answers import Predicted
 from lorafit.tasks.parts.labels import (
     UNKNOWN,
     check_names,
@@ -32,8 +33,6 @@ from lorafit.tasks.parts.labels import (
 from lorafit.tasks.parts.metrics import F1, Metric
 from lorafit.tasks.parts.tables import per_class
 from lorafit.tasks.parts.texts import TextTask
-
-log = logging.getLogger(__name__)
 
 THRESHOLD = 0.0
 """Logit from which on a label is predicted: probability one half."""
@@ -85,7 +84,7 @@ class MultiLabelClassification(TextTask):
 
     @classmethod
     def from_data(cls, splits: DatasetDict, config: DataConfig) -> MultiLabelClassification:
-        """Reads columns and labels off the data; what is guessed is logged.
+        """Reads columns and labels off the data; what is guessed is said.
 
         Args:
             splits: At least ``train``.
@@ -96,14 +95,17 @@ class MultiLabelClassification(TextTask):
         """
         train = train_rows(splits)
         label, why = _label(train, config)
+        findings = Findings()
         columns = choose_columns(_without(splits, label), config.text, need_label=False)
+        findings.note(str(columns))
         if isinstance(label, str):
-            names = read_label_names(splits, label)
+            names = read_label_names(splits, label, findings)
         else:
             names = list(label)
             _check_columns(train, names)
-        log.info("%s labels, any number a row: %s", len(names), listed(names))
+        findings.note(f"{len(names)} labels, any number a row: {listed(names)}")
         task = cls(columns.text, label, names)
+        task.findings = findings
         task.reasons = {"text": columns.text_reason, "label": why}
         return task
 
@@ -174,6 +176,38 @@ class MultiLabelClassification(TextTask):
             }
             for row in values
         ]
+
+    def predicted(
+        self, outputs: np.ndarray | Sequence[np.ndarray], labels: np.ndarray, encoded: Dataset
+    ) -> Predicted | None:
+        """The labels that are more likely than not; right if all of them are.
+
+        The probability of an answer is that of exactly these labels, as if they were independent.
+        """
+        values = np.asarray(outputs, dtype=np.float64)
+        said, probabilities = _predicted(values), expit(values)
+        return Predicted(
+            labels=[self._named(row == 1) for row in labels],
+            answers=[self._named(row) for row in said],
+            right=(said == (labels == 1)).all(axis=-1),
+            probability=np.where(said, probabilities, 1.0 - probabilities).prod(axis=-1),
+            probabilities=probabilities.tolist(),
+        )
+
+    def _named(self, has: np.ndarray) -> list[str]:
+        return [name for name, one in zip(self.label_names, has, strict=True) if one]
+
+    def constant(self, labels: np.ndarray) -> tuple[str, np.ndarray]:
+        """The labels that most examples have, often none."""
+        most = labels.mean(axis=0) > 0.5
+        names = [f'"{name}"' for name, has in zip(self.label_names, most, strict=True) if has]
+        kept = np.broadcast_to(np.where(most, 1.0, -1.0) + THRESHOLD, labels.shape)
+        return " and ".join(names) or "no label", kept
+
+    def never_predicted(self, kept: np.ndarray, labels: np.ndarray) -> list[str]:
+        """The labels that some examples have and none was given."""
+        missed = (labels == 1).any(axis=0) & ~_predicted(kept).any(axis=0)
+        return [name for name, none in zip(self.label_names, missed, strict=True) if none]
 
     def tables(self, kept: np.ndarray, labels: np.ndarray) -> list[Table]:
         """Each label."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -15,16 +14,16 @@ from lorafit.config import DataConfig
 from lorafit.data.columns.choose import choose_columns, described, label_columns
 from lorafit.data.columns.labelled import find_label, find_labels
 from lorafit.data.columns.values import column_values
+from lorafit.data.findings import Findings
 from lorafit.data.read.splits import train_rows
 from lorafit.errors import DataError
 from lorafit.evidence import MetricInfo
 from lorafit.tasks import tasks
 from lorafit.tasks.base import Fit, ModelKind
+from lorafit.tasks.parts.answers import Predicted
 from lorafit.tasks.parts.labels import named_head
 from lorafit.tasks.parts.metrics import Metric
 from lorafit.tasks.parts.texts import TextTask
-
-log = logging.getLogger(__name__)
 
 FAR = 10.0
 """Numbers whose mean or spread is beyond this are far from what a fresh head says (near 0)."""
@@ -73,7 +72,7 @@ class Regression(TextTask):
 
     @classmethod
     def from_data(cls, splits: DatasetDict, config: DataConfig) -> Regression:
-        """Chooses the columns; what is guessed is logged.
+        """Chooses the columns; what is guessed is said.
 
         Args:
             splits: At least ``train``.
@@ -84,7 +83,9 @@ class Regression(TextTask):
         """
         rows = train_rows(splits)
         label, why = _number_column(rows, config)
+        findings = Findings()
         columns = choose_columns(splits, config.text, label, check=_check_numbers)
+        findings.note(str(columns))
         values = np.array(column_values(rows, label), dtype=np.float64)
         values = values[np.isfinite(values)]
         if len(values) == 0 or values.min() == values.max():
@@ -93,17 +94,16 @@ class Regression(TextTask):
                 f'column "{label}" has one number only in the training rows: {what}. '
                 "Choose another label column (label) or keep more rows (where)."
             )
-        log.info(
-            "numbers to predict: %g to %g, mean %.3g, standard deviation %.3g",
-            *(values.min(), values.max(), values.mean(), values.std()),
-        )
-        if max(abs(values.mean()), values.std()) > FAR:
-            log.warning(
-                'the numbers of column "%s" are far from 0 (mean %.3g, standard deviation %.3g), '
-                "where training starts; scale them to about 1 (divide by %.3g) or train longer",
-                *(label, values.mean(), values.std(), max(abs(values.mean()), values.std())),
+        spread = f"mean {values.mean():.3g}, standard deviation {values.std():.3g}"
+        findings.note(f"numbers to predict: {values.min():g} to {values.max():g}, {spread}")
+        size = max(abs(values.mean()), values.std())
+        if size > FAR:
+            findings.warn(
+                f'the numbers of column "{label}" are far from 0 ({spread}), where training '
+                f"starts; scale them to about 1 (divide by {size:.3g}) or train longer"
             )
         task = cls(columns.text, label)
+        task.findings = findings
         task.reasons = {"text": columns.text_reason, "label": why}
         return task
 
@@ -141,6 +141,18 @@ class Regression(TextTask):
     def metrics(self) -> dict[str, Metric]:
         """Spearman's and Pearson's correlation, root of the mean squared error, R squared."""
         return dict(_METRICS)
+
+    def predicted(
+        self, outputs: np.ndarray | Sequence[np.ndarray], labels: np.ndarray, encoded: Dataset
+    ) -> Predicted | None:
+        """The numbers; none is simply right or wrong, or has a probability."""
+        values = np.asarray(outputs, dtype=np.float64)
+        return Predicted(labels=labels.astype(np.float64).tolist(), answers=values[:, 0].tolist())
+
+    def constant(self, labels: np.ndarray) -> tuple[str, np.ndarray]:
+        """The mean."""
+        mean = float(labels.mean())
+        return f"the mean, {mean:.3g}", np.full((len(labels), 1), mean)
 
     def decode(
         self,

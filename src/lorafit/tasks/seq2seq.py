@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -15,14 +14,13 @@ from lorafit.data.columns.choose import check_asked
 from lorafit.data.columns.labelled import find_labels
 from lorafit.data.columns.prompts import choose_prompt, find_prompt, refuse_other_answers
 from lorafit.data.columns.values import texts
+from lorafit.data.findings import Findings
 from lorafit.errors import DataError, ModelError
 from lorafit.tasks import tasks
 from lorafit.tasks.base import Fit, ModelKind, Supervision
 from lorafit.tasks.parts.control import read, say_control
 from lorafit.tasks.parts.generative import GenerativeTask, Prompt, encoded_table, pad, padded_inputs
 from lorafit.tasks.parts.labels import UNKNOWN
-
-log = logging.getLogger(__name__)
 
 
 @tasks.register("seq2seq")
@@ -79,7 +77,7 @@ class Seq2Seq(GenerativeTask):
 
     @classmethod
     def from_data(cls, splits: DatasetDict, config: DataConfig) -> Seq2Seq:
-        """Chooses the columns; what is guessed is logged.
+        """Chooses the columns; what is guessed is said.
 
         Raises:
             DataError: There is no train split, or no pair of text columns.
@@ -88,11 +86,10 @@ class Seq2Seq(GenerativeTask):
             raise DataError(f"there is no train split to learn from. There is {', '.join(splits)}.")
         check_asked(splits["train"], config)
         columns = choose_prompt(splits["train"], config)
-        log.info(
-            "source: %s, target: %s (%s)",
-            *(" and ".join(columns.prompt), columns.answer, columns.reason),
-        )
         task = cls(columns.prompt, columns.answer)
+        task.findings = Findings()
+        source = " and ".join(columns.prompt)
+        task.findings.note(f"source: {source}, target: {columns.answer} ({columns.reason})")
         task.reasons = {"text": columns.reason, "label": columns.reason}
         return task
 
@@ -129,7 +126,7 @@ class Seq2Seq(GenerativeTask):
         if not sources:
             return encoded_table([], [], [])
         if self.special_tokens == "text":
-            say_control(list(zip(sources, targets, strict=True)), tokenizer)
+            say_control(list(zip(sources, targets, strict=True)), tokenizer, self.findings)
         whole = self._ids(sources, tokenizer, verbose=False)
         cut = self._ids(sources, tokenizer, truncation=True, max_length=max_length)
         labels = self._ids(targets, tokenizer, target=True, verbose=False)
@@ -140,9 +137,9 @@ class Seq2Seq(GenerativeTask):
         longer = [len(ids) > max_length for ids in labels]
         for count, which in ((sum(long), "sources"), (sum(longer), "targets")):
             if count:
-                log.warning(
-                    "%s of %s %s are longer than %s tokens and are cut there",
-                    *(f"{count:,}", f"{len(sources):,}", which, max_length),
+                self.findings.warn(
+                    f"{count:,} of {len(sources):,} {which} are longer than {max_length} tokens "
+                    "and are cut there"
                 )
         truncated = [a or b for a, b in zip(long, longer, strict=True)]
         return encoded_table(cut, [ids[:max_length] for ids in labels], truncated)
@@ -158,7 +155,7 @@ class Seq2Seq(GenerativeTask):
             ``(n, longest target)``.
         """
         assert self._start is not None, "meet() comes before collate()"
-        inputs = padded_inputs(examples, tokenizer)
+        inputs = padded_inputs(examples, tokenizer, self.findings)
         labels = pad(examples, "labels", UNKNOWN)
         first = torch.full((len(labels), 1), self._start)
         decoder = torch.cat([first, labels[:, :-1]], dim=1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -15,11 +14,13 @@ from torch.nn import functional as F
 from lorafit.config import DataConfig
 from lorafit.data.columns.choose import LABEL_NAMES, choose_columns, label_columns
 from lorafit.data.columns.labelled import find_label, find_labels
+from lorafit.data.findings import Findings
 from lorafit.data.read.splits import train_rows
 from lorafit.errors import DataError
 from lorafit.evidence import MetricInfo, Table
 from lorafit.tasks import tasks
 from lorafit.tasks.base import Fit, ModelKind
+from lorafit.tasks.parts.answers import Predicted
 from lorafit.tasks.parts.labels import (
     UNKNOWN,
     check_names,
@@ -32,8 +33,6 @@ from lorafit.tasks.parts.labels import (
 from lorafit.tasks.parts.metrics import F1, Metric
 from lorafit.tasks.parts.tables import confusion, confusions, per_class
 from lorafit.tasks.parts.texts import TextTask
-
-log = logging.getLogger(__name__)
 
 
 @tasks.register("sequence_classification")
@@ -80,7 +79,7 @@ class SequenceClassification(TextTask):
 
     @classmethod
     def from_data(cls, splits: DatasetDict, config: DataConfig) -> SequenceClassification:
-        """Reads columns and labels off the data; what is guessed is logged.
+        """Reads columns and labels off the data; what is guessed is said.
 
         Args:
             splits: At least ``train``, before or after missing splits are carved.
@@ -100,11 +99,14 @@ class SequenceClassification(TextTask):
                 f"one label column is needed, got {len(config.label)} ({', '.join(config.label)})."
                 " For several labels a row set --task multi_label_classification."
             )
+        findings = Findings()
         columns = choose_columns(splits, config.text, config.label)
+        findings.note(str(columns))
         assert columns.label is not None  # choose_columns raises when it finds none
-        names = read_label_names(splits, columns.label)
-        log.info("%s classes: %s", len(names), listed(names))
+        names = read_label_names(splits, columns.label, findings)
+        findings.note(f"{len(names)} classes: {listed(names)}")
         task = cls(columns.text, columns.label, names)
+        task.findings = findings
         task.reasons = {"text": columns.text_reason, "label": columns.label_reason}
         return task
 
@@ -166,6 +168,32 @@ class SequenceClassification(TextTask):
             }
             for row in probabilities
         ]
+
+    def predicted(
+        self, outputs: np.ndarray | Sequence[np.ndarray], labels: np.ndarray, encoded: Dataset
+    ) -> Predicted | None:
+        """The most probable class; the probability of every class."""
+        probabilities = softmax(np.asarray(outputs, dtype=np.float64), axis=-1)
+        said = probabilities.argmax(axis=-1)
+        return Predicted(
+            labels=[self.label_names[int(number)] for number in labels],
+            answers=[self.label_names[int(number)] for number in said],
+            right=said == labels,
+            probability=probabilities.max(axis=-1),
+            probabilities=probabilities.tolist(),
+        )
+
+    def constant(self, labels: np.ndarray) -> tuple[str, np.ndarray]:
+        """The most frequent class."""
+        kept = np.zeros((len(labels), len(self.label_names)))
+        most = int(np.bincount(labels).argmax())
+        kept[:, most] = 1.0
+        return f'"{self.label_names[most]}"', kept
+
+    def never_predicted(self, kept: np.ndarray, labels: np.ndarray) -> list[str]:
+        """The classes that some examples have and none was given."""
+        missed = np.setdiff1d(labels, kept.argmax(axis=-1))
+        return [self.label_names[index] for index in missed]
 
     def tables(self, kept: np.ndarray, labels: np.ndarray) -> list[Table]:
         """Each class, the confusion matrix, and of a large one the most frequent mistakes."""

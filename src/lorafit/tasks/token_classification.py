@@ -5,7 +5,6 @@ The first token of a word carries its tag; the others, and special tokens, have 
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -23,20 +22,21 @@ from lorafit.config import DataConfig
 from lorafit.data.columns.choose import require_columns
 from lorafit.data.columns.tagged import find_tagged, tag_names, tagged_rows
 from lorafit.data.columns.values import column_values
+from lorafit.data.findings import Findings
 from lorafit.data.read.splits import train_rows
 from lorafit.errors import DataError, ModelError
 from lorafit.evidence import MetricInfo, Table
 from lorafit.evidence.tables import Cell
 from lorafit.tasks import tasks
 from lorafit.tasks.base import Fit, ModelKind, Supervision, Task
+from lorafit.tasks.parts.answers import Predicted
 from lorafit.tasks.parts.labels import UNKNOWN, check_names, listed, named_head
 from lorafit.tasks.parts.metrics import NLL_OF_TOKENS, Metric
 from lorafit.tasks.parts.padding import ensure_pad_token
+from lorafit.tasks.parts.places import with_rows
 from lorafit.tasks.tags import metrics
 from lorafit.tasks.tags.align import align
 from lorafit.tasks.tags.spans import OUTSIDE, check_iob1, scheme_of, spans, split_tag
-
-log = logging.getLogger(__name__)
 
 _WORD = re.compile(r"\w+|[^\w\s]")
 
@@ -101,7 +101,7 @@ class TokenClassification(Task):
 
     @classmethod
     def from_data(cls, splits: DatasetDict, config: DataConfig) -> TokenClassification:
-        """Reads columns and tags off the data; what is guessed is logged.
+        """Reads columns and tags off the data; what is guessed is said.
 
         Args:
             splits: At least ``train``.
@@ -121,24 +121,23 @@ class TokenClassification(Task):
         words, tags = found[0]
         why = "as asked" if config.label else "name" if len(found) > 1 else "lists of tags"
         others = [other for _, other in found[1:]]
-        log.info(
-            "word column: %s; tag column: %s%s",
-            *(words, tags, f" (there is also {', '.join(others)}: --label)" if others else ""),
-        )
+        findings = Findings()
+        more = f" (there is also {', '.join(others)}: --label)" if others else ""
+        findings.note(f"word column: {words}; tag column: {tags}{more}")
         names = tag_names(splits, words, tags)
         task = cls([words], tags, names)
+        task.findings = findings
         task.reasons = {"text": "as asked" if config.text else "lists of words", "label": why}
         task._say_scheme(train)
         return task
 
     def _say_scheme(self, train: Dataset) -> None:
         if self.scheme is None:
-            log.info("%s tags: %s", len(self.label_names), listed(self.label_names))
+            self.findings.note(f"{len(self.label_names)} tags: {listed(self.label_names)}")
             if all(name.isdigit() for name in self.label_names):
-                log.warning(
-                    'the tags in "%s" are numbers without names, so that spans cannot be scored; '
-                    "give tags such as B-PER, or a ClassLabel feature with names",
-                    self.label,
+                self.findings.warn(
+                    f'the tags in "{self.label}" are numbers without names, so that spans cannot '
+                    "be scored; give tags such as B-PER, or a ClassLabel feature with names"
                 )
             return
         scheme = self.scheme
@@ -146,7 +145,7 @@ class TokenClassification(Task):
             rows = tagged_rows(train, self.text[0], self.label)
             scheme = "IOB1" if check_iob1([tags for _, tags in rows if tags]) else "IOB2"
         kinds = listed(self.kinds)
-        log.info("%s tags in the %s scheme; spans: %s", len(self.label_names), scheme, kinds)
+        self.findings.note(f"{len(self.label_names)} tags in the {scheme} scheme; spans: {kinds}")
 
     def model_kwargs(self) -> dict[str, Any]:
         """The number and the names of the tags."""
@@ -170,11 +169,12 @@ class TokenClassification(Task):
         require_columns(rows, self.text, "which holds the words here")
         labelled = self.label in rows.features
         found = tagged_rows(rows, column, self.label if labelled else None)
-        kept = [(words, tags) for words, tags in found if words and (tags is not None)]
+        places = [at for at, (words, tags) in enumerate(found) if words and tags is not None]
+        kept = [(words, tags) for words, tags in found if words and tags is not None]
         if len(kept) < len(found):
-            log.warning(
-                "dropped %s of %s rows without words or without tags",
-                *(f"{len(found) - len(kept):,}", f"{len(found):,}"),
+            self.findings.warn(
+                f"dropped {len(found) - len(kept):,} of {len(found):,} rows without words or "
+                "without tags"
             )
         if not kept:
             raise DataError(f"every one of the {len(found):,} rows is without words or tags.")
@@ -185,7 +185,9 @@ class TokenClassification(Task):
                 f'tag {listed(sorted(unseen))} of column "{self.label}" never occurs in train. '
                 f"The tags are {listed(self.label_names)}."
             )
-        aligned = align([words for words, _ in kept], tokenizer, max_length, self.special_tokens)
+        aligned = align(
+            [words for words, _ in kept], tokenizer, max_length, self.special_tokens, self.findings
+        )
         labels = [
             [numbers[tags[word]] if labelled and word >= 0 else UNKNOWN for word in one.words]
             for one, (_, tags) in zip(aligned, kept, strict=True)
@@ -200,11 +202,10 @@ class TokenClassification(Task):
                 "truncated": pa.array([one.truncated for one in aligned]),
             }
         )
-        return Dataset(datasets.table.InMemoryTable(table))
+        return Dataset(datasets.table.InMemoryTable(with_rows(table, places, len(rows))))
 
-    @staticmethod
     def _say_lost(
-        aligned: Sequence[Any], kept: Sequence[tuple[list[str], Any]], max_length: int
+        self, aligned: Sequence[Any], kept: Sequence[tuple[list[str], Any]], max_length: int
     ) -> None:
         """Words that the model does not see, because they are cut off or have no token."""
         cut = [
@@ -213,10 +214,10 @@ class TokenClassification(Task):
             if one.truncated
         ]
         if cut:
-            log.warning(
-                "%s of %s sentences are longer than %s tokens: their last %s words are cut off, "
-                "and are neither learned nor scored",
-                *(f"{len(cut):,}", f"{len(kept):,}", max_length, f"{sum(n for n, _ in cut):,}"),
+            self.findings.warn(
+                f"{len(cut):,} of {len(kept):,} sentences are longer than {max_length} tokens: "
+                f"their last {sum(n for n, _ in cut):,} words are cut off, and are neither learned "
+                "nor scored"
             )
         lost = sum(
             len(words) - sum(word >= 0 for word in one.words)
@@ -224,7 +225,7 @@ class TokenClassification(Task):
             if not one.truncated
         )
         if lost:
-            log.warning("%s words have no token of their own and are left out", f"{lost:,}")
+            self.findings.warn(f"{lost:,} words have no token of their own and are left out")
 
     def collate(
         self, examples: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase
@@ -234,7 +235,7 @@ class TokenClassification(Task):
         Returns:
             ``input_ids``, ``attention_mask`` and ``labels``, ``(n, longest)``, int64.
         """
-        ensure_pad_token(tokenizer)
+        ensure_pad_token(tokenizer, self.findings)
         batch = tokenizer.pad(
             [{"input_ids": example["input_ids"]} for example in examples],
             padding_side="right",
@@ -303,6 +304,28 @@ class TokenClassification(Task):
         if self.scheme is None:
             return dict(metrics.OF_TAGS)
         return dict(metrics.OF_SPANS)
+
+    def predicted(
+        self, outputs: np.ndarray | Sequence[np.ndarray], labels: np.ndarray, encoded: Dataset
+    ) -> Predicted | None:
+        """A tag for each word that the model saw; right if all of them are.
+
+        The probability of an answer is the product of those of its tags.
+        """
+        true, said, chances = [], [], []
+        for values, wanted in zip(outputs, encoded["labels"], strict=True):
+            known = np.flatnonzero(np.asarray(wanted) != UNKNOWN)
+            probabilities = softmax(np.asarray(values, dtype=np.float64)[known], axis=-1)
+            true.append([self.label_names[wanted[place]] for place in known.tolist()])
+            said.append([self.label_names[int(tag)] for tag in probabilities.argmax(axis=-1)])
+            chances.append(probabilities.max(axis=-1))
+        return Predicted(
+            labels=true,
+            answers=said,
+            right=np.array([a == b for a, b in zip(true, said, strict=True)]),
+            probability=np.array([float(row.prod()) for row in chances]),
+            probabilities=[row.tolist() for row in chances],
+        )
 
     def tables(self, kept: np.ndarray, labels: np.ndarray) -> list[Table]:
         """Precision, recall and F1 of each kind of span, or of each tag."""

@@ -18,7 +18,9 @@ class Update:
         loss: Running mean of the training loss, nats per unit.
         learning_rate: Rate of this step.
         tokens_per_s: Real tokens per second of training.
-        time_left_s: Estimate, evaluations included.
+        time_left_s: Estimate, evaluations included, until all of the training is over.
+        part: Which of several trainings this is, such as ``run 2 of 3, learning rate 0.0007``;
+            ``""``: there is one. The steps are those of this part.
     """
 
     step: int
@@ -28,6 +30,7 @@ class Update:
     learning_rate: float
     tokens_per_s: float
     time_left_s: float
+    part: str = ""
 
 
 class Progress(Protocol):

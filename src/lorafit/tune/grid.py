@@ -36,6 +36,7 @@ class Grid(Strategy):
                 "or search with --strategy rise."
             )
         bench.say(f"grid: {len(points)} whole runs")
+        bench.notes.expect_runs(len(points))
         outcomes: list[whole.Outcome] = []
         for point in points:
             outcomes.append(whole.run(bench, point))

@@ -41,6 +41,7 @@ class Tpe(Strategy):
                 f"{FEWEST_RUNS} runs or more (--budget 10), or search with --strategy rise."
             )
         study = _study(bench, count)
+        bench.notes.expect_runs(count)
         rates, ranks = whole.rates(bench), whole.ranks(bench)
         module_sets = whole.module_sets(bench)
         outcomes: list[whole.Outcome] = []

@@ -44,6 +44,16 @@ class Point:
         modules = "" if self.target_modules is None else f"-{len(self.target_modules)}-modules"
         return f"run-{self.learning_rate:.4g}{'' if self.r is None else f'-r{self.r}'}{modules}"
 
+    @property
+    def said(self) -> str:
+        """What is special about it, in words."""
+        words = [f"learning rate {self.learning_rate:.3g}"]
+        if self.r is not None:
+            words.append(f"r {self.r}")
+        if self.target_modules is not None:
+            words.append(f"{len(self.target_modules)} kinds of modules")
+        return ", ".join(words)
+
     def to_dict(self) -> dict[str, Any]:
         """JSON values, of what varies."""
         values = {"learning_rate": self.learning_rate, "r": self.r}
@@ -104,6 +114,7 @@ def module_sets(bench: Bench) -> list[tuple[str, ...] | None]:
 
 def run(bench: Bench, point: Point) -> Outcome:
     """Makes one whole run; of its states only the best is kept."""
+    bench.notes.begin_run(point.said)
     settings: dict[str, Any] = {}
     if point.r is not None:
         settings["r"] = point.r
@@ -223,7 +234,7 @@ def _reason(
     how: str, count: int, name: str, rivals: Sequence[Mapping[str, Any]], keeps_scaling: bool
 ) -> str:
     """One sentence for one setting."""
-    first = f"best of {count} whole runs {how} on the selection set"
+    first = f"best of {count} whole runs {how} on the validation rows"
     if name == "lora_alpha":
         same = "the scaling" if keeps_scaling else "it"
         return f"{first}; {same} was the same in all of them"

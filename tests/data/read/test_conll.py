@@ -5,6 +5,7 @@ import pytest
 
 from lorafit.data.read.conll import read_conll
 from lorafit.data.read.files import read_file
+from lorafit.data.read.reading import Reading
 from lorafit.errors import DataError
 
 TEXT = """-DOCSTART- -X- -X- O
@@ -36,7 +37,9 @@ def test_a_line_that_does_not_fit_is_named_or_its_sentence_skipped(caplog):
     text = "a O\nb\n\nc O\n"
     with pytest.raises(DataError, match=r"x, line 2: 1 columns where the first line has 2: b"):
         read_conll(io.StringIO(text), "x")
-    assert read_conll(io.StringIO(text), "x", True) == [{"tokens": ["c"], "ner_tags": ["O"]}]
+    assert read_conll(io.StringIO(text), "x", Reading(skip_bad_rows=True)) == [
+        {"tokens": ["c"], "ner_tags": ["O"]}
+    ]
     assert "skipped 1 sentences" in caplog.text
 
 

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lorafit.data.read.files import read_file
+from lorafit.data.read.reading import Reading
 from lorafit.errors import DataError
 
 TEXT = "text,label\ngood film,1\nbad film,0\n"
@@ -285,7 +286,7 @@ def test_lines_that_cannot_be_read_are_left_out_and_counted_when_asked(tmp_path,
         path = write(tmp_path / name, lines)
         with pytest.raises(DataError, match=r"line 2: not JSON.*--skip-bad-rows"):
             read_file(path)
-        assert read_file(path, skip_bad_rows=True)["text"][:] == ["a", "b"]
+        assert read_file(path, Reading(skip_bad_rows=True))["text"][:] == ["a", "b"]
     assert "skipped 2 lines that cannot be read; first: " in caplog.text
 
 
@@ -293,30 +294,33 @@ def test_delimited_lines_that_do_not_fit_are_left_out_when_asked(tmp_path, caplo
     path = write(tmp_path / "a.csv", 'text,label\na,1\nb\n"c"d,2\n"e, f",3\n')
     with pytest.raises(DataError, match=r"line 3 has 1 field.*--skip-bad-rows"):
         read_file(path)
-    assert read_file(path, skip_bad_rows=True).to_dict() == {"text": ["a", "e, f"], "label": [1, 3]}
+    assert read_file(path, Reading(skip_bad_rows=True)).to_dict() == {
+        "text": ["a", "e, f"],
+        "label": [1, 3],
+    }
     assert "skipped 2 lines that do not fit; first: line 3 has 1 field" in caplog.text
 
 
 def test_a_quote_that_never_closes_cannot_be_skipped(tmp_path):
     path = write(tmp_path / "a.csv", 'text,label\na\n"b,2\nc,3\n')
     with pytest.raises(DataError, match=r"line 3: a quote is opened and never closed.*Mend it"):
-        read_file(path, skip_bad_rows=True)
+        read_file(path, Reading(skip_bad_rows=True))
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "utf-16", "UTF8", "latin_1"])
 def test_an_encoding_that_is_named_is_read(tmp_path, encoding):
     path = write(tmp_path / "a.csv", "text,label\ncafé,1\n".encode(encoding))
-    assert read_file(path, encoding=encoding)["text"][0] == "café"
+    assert read_file(path, Reading(encoding=encoding))["text"][0] == "café"
 
 
 @pytest.mark.parametrize("encoding", ["latin-x", "hex", ""])
 def test_an_encoding_that_is_none_is_refused(tmp_path, encoding):
     path = write(tmp_path / "a.csv", TEXT)
     with pytest.raises(DataError, match=f'no encoding "{encoding}".*cp1252'):
-        read_file(path, encoding=encoding)
+        read_file(path, Reading(encoding=encoding))
 
 
 def test_a_file_of_another_encoding_is_refused(tmp_path):
     path = write(tmp_path / "a.csv", b"text,label\ncaf\xe9,1\n")
     with pytest.raises(DataError, match="is not ascii text"):
-        read_file(path, encoding="ascii")
+        read_file(path, Reading(encoding="ascii"))

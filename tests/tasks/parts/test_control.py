@@ -15,6 +15,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
+from lorafit.data.findings import Findings
 from lorafit.errors import DataError
 from lorafit.tasks.parts.control import control_names, read, say_control, twin_of
 from tests import tiny_text
@@ -192,10 +193,11 @@ def test_a_slow_tokenizer_that_cannot_says_so():
 def test_names_that_are_read_as_text_are_said(caplog):
     tokenizer = tokenizer_of("T5")
     with caplog.at_level(logging.INFO, "lorafit"):
-        say_control([("a film",), ("a plot",)], tokenizer)
+        findings = Findings()
+        say_control([("a film",), ("a plot",)], tokenizer, findings)
         assert not caplog.records
-        say_control([("a film",), ("a </s> plot",), ("b",)], tokenizer)
-        say_control([("a", "</s>"), ("a", "<pad>")], tokenizer)
+        say_control([("a film",), ("a </s> plot",), ("b",)], tokenizer, findings)
+        say_control([("a", "</s>"), ("a", "<pad>")], tokenizer, findings)
     first, second = caplog.records
     assert "1 of 3 texts hold the name of a control token (</s>)" in first.getMessage()
     assert "data.special_tokens=control" in first.getMessage()

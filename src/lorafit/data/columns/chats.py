@@ -6,7 +6,6 @@ and ``value``. Roles of other names (human, gpt, model) become the usual ones, a
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -17,9 +16,8 @@ from datasets import Dataset, DatasetDict, List
 from lorafit.config import DataConfig
 from lorafit.data.columns.choose import kind_of
 from lorafit.data.columns.values import column_values, replace_column
+from lorafit.data.findings import UNKEPT, Findings
 from lorafit.errors import DataError
-
-log = logging.getLogger(__name__)
 
 NAMES = ("messages", "conversation", "conversations", "chat")
 """Columns that hold conversations, in order of preference."""
@@ -72,7 +70,7 @@ def refuse_unread_chats(rows: Dataset, config: DataConfig) -> None:
         )
 
 
-def read_chats(splits: DatasetDict, config: DataConfig) -> DatasetDict:
+def read_chats(splits: DatasetDict, config: DataConfig, findings: Findings = UNKEPT) -> DatasetDict:
     """Brings conversations to roles and contents of the usual names.
 
     With ``config.skip_bad_rows``, those that cannot be learned from are left out and counted.
@@ -81,10 +79,14 @@ def read_chats(splits: DatasetDict, config: DataConfig) -> DatasetDict:
     column = find_messages(first, config)
     if column is None:
         return splits
-    found = DatasetDict({name: _standard_column(rows, column) for name, rows in splits.items()})
+    found = DatasetDict(
+        {name: _standard_column(rows, column, findings) for name, rows in splits.items()}
+    )
     if not config.skip_bad_rows or config.label is not None:
         return found
-    return DatasetDict({name: _readable(rows, column, name) for name, rows in found.items()})
+    return DatasetDict(
+        {name: _readable(rows, column, name, findings) for name, rows in found.items()}
+    )
 
 
 def standard(messages: Any) -> Any:
@@ -107,7 +109,7 @@ def _standard(message: Any) -> Any:
     return {"role": usual, "content": message[keys[1]]} | rest
 
 
-def _standard_column(rows: Dataset, column: str) -> Dataset:
+def _standard_column(rows: Dataset, column: str, findings: Findings) -> Dataset:
     keys = keys_of(rows, column)
     if keys is None:
         return rows
@@ -119,20 +121,20 @@ def _standard_column(rows: Dataset, column: str) -> Dataset:
         return rows
     if others:
         said = ", ".join(f"{role} as {usual}" for role, usual in others.items())
-        log.info("roles in %s are read by their meaning: %s", column, said)
+        findings.note(f"roles in {column} are read by their meaning: {said}")
     chats = [standard(chat) for chat in chats]
     if keys == KEYS[1]:
-        log.info("%s: conversations in ShareGPT's form (from, value)", column)
-        chats = _with_system(rows, chats)
+        findings.note(f"{column}: conversations in ShareGPT's form (from, value)")
+        chats = _with_system(rows, chats, findings)
     return replace_column(rows, column, pa.array(chats))
 
 
-def _with_system(rows: Dataset, chats: list[Any]) -> list[Any]:
+def _with_system(rows: Dataset, chats: list[Any], findings: Findings) -> list[Any]:
     """The conversations, begun by the system prompts that stand in a column of their own."""
     if SYSTEM not in rows.features or kind_of(rows.features[SYSTEM]) != "text":
         return chats
     prompts = column_values(rows, SYSTEM)
-    log.info("the text in %s is the system message of each conversation", SYSTEM)
+    findings.note(f"the text in {SYSTEM} is the system message of each conversation")
     return [
         [{"role": "system", "content": prompt}, *chat]
         if chat and (prompt or "").strip() and chat[0]["role"] != "system"
@@ -141,15 +143,14 @@ def _with_system(rows: Dataset, chats: list[Any]) -> list[Any]:
     ]
 
 
-def _readable(rows: Dataset, column: str, split: str) -> Dataset:
+def _readable(rows: Dataset, column: str, split: str, findings: Findings) -> Dataset:
     problems = {i: p for i, chat in enumerate(column_values(rows, column)) if (p := problem(chat))}
     if not problems:
         return rows
     index, why = next(iter(problems.items()))
-    log.warning(
-        "%s split: skipped %s of %s conversations that cannot be learned from; first: "
-        "conversation %s %s",
-        *(split, f"{len(problems):,}", f"{len(rows):,}", f"{index + 1:,}", why),
+    findings.warn(
+        f"{split} split: skipped {len(problems):,} of {len(rows):,} conversations that cannot be "
+        f"learned from; first: conversation {index + 1:,} {why}"
     )
     return rows.select([index for index in range(len(rows)) if index not in problems])
 

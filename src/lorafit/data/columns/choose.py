@@ -6,7 +6,6 @@ an error that lists the columns and names the setting that decides.
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,8 +19,6 @@ from datasets import ClassLabel, Dataset, DatasetDict, Value
 from lorafit.config import DataConfig
 from lorafit.data.columns.values import class_name, column_table, column_values, is_missing
 from lorafit.errors import DataError, did_you_mean
-
-log = logging.getLogger(__name__)
 
 TEXT_NAMES = (
     *("text", "sentence", "review", "content", "document", "comment", "tweet", "message"),
@@ -88,7 +85,7 @@ def choose_columns(
         check: Refuses a label column that was asked for; ``None``: it has to hold classes.
 
     Returns:
-        The columns and the reason for each; the same is logged.
+        The columns and the reason for each, which its text form says.
 
     Raises:
         DataError: A column does not exist or holds something else, or there is no single
@@ -116,7 +113,6 @@ def choose_columns(
         label, label_reason = _guess_label(rows, chosen[0])
     columns = Columns(chosen[0], label, chosen[1], label_reason)
     _check_other_splits(splits, columns)
-    log.info("%s", columns)
     return columns
 
 

@@ -13,7 +13,6 @@ no text is refused with its place, before anything is computed.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,13 +26,13 @@ from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
 from lorafit.config import DataConfig
 from lorafit.data.columns.choose import require_columns
 from lorafit.data.columns.values import column_values
+from lorafit.data.findings import UNKEPT
 from lorafit.data.read.files import read_file
 from lorafit.data.read.nested import with_nested
+from lorafit.data.read.reading import Reading
 from lorafit.data.read.rows import to_dataset
 from lorafit.data.read.written import read_written_lists
 from lorafit.errors import DataError, did_you_mean
-
-log = logging.getLogger(__name__)
 
 _SHOWN = 40
 """Characters of a value in a message."""
@@ -80,7 +79,7 @@ def read_asked(
         DataError: Something is not a text, is empty, or the rows lack a text column.
     """
     if isinstance(given, Path):
-        given = read_file(given, skip_bad_rows, encoding=encoding)
+        given = read_file(given, Reading(skip_bad_rows, encoding))
     if isinstance(given, DatasetDict | IterableDataset | IterableDatasetDict):
         raise DataError(
             f"got a {type(given).__name__}. Give one of its splits, as a Dataset in memory."
@@ -223,10 +222,7 @@ def _checked(cells: Sequence[Any], columns: tuple[str, ...], skip: bool) -> Aske
             f"none of the {len(cells):,} rows has a text (columns {', '.join(columns)})."
         )
     if len(kept) < len(cells):
-        log.warning(
-            "left out %s of %s rows without a text",
-            *(f"{len(cells) - len(kept):,}", f"{len(cells):,}"),
-        )
+        UNKEPT.warn(f"left out {len(cells) - len(kept):,} of {len(cells):,} rows without a text")
     return Asked(columns, kept, numbers)
 
 

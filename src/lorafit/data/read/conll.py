@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from typing import Any, TextIO
 
+from lorafit.data.read.reading import PLAIN, Reading
 from lorafit.errors import DataError
-
-log = logging.getLogger(__name__)
 
 SUFFIXES = (".conll", ".iob", ".iob2", ".bio", ".bioes")
 _NAMES = {
@@ -18,7 +16,7 @@ _NAMES = {
 }
 
 
-def read_conll(lines: TextIO, name: str, skip_bad_rows: bool = False) -> list[dict[str, Any]]:
+def read_conll(lines: TextIO, name: str, reading: Reading = PLAIN) -> list[dict[str, Any]]:
     """Reads sentences; the first column is the word, the last one the tag.
 
     Columns are separated by tabs, or by spaces where the file has no tab. ``-DOCSTART-`` lines
@@ -27,7 +25,7 @@ def read_conll(lines: TextIO, name: str, skip_bad_rows: bool = False) -> list[di
     Args:
         lines: The file.
         name: What to call it in messages.
-        skip_bad_rows: Leave out sentences with a line that does not fit, and count them.
+        reading: Whether sentences with a line that does not fit are left out.
 
     Raises:
         DataError: A line has another number of columns than the first one.
@@ -50,14 +48,14 @@ def read_conll(lines: TextIO, name: str, skip_bad_rows: bool = False) -> list[di
             f"{name}, line {wrong[0]}: {len(_fields(wrong[1]))} columns where the first line has "
             f"{len(columns)}: {wrong[1].strip()[:60]}"
         )
-        if not skip_bad_rows:
+        if not reading.skip_bad_rows:
             raise DataError(
                 f"{message}. Each line is a word and its tags; an empty line ends a sentence. "
                 "Mend the line, or leave such sentences out with --skip-bad-rows."
             )
         bad.append(message)
     if bad:
-        log.warning("skipped %s sentences that do not fit; first: %s", f"{len(bad):,}", bad[0])
+        reading.findings.warn(f"skipped {len(bad):,} sentences that do not fit; first: {bad[0]}")
     if not rows:
         raise DataError(f"{name} holds no sentences: a word and its tags on each line.")
     return rows

@@ -9,7 +9,6 @@ becomes integer, float or bool only if every value in it is one; ``NA``, ``null`
 from __future__ import annotations
 
 import csv
-import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
@@ -17,9 +16,8 @@ from typing import Any, TextIO
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lorafit.data.read.reading import PLAIN, Reading
 from lorafit.errors import DataError
-
-log = logging.getLogger(__name__)
 
 _DELIMITERS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 _ROWS_A_CHUNK = 65_536
@@ -33,7 +31,7 @@ class _Malformed(Exception):
 
 
 def read_delimited(
-    open_text: Callable[[], TextIO], name: str, delimiter: str, skip_bad_rows: bool = False
+    open_text: Callable[[], TextIO], name: str, delimiter: str, reading: Reading = PLAIN
 ) -> pa.Table:
     """Reads a delimited file with a header line.
 
@@ -42,7 +40,7 @@ def read_delimited(
         name: What to call the file in messages.
         delimiter: What the suffix promises; another one is used, and said, if the header
             line has none of these but has the other.
-        skip_bad_rows: Leave out lines that do not fit, and count them.
+        reading: Whether lines that do not fit are left out.
 
     Raises:
         DataError: The file is empty, has duplicate column names, or a line does not fit.
@@ -51,7 +49,11 @@ def read_delimited(
         header = next((line for line in file if line.strip()), "")
     if not header:
         raise DataError(f"{name} is empty. It needs a header line and at least one row.")
-    delimiter = _delimiter(header, name, delimiter)
+    promised, delimiter = delimiter, _delimiter(header, delimiter)
+    if delimiter != promised:
+        reading.findings.note(
+            f"{name}: separated by {_DELIMITERS[delimiter]}, not {_DELIMITERS[promised]}"
+        )
     dialects: list[tuple[str, dict[str, Any]]] = [("", {})]
     if delimiter == "\t":
         dialects.append(("quotes are read as part of the text", {"quoting": csv.QUOTE_NONE}))
@@ -65,9 +67,9 @@ def read_delimited(
             first = first or error
         else:
             if note:
-                log.info("%s: %s", name, note)
+                reading.findings.note(f"{name}: {note}")
             return table
-    if skip_bad_rows:
+    if reading.skip_bad_rows:
         bad: list[str] = []
         try:
             with open_text() as file, _any_field_size():
@@ -76,7 +78,7 @@ def read_delimited(
             raise DataError(
                 f"{name}: {error}, so that the lines after it cannot be told apart. Mend it."
             ) from error
-        log.warning("%s: skipped %s lines that do not fit; first: %s", name, len(bad), bad[0])
+        reading.findings.warn(f"{name}: skipped {len(bad)} lines that do not fit; first: {bad[0]}")
         return table
     raise DataError(
         f"{name}: {first}. Fields are separated by {_DELIMITERS[delimiter]}; a field that "
@@ -85,16 +87,14 @@ def read_delimited(
     ) from first
 
 
-def _delimiter(header: str, name: str, promised: str) -> str:
+def _delimiter(header: str, promised: str) -> str:
     """The delimiter of the header line."""
     if promised in header:
         return promised
     counts = {other: header.count(other) for other in _DELIMITERS if other in header}
     if not counts:
         return promised  # one column
-    found = max(counts, key=lambda other: counts[other])
-    log.info("%s: separated by %s, not %s", name, _DELIMITERS[found], _DELIMITERS[promised])
-    return found
+    return max(counts, key=lambda other: counts[other])
 
 
 @contextmanager

@@ -12,7 +12,6 @@ import codecs
 import gzip
 import io
 import json
-import logging
 import lzma
 import zlib
 from collections.abc import Callable, Iterator
@@ -26,10 +25,9 @@ from datasets import Dataset
 
 from lorafit.data.read.conll import SUFFIXES, read_conll
 from lorafit.data.read.delimited import read_delimited
+from lorafit.data.read.reading import PLAIN, Reading
 from lorafit.data.read.rows import to_dataset
 from lorafit.errors import DataError
-
-log = logging.getLogger(__name__)
 
 _MAGIC = {b"\x1f\x8b": "gz", b"BZh": "bz2", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zst"}
 _OPENERS: dict[str, Callable[..., Any]] = {
@@ -62,13 +60,12 @@ def plain_name(path: Path) -> str:
     return name.name
 
 
-def read_file(path: Path, skip_bad_rows: bool = False, encoding: str | None = None) -> Dataset:
+def read_file(path: Path, reading: Reading = PLAIN) -> Dataset:
     """Reads a data file.
 
     Args:
         path: The file.
-        skip_bad_rows: Leave out lines that cannot be read, and count them.
-        encoding: How text is stored, such as ``cp1252``; ``None``: UTF-8.
+        reading: What to leave out, and how text is stored.
 
     Raises:
         DataError: The format or the encoding is not known, or the content is not what the suffix
@@ -94,11 +91,11 @@ def read_file(path: Path, skip_bad_rows: bool = False, encoding: str | None = No
         return cast(BinaryIO, opener(str(path)))
 
     try:
-        table = _read(path, kind, open_bytes, skip_bad_rows, check_encoding(encoding))
+        table = _read(path, kind, open_bytes, reading)
     except UnicodeError as error:
-        if encoding is None and isinstance(error, UnicodeDecodeError):
+        if reading.encoding is None and isinstance(error, UnicodeDecodeError):
             raise DataError(_not_utf8(path, open_bytes, error)) from error
-        raise DataError(f'"{path}" is not {encoding} text: {error}.') from error
+        raise DataError(f'"{path}" is not {reading.encoding} text: {error}.') from error
     except _BROKEN as error:
         what = f"as {compression}" if compression else f"as {kind[1:]}"
         raise DataError(
@@ -127,9 +124,10 @@ def check_encoding(encoding: str | None) -> str:
 
 
 def _read(
-    path: Path, kind: str, open_bytes: Callable[[], BinaryIO], skip_bad_rows: bool, encoding: str
+    path: Path, kind: str, open_bytes: Callable[[], BinaryIO], reading: Reading
 ) -> pa.Table | list[Any]:
     """A table, or the rows of a JSON file."""
+    encoding = check_encoding(reading.encoding)
     if kind == ".parquet":
         return pq.read_table(io.BytesIO(_all(open_bytes)))
     if kind in (".arrow", ".feather"):
@@ -141,15 +139,15 @@ def _read(
 
     if kind in (".csv", ".tsv"):
         delimiter = "," if kind == ".csv" else "\t"
-        return read_delimited(open_text, f'"{path}"', delimiter, skip_bad_rows)
+        return read_delimited(open_text, f'"{path}"', delimiter, reading)
     if kind in SUFFIXES:
         with open_text() as file:
-            return read_conll(file, f'"{path}"', skip_bad_rows)
+            return read_conll(file, f'"{path}"', reading)
     if kind == ".json":
         with open_text() as file:
-            return _read_json(file.read(), path, skip_bad_rows)
+            return _read_json(file.read(), path, reading)
     with open_text() as file:
-        return list(_json_lines(file, path, skip_bad_rows))
+        return list(_json_lines(file, path, reading))
 
 
 def _all(open_bytes: Callable[[], BinaryIO]) -> bytes:
@@ -178,7 +176,7 @@ def _read_arrow(source: pa.BufferReader) -> pa.Table:
 
 
 def _json_lines(
-    lines: Iterator[str] | TextIO, path: Path, skip_bad_rows: bool = False
+    lines: Iterator[str] | TextIO, path: Path, reading: Reading
 ) -> Iterator[dict[str, Any]]:
     """The rows of a JSON lines file; blank lines are skipped."""
     bad: list[str] = []
@@ -188,13 +186,13 @@ def _json_lines(
         try:
             row = _json_row(line, f'"{path}", line {number}')
         except DataError as error:
-            if not skip_bad_rows:
+            if not reading.skip_bad_rows:
                 raise
             bad.append(str(error))
             continue
         yield row
     if bad:
-        log.warning("skipped %s lines that cannot be read; first: %s", f"{len(bad):,}", bad[0])
+        reading.findings.warn(f"skipped {len(bad):,} lines that cannot be read; first: {bad[0]}")
 
 
 def _json_row(line: str, place: str) -> dict[str, Any]:
@@ -218,7 +216,7 @@ def _json_row(line: str, place: str) -> dict[str, Any]:
     return row
 
 
-def _read_json(text: str, path: Path, skip_bad_rows: bool = False) -> Any:
+def _read_json(text: str, path: Path, reading: Reading) -> Any:
     """A JSON file: a list of rows, a dict of columns, one of these under a key, or lines."""
     if not text.strip():
         raise DataError(f'"{path}" is empty.')
@@ -227,7 +225,7 @@ def _read_json(text: str, path: Path, skip_bad_rows: bool = False) -> Any:
     except (json.JSONDecodeError, RecursionError) as error:
         first = text.lstrip().split("\n", 1)[0]
         if _is_object(first):  # JSON lines under a .json name are common
-            return list(_json_lines(io.StringIO(text), path, skip_bad_rows))
+            return list(_json_lines(io.StringIO(text), path, reading))
         where = str(error)
         if isinstance(error, json.JSONDecodeError):
             where = f"line {error.lineno}: {error.msg}"

@@ -7,7 +7,6 @@ single data file (it becomes the training split), and what ``save_to_disk`` writ
 
 from __future__ import annotations
 
-import logging
 import re
 from pathlib import Path
 
@@ -15,23 +14,19 @@ import datasets
 from datasets import Dataset, DatasetDict
 
 from lorafit.data.read.files import format_of, plain_name, read_file
+from lorafit.data.read.reading import PLAIN, Reading
 from lorafit.data.read.splits import assign, split_of
 from lorafit.errors import DataError
-
-log = logging.getLogger(__name__)
 
 _SAVED = ("dataset_dict.json", "state.json")
 
 
-def read_folder(
-    folder: Path, skip_bad_rows: bool = False, encoding: str | None = None
-) -> dict[str, Dataset]:
+def read_folder(folder: Path, reading: Reading = PLAIN) -> dict[str, Dataset]:
     """Reads the splits of a folder.
 
     Args:
         folder: The folder.
-        skip_bad_rows: Leave out lines that cannot be read, and count them.
-        encoding: How text is stored; ``None``: UTF-8.
+        reading: What to leave out, and how text is stored.
 
     Raises:
         DataError: There is no data file, or it is not clear which file is which split.
@@ -66,11 +61,8 @@ def read_folder(
             )
         chosen = {"train": next(iter(files))}
     for line in said:
-        log.info("%s", line)
-    return {
-        split: _concatenate(files[name], folder, skip_bad_rows, encoding)
-        for split, name in chosen.items()
-    }
+        reading.findings.note(line)
+    return {split: _concatenate(files[name], folder, reading) for split, name in chosen.items()}
 
 
 def _hidden(path: Path) -> bool:
@@ -115,17 +107,15 @@ def _is_shard(path: Path) -> bool:
     return _without_shard(name) != name or split_of(path.parent.name) is not None
 
 
-def _concatenate(
-    files: list[Path], folder: Path, skip_bad_rows: bool, encoding: str | None
-) -> Dataset:
+def _concatenate(files: list[Path], folder: Path, reading: Reading) -> Dataset:
     """One data set of all shards of a split."""
     if len(files) == 1:
-        return read_file(files[0], skip_bad_rows, encoding)
-    log.info("%d files of %s are read as one split: %s ...", len(files), folder, files[0].name)
+        return read_file(files[0], reading)
+    reading.findings.note(
+        f"{len(files)} files of {folder} are read as one split: {files[0].name} ..."
+    )
     try:
-        return datasets.concatenate_datasets(
-            [read_file(file, skip_bad_rows, encoding) for file in files]
-        )
+        return datasets.concatenate_datasets([read_file(file, reading) for file in files])
     except DataError:
         raise
     except Exception as error:

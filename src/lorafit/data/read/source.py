@@ -13,7 +13,6 @@ Splits that are missing stay missing (`lorafit.data.carve` makes them). Names su
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,9 +26,11 @@ from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
 from lorafit import hub, quiet
 from lorafit.config import DataConfig
 from lorafit.data.columns.chats import read_chats
+from lorafit.data.findings import UNKEPT, Findings
 from lorafit.data.read.files import read_file
 from lorafit.data.read.folder import read_folder
 from lorafit.data.read.nested import with_nested
+from lorafit.data.read.reading import Reading
 from lorafit.data.read.rows import to_dataset
 from lorafit.data.read.splits import SPLITS, assign, split_of
 from lorafit.data.read.where import filter_splits
@@ -38,10 +39,8 @@ from lorafit.data.spellings import join_spellings
 from lorafit.errors import DataError, did_you_mean
 from lorafit.paths import resolve
 
-log = logging.getLogger(__name__)
 
-
-def load_splits(data: Any, config: DataConfig) -> DatasetDict:
+def load_splits(data: Any, config: DataConfig, findings: Findings = UNKEPT) -> DatasetDict:
     """Loads data and names its splits ``train``, ``validation`` and ``test``, as present.
 
     Args:
@@ -50,39 +49,39 @@ def load_splits(data: Any, config: DataConfig) -> DatasetDict:
             these. ``None``: what ``config.path`` names.
         config: ``name`` and ``revision`` are used for the Hub, ``test`` and ``validation`` are
             files of their own, ``where`` filters rows.
+        findings: Takes what is found.
 
     Raises:
         DataError: The data cannot be found or read, or no rows are left.
     """
     with quiet.others():
-        found = _load(config.path if data is None else data, config)
-        found |= _separate(found, config)
+        reading = Reading.by(config, findings)
+        found = _load(config.path if data is None else data, config, reading)
+        found |= _separate(found, config, reading)
         splits = DatasetDict({split: found[split] for split in SPLITS if split in found})
         for split, rows in splits.items():
             if len(rows) == 0:
                 raise DataError(f"the {split} split has 0 rows.")
         splits = DatasetDict({s: with_nested(rows, config) for s, rows in splits.items()})
-        splits = read_chats(read_written_lists(splits), config)
+        splits = read_chats(read_written_lists(splits, findings), config, findings)
         if config.clean_labels:
-            splits = join_spellings(splits, config)
+            splits = join_spellings(splits, config, findings)
         if config.where is not None:
-            splits = filter_splits(splits, config.where)
+            splits = filter_splits(splits, config.where, findings)
     counts = ", ".join(f"{split} {len(rows):,}" for split, rows in splits.items())
-    log.info("rows: %s", counts)
+    findings.note(f"rows: {counts}")
     return splits
 
 
-def _load(data: Any, config: DataConfig) -> dict[str, Dataset]:
+def _load(data: Any, config: DataConfig, reading: Reading) -> dict[str, Dataset]:
     """The splits of any source, under their final names."""
     if isinstance(data, str | Path):
         path = resolve(data)
         if path is None:
-            return _named(_from_hub(str(data), config), f'"{data}"', config)
+            return _named(_from_hub(str(data), config), f'"{data}"', reading)
         if path.is_dir():
-            return _named(
-                read_folder(path, config.skip_bad_rows, config.encoding), f'"{path}"', config
-            )
-        return {"train": read_file(path, config.skip_bad_rows, config.encoding)}
+            return _named(read_folder(path, reading), f'"{path}"', reading)
+        return {"train": read_file(path, reading)}
     if isinstance(data, IterableDataset | IterableDatasetDict):
         raise DataError(
             f"got a streaming {type(data).__name__}. Load it without streaming=True: the rows "
@@ -91,18 +90,20 @@ def _load(data: Any, config: DataConfig) -> dict[str, Dataset]:
     if isinstance(data, Mapping) and _maps_splits(data):
         if not data:
             raise DataError("got an empty dict: no splits and no columns.")
-        return _named({str(name): value for name, value in data.items()}, "the data", config)
+        return _named({str(name): value for name, value in data.items()}, "the data", reading)
     return {"train": to_dataset(data, f"the {type(data).__name__}")}
 
 
-def _separate(found: Mapping[str, Dataset], config: DataConfig) -> dict[str, Dataset]:
+def _separate(
+    found: Mapping[str, Dataset], config: DataConfig, reading: Reading
+) -> dict[str, Dataset]:
     """The splits that stand in files of their own."""
     files = {"validation": config.validation, "test": config.test}
     named = {split: file for split, file in files.items() if file is not None}
     for split, file in named.items():
         if split in found:
-            log.info('%s split: "%s", not the one of the data', split, file)
-    return {split: _one(file, f"{split} split", config) for split, file in named.items()}
+            reading.findings.note(f'{split} split: "{file}", not the one of the data')
+    return {split: _one(file, f"{split} split", reading) for split, file in named.items()}
 
 
 def _maps_splits(data: Mapping[Any, Any]) -> bool:
@@ -121,7 +122,7 @@ def _is_rows(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(row, Mapping) for row in value)
 
 
-def _named(found: Mapping[str, Any], source: str, config: DataConfig) -> dict[str, Dataset]:
+def _named(found: Mapping[str, Any], source: str, reading: Reading) -> dict[str, Dataset]:
     """Gives splits their final names; what they hold is read where that is still to do."""
     chosen, _, said = assign(found, source)
     if not chosen and len(found) == 1:
@@ -132,18 +133,18 @@ def _named(found: Mapping[str, Any], source: str, config: DataConfig) -> dict[st
             f"{source} has no train, validation or test split. It has {', '.join(found)}."
         )
     for line in said:
-        log.info("%s", line)
-    return {split: _one(found[name], f"{split} split", config) for split, name in chosen.items()}
+        reading.findings.note(line)
+    return {split: _one(found[name], f"{split} split", reading) for split, name in chosen.items()}
 
 
-def _one(value: Any, name: str, config: DataConfig) -> Dataset:
+def _one(value: Any, name: str, reading: Reading) -> Dataset:
     """One split of a dict: a table, or a path to one file."""
     if not isinstance(value, str | Path):
         return to_dataset(value, f"the {name}")
     path = resolve(value)
     if path is None or path.is_dir():
         raise DataError(f'the {name} is "{value}", which is not a file. Give the path of a file.')
-    return read_file(path, config.skip_bad_rows, config.encoding)
+    return read_file(path, reading)
 
 
 def _from_hub(name: str, config: DataConfig) -> Mapping[str, Dataset]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import ast
 import keyword
-import logging
 import operator
 import re
 from collections import Counter
@@ -24,9 +23,8 @@ from typing import Any
 from datasets import ClassLabel, Dataset, DatasetDict, Value
 
 from lorafit.data.columns.values import class_name, column_values
+from lorafit.data.findings import UNKEPT, Findings
 from lorafit.errors import DataError, did_you_mean
-
-log = logging.getLogger(__name__)
 
 Row = Mapping[str, Any]
 Condition = Callable[[Row], bool]
@@ -49,7 +47,7 @@ _ORDER: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
 }
 
 
-def filter_splits(splits: DatasetDict, where: str) -> DatasetDict:
+def filter_splits(splits: DatasetDict, where: str, findings: Findings = UNKEPT) -> DatasetDict:
     """Keeps the rows of every split for which an expression is true, and says how many.
 
     Raises:
@@ -69,7 +67,7 @@ def filter_splits(splits: DatasetDict, where: str) -> DatasetDict:
             seen = " ".join(_seen(name, rows, values) for name, values in columns.items())
             raise DataError(f"where {where}: 0 of {len(rows):,} {split} rows remain. {seen}")
         counts = f"{len(chosen):,} of {len(rows):,}"
-        log.info("where %s: %s %s rows remain", where, counts, split)
+        findings.note(f"where {where}: {counts} {split} rows remain")
         kept[split] = rows if len(chosen) == len(rows) else rows.select(chosen)
     return kept
 

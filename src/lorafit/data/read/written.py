@@ -9,7 +9,6 @@ import ast
 import io
 import itertools
 import json
-import logging
 import re
 import tokenize
 from typing import Any
@@ -20,14 +19,13 @@ from datasets import Dataset, DatasetDict
 
 from lorafit.data.columns.choose import kind_of
 from lorafit.data.columns.values import column_table, replace_column
-
-log = logging.getLogger(__name__)
+from lorafit.data.findings import UNKEPT, Findings
 
 _LIST = r"^\s*\[[\s\S]*\]\s*$"
 _NEXT_TO_EACH_OTHER = re.compile(r"""['"]\s+['"]""")
 
 
-def read_written_lists(splits: DatasetDict) -> DatasetDict:
+def read_written_lists(splits: DatasetDict, findings: Findings = UNKEPT) -> DatasetDict:
     """Reads columns of which every cell, in every split, is a list written as text."""
     first = next(iter(splits.values()))
     for name in first.column_names:
@@ -38,7 +36,7 @@ def read_written_lists(splits: DatasetDict) -> DatasetDict:
         arrays = {split: _array(values) for split, (values, _) in read.items()}
         bad = next((n for _, n in read.values() if n), None)
         if bad is None and all(array is not None for array in arrays.values()):
-            log.info('column "%s" has lists written as text: they are read as lists', name)
+            findings.note(f'column "{name}" has lists written as text: they are read as lists')
             splits = DatasetDict(
                 {
                     s: replace_column(r, name, arrays[s]) if s in read else r
@@ -46,16 +44,14 @@ def read_written_lists(splits: DatasetDict) -> DatasetDict:
                 }
             )
         elif bad is not None:
-            log.warning(
-                'column "%s" looks like lists written as text, but row %s is none that can be '
-                "read: it stays text. Save it as jsonl or parquet, which keep lists.",
-                *(name, f"{bad:,}"),
+            findings.warn(
+                f'column "{name}" looks like lists written as text, but row {bad:,} is none that '
+                "can be read: it stays text. Save it as jsonl or parquet, which keep lists."
             )
         else:
-            log.warning(
-                'column "%s" has lists written as text, of values of several kinds: it stays '
-                "text. Save it as jsonl or parquet, with one kind of value.",
-                name,
+            findings.warn(
+                f'column "{name}" has lists written as text, of values of several kinds: it stays '
+                "text. Save it as jsonl or parquet, with one kind of value."
             )
     return splits
 

@@ -40,8 +40,15 @@ STAGES = ("attention input", "attention output", "gate and up", "down")
 
 @dataclass(frozen=True)
 class Positions:
-    """Cosines and sines of every packed token, ``(n, head_dim / 2)`` float32."""
+    """Where packed tokens stand.
 
+    Attributes:
+        packing: In which sequence.
+        cosine: Of every token's place in it, ``(n, head_dim / 2)`` float32.
+        sine: Likewise.
+    """
+
+    packing: Packing
     cosine: Tensor
     sine: Tensor
 
@@ -142,7 +149,7 @@ class Block:
         return qkv[:, : (self.heads.heads + self.heads.kv_heads) * self.heads.head_dim]
 
     def forward(
-        self, stream: Stream, packing: Packing, positions: Positions, seeds: Seeds, keep: bool
+        self, stream: Stream, positions: Positions, seeds: Seeds, keep: bool
     ) -> tuple[Stream, Saved | None]:
         """Computes the block; ``keep``: with what backward needs."""
         applied: dict[str, list[Applied]] = {}
@@ -155,7 +162,9 @@ class Block:
             unnormed = self.head_norms.forward(qk, keep)
         rotate(qk, positions.cosine, positions.sine)
         drop = seeds.drop(attention_p(self.layout.attention))
-        context, lse = kernels.attention_forward(*self._split(qkv), packing, self.heads, drop)
+        context, lse = kernels.attention_forward(
+            *self._split(qkv), positions.packing, self.heads, drop
+        )
         branch, applied["output"] = self.output.forward(context, seeds)
         s, rstd2, m = rms_forward(branch, x, self.norm2.gamma, self.norm2.eps, self.dtype)
         gate_up, applied["gate_up"] = self.gate_up.forward(m, seeds)
@@ -176,7 +185,6 @@ class Block:
         d: Tensor,
         dy: Tensor,
         saved: Saved,
-        packing: Packing,
         positions: Positions,
         stop: int | None,
     ) -> Tensor | None:
@@ -186,8 +194,7 @@ class Block:
             d: Gradient of the block's output, float32; becomes that of its input.
             dy: The same in the storage type.
             saved: From forward.
-            packing: The same.
-            positions: The same.
+            positions: Those of forward.
             stop: The stage (index into `STAGES`) below which nothing trains, or ``None``.
 
         Returns:
@@ -213,7 +220,7 @@ class Block:
         add_gradients(dy, s.context, s.applied["output"], dc)
         dqkv = torch.empty_like(s.qkv)
         kernels.attention_backward(
-            dc, *self._split(s.qkv), s.lse, packing, self.heads, s.drop, self._split(dqkv)
+            dc, *self._split(s.qkv), s.lse, positions.packing, self.heads, s.drop, self._split(dqkv)
         )
         dqk = self._rotated(dqkv)
         rotate(dqk, positions.cosine, positions.sine, back=True)

@@ -42,7 +42,6 @@ class FastDecoder:
         task: Collates labels, and defines the loss of a classifier.
         tokenizer: For the padding token.
         dtype: Storage type of activations and frozen weights: float32 or bfloat16.
-        reason: Why this engine was chosen.
     """
 
     name = "fast"
@@ -55,14 +54,13 @@ class FastDecoder:
         tokenizer: PreTrainedTokenizerBase,
         *,
         dtype: torch.dtype,
-        reason: str = "",
     ) -> None:
         self.model = model
         self.layout = layout
         self.task = task
         self.tokenizer = tokenizer
         self.dtype = dtype
-        self.reason = reason
+        self.reason = ""
         self.blocks = [Block(block, dtype) for block in layout.blocks]
         self._head = FrozenLinear([layout.head], dtype)
 
@@ -132,7 +130,7 @@ class FastDecoder:
         if states.grad is not None:
             d = torch.zeros_like(stream.x).index_add_(0, rows, states.grad)
             del stream
-            self._backward(d, saved, batch, positions, bottom, lowest[bottom])
+            self._backward(d, saved, positions, bottom, lowest[bottom])
         return StepResult(loss_sum.detach().float(), units, batch["tokens"])
 
     def logits(self, batch: Batch) -> Tensor:
@@ -169,12 +167,14 @@ class FastDecoder:
         stream = Stream(F.embedding(batch["input_ids"], table).float(), None)
         cosine, sine = self.layout.rotary(stream.x, batch["positions"][None])
         half = cosine.shape[-1] // 2
-        positions = Positions(cosine[0, :, :half].contiguous(), sine[0, :, :half].contiguous())
+        positions = Positions(
+            batch["packing"],
+            cosine[0, :, :half].contiguous(),
+            sine[0, :, :half].contiguous(),
+        )
         saved: list[Saved | None] = []
         for i, block in enumerate(self.blocks):
-            stream, kept = block.forward(
-                stream, batch["packing"], positions, seeds, keep=i >= keep_from
-            )
+            stream, kept = block.forward(stream, positions, seeds, keep=i >= keep_from)
             saved.append(kept)
         return stream, saved, positions
 
@@ -183,7 +183,6 @@ class FastDecoder:
         self,
         d: Tensor,
         saved: list[Saved | None],
-        batch: Batch,
         positions: Positions,
         bottom: int,
         stage: int | None,
@@ -195,4 +194,4 @@ class FastDecoder:
             assert dy is not None
             assert kept is not None
             stop = stage if i == bottom else None
-            dy = self.blocks[i].backward(d, dy, kept, batch["packing"], positions, stop)
+            dy = self.blocks[i].backward(d, dy, kept, positions, stop)

@@ -37,7 +37,6 @@ class FastEncoder:
         task: Collates labels, and defines the loss.
         tokenizer: For the padding token, and for labels of every token.
         dtype: Storage type of activations and frozen weights: float32 or bfloat16.
-        reason: Why this engine was chosen.
     """
 
     name = "fast"
@@ -50,14 +49,13 @@ class FastEncoder:
         tokenizer: PreTrainedTokenizerBase,
         *,
         dtype: torch.dtype,
-        reason: str = "",
     ) -> None:
         self.model = model
         self.layout = layout
         self.task = task
         self.tokenizer = tokenizer
         self.dtype = dtype
-        self.reason = reason
+        self.reason = ""
         last = len(layout.blocks) - 1
         self.blocks = [
             Block(block, dtype, layout.pools_first and i == last)

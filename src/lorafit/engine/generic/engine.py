@@ -36,7 +36,6 @@ class GenericEngine:
         task: Collates, and defines the loss.
         tokenizer: For padding.
         dtype: bfloat16: as under torch's autocast, frozen weights laid out once; float32.
-        reason: Why this engine was chosen.
     """
 
     name = "generic"
@@ -48,14 +47,13 @@ class GenericEngine:
         tokenizer: PreTrainedTokenizerBase,
         *,
         dtype: torch.dtype,
-        reason: str = "",
     ) -> None:
         keep_freed_memory()
         self.model = model
         self.task = task
         self.tokenizer = tokenizer
         self.dtype = dtype
-        self.reason = reason
+        self.reason = ""
         self._parts = Parts(model, dtype)
         causal_lm = getattr(task, "task_type", None) == "CAUSAL_LM"
         self.language = LanguageHead(model, dtype) if causal_lm else None

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import functools
 import json
-import logging
 import re
 import secrets
 from collections.abc import Callable, Sequence
@@ -27,9 +26,8 @@ from transformers import BatchEncoding, PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from lorafit.config import SpecialTokens
+from lorafit.data.findings import UNKEPT, Findings
 from lorafit.errors import DataError, ModelError
-
-log = logging.getLogger(__name__)
 
 _MANY = 0.5
 """Share of texts with control tokens from which on they were probably meant."""
@@ -111,18 +109,21 @@ def read(
     return BatchEncoding(encoded.data, encodings)
 
 
-def say_control(texts: Sequence[Sequence[str]], tokenizer: PreTrainedTokenizerBase) -> None:
+def say_control(
+    texts: Sequence[Sequence[str]],
+    tokenizer: PreTrainedTokenizerBase,
+    findings: Findings = UNKEPT,
+) -> None:
     """Says how many texts hold names of control tokens, all of which are read as text."""
     find = _finder(control_names(tokenizer))
     found = [name for row in texts if (name := next(filter(None, map(find, row)), None))]
     if not found:
         return
     shown = ", ".join(dict.fromkeys(found[:3]))
-    log.log(
-        logging.WARNING if len(found) > _MANY * len(texts) else logging.INFO,
-        "%s of %s texts hold the name of a control token (%s); it is read as text, not as the "
-        "token. If the token is meant, set data.special_tokens=control",
-        *(f"{len(found):,}", f"{len(texts):,}", shown),
+    findings.warn_or_note(
+        len(found) > _MANY * len(texts),
+        f"{len(found):,} of {len(texts):,} texts hold the name of a control token ({shown}); it is "
+        "read as text, not as the token. If the token is meant, set data.special_tokens=control",
     )
 
 

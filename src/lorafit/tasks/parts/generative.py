@@ -18,12 +18,14 @@ from transformers import PreTrainedTokenizerBase
 
 from lorafit.data.columns.choose import require_columns
 from lorafit.data.columns.values import texts
+from lorafit.data.findings import UNKEPT, Findings
 from lorafit.errors import ConfigError, DataError
 from lorafit.evidence import MetricInfo
 from lorafit.tasks.base import Task
 from lorafit.tasks.parts.labels import UNKNOWN
 from lorafit.tasks.parts.metrics import NLL_OF_TOKENS, Metric
 from lorafit.tasks.parts.padding import ensure_pad_token
+from lorafit.tasks.parts.places import with_rows
 
 _LARGEST = 700.0
 """The exponential of more is no float64."""
@@ -172,10 +174,12 @@ def pad(examples: Sequence[dict[str, Any]], name: str, fill: int) -> torch.Tenso
 
 
 def padded_inputs(
-    examples: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase
+    examples: Sequence[dict[str, Any]],
+    tokenizer: PreTrainedTokenizerBase,
+    findings: Findings = UNKEPT,
 ) -> dict[str, torch.Tensor]:
     """``input_ids`` and ``attention_mask``, ``(n, longest)``."""
-    ensure_pad_token(tokenizer)
+    ensure_pad_token(tokenizer, findings)
     fill = tokenizer.pad_token_id
     assert isinstance(fill, int)
     lengths = torch.tensor([len(example["input_ids"]) for example in examples])
@@ -185,9 +189,18 @@ def padded_inputs(
 
 
 def encoded_table(
-    input_ids: list[list[int]], labels: list[list[int]], truncated: list[bool]
+    input_ids: list[list[int]],
+    labels: list[list[int]],
+    truncated: list[bool],
+    places: tuple[Sequence[int], int] | None = None,
 ) -> Dataset:
     """The encoded examples.
+
+    Args:
+        input_ids: Of each example.
+        labels: Of each example.
+        truncated: Whether it was cut.
+        places: Of each example's row, and how many rows there were; ``None``: one each.
 
     Raises:
         DataError: Nothing would be learned from any of them.
@@ -205,6 +218,8 @@ def encoded_table(
             "truncated": pa.array(truncated),
         }
     )
+    if places is not None:
+        table = with_rows(table, *places)
     # From a table: `Dataset.map` would write a cache file beside the user's data.
     return Dataset(InMemoryTable(table))
 

@@ -6,7 +6,6 @@ a task learned from one file fits another that stores the same labels differentl
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -15,10 +14,9 @@ import numpy as np
 from datasets import ClassLabel, Dataset, DatasetDict, List
 
 from lorafit.data.columns.values import class_name, column_values, is_missing
+from lorafit.data.findings import UNKEPT, Findings
 from lorafit.data.spellings import spellings
 from lorafit.errors import DataError, did_you_mean
-
-log = logging.getLogger(__name__)
 
 UNKNOWN = -100
 """Number of a label that is not known; torch's cross entropy leaves it out."""
@@ -27,7 +25,7 @@ _SHOWN = 10
 """How many names a message lists."""
 
 
-def read_label_names(splits: DatasetDict, column: str) -> list[str]:
+def read_label_names(splits: DatasetDict, column: str, findings: Findings = UNKEPT) -> list[str]:
     """Returns the classes of the train split, in a fixed order.
 
     The order is that of the ``ClassLabel`` feature if the column has one, numeric if every
@@ -45,9 +43,9 @@ def read_label_names(splits: DatasetDict, column: str) -> list[str]:
         names = [name for name in feature.names if name in train]
         unused = [name for name in feature.names if name not in train]
         if unused:
-            log.info(
-                'classes of column "%s" left out because no training row has them: %s',
-                *(column, listed(unused)),
+            findings.note(
+                f'classes of column "{column}" left out because no training row has them: '
+                f"{listed(unused)}"
             )
     else:
         names = sorted(train, key=_number) if all(map(_is_number, train)) else sorted(train)
@@ -64,9 +62,9 @@ def read_label_names(splits: DatasetDict, column: str) -> list[str]:
             rows = sum(found[name] for name in unseen)
             raise DataError(_unseen(column, unseen, rows, split, names))
     _refuse_written_lists(names, column)
-    _warn_of_spellings(names, column)
-    _warn_of_several(names, column)
-    _warn_of_rare(train, column)
+    _warn_of_spellings(names, column, findings)
+    _warn_of_several(names, column, findings)
+    _warn_of_rare(train, column, findings)
     return names
 
 
@@ -224,40 +222,39 @@ def _refuse_written_lists(names: Sequence[str], column: str) -> None:
         )
 
 
-def _warn_of_spellings(names: Sequence[str], column: str) -> None:
+def _warn_of_spellings(names: Sequence[str], column: str, findings: Findings) -> None:
     """``pos`` and ``Pos `` are two classes, which is rarely meant."""
     groups = [same for same in spellings(names).values() if len(same) > 1]
     if groups:
         shown = [" and ".join(repr(name) for name in same) for same in groups[:_SHOWN]]
         more = f" and {len(groups) - len(shown)} more" if len(groups) > len(shown) else ""
-        log.warning(
-            'column "%s": labels %s%s differ in case or spaces only, and are separate classes. '
-            "Join them with --clean-labels.",
-            *(column, "; ".join(shown), more),
+        findings.warn(
+            f'column "{column}": labels {"; ".join(shown)}{more} differ in case or spaces only, '
+            "and are separate classes. Join them with --clean-labels."
         )
 
 
-def _warn_of_several(names: Sequence[str], column: str) -> None:
+def _warn_of_several(names: Sequence[str], column: str, findings: Findings) -> None:
     """``toxic,insult`` beside ``toxic`` are rather two labels of one row than a class."""
     known = set(names)
     for separator in (",", ";", "|"):
         for name in names:
             parts = [part.strip() for part in name.split(separator)]
             if len(parts) > 1 and any(part in known for part in parts):
-                log.warning(
-                    'column "%s": %r is a class of its own beside %r. If it means several labels, '
-                    "give lists of labels (jsonl, parquet), or a column of 0 and 1 for each.",
-                    *(column, name, next(part for part in parts if part in known)),
+                other = next(part for part in parts if part in known)
+                findings.warn(
+                    f'column "{column}": {name!r} is a class of its own beside {other!r}. If it '
+                    "means several labels, give lists of labels (jsonl, parquet), or a column of 0 "
+                    "and 1 for each."
                 )
                 return
 
 
-def _warn_of_rare(train: Counter[str], column: str) -> None:
+def _warn_of_rare(train: Counter[str], column: str, findings: Findings) -> None:
     """Many classes of one row each are more likely an id or a free text."""
     once = sum(count == 1 for count in train.values())
     if len(train) > 20 and once > len(train) / 2:
-        log.warning(
-            'column "%s" has %s classes in %s training rows, %s of them in one row only; '
-            "is it the label? Choose another with --label.",
-            *(column, f"{len(train):,}", f"{sum(train.values()):,}", f"{once:,}"),
+        findings.warn(
+            f'column "{column}" has {len(train):,} classes in {sum(train.values()):,} training '
+            f"rows, {once:,} of them in one row only; is it the label? Choose another with --label."
         )

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerBase
 
+from lorafit.data.findings import UNKEPT, Findings
 from lorafit.errors import ModelError
-
-log = logging.getLogger(__name__)
 
 Side = Literal["right", "left"]
 
@@ -27,17 +25,17 @@ def side_of(config: Any) -> Side:
     return "left" if getattr(config, "summary_type", None) == "last" else "right"
 
 
-def set_side(tokenizer: PreTrainedTokenizerBase, side: Side) -> None:
+def set_side(tokenizer: PreTrainedTokenizerBase, side: Side, findings: Findings) -> None:
     """Makes the tokenizer pad on this side, and says so if it did not."""
     if tokenizer.padding_side != side:
-        log.info(
-            "the tokenizer pads on the %s; the model reads texts that are padded on the %s",
-            *(tokenizer.padding_side, side),
+        findings.note(
+            f"the tokenizer pads on the {tokenizer.padding_side}; the model reads texts that are "
+            f"padded on the {side}"
         )
         tokenizer.padding_side = side
 
 
-def ensure_pad_token(tokenizer: PreTrainedTokenizerBase) -> bool:
+def ensure_pad_token(tokenizer: PreTrainedTokenizerBase, findings: Findings = UNKEPT) -> bool:
     """Makes the end-of-sequence token the padding token if there is none, and says so.
 
     Padding is masked, so the choice does not change what the model computes; a new token
@@ -57,8 +55,8 @@ def ensure_pad_token(tokenizer: PreTrainedTokenizerBase) -> bool:
             'end-of-sequence token. Set one: tokenizer.pad_token = "..." (a token it knows).'
         )
     tokenizer.pad_token = tokenizer.eos_token
-    log.info(
-        'the tokenizer has no padding token: "%s" (end of sequence) is used for padding',
-        tokenizer.eos_token,
+    findings.note(
+        f'the tokenizer has no padding token: "{tokenizer.eos_token}" (end of sequence) is used '
+        "for padding"
     )
     return True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -24,9 +23,8 @@ from lorafit.data.columns.values import texts
 from lorafit.errors import DataError, ModelError
 from lorafit.tasks.base import Task
 from lorafit.tasks.parts.padding import Side, ensure_pad_token, side_of
+from lorafit.tasks.parts.places import with_rows
 from lorafit.tasks.parts.tokenize import tokenize
-
-log = logging.getLogger(__name__)
 
 
 class TextTask(Task):
@@ -42,6 +40,8 @@ class TextTask(Task):
 
     padding_side: Side = "right"
     """On which side `collate` pads; `meet` asks the model."""
+    read_at: int | None = None
+    """The token at which the model's classifier reads a text; ``None``: at a fixed place."""
 
     def __init__(self, text: Sequence[str], label: str | Sequence[str]) -> None:
         """Binds the task to columns.
@@ -102,8 +102,8 @@ class TextTask(Task):
         columns = label_columns(self.label)
         if all(column in rows.features for column in columns):
             labels, known = self.read_labels(rows)
-            _say_dropped(int((~known).sum()), len(rows), "without a label")
-            _say_dropped(int((~filled & known).sum()), len(rows), "without text")
+            self._say_dropped(~known, "without a label")
+            self._say_dropped(~filled & known, "without text")
         else:
             labels, known = self.unknown(len(rows)), np.ones(len(rows), dtype=bool)
             if not filled.all():
@@ -121,11 +121,18 @@ class TextTask(Task):
             tokenizer,
             max_length,
             self.special_tokens,
+            self.findings,
         )
+        self._check_read_at(table["input_ids"].to_pylist(), tokenizer)
         kept = labels[keep]
         table = table.append_column("labels", pa.array(kept if kept.ndim == 1 else list(kept)))
         # From a table: `Dataset.map` would write a cache file beside the user's data.
-        return Dataset(datasets.table.InMemoryTable(table))
+        places = np.flatnonzero(keep).tolist()
+        return Dataset(datasets.table.InMemoryTable(with_rows(table, places, len(rows))))
+
+    def _say_dropped(self, dropped: np.ndarray, reason: str) -> None:
+        if dropped.any():
+            self.findings.warn(f"dropped {dropped.sum():,} of {len(dropped):,} rows {reason}")
 
     def collate(
         self, examples: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase
@@ -135,7 +142,7 @@ class TextTask(Task):
         Returns:
             ``input_ids``, ``attention_mask``, ... ``(n, longest)``, int64; ``labels (n, ...)``.
         """
-        ensure_pad_token(tokenizer)
+        ensure_pad_token(tokenizer, self.findings)
         inputs = set(tokenizer.model_input_names)
         features = [
             {name: value for name, value in example.items() if name in inputs}
@@ -174,8 +181,29 @@ class TextTask(Task):
         ):
             raise ModelError(f"{name} has no head with {self.outputs} outputs. {make}")
 
+    def _check_read_at(self, examples: list[list[int]], tokenizer: PreTrainedTokenizerBase) -> None:
+        """Refuses texts that the model's classifier could not find the end of."""
+        if self.read_at is None:
+            return
+        token = tokenizer.convert_ids_to_tokens(self.read_at)
+        for number, ids in enumerate(examples, start=1):
+            count = ids.count(self.read_at)
+            if count == 1:
+                continue
+            if count == 0:
+                raise ModelError(
+                    f'the model reads a text at its end-of-sequence token ("{token}"), and '
+                    f"{type(tokenizer).__name__} adds none. Use the tokenizer that belongs to the "
+                    "model, or one that ends each text with this token."
+                )
+            raise DataError(
+                f'text {number} of {len(examples):,} has the end-of-sequence token "{token}" '
+                f"{count} times, and the model reads a text at the only one. Read the names of "
+                "control tokens as text: --set data.special_tokens=text."
+            )
+
     def meet(self, model: PreTrainedModel) -> None:
-        """Notes on which side the model needs padding.
+        """Notes on which side the model needs padding, and where it reads a text.
 
         Raises:
             ModelError: Its classifier finds the end of a text by the token that also pads.
@@ -188,13 +216,9 @@ class TextTask(Task):
                 "token, and the tokenizer pads with the same token. Give it a padding token of "
                 'its own: tokenizer.pad_token = "..." (a token it knows).'
             )
+        self.read_at = end if model.config.is_encoder_decoder else None
 
     @property
     def named_outputs(self) -> str:
         """The outputs' names in brackets, for messages."""
         return ""
-
-
-def _say_dropped(count: int, total: int, reason: str) -> None:
-    if count:
-        log.warning("dropped %s of %s rows %s", f"{count:,}", f"{total:,}", reason)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,10 +9,9 @@ import pyarrow as pa
 from transformers import PreTrainedTokenizerBase
 
 from lorafit.config import SpecialTokens
+from lorafit.data.findings import UNKEPT, Findings
 from lorafit.errors import ConfigError
 from lorafit.tasks.parts.control import read, say_control
-
-log = logging.getLogger(__name__)
 
 _AT_ONCE = 1_000
 _MANY = 0.05
@@ -25,6 +23,7 @@ def tokenize(
     tokenizer: PreTrainedTokenizerBase,
     max_length: int,
     special_tokens: SpecialTokens = "text",
+    findings: Findings = UNKEPT,
 ) -> pa.Table:
     """Tokenizes texts or pairs of texts, and cuts them to ``max_length``.
 
@@ -35,6 +34,7 @@ def tokenize(
         tokenizer: The model's tokenizer.
         max_length: Longest result in tokens, special tokens included.
         special_tokens: What the name of a control token in a text is.
+        findings: Takes how many are cut, and how many hold names of control tokens.
 
     Returns:
         ``input_ids`` and what else the model reads, except the attention mask (it is all
@@ -54,9 +54,9 @@ def tokenize(
         for at in range(0, len(texts), _AT_ONCE)
     ]
     table = pa.concat_tables(pieces)
-    _say_truncated(np.asarray(table.column("truncated")), max_length)
+    _say_truncated(np.asarray(table.column("truncated")), max_length, findings)
     if special_tokens == "text":
-        say_control(texts, tokenizer)
+        say_control(texts, tokenizer, findings)
     return table
 
 
@@ -99,12 +99,12 @@ def _columns(texts: Sequence[tuple[str, ...]]) -> list[list[str]]:
     return [list(column) for column in zip(*texts, strict=True)]
 
 
-def _say_truncated(truncated: np.ndarray, max_length: int) -> None:
+def _say_truncated(truncated: np.ndarray, max_length: int, findings: Findings) -> None:
     count = int(truncated.sum())
     if count:
         share = count / len(truncated)
-        log.log(
-            logging.WARNING if share > _MANY else logging.INFO,
-            "%s of %s texts (%.1f %%) are longer than %s tokens and are cut there",
-            *(f"{count:,}", f"{len(truncated):,}", 100 * share, max_length),
+        findings.warn_or_note(
+            share > _MANY,
+            f"{count:,} of {len(truncated):,} texts ({100 * share:.1f} %) are longer than "
+            f"{max_length} tokens and are cut there",
         )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase
 
 from lorafit.config import SpecialTokens
+from lorafit.data.findings import UNKEPT, Findings
 from lorafit.errors import ConfigError, ModelError
 from lorafit.tasks.parts.control import read, say_control
 
@@ -36,6 +37,7 @@ def align(
     tokenizer: PreTrainedTokenizerBase,
     max_length: int,
     special_tokens: SpecialTokens = "text",
+    findings: Findings = UNKEPT,
 ) -> list[Aligned]:
     """Tokenizes sentences of words.
 
@@ -47,6 +49,7 @@ def align(
         tokenizer: The model's tokenizer.
         max_length: Longest result in tokens; what is beyond is cut off at the end.
         special_tokens: What the name of a control token among the words is.
+        findings: Takes how many hold one.
 
     Raises:
         ModelError: The tokenizer does not know where in a text its tokens are.
@@ -67,7 +70,7 @@ def align(
     for at in range(0, len(sentences), _AT_ONCE):
         found += _align(sentences[at : at + _AT_ONCE], tokenizer, max_length, special_tokens)
     if special_tokens == "text":
-        say_control(sentences, tokenizer)
+        say_control(sentences, tokenizer, findings)
     return found
 
 

@@ -135,7 +135,7 @@ class Bench:
         self.tunable = Tunable(subject.adapters, config, keeps_scaling=free)
         frozen = block_parameters(subject.model) - self.tunable.factors()
         self.ledger = Ledger(frozen, self._unit())
-        self.notes = Notes(run, progress, self.ledger, self.plan)
+        self.notes = Notes(run, progress, self.ledger, self.plan, self.budget)
         self._signals = Interruptible(enabled=False)
 
     # What a plain run costs

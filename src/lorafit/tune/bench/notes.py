@@ -14,6 +14,8 @@ from lorafit.tune.bench.journal import Entry
 from lorafit.tune.bench.ledger import Cost, Ledger
 
 NOTHING = Cost()
+RELIABLE = 0.05
+"""Plain runs after which their cost in seconds is known well enough."""
 
 
 class Notes:
@@ -24,19 +26,28 @@ class Notes:
         progress: What to show.
         ledger: Counts the cost.
         plan: Of a plain run.
+        budget: Most that may be spent, in plain runs.
 
     Attributes:
         trunk_step: How far the training that is delivered has come.
     """
 
     def __init__(
-        self, run: RunWriter | None, progress: Progress, ledger: Ledger, plan: StepPlan
+        self,
+        run: RunWriter | None,
+        progress: Progress,
+        ledger: Ledger,
+        plan: StepPlan,
+        budget: float,
     ) -> None:
         self._run = run
         self._progress = progress
         self._ledger = ledger
         self._plan = plan
+        self._budget = budget
         self._shown = Tally()
+        self._runs = self._run_number = 0
+        self._part = ""
         self.trunk_step = 0
         if run is not None:
             run.truncate_metrics(0)
@@ -52,6 +63,20 @@ class Notes:
         self._ledger.add(phase, cost)
         spent = self._ledger.phases[phase]
         self._progress.phase(phase, self._ledger.runs(spent), spent.time_s)
+
+    def expect_runs(self, count: int) -> None:
+        """Says how many whole runs will be made, at most: what is shown counts them."""
+        self._runs, self._run_number = count, 0
+
+    def begin_run(self, said: str) -> None:
+        """Says that the next of the whole runs begins.
+
+        Args:
+            said: What is special about it, such as ``learning rate 0.0007``.
+        """
+        self._run_number += 1
+        of = f" of {self._runs}" if self._runs else ""
+        self._part = f"run {self._run_number}{of}, {said}"
 
     def trial(self, name: str, phase: str, cost: Cost, **about: Any) -> None:
         """Notes a piece of work in ``trials.jsonl``."""
@@ -76,7 +101,6 @@ class Notes:
     def stepped(self, step: Step, outcome: Outcome) -> None:
         """Shows a step."""
         self._shown.add(outcome)
-        left = max(0.0, self._ledger.unit.trained - self.trunk_step * self.trained_per_step)
         self._progress.step(
             Update(
                 step=step.number,
@@ -85,9 +109,29 @@ class Notes:
                 loss=outcome.loss,
                 learning_rate=outcome.learning_rate,
                 tokens_per_s=self._shown.tokens_per_s,
-                time_left_s=left / max(self._shown.tokens_per_s, 1e-9),
+                time_left_s=self._left(step.number) * self._seconds_per_run(),
+                part=self._part,
             )
         )
+
+    def _left(self, step: int) -> float:
+        """Plain runs still to be made, in a step of one of them.
+
+        Whole runs are counted. Otherwise the rest of the training that is delivered takes at most
+        its share of the budget, for the tests beside it are bounded by that.
+        """
+        if self._run_number:
+            later = max(0, self._runs - self._run_number)
+            return later + 1 - min(1.0, step / self._plan.total_steps)
+        trunk = 1 - min(1.0, max(self.trunk_step, 0) / self._plan.total_steps)
+        return max(trunk, min(self._budget * trunk, self._budget - self._ledger.runs()))
+
+    def _seconds_per_run(self) -> float:
+        """As fast as everything so far; at first, as the steps so far."""
+        runs = self._ledger.runs()
+        if runs > RELIABLE:
+            return self._ledger.total.time_s / runs
+        return self._ledger.unit.trained / max(self._shown.tokens_per_s, 1e-9)
 
 
 def metrics_line(step: Step, outcome: Outcome, window: Tally) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""Short runs: too few steps for branches from a trunk, and often their number is open, too.
+"""Short runs: too few steps for short trials from a trunk, and often their number is open, too.
 
 Rates are tried for a number of steps, each with a decay at its end, and the one with the lowest
-loss on the selection set is taken. Where somebody gave the number of steps, it is then trained
+loss on the validation rows is taken. Where somebody gave the number of steps, it is then trained
 whole. Where the number is open, its training goes on at the level rate from before the decay, and
 at each length of `size.LENGTHS` a branch decays and is scored: once a longer one is no better, the
 best branch so far is the result. That costs little beside the longest, because the level part is
@@ -274,8 +274,9 @@ def _line(growing: Growing, steps: int) -> dict[str, Any]:
 
 def _whole(bench: Bench, rates: Sequence[float]) -> Found:
     """Whole runs at some rates, the best of which is kept."""
-    few = f"{bench.total_steps} steps are too few for branches"
+    few = f"{bench.total_steps} steps are too few for short trials"
     bench.say(f"{few}: {len(rates)} whole run{'s' * (len(rates) > 1)}")
+    bench.notes.expect_runs(len(rates))
     outcomes: list[whole.Outcome] = []
     for rate in rates:
         outcomes.append(whole.run(bench, Point(rate)))
@@ -304,7 +305,7 @@ def _whole(bench: Bench, rates: Sequence[float]) -> Found:
 
 def _described(bench: Bench, found: Found) -> Found:
     """With the reasons of what was open and not measured."""
-    few = f"{bench.total_steps} steps are too few for branches"
+    few = f"{bench.total_steps} steps are too few for short trials"
     names = [key.rpartition(".")[2] for key in bench.open if key.startswith("adapter.")]
     settings = found.state.shape.settings
     defaults = {

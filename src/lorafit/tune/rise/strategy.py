@@ -21,6 +21,7 @@ others (docs/explanation/tuning.md).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -137,7 +138,7 @@ def _rise(bench: Bench, trunk: Trunk, tests: list[RankTest]) -> str:
         slower = trunk.rate * (r / bigger) ** RATE_EXPONENT if kept else trunk.rate
         grow, grew = branch(bench, f"grow-{bigger}-{share}", "rank", tall, slower)
         if stayed is None or grew is None:
-            return "a branch diverged"
+            return "a trial diverged"
         test = RankTest(r, bigger, trunk.state.step, gain(stayed.losses, grew.losses))
         tests.append(test)
         pays = test.grows
@@ -189,7 +190,7 @@ def _rank_choice(trunk: Trunk, tests: list[RankTest], skipped: str, untuned: Sco
     if tests and not gain(untuned.losses, trunk.best.scored.losses).low > 0:
         return Choice(
             r,
-            "training gained nothing on the selection set, so no rank can be told from another",
+            "training gained nothing on the validation rows, so no rank can be told from another",
             evidence,
         )
     last = next((test for test in reversed(tests) if test.r == r), None)
@@ -203,11 +204,11 @@ def _rank_choice(trunk: Trunk, tests: list[RankTest], skipped: str, untuned: Sco
             evidence,
         )
     if last.grows:
-        reason = f"chosen on the selection set although {last.grown} gained {last.gain} nats"
+        reason = f"chosen on the validation rows although {last.grown} gained {last.gain} nats"
     elif last.gain.below(LITTLE):
         reason = (
             f"more does not help: r={last.grown} gains {last.gain} nats, "
-            f"certainly less than {LITTLE:g}"
+            f"at most {LITTLE:g} even at the upper end"
         )
     else:
         reason = (
@@ -231,7 +232,7 @@ def _without_weak(bench: Bench, trunk: Trunk, untuned: Scored, choices: dict[str
         held = sum(found[name] for name in weakest)
         if not bench.affords(trunk.state, 2 * bench.steps(BRANCH), 2):
             reason = (
-                f"all linear layers; {names} hold {held:.1%} of the update's energy, "
+                f"all linear layers; {names} hold {held:.1%} of the change to the weights, "
                 "but the budget allowed no test without them"
             )
         else:
@@ -239,7 +240,7 @@ def _without_weak(bench: Bench, trunk: Trunk, untuned: Scored, choices: dict[str
             less = bench.leave_out(trunk.state, weakest)
             part, scored_less = branch(bench, "modules-less", "modules", less, trunk.rate)
             if scored is None or scored_less is None:
-                reason = "all linear layers: a branch diverged"
+                reason = "all linear layers: a trial diverged"
             else:
                 assert full.state is not None
                 assert part.state is not None
@@ -251,17 +252,22 @@ def _without_weak(bench: Bench, trunk: Trunk, untuned: Scored, choices: dict[str
                     trunk.state = less
                     every = [name for name in every if name not in weakest]
                     reason = (
-                        f"without {names}, which hold {held:.1%} of the update's energy, the "
-                        f"loss changes by {-difference.mean:+.4f} nats: not worse"
+                        f"without {names}, which {_hold(weakest)} {held:.1%} of the change to the "
+                        f"weights, the loss changes by {-difference.mean:+.4f} nats: not worse"
                     )
                 else:
                     reason = (
-                        f"all linear layers: {names} hold only {held:.1%} of the update's energy, "
-                        f"but without them the loss changes by {-difference.mean:+.4f} "
+                        f"all linear layers: {names} {_hold(weakest)} only {held:.1%} of the "
+                        "change to the weights, but without them the loss changes by "
+                        f"{-difference.mean:+.4f} "
                         f"[{-difference.high:+.4f}, {-difference.low:+.4f}] nats"
                     )
     choices["target_modules"] = Choice(every, reason, evidence)
     bench.say(f"target_modules: {reason}")
+
+
+def _hold(names: Sequence[str]) -> str:
+    return "holds" if len(names) == 1 else "hold"
 
 
 def _decay(bench: Bench, trunk: Trunk) -> None:
@@ -299,14 +305,14 @@ def _finish(bench: Bench, trunk: Trunk, choices: dict[str, Choice]) -> Found:
         s = alpha / bench.tunable.size(int(settings["r"]))
         if found.factor == 1.0:
             reason = (
-                f"scaling {s:g}, as trained: no other share of the update is better by more "
-                f"than one standard error (best gain {found.gain} nats)"
+                f"scaling {s:g}, as trained: no other strength of the update is better by more "
+                f"than one standard error (best gain {found.gain:.4f} nats)"
             )
         else:
             eval_loss -= found.gain.mean
             reason = (
-                f"scaling {s:g}: {found.factor:.0%} of the trained update is best, "
-                f"gain {found.gain} nats"
+                f"scaling {s:g}: the loss is lowest with the update at {found.factor:.0%} of its "
+                f"trained strength, gain {found.gain} nats"
             )
         choices["lora_alpha"] = Choice(
             alpha,

@@ -1,0 +1,142 @@
+"""``predictions.parquet``: what base and tuned model said of each test example.
+
+Read with pyarrow alone, so that commands that only look at files stay light.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+
+FILE = "predictions.parquet"
+LABELS = b"label_names"
+"""Key of the file's metadata: the labels in the order of the probabilities, as a JSON list."""
+
+TEXTS = ("text", "text_1", "text_2")
+"""Columns with texts: one, or the two of a pair."""
+
+Kind = Literal["answers", "numbers", "texts"]
+"""Answers are right or wrong, numbers are off by some amount, texts have a loss."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """The predictions of a run, one row a test example.
+
+    Attributes:
+        table: The columns, as far as they were read.
+    """
+
+    table: pa.Table
+
+    @classmethod
+    def read(cls, file: Path, columns: Sequence[str] | None = None) -> Predictions:
+        """Reads the file.
+
+        Args:
+            file: The file.
+            columns: Names of columns that are wanted where there are any; ``None``: all.
+
+        Raises:
+            OSError: It is missing or cannot be read.
+            ValueError: It is damaged (``pa.ArrowInvalid`` is a `ValueError`).
+        """
+        from pyarrow import parquet
+
+        with parquet.ParquetFile(file) as opened:
+            there = opened.schema_arrow.names
+            wanted = None if columns is None else [name for name in columns if name in there]
+            found = opened.read(wanted)
+        for name, holds in _HOLDS.items():
+            if name in found.column_names and not holds(found.schema.field(name).type):
+                raise ValueError(f"its column {name} holds {found.schema.field(name).type}")
+        return cls(found)
+
+    @property
+    def kind(self) -> Kind:
+        """What its answers are."""
+        if "tuned_right" in self.table.column_names:
+            return "answers"
+        label = (
+            self.table.schema.field("label").type if "label" in self.table.column_names else None
+        )
+        return "numbers" if label is not None and pa.types.is_floating(label) else "texts"
+
+    @property
+    def text_columns(self) -> list[str]:
+        """Names of the columns with texts; none where they were not kept."""
+        return [name for name in self.table.column_names if name in TEXTS]
+
+    @property
+    def label_names(self) -> list[str]:
+        """The labels in the order of the probabilities; none: there are none."""
+        found = json.loads((self.table.schema.metadata or {}).get(LABELS, b"[]"))
+        return [str(name) for name in found]
+
+    def mistakes(self) -> np.ndarray:
+        """Rows the tuned model is wrong on, the surest first; of numbers and texts the worst.
+
+        Returns:
+            ``(k,)`` places in the table: wrong answers by the probability the model gave them;
+            numbers by how far they are off; texts by the loss of a token.
+        """
+        if self.kind == "answers":
+            wrong = np.flatnonzero(~self._flags("tuned_right"))
+            return _falling(wrong, self._numbers("tuned_probability"))
+        if self.kind == "numbers":
+            off = np.abs(self._numbers("tuned") - self._numbers("label"))
+            return _falling(np.flatnonzero(off > 0), off)
+        loss = self._numbers("tuned_loss")
+        return _falling(np.flatnonzero(np.isfinite(loss)), loss)
+
+    def flips(self) -> tuple[np.ndarray, np.ndarray]:
+        """Rows that tuning set right, and rows that it spoiled: places in the table.
+
+        The surest answers of the tuned model come first. Both are empty where answers are not
+        simply right or wrong.
+        """
+        if self.kind != "answers" or "base_right" not in self.table.column_names:
+            return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
+        base, tuned = self._flags("base_right"), self._flags("tuned_right")
+        sure = self._numbers("tuned_probability")
+        gained, lost = np.flatnonzero(~base & tuned), np.flatnonzero(base & ~tuned)
+        return _falling(gained, sure), _falling(lost, sure)
+
+    def rows(self, places: Sequence[int] | np.ndarray) -> Iterator[dict[str, Any]]:
+        """Some rows as dicts."""
+        # Row by row: an array of places would load pandas.
+        for place in places:
+            [row] = self.table.slice(int(place), 1).to_pylist()
+            yield row
+
+    def _flags(self, name: str) -> np.ndarray:
+        return np.array(self.table.column(name).to_pylist(), dtype=bool)
+
+    def _numbers(self, name: str) -> np.ndarray:
+        """A column of numbers, ``(n,)`` float64; NaN where there is none."""
+        if name not in self.table.column_names:
+            return np.full(len(self.table), np.nan)
+        return np.array(self.table.column(name).to_pylist(), dtype=np.float64)
+
+
+_HOLDS = {
+    **{f"{side}_right": pa.types.is_boolean for side in ("base", "tuned")},
+    **{
+        f"{side}_{name}": pa.types.is_floating
+        for side in ("base", "tuned")
+        for name in ("probability", "loss")
+    },
+}
+"""What columns have to hold."""
+
+
+def _falling(places: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The places, that of the largest value first; of equal ones the first in the data."""
+    found: np.ndarray = places[np.argsort(-values[places], kind="stable")]
+    return found
