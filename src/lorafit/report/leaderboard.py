@@ -69,7 +69,7 @@ def leaderboard(found: ComparisonRecord) -> Board:
             f"beside {reference}",
             f"The difference to {reference}, the method all are set beside, and what its interval "
             f"says: better, worse, not worse (by less than {numbers.general(found.margin)}), or "
-            "cannot tell (more test examples would).",
+            f"cannot tell (more test examples would).{_useless(found)}",
             _beside,
         ),
         Column(
@@ -143,6 +143,13 @@ def _board(found: ComparisonRecord, columns: list[Column], only: object | None =
         for name, arm in listed
     ]
     return Board(columns, rows)
+
+
+def _useless(found: ComparisonRecord) -> str:
+    """What it means that a method learned nothing, where one did."""
+    if all(arm.learned for arm in found.arms.values()):
+        return ""
+    return f" A method that {LEARNED_NOTHING} is no better than always the most frequent answer."
 
 
 def _first(note: str) -> str:
