@@ -134,6 +134,8 @@ def choose(bench: Bench) -> Found:
     prior = bench.config.train.learning_rate
     rates = [prior * factor for factor in FACTORS[: size.rates]]
     if not bench.plan.open and size.trial == bench.total_steps:
+        few = f"{bench.total_steps} steps are too few for short trials"
+        bench.say(f"{few}: {len(rates)} whole run{'s' * (len(rates) > 1)}")
         found = _whole(bench, rates)
     else:
         grown = _trials(bench, rates, size)
@@ -145,6 +147,7 @@ def choose(bench: Bench) -> Found:
             found = _open(bench, best, size)
         else:
             best.forget(bench)
+            bench.say(f"learning rate {best.rate:.3g} is the best; with it the whole run")
             found = _whole(bench, [best.rate])
         evidence = {"tried": [_line(one, size.trial) for one in sorted(grown, key=_rate)]}
         reason = _why(grown, best, size, bench)
@@ -275,7 +278,6 @@ def _line(growing: Growing, steps: int) -> dict[str, Any]:
 def _whole(bench: Bench, rates: Sequence[float]) -> Found:
     """Whole runs at some rates, the best of which is kept."""
     few = f"{bench.total_steps} steps are too few for short trials"
-    bench.say(f"{few}: {len(rates)} whole run{'s' * (len(rates) > 1)}")
     bench.notes.expect_runs(len(rates))
     outcomes: list[whole.Outcome] = []
     for rate in rates:
@@ -305,11 +307,11 @@ def _whole(bench: Bench, rates: Sequence[float]) -> Found:
 
 def _described(bench: Bench, found: Found) -> Found:
     """With the reasons of what was open and not measured."""
-    few = f"{bench.total_steps} steps are too few for short trials"
+    few = f"{bench.total_steps} steps are too few to measure it"
     names = [key.rpartition(".")[2] for key in bench.open if key.startswith("adapter.")]
     settings = found.state.shape.settings
     defaults = {
-        name: Choice(settings[name], f"default; {few}, so it was not measured")
+        name: Choice(settings[name], f"default; {few}")
         for name in ("r", "lora_alpha", "target_modules")
         if name in names and name in settings
     }
