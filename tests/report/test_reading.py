@@ -17,7 +17,7 @@ from lorafit.report.choosing import charts
 from lorafit.report.curves import make_curves
 from lorafit.report.heat import heat_map
 from lorafit.report.html import write_report
-from lorafit.report.verdict import notebook_card, verdict_card
+from lorafit.report.verdict import verdict_card
 from lorafit.report.words import used
 from lorafit.run import Choice
 from lorafit.tasks.sequence_classification import SequenceClassification
@@ -149,15 +149,6 @@ def test_an_answer_that_is_always_the_same_has_to_be_beaten() -> None:
     better = Page(str(verdict_card(evaluation()))).said.replace("\u202f", " ")
     assert "Better than the base model" in better
     assert "would be right 50.0 % of the time" in better
-
-
-def test_the_card_for_notebooks_brings_its_style_and_no_script() -> None:
-    card = str(notebook_card(evaluation()))
-    page = Page(card)
-    assert page.unclosed == []
-    assert "Better than the base model" in page.said
-    assert {tag for tag, _ in page.elements} <= {"div", "span", "data", "strong", "br"}
-    assert notebook_card(None) == ""
 
 
 # Axes and curves --------------------------------------------------------------------------

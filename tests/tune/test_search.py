@@ -25,6 +25,7 @@ import lorafit
 from lorafit.errors import ConfigError
 from lorafit.pipeline import finishing
 from lorafit.pipeline.job import Job
+from lorafit.run import RunWriter
 from lorafit.run.config_file import MEASURED
 from lorafit.training.stepper import Stepper
 from lorafit.tune import search as searching
@@ -188,7 +189,7 @@ def test_interrupted_anywhere_it_goes_on_to_the_same_adapter(
     assert len(again.metrics) == len(run.metrics)
 
 
-@pytest.mark.parametrize("where", [(finishing, "verify_handoff"), (lorafit.Run, "deliver")])
+@pytest.mark.parametrize("where", [(finishing, "verify_handoff"), (RunWriter, "deliver")])
 def test_stopped_after_the_search_it_delivers_what_was_found(
     where: tuple[Any, str],
     run: lorafit.Run,

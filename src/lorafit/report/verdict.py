@@ -1,4 +1,4 @@
-"""The verdict: did it work? One card, for the page and for a notebook."""
+"""The verdict: did it work? One card at the top of the page."""
 
 from __future__ import annotations
 
@@ -15,11 +15,3 @@ def verdict_card(evaluation: Evaluation | None) -> Markup:
     if headline is None:
         return Markup("")
     return Markup(templates().get_template("verdict.html.j2").render(headline=headline))
-
-
-def notebook_card(evaluation: Evaluation | None) -> Markup:
-    """The same for a page that is not ours: it brings the little style it needs."""
-    headline = result.headline(evaluation)
-    if headline is None:
-        return Markup("")
-    return Markup(templates().get_template("notebook.html.j2").render(headline=headline))
