@@ -25,7 +25,7 @@ def test_tokens_are_shown_as_trained_masked_cut_or_padding(tmp_path, capsys):
     show_preview(found)
     shown = capsys.readouterr().out
     assert "[masked] [CLS] [trained] a great film" in shown
-    assert "Nothing stops training on these data." in shown
+    assert "Nothing stops training on this data." in shown
 
 
 def test_the_classes_of_texts_are_those_that_are_encoded(tmp_path, capsys):

@@ -16,6 +16,7 @@ from lorafit.errors import RunError
 from lorafit.evaluation.score import Scores
 from lorafit.evidence.predictions import FILE
 from lorafit.pipeline.predictions import Said, table, text_hash
+from lorafit.run import RunWriter
 from lorafit.tasks.causal_lm import CausalLM
 from lorafit.tasks.sequence_classification import SequenceClassification
 from tests import tiny_text
@@ -163,8 +164,8 @@ def test_texts_are_not_kept_unless_they_may_be(tmp_path: Path) -> None:
 
 
 def test_a_run_without_says_so(tmp_path: Path) -> None:
-    base = tmp_path / "runs" / "old"
-    base.mkdir(parents=True)
+    config = Config.model_validate({"model": {"name_or_path": "m"}, "data": {"path": "d"}})
+    base = RunWriter.create(config, tmp_path / "runs", "old").path
     run = lorafit.Run(base)
     with pytest.raises(RunError, match="kept none"):
         run.predictions  # noqa: B018
