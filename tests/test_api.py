@@ -351,7 +351,7 @@ def test_plan_trains_nothing_and_writes_nothing(
     base: Path, data: DatasetDict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    plan = lorafit.plan(base, data)
+    plan = lorafit.plan(base, data, num_train_epochs=3)
     assert plan.rows == {"train": 24, "validation": 6, "test": 8}
     assert len(plan.sites) == 18
     assert plan.trainable_parameters < plan.total_parameters

@@ -83,10 +83,13 @@ def test_a_preview_shows_columns_rows_and_labels(base: Path) -> None:
 def test_a_plan_shows_what_training_would_take(base: Path) -> None:
     plan = lorafit.plan(base, rows(), text="text", label="label", r=4, progress=False)
     assert_short(repr(plan))
-    assert f"steps {plan.steps}" in repr(plan)
+    assert f"steps up to {plan.steps}" in repr(plan)
     page = plan._repr_html_()
     assert_safe(page)
     assert f"{plan.trainable_parameters:,} of {plan.total_parameters:,}" in page
+    assert plan.open_end
+    assert f"up to {plan.steps}" in page
+    assert f"up to {plan.steps}" not in replace(plan, open_end=False)._repr_html_()
     assert "Chosen by measurement" in replace(plan, measured=frozenset({"r"}))._repr_html_()
 
 

@@ -111,8 +111,9 @@ class TrainConfig(Stage):
     learning_rate: Annotated[float, Field(gt=0.0)] = 2e-3
     """Peak learning rate. LoRA wants about ten times that of full fine-tuning
     ("LoRA Without Regret", Thinking Machines 2025); docs/explanation has our measurements."""
-    num_train_epochs: Annotated[float, Field(gt=0.0)] = 3.0
-    """Passes over the training examples; need not be whole."""
+    num_train_epochs: Annotated[float, Field(gt=0.0)] | Literal["auto"] = "auto"
+    """Passes over the training examples; need not be whole. ``auto``: 3, or, where these are
+    fewer than 300 steps, until the validation loss stops falling, at most 300 steps."""
     max_steps: PositiveInt | None = None
     """Stops after this many optimizer steps; overrides ``num_train_epochs``."""
     per_device_train_batch_size: PositiveInt = 32

@@ -32,7 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("lorafit.tune.search.fit", stop)
         with pytest.raises(KeyboardInterrupt):
-            lorafit.train(*given, name="stopped", target_modules=["query"], **runs)
+            lorafit.train(*given, name="stopped", max_steps=2, target_modules=["query"], **runs)
     return path
 
 

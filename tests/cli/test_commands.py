@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -158,7 +160,9 @@ def test_demo_passes_its_flags_on(cli: Cli, api: FakeApi) -> None:
     assert api.calls == [("demo", (), {"runs_dir": "runs", "seed": 3, "progress": True})]
 
 
-def test_plan_shows_settings_origins_layers_and_cost(cli: Cli, api: FakeApi) -> None:
+def plan_of(**more: Any) -> Callable[[Settings], Plan]:
+    """A plan of a run of 801 steps."""
+
     def plan(config: Settings) -> Plan:
         sites = [Site(f"l.{i}.q_lin", "linear", 384, 384, "attention", i) for i in range(6)]
         return Plan(
@@ -172,11 +176,15 @@ def test_plan_shows_settings_origins_layers_and_cost(cli: Cli, api: FakeApi) -> 
             time_s=95.0,
             peak_memory_bytes=2**30,
             measured=frozenset({"adapter.lora_alpha", "train.learning_rate"}),
-            budget=1.5,
-            guessed={"data.label": Choice("stars", "5 distinct values")},
+            **more,
         )
 
-    api.instead["plan"] = plan
+    return plan
+
+
+def test_plan_shows_settings_origins_layers_and_cost(cli: Cli, api: FakeApi) -> None:
+    guessed = {"data.label": Choice("stars", "5 distinct values")}
+    api.instead["plan"] = plan_of(budget=1.5, guessed=guessed)
     result = cli("plan", "m", "d", "--r", "8")
     assert result.exit_code == 0, result.stderr
     lines = [line.split() for line in result.stdout.splitlines()]
@@ -198,6 +206,18 @@ def test_plan_shows_settings_origins_layers_and_cost(cli: Cli, api: FakeApi) -> 
     every = cli("plan", "m", "d", "--r", "8", "--all").stdout
     assert ["train.weight_decay", "0", "default"] in [line.split() for line in every.splitlines()]
     assert "--all" not in every
+
+
+@pytest.mark.parametrize(("budget", "on_top"), [(1.25, True), (0.8, False)])
+def test_plan_says_that_the_end_is_open(
+    cli: Cli, api: FakeApi, budget: float, on_top: bool
+) -> None:
+    """With an open end choosing and training may cost less than the longest training."""
+    api.instead["plan"] = plan_of(budget=budget, open_end=True)
+    shown = cli("plan", "m", "d").stdout
+    assert "up to 801, until the validation loss stops falling" in shown
+    assert ("up to 0.25 training runs on top of the one" in shown) == on_top
+    assert ("cost of choosing" in shown) == on_top
 
 
 def test_data_settings_have_flags(cli: Cli, api: FakeApi) -> None:

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 import numpy as np
 import pytest
 
-from lorafit.comparison.outcome import crossing, front, recommend
+from lorafit.comparison.outcome import crossing, front
+from lorafit.comparison.recommendation import beside_constant, learned, recommend
 from lorafit.evidence import Arm, Interval
 from lorafit.evidence.comparison import Recommendation
 from tests.comparison.helpers import scores_of, task
@@ -54,16 +57,34 @@ class Settings:
     class run:
         confidence = 0.95
 
+    class train:
+        per_device_train_batch_size = 32
+        gradient_accumulation_steps = 1
+        max_steps: int | None = None
+
     seed = 0
 
 
 class Asked:
     settings = Settings()
+    steps = 30
+    data: ClassVar[dict[str, Any]] = {"train": {"rows": 320}}
+
+
+def beside(right: np.ndarray) -> Interval | None:
+    return beside_constant([scores_of(right)], Asked(), task())  # type: ignore[arg-type]
 
 
 def recommended(right: dict[str, np.ndarray], rows: dict[str, Arm]) -> Recommendation:
     runs = {name: [scores_of(mask)] for name, mask in right.items()}
-    return recommend(rows, runs, Asked(), task(), 0.01)  # type: ignore[arg-type]
+    found = {name: beside(mask) for name, mask in right.items()}
+    judged = {
+        name: row.model_copy(
+            update={"beside_constant": found[name], "learned": learned(found[name], task())}
+        )
+        for name, row in rows.items()
+    }
+    return recommend(judged, runs, Asked(), task(), 0.01)  # type: ignore[arg-type]
 
 
 def test_the_smallest_method_that_is_as_good_as_the_best_is_recommended() -> None:
@@ -80,6 +101,9 @@ def test_the_smallest_method_that_is_as_good_as_the_best_is_recommended() -> Non
     assert found.method == "lora"
     assert found.best == "full"
     assert found.sentence.startswith("Take lora: accuracy 0.899, -0.001 beside the best (full;")
+    assert "Learned nothing, and not ranked: head; train longer (--num-train-epochs 10)" in (
+        found.sentence
+    )
 
 
 def test_a_yardstick_is_recommended_where_nothing_else_is_as_good() -> None:
@@ -88,3 +112,40 @@ def test_a_yardstick_is_recommended_where_nothing_else_is_as_good() -> None:
     found = recommended({"full": n % 10 != 0, "ia3": n % 5 != 0}, rows)
     assert found.method == "full"
     assert "the best of all" in found.sentence
+
+
+def test_what_cannot_be_told_apart_is_not_recommended() -> None:
+    """Fifty examples cannot tell a method that is six points worse from the best."""
+    n = np.arange(50)
+    best, small = n % 10 != 0, (n % 10 != 0) & ~np.isin(n, (1, 12, 33))
+    rows = {"lora": row(0.9, 90), "ia3": row(0.84, 9)}
+    found = recommended({"lora": best, "ia3": small}, rows)
+    assert found.method == "lora"
+    assert "may be as good as lora or worse: ia3" in found.sentence
+
+
+def test_methods_that_learned_nothing_are_not_ranked_and_more_steps_are_advised() -> None:
+    """All give one answer only: the smallest of them is no better than the largest."""
+    n = np.arange(1000)
+    one = n % 2 == 0
+    rows = {"lora": row(0.5, 90), "bitfit": row(0.5, 20), "ia3": row(0.5, 9)}
+    found = recommended(dict.fromkeys(rows, one), rows)
+    assert (found.method, found.best) == (None, None)
+    assert found.sentence == (
+        "No method is ranked: on 1,000 examples none is better than always answering the most "
+        "frequent class (accuracy 0.500) after 30 steps. Train longer: --num-train-epochs 10."
+    )
+
+
+def test_whether_a_method_learned_something_is_a_paired_interval() -> None:
+    n = np.arange(1000)
+    luck = (n % 2 == 0) & (n % 50 != 0) | (n % 50 == 1)  # moves both ways, gains nothing
+    real = (n % 2 == 0) | (n % 10 == 1)
+    assert [learned(beside(mask), task()) for mask in (n % 2 == 0, luck, real)] == [
+        False,
+        False,
+        True,
+    ]
+    gained = beside(real)
+    assert gained is not None
+    assert gained.value == pytest.approx(0.1)

@@ -14,7 +14,7 @@ from lorafit.adapt import Adapters
 from lorafit.config import Config, DataConfig, GenerateConfig, ModelConfig
 from lorafit.errors import RunError
 from lorafit.evaluation.generation import generate
-from lorafit.evidence import Difference, Evaluation, HandOff, Interval
+from lorafit.evidence import Course, Difference, Evaluation, HandOff, Interval
 from lorafit.export.card import Card, lorafit_snippet, peft_snippet, render, write
 from lorafit.export.peft import save
 from lorafit.methods.lora import LoraConfig
@@ -58,6 +58,7 @@ def card(base_name="owner/base", task=TASK, model=None, **facts):
         model=ModelConfig(name_or_path=base_name or "live", **(model or {})),
         data=DataConfig(path="reviews.csv"),
     )
+    config.train.num_train_epochs = 3
     values: dict[str, Any] = {
         "rows": {"train": 8530, "validation": 1066, "test": 1066},
         "max_length": 40,
@@ -72,6 +73,13 @@ def card(base_name="owner/base", task=TASK, model=None, **facts):
 
 def metadata_of(text):
     return yaml.safe_load(text.split("---")[1])
+
+
+def test_auto_epochs_are_shown_as_what_they_came_to():
+    evaluation = EVALUATION.model_copy(update={"course": Course(135, 13.5, most_steps=300)})
+    auto = card(evaluation=evaluation)
+    auto.config.train.num_train_epochs = "auto"
+    assert "| num_train_epochs | 13.5 |" in render(auto)
 
 
 def test_the_metadata_is_what_the_hub_reads():

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from lorafit.evidence.comparison import Recommendation
 from lorafit.evidence.comparison_rows import redundancy
 from lorafit.evidence.costs import COSTS, Cost
 from lorafit.report.chart import Axis
@@ -46,6 +47,26 @@ def test_noise_has_a_column_only_where_it_was_measured(tmp_path: Path) -> None:
     assert {len(row) for row in cells} == {len(header)}
     page = write_comparison(tmp_path, record(noise=False)).read_text(encoding="utf-8")
     assert "shuffled" not in page
+
+
+def test_methods_that_learned_nothing_are_called_so(tmp_path: Path) -> None:
+    found = record()
+    assert "learned nothing" not in Page(write_comparison(tmp_path, found).read_text("utf-8")).said
+    arms = {name: arm.model_copy(update={"learned": False}) for name, arm in found.arms.items()}
+    arms["full"] = arms["full"].model_copy(update={"difference": None, "verdict": None})
+    nothing = found.model_copy(
+        update={
+            "arms": arms,
+            "fronts": {cost.name: [] for cost in COSTS},
+            "recommendation": Recommendation(method=None, best=None, sentence="Train longer."),
+        }
+    )
+    said = Page(write_comparison(tmp_path, nothing).read_text("utf-8")).said
+    assert "No recommendation" in said
+    assert "Train longer." in said
+    assert "the reference; learned nothing" in said
+    assert said.count("learned nothing") == len(arms) + 1  # and what that means
+    assert "Best for" not in said
 
 
 # Names beside points ---------------------------------------------------------------------

@@ -168,7 +168,7 @@ FLAGS = (
     Flag("adapter.use_dora", bool, "Also train the length of each weight row.", "Adapter"),
     Flag("adapter.bias", str, "Biases to train: none, all or lora_only.", "Adapter"),
     Flag("train.learning_rate", _rate, "Peak learning rate. Measured if left out.", "Training"),
-    Flag("train.num_train_epochs", float, "Passes over the training data.", "Training"),
+    Flag("train.num_train_epochs", _rate, "Passes over the training data.", "Training"),
     Flag(
         "train.per_device_train_batch_size",
         int,

@@ -10,5 +10,6 @@ end. What an arm found is a file of its own, so an interrupted comparison goes o
     search.py      which learning rate to try next
     arm.py         one method: search, runs, measurements (``python -m lorafit.comparison.arm``)
     workers.py     runs arms in processes of their own
-    outcome.py     compare.json: differences, verdicts, fronts, the recommendation
+    outcome.py     compare.json: differences, verdicts, fronts
+    recommendation.py  which method to take, of those that learned something
 """

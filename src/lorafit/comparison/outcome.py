@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from lorafit.comparison.recommendation import beside_constant, learned, recommend
 from lorafit.comparison.request import Request, arm_folder
 from lorafit.comparison.search import at_edge
 from lorafit.errors import TrainingError
@@ -21,7 +22,6 @@ from lorafit.evaluation.score import Scores
 from lorafit.evaluation.seeds import Measure, average, difference, verdict
 from lorafit.evaluation.spectrum import summarise
 from lorafit.evidence import Arm, ComparisonRecord, comparison_rows, markup
-from lorafit.evidence.comparison import Recommendation
 from lorafit.evidence.costs import COSTS
 from lorafit.machine.describe import describe
 from lorafit.methods import methods
@@ -115,6 +115,7 @@ def assemble(
             found = _compared(runs[method], runs[reference], request, task, margin)
             arms[method] = arm.model_copy(update=found)
     arms = _at_equal_quality(arms)
+    ranked = {name: arm for name, arm in arms.items() if arm.learned}
     n = len(runs[reference][0])
     return ComparisonRecord(
         metric=task.metric,
@@ -129,7 +130,7 @@ def assemble(
         n=n,
         margin=margin,
         redundancy=_redundancy(folder, done),
-        fronts={cost.name: front(arms, cost.key, task) for cost in COSTS},
+        fronts={cost.name: front(ranked, cost.key, task) for cost in COSTS},
         recommendation=recommend(arms, runs, request, task, margin),
     )
 
@@ -157,6 +158,7 @@ def _arm(folder: Path, method: str, runs: list[Scores], request: Request, task: 
         return float(np.mean([facts[key] for facts in seeds]))
 
     lost = [facts["forgetting"] for facts in seeds]
+    beside = beside_constant(runs, request, task)
     numbers = [key for key, value in lost[0].items() if isinstance(value, float)]
     return Arm(
         family=methods[method].family,
@@ -168,6 +170,8 @@ def _arm(folder: Path, method: str, runs: list[Scores], request: Request, task: 
         share=seeds[0]["trainable_parameters"] / request.parameters,
         metric=average(runs, metric),
         loss=average(runs, loss),
+        beside_constant=beside,
+        learned=learned(beside, task),
         by_seed=[facts["metric"] for facts in seeds],
         time_s=mean("time_s"),
         cpu_s=mean("cpu_s"),
@@ -294,56 +298,3 @@ def front(arms: Mapping[str, Arm], cost: str, task: Task) -> list[str]:
         )
 
     return sorted((n for n in points if not dominated(n)), key=lambda n: points[n][1])
-
-
-def recommend(
-    arms: Mapping[str, Arm],
-    runs: Mapping[str, list[Scores]],
-    request: Request,
-    task: Task,
-    margin: float,
-) -> Recommendation:
-    """One method, and one sentence that says why.
-
-    Of the methods within the margin of the best and not significantly worse, the one with the
-    fewest trainable parameters; the yardsticks only if nothing else is that good.
-    """
-    sign = 1.0 if task.greater_is_better else -1.0
-    best = max(arms, key=lambda name: sign * arms[name].metric.value)
-    n = len(runs[best][0])
-    metric_of, _ = _measures(request, task)
-    good, reasons = [], {}
-    for name in arms:
-        if name == best:
-            good.append(name)
-            continue
-        found = difference(runs[name], runs[best], metric_of)
-        said = verdict(found, margin, task.greater_is_better)
-        reasons[name] = (found.value, said)
-        if sign * found.value >= -margin and said != "worse":
-            good.append(name)
-    real = [name for name in good if arms[name].family != "yardstick"] or good
-    chosen = min(real, key=lambda name: arms[name].trainable_parameters)
-    arm, metric = arms[chosen], task.metric.replace("_", " ")
-    sentence = f"Take {chosen}: {metric} {arm.metric.value:.3f}"
-    if chosen == best:
-        sentence += ", the best of all"
-    else:
-        gap, said = reasons[chosen]
-        told = f"cannot be told apart on {n:,} examples" if said == "cannot tell" else said
-        sentence += f", {gap:+.3f} beside the best ({best}; {told})"
-    sentence += (
-        f", training {arm.trainable_parameters:,} parameters ({100 * arm.share:.3g} % of the model)"
-    )
-    others = [name for name in good if name not in (chosen, best)]
-    if others:
-        sentence += f". As good within {margin:.2g}: {', '.join(others)}"
-    untold = [name for name, (_, said) in reasons.items() if said != "worse" and name not in good]
-    if untold:
-        cheap = min(untold, key=lambda name: arms[name].trainable_parameters)
-        sentence += (
-            f". The smallest that {n:,} examples cannot tell from {best}: {cheap} "
-            f"({arms[cheap].metric.value:.3f}, {arms[cheap].trainable_parameters:,} "
-            "parameters)"
-        )
-    return Recommendation(method=chosen, best=best, sentence=f"{sentence}.")

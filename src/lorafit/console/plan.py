@@ -44,14 +44,15 @@ def _costs(plan: Plan) -> list[tuple[str, str]]:
     rows = [("time", once)]
     if plan.budget is not None:
         longest = f"up to {duration(plan.most_time_s)}"
-        rows = [
-            ("time", f"{longest} (one training run: {once})"),
-            ("cost of choosing", f"up to {plan.budget - 1:.3g} training runs on top of the one"),
-        ]
+        rows = [("time", f"{longest} (one training run: {once})")]
+        on_top = plan.budget - 1
+        if on_top > 0:  # with an open end all together may cost less than the longest run
+            said = f"up to {on_top:.3g} training runs on top of the one"
+            rows.append(("cost of choosing", said))
     rows += [
         ("peak memory", f"about {size(plan.peak_memory_bytes)}"),
         ("trainable parameters", f"{trained} ({share:.2f}%)"),
-        ("steps", count(plan.steps)),
+        ("steps", _steps(plan)),
     ]
     if plan.measured:
         names = ", ".join(sorted(key.rpartition(".")[2] for key in plan.measured))
@@ -89,6 +90,12 @@ def _show_settings(plan: Plan, every: bool) -> None:
     show_table(rows, indent=2)
     if left:
         show(f"({left} more have their defaults; --all shows them)")
+
+
+def _steps(plan: Plan) -> str:
+    if plan.open_end:
+        return f"up to {count(plan.steps)}, until the validation loss stops falling"
+    return count(plan.steps)
 
 
 def _by_section(settings: Settings) -> Iterator[tuple[str, list[tuple[str, str, str]]]]:

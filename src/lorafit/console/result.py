@@ -38,6 +38,7 @@ def show_result(run: Run) -> None:
     show_evidence(run.choices)
     show_cost(run.choosing_cost)
     _show_sentences(evaluation)
+    _show_advice(evaluation)
     show()
     show(f"Adapter: {run.adapter}")
     show(f"Report: {run.path / REPORT}")
@@ -69,6 +70,12 @@ def _show_sentences(result: Evaluation) -> None:
         show()
     for sentence in found:
         show(sentence, style="bold")
+
+
+def _show_advice(result: Evaluation) -> None:
+    course = result.course
+    if course is not None and course.advice is not None:
+        show(f"{course.advice[0].upper()}{course.advice[1:]}.")
 
 
 def _show_measured(result: Evaluation) -> None:

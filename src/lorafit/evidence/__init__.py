@@ -10,6 +10,7 @@ from __future__ import annotations
 from lorafit.evidence.baseline import Baseline
 from lorafit.evidence.choices import Choice, Choices
 from lorafit.evidence.comparison import Arm, ComparisonRecord
+from lorafit.evidence.course import Course
 from lorafit.evidence.evaluation import Evaluation, Generation, HandOff, Sample
 from lorafit.evidence.interval import Difference, Interval
 from lorafit.evidence.metric import MetricInfo
@@ -23,6 +24,7 @@ __all__ = [
     "Choice",
     "Choices",
     "ComparisonRecord",
+    "Course",
     "Difference",
     "Evaluation",
     "Generation",

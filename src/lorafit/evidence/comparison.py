@@ -15,6 +15,9 @@ from lorafit.evidence.record import Record
 Standing = Literal["better", "not worse", "worse", "cannot tell"]
 """What the interval of a difference to a reference says."""
 
+LEARNED_NOTHING = "learned nothing"
+"""What is said of a method that is not better than always giving the most frequent answer."""
+
 
 class Arm(BaseModel):
     """What one method came to: means over its runs where nothing else is said."""
@@ -74,6 +77,10 @@ class Arm(BaseModel):
     """The metric less that of the reference; ``None`` for the reference itself."""
     verdict: Standing | None = None
     """What that says; ``None`` for the reference itself."""
+    beside_constant: Measured | None = None
+    """The metric less that of always answering the most frequent class; ``None``: not asked."""
+    learned: bool = True
+    """Whether it is better than that: the interval leaves zero out."""
     loss_difference: Measured | None = None
     """The loss less that of the reference."""
     forgetting_at_equal_quality: float | None = None
@@ -83,18 +90,18 @@ class Arm(BaseModel):
 
 
 class Recommendation(BaseModel):
-    """One method, and why.
+    """One method, and why; or none, and what to do instead.
 
     Attributes:
-        method: Its name.
-        best: The method with the best metric.
+        method: Its name; ``None``: no method learned anything, so none is better than another.
+        best: The method with the best metric, of those that learned something.
         sentence: The reason.
     """
 
     model_config = ConfigDict(frozen=True)
 
-    method: str
-    best: str
+    method: str | None
+    best: str | None
     sentence: str
 
 
@@ -131,7 +138,8 @@ class ComparisonRecord(Record):
     redundancy: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Ranks of the updates, by method."""
     fronts: dict[str, list[str]]
-    """For each cost the methods that no other beats in both it and quality."""
+    """For each cost the methods that no other beats in both it and quality, of those that learned
+    something."""
     recommendation: Recommendation
     """Which method to take."""
     environment: dict[str, Any] = Field(default_factory=dict)

@@ -5,7 +5,7 @@ Each function returns the names of the columns and the rows, all text.
 
 from __future__ import annotations
 
-from lorafit.evidence.comparison import Arm, ComparisonRecord
+from lorafit.evidence.comparison import LEARNED_NOTHING, Arm, ComparisonRecord
 from lorafit.units import count, size
 
 Table = tuple[list[str], list[list[str]]]
@@ -38,7 +38,11 @@ def remarks(found: ComparisonRecord) -> list[str]:
 
 def front_lines(found: ComparisonRecord) -> list[str]:
     """The fronts in words, a sentence each."""
-    return [f"Best for their {cost}: {', '.join(names)}." for cost, names in found.fronts.items()]
+    return [
+        f"Best for their {cost}: {', '.join(names)}."
+        for cost, names in found.fronts.items()
+        if names
+    ]
 
 
 def quality(found: ComparisonRecord) -> tuple[list[str], dict[str, list[list[str]]]]:
@@ -49,6 +53,7 @@ def quality(found: ComparisonRecord) -> tuple[list[str], dict[str, list[list[str
         beside, said = "", "reference"
         if arm.difference is not None:
             beside, said = f"{arm.difference:+.3f}", str(arm.verdict)
+        said = said if arm.learned else LEARNED_NOTHING
         parameters = f"{arm.trainable_parameters:,}"
         share = f"{100 * arm.share:.3g} %"
         metric = f"{arm.metric:.3f}"

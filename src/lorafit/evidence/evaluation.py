@@ -15,6 +15,7 @@ from pydantic import (
 from typing_extensions import TypedDict
 
 from lorafit.evidence.baseline import Baseline
+from lorafit.evidence.course import Course
 from lorafit.evidence.interval import Measured, Number, Paired
 from lorafit.evidence.metric import MetricInfo
 from lorafit.evidence.record import Record
@@ -116,6 +117,8 @@ class Evaluation(Record):
     """Whether what was saved computes what was trained; ``None``: not checked."""
     training: dict[str, Any] = Field(default_factory=dict)
     """What the training came to and cost: steps, time_s, peak_memory_bytes, ..."""
+    course: Course | None = None
+    """How long it was, and whether that was enough; ``None``: not a training's."""
 
     def info(self, name: str) -> MetricInfo:
         """What a metric is; a file of before may not say."""

@@ -18,7 +18,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from lorafit.config import Config
+from lorafit.config import Config, TrainConfig
 from lorafit.errors import LorafitError
 from lorafit.evidence import Choice, Evaluation, Table
 from lorafit.evidence.confusion import class_scores, confusion_of
@@ -455,6 +455,13 @@ def _handoff(evaluation: Evaluation | None) -> list[str]:
     return [f"{name} {value:.1e}" for name, value in evaluation.handoff.differences.items()]
 
 
+def _epochs(train: TrainConfig, evaluation: Evaluation | None) -> float | str:
+    """Passes over the data: those that were set, or what ``auto`` came to."""
+    if train.num_train_epochs != "auto" or evaluation is None or evaluation.course is None:
+        return train.num_train_epochs
+    return evaluation.course.epochs
+
+
 def _facts(card: Card) -> list[tuple[str, str, str]]:
     """Name, value and reason of everything that was set or chosen."""
     train = card.config.train
@@ -471,7 +478,7 @@ def _facts(card: Card) -> list[tuple[str, str, str]]:
         ("trainable parameters", card.trainable_parameters, ""),
         ("learning_rate", train.learning_rate, _reason(card, "learning_rate")),
         ("lr_scheduler_type", train.lr_scheduler_type, ""),
-        ("num_train_epochs", None if train.max_steps else train.num_train_epochs, ""),
+        ("num_train_epochs", None if train.max_steps else _epochs(train, card.evaluation), ""),
         ("max_steps", train.max_steps, ""),
         ("weights", _weights(card), ""),
         (

@@ -55,7 +55,9 @@ def finish(
     predictions.keep(run, said)
     trained = training_facts(subject, result)
     handoff = verify_handoff(job, folder)
-    outcome = outcome.model_copy(update={"handoff": handoff, "training": trained})
+    outcome = outcome.model_copy(
+        update={"handoff": handoff, "training": trained, "course": result.course}
+    )
     run.write_evaluation(outcome)
     card = Card(
         config=config,
@@ -78,7 +80,8 @@ def finish(
 
 def training_facts(subject: Subject, result: FitResult) -> dict[str, Any]:
     """What training came to, and the sizes of what was trained and of its data."""
-    return asdict(result) | {
+    facts = {name: value for name, value in asdict(result).items() if name != "course"}
+    return facts | {
         "trainable_parameters": sum(p.numel() for p in subject.adapters.trainable().values()),
         "total_parameters": sum(p.numel() for p in subject.model.parameters()),
         "rows": {name: len(rows) for name, rows in subject.encoded.items()},

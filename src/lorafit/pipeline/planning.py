@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from lorafit.pipeline.defaults import made_choices
 from lorafit.pipeline.job import Job
 from lorafit.pipeline.subject import Subject
 from lorafit.settings import Settings
+from lorafit.training.steps import StepPlan
 from lorafit.units import count, duration, size
 
 SAMPLED_BATCHES = 3
@@ -35,10 +35,11 @@ class Plan:
         sites: The layers that would be adapted.
         trainable_parameters: Adapter and head.
         total_parameters: All parameters of the adapted model.
-        steps: Optimizer steps, if training does not stop early.
+        steps: Optimizer steps, if training does not stop early; the most, where ``open_end``.
         time_s: Estimated seconds of one plain run, evaluations included.
         peak_memory_bytes: Memory the measured steps took.
         measured: Settings that training would choose, by key; their values are starting values.
+        open_end: Whether the number of steps is left to the validation loss.
         budget: Most that choosing and training cost together, in plain runs; ``None``: nothing
             is chosen.
         guessed: What nobody set and was found by looking at the data, by key.
@@ -54,6 +55,7 @@ class Plan:
     time_s: float
     peak_memory_bytes: int
     measured: frozenset[str] = frozenset()
+    open_end: bool = False
     budget: float | None = None
     guessed: Mapping[str, Choice] = field(default_factory=dict)
 
@@ -78,7 +80,7 @@ class Plan:
         return [
             ("task", self.task.replace("_", " ")),
             ("trainable parameters", trained),
-            ("steps", count(self.steps)),
+            ("steps", f"up to {count(self.steps)}" if self.open_end else count(self.steps)),
             ("time of one plain run", f"about {duration(self.time_s)}"),
             ("peak memory", f"about {size(self.peak_memory_bytes)}"),
         ]
@@ -115,11 +117,10 @@ def estimate(job: Job) -> Plan:
     for parameter in subject.adapters.trainable().values():
         parameter.grad = None
 
-    per_step = settings.per_device_train_batch_size * settings.gradient_accumulation_steps
-    per_epoch = math.ceil(len(sizes) / per_step)
-    steps = settings.max_steps or math.ceil(per_epoch * settings.num_train_epochs)
-    epochs = steps / per_epoch
-    evaluations = max(1, steps // (settings.eval_steps or max(1, per_epoch // 4)))
+    plan = StepPlan(train, config)
+    steps = plan.total_steps
+    epochs = steps / plan.steps_per_epoch
+    evaluations = sum(plan.evaluates(n + 1) for n in range(steps))
     # Frozen weights need no gradient: a step is 2N operations a token forward and 2N back,
     # an evaluation only the first half.
     choices = made_choices(job)
@@ -134,6 +135,7 @@ def estimate(job: Job) -> Plan:
         steps=steps,
         time_s=per_token_s * (sum(sizes) * epochs + evaluations * held_out / 2),
         peak_memory_bytes=peak_memory_bytes(),
+        open_end=plan.open,
         guessed={
             key: choices[name]
             for name in job.task.reasons

@@ -209,7 +209,8 @@ def data_truth(
     batches: list[list[int]] = []
     if len(encoded["train"]):
         order = BatchOrder(lengths(encoded["train"]), size, config.seed)
-        epochs = min(CHECKED_EPOCHS, math.ceil(config.train.num_train_epochs))
+        wanted = config.train.num_train_epochs
+        epochs = CHECKED_EPOCHS if wanted == "auto" else min(CHECKED_EPOCHS, math.ceil(wanted))
         batches = [batch for epoch in range(epochs) for batch in order.epoch(epoch)]
     lesson = Lesson(
         task.supervision,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from lorafit.evidence import Arm, ComparisonRecord
+from lorafit.evidence.comparison import LEARNED_NOTHING
 from lorafit.evidence.comparison_rows import by_quality, has_noise, metric_name
 from lorafit.report import numbers
 from lorafit.report.numbers import element
@@ -68,7 +69,7 @@ def leaderboard(found: ComparisonRecord) -> Board:
             f"beside {reference}",
             f"The difference to {reference}, the method all are set beside, and what its interval "
             f"says: better, worse, not worse (by less than {numbers.general(found.margin)}), or "
-            "cannot tell (more test examples would).",
+            f"cannot tell (more test examples would).{_useless(found)}",
             _beside,
         ),
         Column(
@@ -144,6 +145,13 @@ def _board(found: ComparisonRecord, columns: list[Column], only: object | None =
     return Board(columns, rows)
 
 
+def _useless(found: ComparisonRecord) -> str:
+    """What it means that a method learned nothing, where one did."""
+    if all(arm.learned for arm in found.arms.values()):
+        return ""
+    return f" A method that {LEARNED_NOTHING} is no better than always the most frequent answer."
+
+
 def _first(note: str) -> str:
     return note[:1].upper() + note[1:]
 
@@ -159,10 +167,12 @@ def _with_interval(arm: Arm) -> Markup:
 
 def _beside(_: str, arm: Arm) -> Markup:
     if arm.difference is None:
-        return Markup('<span class="quiet">the reference</span>')
+        said = "the reference" if arm.learned else f"the reference; {LEARNED_NOTHING}"
+        return Markup('<span class="quiet">{}</span>').format(said)
     style = arm.verdict if arm.verdict in ("better", "worse") else ""
+    said = (arm.verdict or "") if arm.learned else LEARNED_NOTHING
     return Markup('{} <span class="verdict {}">{}</span>').format(
-        element(arm.difference.value, numbers.signed(numbers.decimals)), style, arm.verdict or ""
+        element(arm.difference.value, numbers.signed(numbers.decimals)), style, said
     )
 
 

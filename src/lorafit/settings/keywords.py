@@ -197,8 +197,9 @@ class SharedKeywords(TypedDict, total=False):
     """Peak learning rate. LoRA wants about ten times that of full fine-tuning ("LoRA Without
     Regret", Thinking Machines 2025); docs/explanation has our measurements."""
 
-    num_train_epochs: float
-    """Passes over the training examples; need not be whole."""
+    num_train_epochs: float | Literal["auto"]
+    """Passes over the training examples; need not be whole. ``auto``: 3, or, where these are fewer
+    than 300 steps, until the validation loss stops falling, at most 300 steps."""
 
     max_steps: int | None
     """Stops after this many optimizer steps; overrides ``num_train_epochs``."""
@@ -299,8 +300,9 @@ class SharedKeywords(TypedDict, total=False):
     dropout: float
     """Dropout on the input of ``A`` only."""
 
-    epochs: float
-    """Passes over the training examples; need not be whole."""
+    epochs: float | Literal["auto"]
+    """Passes over the training examples; need not be whole. ``auto``: 3, or, where these are fewer
+    than 300 steps, until the validation loss stops falling, at most 300 steps."""
 
     lr: float | Literal["auto"]
     """Peak learning rate. LoRA wants about ten times that of full fine-tuning ("LoRA Without

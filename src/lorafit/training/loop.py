@@ -10,6 +10,7 @@ from torch import nn
 
 from lorafit.config import Config
 from lorafit.errors import DataError
+from lorafit.evidence import Course
 from lorafit.machine.memory import peak_memory_bytes, reset_peak
 from lorafit.run import RunWriter
 from lorafit.run.commands import resume_command
@@ -41,6 +42,7 @@ class FitResult:
         peak_memory_bytes: Of the GPU, or without one of the process.
         time_s: Wall-clock time, evaluations and checkpoints included.
         stopped: Why training ended, in a few words.
+        course: How long it was, and whether that was enough.
     """
 
     steps: int
@@ -51,6 +53,7 @@ class FitResult:
     peak_memory_bytes: int
     time_s: float
     stopped: str
+    course: Course
 
 
 def fit(
@@ -107,10 +110,11 @@ def fit(
             if workers.any(signals.requested) and not taken.stopped:
                 keeper.save(state)
                 raise KeyboardInterrupt(_how_to_resume(state.step, plan.total_steps, run))
-    return _result(state, stopped(state, plan.total_steps, settings.early_stopping_patience))
+    why = stopped(state, plan.total_steps, settings.early_stopping_patience)
+    return _result(state, why, plan.course(state.evaluated, state.step))
 
 
-def _result(state: TrainState, stopped: str) -> FitResult:
+def _result(state: TrainState, stopped: str, course: Course) -> FitResult:
     assert state.best_step is not None  # the last step is always evaluated
     assert state.best_eval_loss is not None
     return FitResult(
@@ -122,6 +126,7 @@ def _result(state: TrainState, stopped: str) -> FitResult:
         peak_memory_bytes=peak_memory_bytes(),
         time_s=state.time_s,
         stopped=stopped,
+        course=course,
     )
 
 

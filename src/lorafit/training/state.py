@@ -57,6 +57,7 @@ class TrainState:
         time_s: Wall-clock time over all sessions of the run.
         total: Sums since the start.
         window: Sums since the last line of the metrics.
+        evaluated: Step and validation loss of each evaluation.
     """
 
     step: int = 0
@@ -67,6 +68,7 @@ class TrainState:
     time_s: float = 0.0
     total: Tally = field(default_factory=Tally)
     window: Tally = field(default_factory=Tally)
+    evaluated: list[tuple[int, float]] = field(default_factory=list)
 
     def count(self, step: int, outcome: Outcome) -> None:
         """Counts the step that was just taken."""
@@ -76,6 +78,7 @@ class TrainState:
 
     def judge(self, eval_loss: float) -> bool:
         """Notes a validation loss and returns whether it is the best so far."""
+        self.evaluated.append((self.step, eval_loss))
         if self.best_eval_loss is None or eval_loss < self.best_eval_loss:
             self.best_step, self.best_eval_loss, self.evals_since_best = self.step, eval_loss, 0
             return True
@@ -90,4 +93,5 @@ class TrainState:
     def from_dict(cls, values: dict[str, Any]) -> TrainState:
         """Inverse of `to_dict`."""
         tallies = {name: Tally(**values[name]) for name in ("total", "window")}
-        return cls(**(values | tallies))
+        evaluated = [(int(step), float(loss)) for step, loss in values.get("evaluated", ())]
+        return cls(**(values | tallies | {"evaluated": evaluated}))

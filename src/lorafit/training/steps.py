@@ -11,6 +11,15 @@ from datasets import Dataset
 from lorafit.config import Config
 from lorafit.data.batches import BatchOrder, lengths
 from lorafit.errors import DataError
+from lorafit.evidence import Course
+from lorafit.training.ending import (
+    EVALUATIONS,
+    Evaluated,
+    epochs_of,
+    is_open,
+    most_steps,
+    still_falling,
+)
 
 
 @dataclass(frozen=True)
@@ -44,15 +53,19 @@ class StepPlan:
     def __init__(self, train: Dataset, config: Config, rank: int = 0, size: int = 1) -> None:
         if len(train) == 0:
             raise DataError("there are no training examples")
-        settings = config.train
+        settings = self._settings = config.train
         self._order = BatchOrder(lengths(train), settings.per_device_train_batch_size, config.seed)
         self._rank, self._size = rank, size
         self._per_step = settings.gradient_accumulation_steps * size
         self.steps_per_epoch = math.ceil(len(self._order) / self._per_step)
-        self.total_steps = settings.max_steps or math.ceil(
-            settings.num_train_epochs * self.steps_per_epoch
-        )
-        self.eval_steps = settings.eval_steps or max(1, round(self.steps_per_epoch / 4))
+        self.open = is_open(settings, self.steps_per_epoch)
+        """Whether the number of steps is left to the validation loss."""
+        self.total_steps = most_steps(settings, self.steps_per_epoch)
+        """Optimizer steps; the most, where the number is open."""
+        between = max(1, round(self.steps_per_epoch / 4))
+        if self.open:
+            between = max(between, self.total_steps // EVALUATIONS)
+        self.eval_steps = settings.eval_steps or between
         self._save_steps = settings.save_steps
         self._logging_steps = settings.logging_steps
         self.expects = {
@@ -86,6 +99,20 @@ class StepPlan:
     def evaluates(self, step: int) -> bool:
         """Whether there is an evaluation after this step; after the last there always is."""
         return step % self.eval_steps == 0 or step == self.total_steps
+
+    def course(self, evaluated: Evaluated, steps: int) -> Course:
+        """How long a finished training was, and whether that was enough.
+
+        Args:
+            evaluated: Step and validation loss of each evaluation; empty: nothing can be said.
+            steps: That were taken.
+        """
+        return Course(
+            steps=steps,
+            epochs=epochs_of(steps, self.steps_per_epoch),
+            most_steps=self.total_steps if self.open else None,
+            **still_falling(evaluated, self._settings, steps, self.steps_per_epoch),
+        )
 
     def logs(self, step: int) -> bool:
         """Whether this step ends a line of the metrics."""

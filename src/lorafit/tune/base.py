@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from lorafit.evidence import Course
 from lorafit.run import Choice
 from lorafit.tune.bench.bench import Bench
 from lorafit.tune.bench.state import State
@@ -18,6 +19,9 @@ CHOOSABLE = (
     "adapter.target_modules",
 )
 """The settings that are measured unless the user sets them."""
+
+EPOCHS = "train.num_train_epochs"
+"""Measured too, where it is ``auto`` and the usual epochs are few steps."""
 
 
 @dataclass
@@ -32,6 +36,7 @@ class Found:
         eval_loss: Its loss on the selection set, nats per example.
         train_loss: Mean training loss of the lineage, nats per unit.
         stopped: Why training ended, in a few words.
+        course: How long the training was; ``None``: as long as the bench's plan says.
     """
 
     state: State
@@ -41,6 +46,7 @@ class Found:
     eval_loss: float
     train_loss: float
     stopped: str = "all steps are done"
+    course: Course | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
     """More for ``choices.json``, such as curves."""
 

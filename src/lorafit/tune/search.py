@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from lorafit.data.batches import lengths
 from lorafit.errors import ConfigError
 from lorafit.machine.memory import peak_memory_bytes, reset_peak
 from lorafit.pipeline.job import Job
@@ -23,10 +24,10 @@ from lorafit.training.parallel import Workers
 from lorafit.training.progress import Progress
 from lorafit.training.steps import StepPlan
 from lorafit.tune import strategies
-from lorafit.tune.base import CHOOSABLE, Found
+from lorafit.tune.base import CHOOSABLE, EPOCHS, Found
 from lorafit.tune.bench.bench import Bench
 from lorafit.tune.bench.journal import FOLDER, noted_budget
-from lorafit.tune.rise import short
+from lorafit.tune.rise import size
 
 log = logging.getLogger(__name__)
 
@@ -102,15 +103,20 @@ def wanted(job: Job) -> Wanted | None:
         return None
     strategies[strategy]
     noted = noted_budget(job.run)
-    budget = budget_runs(job) if noted is None else noted
     names = open_settings(job.settings)
-    steps = StepPlan(job.subject.encoded["train"], job.config).total_steps
-    unset = not job.settings.is_set("tune.budget")
-    if unset and strategy == "rise" and steps < short.FEWEST_STEPS:
-        budget = max(budget, short.RUNS)
+    plan = StepPlan(job.subject.encoded["train"], job.config)
+    if plan.open:
+        names |= {EPOCHS}
+    short = strategy == "rise" and (plan.open or plan.total_steps < size.FEWEST_STEPS)
+    if noted is not None:
+        budget = noted
+    elif short and not job.settings.is_set("tune.budget"):
+        budget = _sized(job, plan, "train.learning_rate" in names, None)
+    else:
+        budget = budget_runs(job, _sized(job, plan, False, 0.0) if short and plan.open else 1.0)
     why = ""
-    if steps < FEWEST_STEPS:
-        why = f"{steps} steps are too few to measure anything"
+    if plan.total_steps < FEWEST_STEPS:
+        why = f"{plan.total_steps} steps are too few to measure anything"
     elif Workers().size > 1:
         why = "several processes train together, which the search does not do yet"
     if not names:
@@ -122,11 +128,22 @@ def wanted(job: Job) -> Wanted | None:
     return Wanted(names, budget)
 
 
-def budget_runs(job: Job) -> float:
+def _sized(job: Job, plan: StepPlan, open_rate: bool, budget: float | None) -> float:
+    """What a short search costs at most, in plain runs."""
+    train, validation = (lengths(job.subject.encoded[name]) for name in ("train", "validation"))
+    tokens = size.Tokens.of(plan, train, validation)
+    return size.sized(plan, tokens, open_rate, budget).runs
+
+
+def budget_runs(job: Job, least: float = 1.0) -> float:
     """The budget in plain runs.
 
+    Args:
+        job: Has the setting.
+        least: The smallest a time may come to.
+
     Raises:
-        ConfigError: It is no number and no time, or less than one run.
+        ConfigError: It is no number and no time, or less than one run (or that least).
     """
     budget = job.config.tune.budget
     text = str(budget).strip()
@@ -143,11 +160,11 @@ def budget_runs(job: Job) -> float:
         with torch.random.fork_rng():  # what follows must not depend on whether this was run
             plain = estimate(job).time_s
         runs = seconds / max(plain, 1e-9)
-        if runs < 1:
+        if runs < least:
             raise ConfigError(
                 f"tune.budget is {text}, but one run of these epochs takes about "
-                f"{plain / 60:.1f} min. Raise the budget, lower --num-train-epochs, or choose "
-                "nothing with --strategy none."
+                f"{plain * least / 60:.1f} min. Raise the budget, lower --num-train-epochs, or "
+                "choose nothing with --strategy none."
             ) from None
         return runs
     if not runs >= 1:
@@ -218,8 +235,9 @@ def search(job: Job, wish: Wanted, progress: Progress) -> Searched:
 def _result(bench: Bench, found: Found) -> FitResult:
     """What the training came to that is delivered, the search's own work included."""
     spent = bench.ledger.total
+    course = found.course or bench.plan.course((), bench.total_steps)
     return FitResult(
-        steps=bench.total_steps,
+        steps=course.steps,
         best_step=found.best_step,
         best_eval_loss=found.eval_loss,
         train_loss=found.train_loss,
@@ -227,6 +245,7 @@ def _result(bench: Bench, found: Found) -> FitResult:
         peak_memory_bytes=peak_memory_bytes(),
         time_s=spent.time_s,
         stopped=found.stopped,
+        course=course,
     )
 
 

@@ -70,11 +70,13 @@ class Outcome:
         point: Its settings.
         pieces: Its pieces of work.
         best: The best state, its step and its scores; ``None``: it diverged.
+        evaluated: Step and loss on the selection set of each evaluation.
     """
 
     point: Point
     pieces: Sequence[Trained]
     best: tuple[State, int, Scored] | None
+    evaluated: Sequence[tuple[int, float]] = ()
 
     @property
     def nll(self) -> float:
@@ -123,6 +125,7 @@ def run(bench: Bench, point: Point) -> Outcome:
     pieces: list[Trained] = []
     best: tuple[State, int, Scored] | None = None
     kept: Trained | None = None
+    evaluated: list[tuple[int, float]] = []
     for until in range(1, bench.total_steps + 1):
         if not bench.plan.evaluates(until):
             continue
@@ -141,11 +144,12 @@ def run(bench: Bench, point: Point) -> Outcome:
             return Outcome(point, pieces, None)
         state = piece.state
         scored = bench.score(f"{point.name}-{until}-score", "whole runs", state)
+        evaluated.append((until, scored.nll))
         if best is None or scored.nll < best[2].nll:
             if kept is not None and kept is not pieces[-1]:
                 bench.journal.forget(kept.entry)
             best, kept = (state, until, scored), piece
-    return Outcome(point, pieces, best)
+    return Outcome(point, pieces, best, evaluated)
 
 
 def drop_losers(bench: Bench, outcomes: Sequence[Outcome]) -> None:
@@ -197,6 +201,7 @@ def found(bench: Bench, outcomes: Sequence[Outcome], how: str) -> Found:
         best_step=step,
         eval_loss=float(scored.raw.mean()),
         train_loss=sum(losses) / max(1, len(losses)),
+        course=bench.plan.course(winner.evaluated, bench.total_steps),
         extra={
             "whole_runs": [
                 o.point.to_dict() | {"loss": None if o.best is None else o.nll} for o in outcomes

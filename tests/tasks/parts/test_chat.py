@@ -71,7 +71,8 @@ def test_conversations_are_trained_and_answered(tmp_path):
         for word in (*tiny_text.GOOD, *tiny_text.BAD)
     ]
     rows = [{"messages": chat} for chat in films]
-    settings: dict[str, Any] = {"max_new_tokens": 3, "run.dir": str(tmp_path)}
+    settings: dict[str, Any] = {"num_train_epochs": 3, "max_new_tokens": 3}
+    settings |= {"run.dir": str(tmp_path)}
     run = lorafit.train(base, rows, progress=False, **settings)
     assert run.eval["handoff"]["reloaded_max_abs_diff"] == 0.0
     assert len(lorafit.predict(run, ["a film", CHAT[:3]])) == 2

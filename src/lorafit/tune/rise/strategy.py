@@ -86,8 +86,8 @@ class Rise(Strategy):
 
     def search(self, bench: Bench) -> Found:
         """Trains once, choosing on the way."""
-        if bench.total_steps < short.FEWEST_STEPS:
-            return short.choose_rate(bench)
+        if short.applies(bench):
+            return short.choose(bench)
         choices: dict[str, Choice] = {}
         ranked = "adapter.r" in bench.open
         if ranked:
