@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 
 from lorafit.evaluation.score import Scores
-from lorafit.tune.decide import gain, sharpened, vertex
+from lorafit.tune.decide import Gain, gain, sharpened, vertex
 from tests.training.toy import ToyTask
 
 
@@ -65,3 +65,8 @@ def test_the_vertex_of_a_parabola_is_found_and_a_hill_has_none() -> None:
     assert vertex(x, (x - 0.7) ** 2 + 5) == pytest.approx(0.7)
     assert vertex(x, -((x - 0.7) ** 2)) is None
     assert vertex(x[:2], x[:2]) is None
+
+
+def test_a_gain_in_a_sentence_has_four_digits_and_its_sign() -> None:
+    found = Gain(-0.0009276357, -0.0040901400, 0.0022348686, n=1279, se=0.0016)
+    assert f"gains {found} nats" == "gains -0.0009 [-0.0041, +0.0022] nats"

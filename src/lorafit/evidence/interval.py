@@ -82,7 +82,8 @@ class Interval:
         return self.to_dict()[name]
 
     def __format__(self, spec: str) -> str:
-        """All numbers in the same format."""
+        """All numbers in the same format; ``.3f`` if none is asked for."""
+        spec = spec or ".3f"
         value = format(self.value, spec)
         if not self.complete:
             return value

@@ -35,6 +35,10 @@ class Gain(Interval):
 
     se: float = math.nan
 
+    def __format__(self, spec: str) -> str:
+        """As reasons show it where nothing else is asked for: four digits and the sign."""
+        return super().__format__(spec or "+.4f")
+
     @property
     def mean(self) -> float:
         """Nats per example; positive: B is better."""

@@ -305,13 +305,13 @@ def _finish(bench: Bench, trunk: Trunk, choices: dict[str, Choice]) -> Found:
         s = alpha / bench.tunable.size(int(settings["r"]))
         if found.factor == 1.0:
             reason = (
-                f"scaling {s:g}, as trained: no other strength of the update is better by more "
+                f"scaling {s:.4g}, as trained: no other strength of the update is better by more "
                 f"than one standard error (best gain {found.gain:.4f} nats)"
             )
         else:
             eval_loss -= found.gain.mean
             reason = (
-                f"scaling {s:g}: the loss is lowest with the update at {found.factor:.0%} of its "
+                f"scaling {s:.4g}: the loss is lowest with the update at {found.factor:.0%} of its "
                 f"trained strength, gain {found.gain} nats"
             )
         choices["lora_alpha"] = Choice(
