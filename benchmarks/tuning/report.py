@@ -1,4 +1,4 @@
-"""The finished grids and the tuner's runs as one summary and one table.
+"""The finished grids and what was held against them as one summary and one table.
 
     python -m benchmarks.tuning.report [--results DIR]
 
@@ -8,6 +8,7 @@ Writes ``summary.json`` and ``results.md`` into the folder of the results.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import math
 from pathlib import Path
@@ -26,18 +27,37 @@ pairs was measured."""
 
 
 def summary(folder: Path) -> dict[str, Any]:
-    """What every searcher loses against the grid, by pair."""
+    """What every side and every searcher loses against the grid, by pair."""
     result: dict[str, Any] = {}
+    before = folder / "summary.json"
+    known = json.loads(before.read_text()) if before.exists() else {}
     for file in sorted(folder.glob("grid-*.jsonl")):
         pair = file.stem.removeprefix("grid-")
         lines, metric = read(file), PAIRS[pair].metric
         untuned = UNTUNED.get(pair) or lines[-1]["untuned"]["scaled_nll"]
-        found = compared(lines, untuned, metric)
+        print_of = hashlib.sha256(file.read_bytes()).hexdigest()
+        found = known.get(pair, {})
+        if found.get("grid_sha256") != print_of:  # the searchers take minutes
+            found = compared(lines, untuned, metric) | {"grid_sha256": print_of}
         found["grids"] = grids(lines)
-        rise = read(folder / f"rise-{pair}.jsonl")
-        found["rise"] = [against(run, lines, untuned, metric) for run in rise]
+        have = {line["seed"] for line in lines}
+        found["sides"] = {
+            name: [against(run, lines, untuned, metric) for run in runs if run["seed"] in have]
+            for name, runs in sides(folder, pair).items()
+        }
         result[pair] = found
     return result
+
+
+def sides(folder: Path, pair: str) -> dict[str, list[dict[str, Any]]]:
+    """The runs of each side of a pair; those with other constants are experiments and left out."""
+    files = sorted(folder.glob(f"*-{pair}.jsonl"))
+    names = {file: file.name.removesuffix(f"-{pair}.jsonl") for file in files}
+    return {
+        name: [run for run in read(file) if not run["constants"]]
+        for file, name in names.items()
+        if name != "grid"
+    }
 
 
 def grids(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -54,7 +74,7 @@ def grids(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def against(
     run: dict[str, Any], lines: list[dict[str, Any]], untuned: float, metric: str
 ) -> dict[str, Any]:
-    """One run of the tuner against the grid's choice for the same seed and selection set."""
+    """One run of a side against the grid's choice for the same seed and selection set."""
     point = best(searched([line for line in lines if line["seed"] == run["seed"]]))
     cost = run["cost"]
     return {
@@ -63,7 +83,7 @@ def against(
         "regret": regret(run, point, untuned, metric),
         "test": run["test"],
         "runs": cost["runs"],
-        "runs_by_the_clock": cost["runs_by_the_clock"],
+        "runs_by_the_clock": cost.get("runs_by_the_clock"),
     }
 
 
@@ -75,14 +95,15 @@ def markdown(found: dict[str, Any]) -> str:
     ]
     for pair, one in found.items():
         metric = PAIRS[pair].metric
-        for seed in one["rise"]:
-            lost = seed["regret"]
-            rows.append(
-                f"| {pair} | rise, seed {seed['seed']}: r = {seed['r']} | {seed['runs']:.2f} "
-                f"| {lost[metric]:+.1f} | {lost['nll']:+.3f} | {lost['nll_share']:+.1f} % |"
-            )
-        if len(one["rise"]) > 1:
-            rows.append(mean_row(pair, one["rise"], metric))
+        for name, runs in one["sides"].items():
+            for seed in runs:
+                lost = seed["regret"]
+                rows.append(
+                    f"| {pair} | {name}, seed {seed['seed']}: r = {seed['r']} | {seed['runs']:.2f} "
+                    f"| {lost[metric]:+.1f} | {lost['nll']:+.3f} | {lost['nll_share']:+.1f} % |"
+                )
+            if len(runs) > 1:
+                rows.append(mean_row(pair, name, runs, metric))
         for name, lost in one["searchers"].items():
             rows.append(
                 f"| {pair} | {name} | {lost['runs']:g} | {lost[metric]:+.1f} "
@@ -91,14 +112,14 @@ def markdown(found: dict[str, Any]) -> str:
     return "\n".join(rows) + "\n"
 
 
-def mean_row(pair: str, runs: list[dict[str, Any]], metric: str) -> str:
+def mean_row(pair: str, name: str, runs: list[dict[str, Any]], metric: str) -> str:
     """The row of the means over runs, with Student's intervals at 95 %."""
     points, nats, share = (
         interval([run["regret"][name] for run in runs]) for name in (metric, "nll", "nll_share")
     )
     cost = float(np.mean([run["runs"] for run in runs]))
     return (
-        f"| {pair} | rise, mean of {len(runs)} | {cost:.2f} | {points:.1f} | {nats:.3f} "
+        f"| {pair} | {name}, mean of {len(runs)} | {cost:.2f} | {points:.1f} | {nats:.3f} "
         f"| {share:.1f} % |"
     )
 
@@ -121,13 +142,17 @@ def interval(values: list[float]) -> Interval:
 
 
 def overall(found: dict[str, Any]) -> str:
-    """The mean row over all pairs; the metric is each pair's own."""
-    runs = [
-        run | {"regret": run["regret"] | {"metric": run["regret"][PAIRS[pair].metric]}}
-        for pair, one in found.items()
-        for run in one["rise"]
-    ]
-    return mean_row("all", runs, "metric") + "\n" if len(runs) > 1 else ""
+    """The mean row of each side over all pairs; the metric is each pair's own."""
+    rows = []
+    for name in sorted({name for one in found.values() for name in one["sides"]}):
+        runs = [
+            run | {"regret": run["regret"] | {"metric": run["regret"][PAIRS[pair].metric]}}
+            for pair, one in found.items()
+            for run in one["sides"].get(name, [])
+        ]
+        if len(runs) > 1:
+            rows.append(mean_row("all", name, runs, "metric") + "\n")
+    return "".join(rows)
 
 
 def main() -> None:

@@ -44,7 +44,7 @@ class Lora(Method[LoraConfig]):
     config_class = LoraConfig
     recommended: ClassVar[dict[str, Any]] = {
         "r": 8,
-        "lora_alpha": 16,
+        "lora_alpha": 8,
         "target_modules": ALL_LINEAR,
         "lora_dropout": 0.05,
     }

@@ -32,11 +32,12 @@ from lorafit.tune.bench.bench import Bench, Scored, Trained
 from lorafit.tune.bench.state import State
 from lorafit.tune.decide import Gain, gain
 from lorafit.tune.rise import modules, rates, scale, short
-from lorafit.tune.rise.trunk import BRANCH, Trunk, advance, branch
+from lorafit.tune.rise.trunk import BRANCH, Trunk, advance, begun, branch, current
 
-FIRST_RANK = 8
-"""Where it begins. From 1 or 2 the losses on news (20 classes) were higher, whatever became of
-the learning rate (docs/explanation/tuning.md)."""
+FIRST_RANK = 16
+"""Where it begins. In the grids of whole runs none smaller is better at its best rate, and a
+language model loses .1 nats with 4; from 1 or 2 the losses on news (20 classes) were higher,
+whatever became of the learning rate (docs/explanation/tuning.md)."""
 GROWTH = 4
 RATE_EXPONENT = 0.5
 """At the same scaling a rank k times as large takes the learning rate divided by k to this power:
@@ -44,6 +45,8 @@ under Adam that is the same as keeping ``lora_alpha``. With the full rate, news 
 at a loss of .997 instead of .904 (docs/explanation/tuning.md)."""
 TESTS = (0.20, 0.35, 0.50)
 """Where the rank is tested, as shares of the steps."""
+ROOM = 1.5
+"""Plain runs that pay for a test of the rank in a run of a thousand steps."""
 LITTLE = 0.01
 """Nats: a gain certainly below is not worth four times the rank."""
 MODULES_AT = 0.60
@@ -91,7 +94,7 @@ class Rise(Strategy):
         choices: dict[str, Choice] = {}
         ranked = "adapter.r" in bench.open
         if ranked:
-            bench.tunable.begin_with(r=FIRST_RANK)
+            bench.tunable.begin_with(r=min(FIRST_RANK, bench.tunable.largest_rank()))
         start = bench.start()
         untuned = bench.score("untuned", "start", start)
         trunk = _begin(bench, start, choices)
@@ -111,12 +114,12 @@ class Rise(Strategy):
 def _begin(bench: Bench, start: State, choices: dict[str, Choice]) -> Trunk:
     """Phase 1, or a trunk at the user's rate."""
     if "train.learning_rate" not in bench.open:
-        return Trunk(start, bench.config.train.learning_rate)
+        return begun(bench, start, bench.config.train.learning_rate)
     found = rates.choose(bench, start)
     choices["learning_rate"] = found.choice
     bench.say(f"learning_rate {found.choice.value:g}: {found.choice.reason}")
     bench.adopt([piece.entry for piece in found.trunk], found.state.step)
-    return Trunk(found.state, found.choice.value, pieces=list(found.trunk))
+    return begun(bench, found.state, found.choice.value, found.trunk)
 
 
 def _rise(bench: Bench, trunk: Trunk, tests: list[RankTest]) -> str:
@@ -131,12 +134,13 @@ def _rise(bench: Bench, trunk: Trunk, tests: list[RankTest]) -> str:
             return f"the layers allow no more than {r}"
         bigger = next_rank(bench, trunk.state, r, largest)
         if bigger is None:
-            return f"the budget of {bench.budget:g} runs allowed no further test"
-        stay, stayed = branch(bench, f"stay-{r}-{share}", "rank", trunk.state, trunk.rate)
+            more = "" if tests or bench.budget >= ROOM else f" (try --budget {ROOM:g})"
+            return f"the budget of {bench.budget:g} runs allowed no further test{more}"
+        rate = current(bench, trunk)
+        stay, stayed = branch(bench, f"stay-{r}-{share}", "rank", trunk.state, rate)
         tall = bench.grow(trunk.state, bigger)
-        kept = bench.tunable.keeps_scaling
-        slower = trunk.rate * (r / bigger) ** RATE_EXPONENT if kept else trunk.rate
-        grow, grew = branch(bench, f"grow-{bigger}-{share}", "rank", tall, slower)
+        less = (r / bigger) ** RATE_EXPONENT if bench.tunable.keeps_scaling else 1.0
+        grow, grew = branch(bench, f"grow-{bigger}-{share}", "rank", tall, rate * less)
         if stayed is None or grew is None:
             return "a trial diverged"
         test = RankTest(r, bigger, trunk.state.step, gain(stayed.losses, grew.losses))
@@ -146,9 +150,9 @@ def _rise(bench: Bench, trunk: Trunk, tests: list[RankTest]) -> str:
         if not pays:
             bench.journal.forget(grow.entry)
         else:
-            if slower != trunk.rate:
-                trunk.rate = slower
-                trunk.changes += (f"r={bigger} takes {slower:.2g}",)
+            if less != 1.0:
+                trunk.rate *= less
+                trunk.changes += (f"r={bigger} takes {trunk.rate:.2g}",)
             _keep_if_best(bench, trunk, grow, grew)
         bench.say(
             f"r {r} against {bigger} at step {test.step}: gain {test.gain} nats: "
@@ -197,7 +201,8 @@ def _rank_choice(trunk: Trunk, tests: list[RankTest], skipped: str, untuned: Sco
     if last is None:
         bought = next((test for test in reversed(tests) if test.grown == r), None)
         if bought is None:
-            return Choice(r, f"the smallest; {skipped or 'nothing was tested'}", evidence)
+            skipped = skipped or "nothing was tested"
+            return Choice(r, f"where a search begins; {skipped}", evidence)
         return Choice(
             r,
             f"going from {bought.r} to {r} gained {bought.gain} nats; {skipped or 'not tested on'}",
@@ -236,9 +241,10 @@ def _without_weak(bench: Bench, trunk: Trunk, untuned: Scored, choices: dict[str
                 "but the budget allowed no test without them"
             )
         else:
-            full, scored = branch(bench, "modules-all", "modules", trunk.state, trunk.rate)
+            rate = current(bench, trunk)
+            full, scored = branch(bench, "modules-all", "modules", trunk.state, rate)
             less = bench.leave_out(trunk.state, weakest)
-            part, scored_less = branch(bench, "modules-less", "modules", less, trunk.rate)
+            part, scored_less = branch(bench, "modules-less", "modules", less, rate)
             if scored is None or scored_less is None:
                 reason = "all linear layers: a trial diverged"
             else:
@@ -271,15 +277,10 @@ def _hold(names: Sequence[str]) -> str:
 
 
 def _decay(bench: Bench, trunk: Trunk) -> None:
-    """Phase 4: the last part with falling rate; evaluations where a plain run makes them."""
-    ratio = bench.config.train.decay_ratio
-    begin = bench.total_steps - bench.steps(ratio)
-    advance(bench, trunk, begin)
-    points = [n for n in range(begin + 1, bench.total_steps + 1) if bench.plan.evaluates(n)]
-    # The last half of the decay: before that the state is not finished.
-    points = [n for n in points if n > begin + bench.steps(ratio) // 2]
-    for point in points or [bench.total_steps]:
-        advance(bench, trunk, point, decay_from=begin)
+    """Phase 4: to the end; evaluations where a plain run makes them, once the rate is small."""
+    late = bench.late_from
+    for point in [n for n in range(late + 1, bench.total_steps + 1) if bench.plan.evaluates(n)]:
+        advance(bench, trunk, point)
         scored = bench.score(f"decay-{point}", "decay", trunk.state)
         kept = trunk.judge(trunk.state, scored)
         bench.notes.evaluated(point, scored.metrics, kept)
