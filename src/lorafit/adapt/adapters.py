@@ -488,7 +488,7 @@ class Adapters:
                 placed.append(place)
                 if isinstance(layer, CallLayer):
                     self._hook(layer)
-            layer.add_adapter(name, config, site)
+            method.add(layer, name, config, site)
             layer.train(layer.training)
 
     def _copy(self, name: str, whole: Sequence[str], placed: list[str]) -> None:
