@@ -35,6 +35,7 @@ from lorafit.errors import (
 )
 from lorafit.evaluation.score import intervals
 from lorafit.export import peft as peft_format
+from lorafit.pipeline import predicting
 from lorafit.pipeline.measure import measure, measuring_engine
 from lorafit.run import RunWriter
 from tests import tiny_text
@@ -254,13 +255,10 @@ def test_predict_answers_whatever_holds_the_texts(run: lorafit.Run) -> None:
     assert answer["probabilities"] == pytest.approx(answers[0]["probabilities"])
 
 
-def test_predictions_do_not_depend_on_how_many_are_asked_at_once(
-    run: lorafit.Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_predictions_do_not_depend_on_how_many_are_asked_at_once(run: lorafit.Run) -> None:
     tuned, texts = lorafit.load(run), tiny_text.rows(20)["text"]
     whole = lorafit.predict(tuned, texts)
-    monkeypatch.setattr("lorafit.pipeline.predicting.ROWS_AT_ONCE", 3)
-    parts = lorafit.predict(tuned, texts)
+    parts = predicting.predict(tuned, texts, at_once=3)
     for one, other in zip(whole, parts, strict=True):
         assert one["label"] == other["label"]
         assert one["probability"] == pytest.approx(other["probability"], abs=1e-6)
