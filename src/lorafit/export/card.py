@@ -23,6 +23,7 @@ from lorafit.errors import LorafitError
 from lorafit.evidence import Choice, Evaluation, Table
 from lorafit.evidence.confusion import class_scores, confusion_of
 from lorafit.evidence.rows import metric_rows
+from lorafit.evidence.same_answer import baseline_of, never_predicted
 from lorafit.evidence.tables import Cell
 from lorafit.export import base_card
 from lorafit.paths import PACKAGE_PREFIX, resolve
@@ -99,7 +100,7 @@ def render(card: Card) -> str:
         does=_does(card),
         weights=_weights(card),
         classes=_classes(tables),
-        simple=_simple(tables),
+        simple=_simple(evaluation),
         confusions=_confusions(tables),
         use=_use(card),
         limits=_limits(card),
@@ -360,13 +361,16 @@ def _classes(tables: Sequence[Table]) -> Table | None:
     return {"title": found["title"], "columns": columns, "rows": rows}
 
 
-def _simple(tables: Sequence[Table]) -> str:
-    """What always giving the most frequent label would reach; empty: not such a task."""
-    matrix = confusion_of(tables)
-    if matrix is None or not matrix.total:
+def _simple(evaluation: Evaluation | None) -> str:
+    """How often always the same answer would be right; empty: not such a task."""
+    found = None if evaluation is None else baseline_of(evaluation)
+    if evaluation is None or found is None:
         return ""
-    name, share = matrix.most_frequent
-    return f"Always answering {_quoted_name(name)} would be right {100 * share:.1f} % of the time."
+    shares = [value for name, value in found.metrics.items() if evaluation.info(name).is_share]
+    if not shares:
+        return ""
+    answer = _cell(found.answer)
+    return f"Always answering {answer} would be right {100 * shares[0]:.1f} % of the time."
 
 
 def _confusions(tables: Sequence[Table]) -> list[str]:
@@ -404,8 +408,7 @@ def _limits(card: Card) -> list[str]:
             f"The scores are of {int(evaluation.n or 0):,} held-out examples of the same data. "
             "On texts of another origin they are likely lower."
         )
-        matrix, scores = confusion_of(evaluation.tables), class_scores(evaluation.tables)
-        never = [] if matrix is None else matrix.never_predicted
+        scores, never = class_scores(evaluation.tables), never_predicted(evaluation)
         if never:
             found.append(f"Never answered on these: {', '.join(map(_quoted_name, never))}.")
         rare = [] if scores is None else [
