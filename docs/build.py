@@ -155,7 +155,14 @@ def api_page() -> str:
 
 
 def _methods(owner: str, thing: type) -> Iterator[str]:
-    for name, member in vars(thing).items():
+    members: dict[str, Any] = {}
+    for base in thing.__mro__:
+        if base is thing or (
+            base.__module__.startswith("lorafit.") and base.__name__ not in lorafit.__all__
+        ):
+            for name, member in vars(base).items():
+                members.setdefault(name, member)
+    for name, member in members.items():
         inner = member.fget if isinstance(member, property) else member
         inner = getattr(inner, "__func__", inner)
         if name.startswith("_") or not inspect.isfunction(inner):
