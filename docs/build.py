@@ -158,7 +158,8 @@ def _methods(owner: str, thing: type) -> Iterator[str]:
     members: dict[str, Any] = {}
     for base in thing.__mro__:
         if base is thing or (
-            base.__module__.startswith("lorafit.") and base.__name__ not in lorafit.__all__
+            base.__module__.startswith("lorafit.")
+            and getattr(lorafit, base.__name__, None) is not base
         ):
             for name, member in vars(base).items():
                 members.setdefault(name, member)

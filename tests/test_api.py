@@ -224,7 +224,7 @@ def test_other_rows_than_at_the_beginning_are_refused(base: Path, tmp_path: Path
     file = tmp_path / "rows.csv"
     tiny_text.rows(60).to_csv(file, index=False)
     run = lorafit.train(base, file, **settings(tmp_path, r=2, max_steps=1, learning_rate=1e-2))
-    lorafit.evaluate(run)
+    assert lorafit.evaluate(run) == run.evaluate()
     tiny_text.rows(60, seed=1).to_csv(file, index=False)
     with pytest.raises(DataError, match="changed since it began: test has other rows now"):
         lorafit.evaluate(run)
@@ -237,7 +237,8 @@ def test_other_rows_than_at_the_beginning_are_refused(base: Path, tmp_path: Path
 def test_predict_takes_a_run_a_folder_and_a_loaded_model(run: lorafit.Run) -> None:
     texts = ["a good film", "a bad film"]
     by_run = lorafit.predict(run, texts)
-    assert by_run == lorafit.predict(run.adapter, texts)
+    assert type(run) is lorafit.Run
+    assert by_run == run.predict(texts) == lorafit.predict(run.adapter, texts)
     assert by_run == lorafit.predict(lorafit.load(run.path), texts)
     assert {p["label"] for p in by_run} <= {"neg", "pos"}
     assert lorafit.predict(run, []) == []

@@ -1,7 +1,8 @@
 """The adapters of one model: select, wrap, freeze, switch, merge, unload.
 
-This is the only file that changes a model. What an adapter computes is the method's
-business (``methods/``); which tensors go to disk under which names is ``export/``'s.
+Only this file, and `places`, `hooks` and `replace` for it, change a model. What an adapter
+computes is the method's business (``methods/``); which tensors go to disk under which names is
+``export/``'s.
 
 The base is never edited. Layers are wrapped in place, modules trained whole are copies
 beside their originals, trained parameters of the base are copies put in the originals'
@@ -23,13 +24,7 @@ from lorafit.adapt.places import place_inside, place_of, plain_copy, put, within
 from lorafit.adapt.replace import Replacements
 from lorafit.adapt.state import AdapterState, method_for
 from lorafit.errors import AdapterError
-from lorafit.methods.base import (
-    AdapterLayer,
-    CallLayer,
-    Method,
-    MethodConfig,
-    ModulesToSaveWrapper,
-)
+from lorafit.methods.base import AdapterLayer, CallLayer, Method, MethodConfig, ModulesToSaveWrapper
 from lorafit.model.sites import Site
 from lorafit.model.targets import resolve_modules
 

@@ -8,9 +8,7 @@ from typing import Any
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from lorafit.methods.base import (
-    CallLayer,
-)
+from lorafit.methods.base import CallLayer
 
 
 def hook(model: nn.Module, layer: CallLayer) -> list[RemovableHandle]:

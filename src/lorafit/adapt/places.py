@@ -7,10 +7,7 @@ from collections.abc import Iterator
 
 from torch import nn
 
-from lorafit.methods.base import (
-    AdapterLayer,
-    ModulesToSaveWrapper,
-)
+from lorafit.methods.base import AdapterLayer, ModulesToSaveWrapper
 
 
 def wrappers(model: nn.Module) -> Iterator[ModulesToSaveWrapper]:

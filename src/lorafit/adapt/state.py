@@ -11,12 +11,7 @@ from lorafit.adapt.places import place_inside, place_of
 from lorafit.adapt.replace import Replacements
 from lorafit.errors import AdapterError, did_you_mean
 from lorafit.methods import method_of, methods
-from lorafit.methods.base import (
-    AdapterLayer,
-    Method,
-    MethodConfig,
-    ModulesToSaveWrapper,
-)
+from lorafit.methods.base import AdapterLayer, Method, MethodConfig, ModulesToSaveWrapper
 from lorafit.model.sites import Site, find_sites
 
 

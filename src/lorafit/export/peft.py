@@ -23,13 +23,7 @@ from torch import nn
 from lorafit.adapt import Adapters
 from lorafit.export.folder import staged
 from lorafit.export.peft_attach import attach
-from lorafit.export.peft_config import (
-    CONFIG_FILE,
-    describe,
-    parse,
-    plain,
-    servable,
-)
+from lorafit.export.peft_config import CONFIG_FILE, describe, parse, plain, servable
 from lorafit.export.peft_source import WEIGHTS_FILE, locate, read_tensors
 from lorafit.export.peft_tensors import PREFIX, SaveEmbeddings, tensors_of
 from lorafit.export.peft_update import add_origins, update

@@ -9,9 +9,7 @@ import torch
 
 from lorafit.adapt import Adapters
 from lorafit.errors import AdapterError, ConfigError, LorafitError, TargetError
-from lorafit.export.peft_config import (
-    plain,
-)
+from lorafit.export.peft_config import plain
 from lorafit.export.peft_tensors import PREFIX
 from lorafit.export.peft_update import misfit, update
 from lorafit.methods.base import MethodConfig

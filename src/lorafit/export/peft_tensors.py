@@ -18,10 +18,7 @@ import torch
 from torch import nn
 
 from lorafit.adapt import Adapters
-from lorafit.export.peft_config import (
-    layer_sites,
-    plain,
-)
+from lorafit.export.peft_config import layer_sites, plain
 from lorafit.methods.base import AdapterLayer, MethodConfig, ModulesToSaveWrapper
 from lorafit.methods.lora.tokens import TokenRows
 

@@ -14,10 +14,7 @@ import torch
 
 from lorafit.adapt import Adapters
 from lorafit.errors import AdapterError
-from lorafit.export.peft_config import (
-    number,
-    plain,
-)
+from lorafit.export.peft_config import number, plain
 from lorafit.export.peft_tensors import (
     OUTER_PREFIX,
     PREFIX,
