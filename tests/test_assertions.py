@@ -22,9 +22,12 @@ def helpers_of(source: str) -> Functions:
     """The functions of other files of tests that a file can call."""
     found: Functions = []
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.ImportFrom) and str(node.module).partition(".")[0] == "tests":
+        if not isinstance(node, ast.ImportFrom) or node.module is None:
+            continue
+        if node.module.partition(".")[0] == "tests" or node.module.startswith("lorafit.testing"):
             names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-            paths = [ROOT / f"{str(name).replace('.', '/')}.py" for name in names]
+            files = [f"{name.replace('.', '/')}.py" for name in names]
+            paths = [folder / file for file in files for folder in (ROOT, ROOT / "src")]
             for path in filter(Path.is_file, paths):
                 found += functions_of(path.read_text("utf-8"))
     return found
