@@ -77,6 +77,10 @@ class Method(ABC, Generic[C]):
         """Returns the adapter layer around one frozen layer, without adapters yet."""
         raise NotImplementedError(f"{type(self).__name__} wraps no layers")
 
+    def add(self, layer: AdapterLayer, name: str, config: C, site: Site) -> None:
+        """Puts one freshly initialised adapter on a layer that `wrap` made."""
+        layer.add_adapter(name, config, site)
+
     def parameters(
         self,
         model: nn.Module,
