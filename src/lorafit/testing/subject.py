@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import transformers as hf
+import transformers
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
@@ -178,6 +178,7 @@ def saved(task: Task, family: str, tokenizer: PreTrainedTokenizerBase, folder: A
         tiny.language_model(family).save_pretrained(folder)
     else:
         torch.manual_seed(0)
-        hf.AutoModel.from_config(_config(family)).save_pretrained(folder)
+        auto: Any = transformers.AutoModel
+        auto.from_config(_config(family)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

@@ -278,9 +278,10 @@ class TaskChecks(ABC):
         for keep in (0, 1):
             chosen = (torch.arange(labels.shape[1]) % 2 == keep).expand_as(labels)
             parts.append(labels.where(chosen, UNKNOWN))
-        sums = [task.losses(logits, part) for part in parts]
-        torch.testing.assert_close(sum(sums), task.losses(logits, labels))
-        assert torch.equal(sum(map(task.units, parts)), task.units(labels))
+        sums = torch.stack([task.losses(logits, part) for part in parts]).sum(dim=0)
+        torch.testing.assert_close(sums, task.losses(logits, labels))
+        units = torch.stack([task.units(part) for part in parts]).sum(dim=0)
+        assert torch.equal(units, task.units(labels))
         none = torch.full_like(labels, UNKNOWN)
         assert not task.losses(logits, none).any()
         assert not task.units(none).any()

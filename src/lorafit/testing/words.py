@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
-import transformers as hf
+import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerBase
+
+hf: Any = transformers  # its tokenizers are not typed
 
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 GOOD = ["great", "good", "fine", "lovely", "warm", "funny", "bright", "moving"]
@@ -17,34 +21,38 @@ ODD = ["[SEP]", "</s>", "<|endoftext|>", "[PAD]", "xyz"]
 """Names of control tokens, which are text in a text, and a word that no tokenizer knows."""
 
 
-def bert_tokenizer(folder: Path, max_length: int = 40) -> hf.PreTrainedTokenizerBase:
+def bert_tokenizer(folder: Path, max_length: int = 40) -> PreTrainedTokenizerBase:
     """A WordPiece tokenizer of the words here, pieces of letters for all others."""
     letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
     vocab = [*SPECIALS, *WORDS, *letters[1:], *(f"##{letter}" for letter in letters)]
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "vocab.txt"
     path.write_text("\n".join(vocab) + "\n", encoding="utf-8")
-    return hf.BertTokenizer(vocab=str(path), model_max_length=max_length)
+    found: PreTrainedTokenizerBase = hf.BertTokenizer(vocab=str(path), model_max_length=max_length)
+    return found
 
 
-def word_tokenizer() -> hf.PreTrainedTokenizerBase:
+def word_tokenizer() -> PreTrainedTokenizerBase:
     """One like BERT's of the words here alone; all others are unknown to it."""
     names = [*SPECIALS, *WORDS]
-    return hf.BertTokenizer(vocab={word: index for index, word in enumerate(names)})
+    vocab = {word: index for index, word in enumerate(names)}
+    found: PreTrainedTokenizerBase = hf.BertTokenizer(vocab=vocab)
+    return found
 
 
-def gpt2_tokenizer() -> hf.PreTrainedTokenizerBase:
+def gpt2_tokenizer() -> PreTrainedTokenizerBase:
     """A word tokenizer with an end-of-sequence token and, like GPT-2's, no padding token."""
     vocab = {word: index for index, word in enumerate(["<unk>", "<s>", "<|endoftext|>", *WORDS])}
     backend = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     backend.decoder = decoders.WordPiece()
-    return hf.PreTrainedTokenizerFast(
+    found: PreTrainedTokenizerBase = hf.PreTrainedTokenizerFast(
         tokenizer_object=backend, unk_token="<unk>", eos_token="<|endoftext|>"
     )
+    return found
 
 
-def ending_tokenizer() -> hf.PreTrainedTokenizerBase:
+def ending_tokenizer() -> PreTrainedTokenizerBase:
     """A word tokenizer that pads, and ends each text, as T5's does."""
     names = ["<pad>", "</s>", "<unk>"]
     vocab = {word: index for index, word in enumerate([*names, *WORDS])}
@@ -54,9 +62,10 @@ def ending_tokenizer() -> hf.PreTrainedTokenizerBase:
     backend.post_processor = processors.TemplateProcessing(
         single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", 1)]
     )
-    return hf.PreTrainedTokenizerFast(
+    found: PreTrainedTokenizerBase = hf.PreTrainedTokenizerFast(
         tokenizer_object=backend, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
     )
+    return found
 
 
 def sentences(
