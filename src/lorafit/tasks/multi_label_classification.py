@@ -12,7 +12,13 @@ from scipy.special import expit
 from torch.nn import functional as F
 
 from lorafit.config import DataConfig
-from lorafit.data.columns.choose import LABEL_NAMES, choose_columns, described, label_columns
+from lorafit.data.columns.choose import (
+    LABEL_NAMES,
+    check_asked,
+    choose_columns,
+    described,
+    label_columns,
+)
 from lorafit.data.columns.labelled import binary_columns, find_label, find_labels, has_text, holds
 from lorafit.data.columns.values import class_name, column_values, is_missing
 from lorafit.data.findings import Findings
@@ -94,6 +100,7 @@ class MultiLabelClassification(TextTask):
             DataError: There are no labels, or one occurs in another split and never in train.
         """
         train = train_rows(splits)
+        check_asked(train, config)
         label, why = _label(train, config)
         findings = Findings()
         columns = choose_columns(_without(splits, label), config.text, need_label=False)

@@ -169,8 +169,13 @@ class TokenClassification(Task):
         require_columns(rows, self.text, "which holds the words here")
         labelled = self.label in rows.features
         found = tagged_rows(rows, column, self.label if labelled else None)
-        places = [at for at, (words, tags) in enumerate(found) if words and tags is not None]
-        kept = [(words, tags) for words, tags in found if words and tags is not None]
+        filled = [
+            (place, words, tags)
+            for place, (words, tags) in enumerate(found)
+            if words and tags is not None
+        ]
+        places = [place for place, *_ in filled]
+        kept = [(words, tags) for _, words, tags in filled]
         if len(kept) < len(found):
             self.findings.warn(
                 f"dropped {len(found) - len(kept):,} of {len(found):,} rows without words or "
@@ -179,10 +184,15 @@ class TokenClassification(Task):
         if not kept:
             raise DataError(f"every one of the {len(found):,} rows is without words or tags.")
         numbers = {name: index for index, name in enumerate(self.label_names)}
-        unseen = {tag for _, tags in kept for tag in tags if tag not in numbers} if labelled else ()
+        unseen: dict[str, int] = {}
+        for place, (_, tags) in zip(places, kept, strict=True):
+            for tag in tags if labelled else ():
+                if tag not in numbers:
+                    unseen.setdefault(tag, place)
         if unseen:
             raise DataError(
-                f'tag {listed(sorted(unseen))} of column "{self.label}" never occurs in train. '
+                f'tag {listed(sorted(unseen))} of column "{self.label}" (first row '
+                f"{min(unseen.values()) + 1:,}) never occurs in train. "
                 f"The tags are {listed(self.label_names)}."
             )
         aligned = align(
