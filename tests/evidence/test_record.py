@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -67,7 +68,7 @@ def test_a_file_of_a_later_version_is_refused() -> None:
 
 
 def test_a_damaged_file_is_refused_with_the_place() -> None:
-    content = FOUND.to_json()
+    content: Any = FOUND.to_json()
     content["tuned"]["accuracy"]["value"] = "high"
     with pytest.raises(
         RunError, match=r'"runs/a/eval.json" is damaged: .*tuned.accuracy.value.* is .high.'
@@ -76,7 +77,7 @@ def test_a_damaged_file_is_refused_with_the_place() -> None:
 
 
 def test_of_a_damaged_file_the_whole_parts_can_be_had() -> None:
-    content = FOUND.to_json() | {"n": "many"}
+    content: Any = FOUND.to_json() | {"n": "many"}
     content["tuned"]["accuracy"]["low"] = "low"
     content["base"]["accuracy"]["value"] = None
     content["tables"][0]["rows"] = [["x", {}], ["y", 0.5], [None, 1]]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 
 from lorafit.errors import LorafitError, RunError
 from lorafit.evidence import Choices, Evaluation, MetricInfo, Record
+from lorafit.evidence.json import Json, mapping
 from lorafit.evidence.predictions import FILE as PREDICTIONS
 from lorafit.evidence.predictions import Predictions
 from lorafit.evidence.record import check_version
@@ -25,13 +26,7 @@ from lorafit.report.predicted import COLUMNS
 from lorafit.run import config_file
 from lorafit.run.folder import is_locked
 
-Json = dict[str, Any]
 R = TypeVar("R", bound=Record)
-
-
-def mapping(value: Any) -> Json:
-    """The value if it is a mapping with text keys, else an empty one."""
-    return {str(k): v for k, v in value.items()} if isinstance(value, Mapping) else {}
 
 
 @dataclass

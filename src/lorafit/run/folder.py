@@ -35,6 +35,7 @@ from lorafit.config import Config
 from lorafit.errors import RunError, did_you_mean
 from lorafit.evidence import Choice as Choice
 from lorafit.evidence import Choices, Evaluation, Interval
+from lorafit.evidence.training import ChoosingCost
 from lorafit.run import atomic, config_file
 from lorafit.run.commands import resume_command
 from lorafit.units import shortened
@@ -298,7 +299,7 @@ class Run:
         return self._choices.choices
 
     @property
-    def choosing_cost(self) -> dict[str, Any]:
+    def choosing_cost(self) -> ChoosingCost:
         """What choosing and training cost, in plain runs; empty when nothing was measured."""
         return self._choices.cost
 
