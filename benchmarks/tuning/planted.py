@@ -8,6 +8,7 @@ scaled so that their mean squared difference is 1: the loss is the student's rel
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -73,7 +74,7 @@ class Planted(TextTask):
         return {"name": self.name}
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Planted:
+    def from_dict(cls, values: Mapping[str, object]) -> Planted:
         return cls(["text"], "label")
 
 

@@ -11,7 +11,7 @@ from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 import lorafit
 from lorafit.config import DataConfig
 from lorafit.errors import ConfigError, DataError, ModelError
-from lorafit.tasks import tasks
+from lorafit.tasks import stored, tasks
 from lorafit.tasks.sequence_classification import SequenceClassification
 from tests import tiny, tiny_text
 
@@ -298,7 +298,7 @@ def test_decoding_names_the_label_and_its_probability(task):
 
 
 def test_the_task_goes_through_json_unchanged(task):
-    again: Any = tasks[task.to_dict()["name"]].from_dict(json.loads(json.dumps(task.to_dict())))
+    again: Any = stored(json.loads(json.dumps(task.to_dict())))
     assert again.to_dict() == task.to_dict()
     assert (again.text, again.label, again.label_names) == (("text",), "label", ["neg", "pos"])
 

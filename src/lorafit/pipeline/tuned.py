@@ -17,7 +17,7 @@ from lorafit.pipeline.problem import live_model
 from lorafit.pipeline.subject import Subject
 from lorafit.run import Run, atomic
 from lorafit.settings import LIVE
-from lorafit.tasks import tasks
+from lorafit.tasks import stored
 from lorafit.tasks.base import Task
 from lorafit.units import shortened
 
@@ -61,7 +61,7 @@ def load(
     """
     adapter = _adapter_folder(source)
     facts = atomic.read_json(adapter / FACTS)
-    task = tasks[facts["task"]["name"]].from_dict(facts["task"])
+    task = stored(facts["task"])
     base = ModelConfig(**facts["model"])
     if model is None and base.name_or_path == LIVE:
         raise ConfigError(f'"{adapter}" was made for a live model; pass it: load(source, model).')

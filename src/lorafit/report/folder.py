@@ -181,10 +181,10 @@ def _infos(found: RunFolder) -> dict[str, MetricInfo]:
         return {}
     # Before files described their metrics; here, because only then tasks are needed.
     from lorafit.evaluation.written import infos
-    from lorafit.tasks import tasks
+    from lorafit.tasks import stored
 
     try:
-        return infos() | tasks[name].from_dict(found.task).infos
+        return infos() | stored(found.task).infos
     except (LorafitError, KeyError, TypeError, ValueError):
         return {}  # a task of a package that is not here, or a damaged one
 

@@ -23,6 +23,7 @@ from lorafit.config import DataConfig, SpecialTokens
 from lorafit.data.findings import UNKEPT, Findings
 from lorafit.errors import DataError
 from lorafit.evidence import MetricInfo, Table
+from lorafit.evidence.json import Json
 from lorafit.tasks.parts.answers import Predicted
 from lorafit.tasks.parts.metrics import NLL, Metric, described
 
@@ -306,14 +307,14 @@ class Task(ABC):
             ModelError: The model does not have it.
         """
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Json:
         """Everything needed to rebuild the task, as JSON values."""
         values = {name: getattr(self, name) for name in self.fields}
         plain = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
         return {"name": self.name} | plain | {"special_tokens": self.special_tokens}
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
+    def from_dict(cls, values: Mapping[str, object]) -> Self:
         """Inverse of `to_dict`.
 
         A task that was stored before `special_tokens` existed read their names as the tokens.
@@ -327,5 +328,6 @@ class Task(ABC):
         if missing:
             raise DataError(f"the stored task lacks {', '.join(missing)}.")
         task = cls(*[values[name] for name in cls.fields])
-        task.special_tokens = values.get("special_tokens", "control")
+        asked = values.get("special_tokens", "control")
+        task.special_tokens = "text" if asked == "text" else "control"
         return task

@@ -106,9 +106,9 @@ class CausalLM(GenerativeTask):
         self._source: Mapping[str, Dataset] = {}
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
+    def from_dict(cls, values: Mapping[str, object]) -> Self:
         """Inverse of `to_dict`; runs of earlier versions say nothing of bad rows."""
-        return super().from_dict({"skip_bad_rows": False} | values)
+        return super().from_dict({"skip_bad_rows": False, **values})
 
     @classmethod
     def fits(cls, rows: Dataset, config: DataConfig, model: ModelKind) -> Fit | None:
