@@ -20,6 +20,7 @@ from datasets import Dataset, DatasetDict
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lorafit.config import DataConfig, SpecialTokens
+from lorafit.data.batches import Example
 from lorafit.data.findings import UNKEPT, Findings
 from lorafit.errors import DataError
 from lorafit.evidence import MetricInfo, Table
@@ -159,7 +160,7 @@ class Task(ABC):
 
     @abstractmethod
     def collate(
-        self, examples: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase
+        self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase
     ) -> dict[str, torch.Tensor]:
         """Pads encoded examples into the model's keyword arguments plus ``labels``."""
 
@@ -175,7 +176,7 @@ class Task(ABC):
         """
         return torch.ones(len(labels), dtype=torch.int64, device=labels.device)
 
-    def count(self, examples: Sequence[dict[str, Any]]) -> int:
+    def count(self, examples: Sequence[Example]) -> int:
         """How many losses encoded examples have; the sum of `units` of their batch."""
         return len(examples)
 
@@ -247,7 +248,7 @@ class Task(ABC):
         logits: Sequence[np.ndarray] | np.ndarray,
         encoded: Dataset | None = None,
         rows: Dataset | None = None,
-    ) -> list[dict[str, Any]]:
+    ) -> list[Json]:
         """What `lorafit predict` says of each example; the first value is the answer.
 
         Args:

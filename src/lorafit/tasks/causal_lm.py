@@ -11,6 +11,7 @@ from datasets import Dataset, DatasetDict
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from lorafit.config import DataConfig, SpecialTokens
+from lorafit.data.batches import Example
 from lorafit.data.columns.chats import (
     Message,
     check_chats,
@@ -297,7 +298,7 @@ class CausalLM(GenerativeTask):
         return encoded_table(pieces, pieces, [False] * len(pieces), (places, len(rows)))
 
     def collate(
-        self, examples: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase
+        self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase
     ) -> dict[str, torch.Tensor]:
         """Pads on the right: ``input_ids``, ``attention_mask``, ``labels``, ``(n, longest)``."""
         inputs = padded_inputs(examples, tokenizer, self.findings)
