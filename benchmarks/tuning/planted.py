@@ -8,8 +8,8 @@ scaled so that their mean squared difference is 1: the loss is the student's rel
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 import tempfile
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
