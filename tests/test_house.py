@@ -11,7 +11,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "lorafit"
 
 ALLOWED: dict[str, tuple[int, str]] = {
     # Keyword arguments of other libraries.
-    "adapt/adapters.py": (2, "torch's hook: the arguments of the model's call"),
+    "adapt/hooks.py": (2, "torch's hook: the arguments of the model's call"),
     "engine/base.py": (1, "a batch: what the engine's model is called with"),
     "inspection/reader.py": (1, "options of the tokenizer"),
     "methods/base.py": (2, "the arguments of the model's call"),
@@ -33,13 +33,12 @@ ALLOWED: dict[str, tuple[int, str]] = {
     "cli/flags.py": (2, "what typer hands over, and options of typer.Option"),
     "data/read/delimited.py": (1, "options of the csv reader"),
     # The peft package, and its names here.
-    "export/peft.py": (1, "adapter_config.json"),
+    "export/peft_attach.py": (1, "adapter_config.json"),
     "export/peft_config.py": (8, "adapter_config.json"),
     "methods/peft/bridge.py": (3, "the configs of the peft package"),
     "peft/config.py": (2, "PEFT's signature"),
     "peft/kbit.py": (1, "PEFT's signature"),
-    "peft/model.py": (1, "PEFT's signature"),
-    "peft/tuner.py": (1, "PEFT's signature"),
+    "peft/tuner.py": (2, "PEFT's signature"),
     "peft/trainer.py": (2, "torch's hooks of state_dict"),
     # Keyword arguments of the calls, checked by the config they are for.
     "cli/shrink.py": (1, "keywords of lorafit.shrink"),
@@ -49,10 +48,12 @@ ALLOWED: dict[str, tuple[int, str]] = {
     "data/columns/chats.py": (1, "a message as the data has it, for transformers' templates"),
     "data/read/conll.py": (2, "rows, for datasets"),
     "data/read/files.py": (2, "rows, for datasets"),
-    "export/base_card.py": (1, "the header of a model card, YAML"),
-    "run/folder.py": (6, "JSON files as they are, for callers"),
+    "export/card/base_card.py": (1, "the header of a model card, YAML"),
+    "run/folder.py": (4, "JSON files as they are, for callers"),
     "comparison/outcome.py": (3, "compare.json, for callers"),
-    "api.py": (3, "eval.json and answers, for callers; keywords of lorafit.train"),
+    "api.py": (1, "keywords of lorafit.train"),
+    "result.py": (2, "eval.json and answers, for callers"),
+    "using.py": (2, "eval.json and answers, for callers"),
 }
 """How many places a file may have, and which border it is at."""
 
