@@ -402,8 +402,7 @@ def _recorded(job: Job) -> dict[str, str | None]:
     environment = job.folder.write_environment(seed=job.config.seed, data=data)
     seen.keep(job.folder, job.problem.splits["train"], job.problem.task)
     job.folder.write_json("data.json", pipeline.data_record(job.subject, job.task))
-    versions: dict[str, str | None] = environment["versions"]
-    return versions
+    return environment["versions"]
 
 
 def _lora_folder(source: str | Path | RunFolder) -> str | Path:

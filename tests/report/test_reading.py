@@ -12,6 +12,7 @@ import pytest
 
 from lorafit.evidence import Evaluation
 from lorafit.evidence.confusion import confusion_of
+from lorafit.evidence.measurements import RateTried
 from lorafit.report.chart import Axis
 from lorafit.report.choosing import charts
 from lorafit.report.curves import make_curves
@@ -171,7 +172,9 @@ def test_ticks_of_a_log_axis_are_1_2_and_5_at_their_places() -> None:
 
 
 def test_rates_stand_where_their_ticks_say() -> None:
-    tried = [{"learning_rate": rate, "loss": 0.5 + rate, "steps": 9} for rate in (1e-3, 2e-3, 6e-3)]
+    tried: list[RateTried] = [
+        {"learning_rate": rate, "loss": 0.5 + rate, "steps": 9} for rate in (1e-3, 2e-3, 6e-3)
+    ]
     [curve] = charts({"learning_rate": Choice(2e-3, "", {"tried": tried})})["learning_rate"]
     ticks = dict(
         re.findall(r'class="tick" x="([\d.]+)%" y="100%"[^>]*>([\d.e-]+)<', str(curve.chart))

@@ -99,7 +99,7 @@ def test_metrics_agree_with_scikit_learn():
 
 
 def test_decoding_lists_what_is_more_likely_than_not():
-    decoded = TASK.decode(np.array([[0.1, -3.0, 2.0], [-1.0, -1.0, -1.0]]))
+    decoded: Any = TASK.decode(np.array([[0.1, -3.0, 2.0], [-1.0, -1.0, -1.0]]))
     assert [row["labels"] for row in decoded] == [["a", "c"], []]
     assert decoded[0]["probabilities"]["a"] == pytest.approx(1 / (1 + np.exp(-0.1)))
 

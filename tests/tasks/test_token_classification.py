@@ -185,6 +185,7 @@ def test_decoding_names_the_spans_and_the_words_that_were_cut_off(tokenizer):
     encoded = TASK.encode(rows, tokenizer, 5)
     logits = np.full((5, 5), -9.0)
     logits[[1, 2, 3], [0, 1, 2]] = 9.0
+    found: Any
     (found,) = TASK.decode([logits], encoded, rows)
     assert found["label"] == "great film (PER)"
     assert found["spans"][0]["first_word"] == 1

@@ -15,6 +15,7 @@ import typer
 from lorafit.cli.app import command
 from lorafit.cli.flags import Debug, Quiet, RunArgument, RunsDir, run_path
 from lorafit.errors import ConfigError, DataError
+from lorafit.evidence.json import Json
 
 if TYPE_CHECKING:
     from lorafit.data.read.asked import Asked
@@ -98,7 +99,7 @@ def predict(
                 typer.echo(console.prediction_line(text, prediction))
 
 
-def _answers(asked: Asked, predict: Any, quiet: bool) -> Iterator[tuple[int, Any, dict[str, Any]]]:
+def _answers(asked: Asked, predict: Any, quiet: bool) -> Iterator[tuple[int, Any, Json]]:
     """Number, text and answer of each, computed some at a time; a bar shows how far it is."""
     from rich.progress import Progress
 

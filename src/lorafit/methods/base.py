@@ -54,7 +54,7 @@ class Method(ABC, Generic[C]):
 
     family: ClassVar[Family]
     config_class: type[C]
-    recommended: ClassVar[dict[str, Any]] = {}
+    recommended: ClassVar[Mapping[str, object]] = {}
     """Settings the pipeline starts from where the PEFT-compatible defaults are another choice."""
     starts_at_base: ClassVar[bool] = True
     """Whether a fresh adapter leaves the model's outputs as they are; if not, the method's

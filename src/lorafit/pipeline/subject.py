@@ -9,7 +9,6 @@ import logging
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -19,6 +18,7 @@ from lorafit.config import Config, ModelConfig
 from lorafit.data.batches import BatchOrder, lengths
 from lorafit.engine.base import Engine
 from lorafit.engine.eager import EagerEngine
+from lorafit.evidence.json import Json
 from lorafit.export import peft as peft_format
 from lorafit.inspection.truth import Lesson, Truth, inspect
 from lorafit.methods import method_of, methods
@@ -257,7 +257,7 @@ def keep_start(run: Run, subject: Subject) -> None:
         peft_format.save(subject.adapters, run.path / START)
 
 
-def data_record(subject: Subject, task: Task) -> dict[str, Any]:
+def data_record(subject: Subject, task: Task) -> Json:
     """The content of ``data.json``: task, what was found in the data, what its examples teach."""
     splits = {} if subject.truth is None else subject.truth.to_dict()["splits"]
     return asdict(task.findings) | {

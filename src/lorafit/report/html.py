@@ -8,9 +8,9 @@ a function of the run's files alone: written twice, it is the same.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from lorafit.evidence.confusion import class_scores, confusion_of, other_tables
+from lorafit.evidence.json import Json
 from lorafit.report import choosing, curves, facts, predicted, result, words
 from lorafit.report.folder import RunFolder, read_folder
 from lorafit.report.heat import heat_map
@@ -56,7 +56,7 @@ def render(run: RunFolder) -> str:
     return page.replace(WORDS, known, 1)
 
 
-def _content(run: RunFolder) -> dict[str, Any]:
+def _content(run: RunFolder) -> Json:
     parts = facts.adapter_parts(run.tensors)
     settings = facts.settings(run)
     tables = [] if run.evaluation is None else run.evaluation.tables
@@ -136,7 +136,7 @@ _ADAPTER = (
 )  # fmt: skip
 
 
-def _adapter_facts(run: RunFolder) -> dict[str, Any]:
+def _adapter_facts(run: RunFolder) -> Json:
     """The fields of ``adapter_config.json`` that say something."""
     return {
         name: run.adapter[name]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from lorafit.evidence.json import Json
 from lorafit.evidence.predictions import TEXTS, Predictions
 from lorafit.report import numbers
 from lorafit.report.numbers import element, is_number
@@ -127,7 +128,7 @@ def _different(found: Predictions, places: np.ndarray) -> np.ndarray:
     return np.array(list(first.values()), dtype=np.int64)
 
 
-def _example(row: dict[str, Any], kind: str) -> Example:
+def _example(row: Json, kind: str) -> Example:
     text, cut = _text(row)
     words, label, tuned = _text_parts(row), row.get("label"), row.get("tuned")
     named = said(label)
@@ -144,7 +145,7 @@ def _example(row: dict[str, Any], kind: str) -> Example:
     )
 
 
-def _side(row: dict[str, Any], name: str, kind: str) -> Side:
+def _side(row: Json, name: str, kind: str) -> Side:
     answer, sure = row.get(name), Markup("")
     label = row.get("label")
     if kind == "answers" and is_number(row.get(f"{name}_probability")):
@@ -192,12 +193,12 @@ def _tags(words: list[str], tags: list[str], others: list[str]) -> str:
     return ", ".join(different[:MOST_NAMES]) or "the same tags"
 
 
-def _text_parts(row: dict[str, Any]) -> list[str]:
+def _text_parts(row: Json) -> list[str]:
     text = row.get("text")
     return [str(word) for word in text] if isinstance(text, list) else []
 
 
-def _text(row: dict[str, Any]) -> tuple[str | None, bool]:
+def _text(row: Json) -> tuple[str | None, bool]:
     parts = [row[name] for name in TEXTS if row.get(name) is not None]
     if not parts:
         return None, False

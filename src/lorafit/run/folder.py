@@ -26,7 +26,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, NotRequired, Self, TypedDict, cast
 
 from filelock import FileLock, Timeout
 
@@ -34,6 +34,7 @@ from lorafit.config import Config
 from lorafit.errors import RunError, did_you_mean
 from lorafit.evidence import Choice as Choice
 from lorafit.evidence import Choices, Evaluation, Interval
+from lorafit.evidence.training import ChoosingCost
 from lorafit.run import atomic, config_file
 from lorafit.run.commands import resume_command
 from lorafit.units import shortened
@@ -52,6 +53,22 @@ STATUS = "status.json"
 METRICS = "metrics.jsonl"
 REPORT = "report.html"
 """Files of a run."""
+
+
+class Written(TypedDict):
+    """``status.json``.
+
+    Attributes:
+        status: How far the run has got.
+        message: Why it failed.
+        created_at: ISO 8601, UTC.
+        updated_at: ISO 8601, UTC.
+    """
+
+    status: Status
+    message: NotRequired[str | None]
+    created_at: NotRequired[str]
+    updated_at: NotRequired[str]
 
 
 @dataclass(frozen=True)
@@ -277,7 +294,7 @@ class Run:
         return self._choices.choices
 
     @property
-    def choosing_cost(self) -> dict[str, Any]:
+    def choosing_cost(self) -> ChoosingCost:
         """What choosing and training cost, in plain runs; empty when nothing was measured."""
         return self._choices.cost
 
@@ -375,12 +392,12 @@ class Run:
         return self.path / METRICS
 
     @property
-    def _status(self) -> dict[str, Any]:
+    def _status(self) -> Written:
         status: Any = None
         with contextlib.suppress(RunError):
             status = atomic.read_json(self._status_file)
         if isinstance(status, dict) and "status" in status:
-            return status
+            return cast("Written", status)
         # A damaged status must not make the results unreadable.
         return {"status": "failed", "message": "status.json is missing or damaged"}
 

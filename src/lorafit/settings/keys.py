@@ -8,12 +8,12 @@ key from then on.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from pydantic import BaseModel
 
 from lorafit.config import AdapterConfig, Config
 from lorafit.errors import ConfigError, did_you_mean
+from lorafit.evidence.json import Json
 from lorafit.settings.synonyms import ALIASES, instead, meant
 
 SHORT = {
@@ -62,7 +62,7 @@ def method_fields(method: str) -> list[str]:
     return [name for name in method_config(method).model_fields if name not in filled_in]
 
 
-def recommended(method: str) -> dict[str, Any]:
+def recommended(method: str) -> Json:
     """What a run starts from where that differs from the method's PEFT-compatible defaults."""
     from lorafit.methods import methods
 

@@ -25,6 +25,7 @@ from lorafit.data.findings import Findings
 from lorafit.data.read.splits import train_rows
 from lorafit.errors import DataError
 from lorafit.evidence import MetricInfo, Table
+from lorafit.evidence.json import Json
 from lorafit.tasks import tasks
 from lorafit.tasks.base import Fit, ModelKind
 from lorafit.tasks.parts.answers import Predicted
@@ -166,7 +167,7 @@ class MultiLabelClassification(TextTask):
         logits: Sequence[np.ndarray] | np.ndarray,
         encoded: Dataset | None = None,
         rows: Dataset | None = None,
-    ) -> list[dict[str, Any]]:
+    ) -> list[Json]:
         """The labels of each example, and the probability of each label."""
         values = np.asarray(logits, dtype=np.float64)
         return [

@@ -18,6 +18,7 @@ from lorafit.data.findings import Findings
 from lorafit.data.read.splits import train_rows
 from lorafit.errors import DataError
 from lorafit.evidence import MetricInfo
+from lorafit.evidence.json import Json
 from lorafit.tasks import tasks
 from lorafit.tasks.base import Fit, ModelKind
 from lorafit.tasks.parts.answers import Predicted
@@ -159,7 +160,7 @@ class Regression(TextTask):
         logits: Sequence[np.ndarray] | np.ndarray,
         encoded: Dataset | None = None,
         rows: Dataset | None = None,
-    ) -> list[dict[str, Any]]:
+    ) -> list[Json]:
         """The number of each example."""
         return [{"value": float(row[0])} for row in np.asarray(logits, dtype=np.float64)]
 

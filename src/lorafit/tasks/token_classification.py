@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from transformers import AutoModelForTokenClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from lorafit.config import DataConfig
+from lorafit.data.batches import Example
 from lorafit.data.columns.choose import require_columns
 from lorafit.data.columns.tagged import find_tagged, tag_names, tagged_rows
 from lorafit.data.columns.values import column_values
@@ -26,6 +27,7 @@ from lorafit.data.findings import Findings
 from lorafit.data.read.splits import train_rows
 from lorafit.errors import DataError, ModelError
 from lorafit.evidence import MetricInfo, Table
+from lorafit.evidence.json import Json
 from lorafit.evidence.tables import Cell
 from lorafit.tasks import tasks
 from lorafit.tasks.base import Fit, ModelKind, Supervision, Task
@@ -238,7 +240,7 @@ class TokenClassification(Task):
             self.findings.warn(f"{lost:,} words have no token of their own and are left out")
 
     def collate(
-        self, examples: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase
+        self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase
     ) -> dict[str, torch.Tensor]:
         """Pads encoded examples at the end.
 
@@ -273,7 +275,7 @@ class TokenClassification(Task):
         """The tagged words of each example."""
         return (labels != UNKNOWN).sum(dim=1)
 
-    def count(self, examples: Sequence[dict[str, Any]]) -> int:
+    def count(self, examples: Sequence[Example]) -> int:
         """All tagged words."""
         return sum(label != UNKNOWN for example in examples for label in example["labels"])
 
@@ -362,7 +364,7 @@ class TokenClassification(Task):
         logits: Sequence[np.ndarray] | np.ndarray,
         encoded: Dataset | None = None,
         rows: Dataset | None = None,
-    ) -> list[dict[str, Any]]:
+    ) -> list[Json]:
         """The spans of each example, and the tag of each word (``None``: it was cut off)."""
         if encoded is None or rows is None:
             raise DataError("token classification needs the rows beside the logits.")
@@ -380,9 +382,7 @@ class TokenClassification(Task):
             result.append(self._answer(words, tags, sure))
         return result
 
-    def _answer(
-        self, words: list[str], tags: list[str | None], sure: list[float]
-    ) -> dict[str, Any]:
+    def _answer(self, words: list[str], tags: list[str | None], sure: list[float]) -> Json:
         if self.scheme is None:
             said = " ".join(f"{word}/{tag}" for word, tag in zip(words, tags, strict=True))
             return {"label": said, "words": words, "tags": tags}

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 import scipy
@@ -62,10 +61,11 @@ class Gain(Interval):
         """Whether B is at most ``margin`` worse than A (non-inferiority)."""
         return self.low > -margin
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, float]:
         """JSON values."""
         values = {"mean": self.value, "se": self.se, "low": self.low, "high": self.high}
-        return values | {"n": self.n, "confidence": self.level}
+        more = {"n": self.n, "confidence": self.level}
+        return values | {name: value for name, value in more.items() if value is not None}
 
     def __str__(self) -> str:
         return f"{self:+.4f}"

@@ -19,7 +19,7 @@ _FEW = 30
 
 def does(card: Card) -> str:
     """What the model does, as the end of a sentence."""
-    names = card.task.to_dict().get("label_names") or []
+    names = getattr(card.task, "label_names", None) or []
     known = {
         "sequence_classification": f"gives a text one of {len(names)} labels",
         "multi_label_classification": f"gives a text any of {len(names)} labels",

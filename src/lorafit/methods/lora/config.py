@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Any, Literal, Self
+from collections.abc import Mapping
+from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -106,7 +107,7 @@ class LoraConfig(MethodConfig):
         return isinstance(init, str) and (init == "olora" or init.startswith("pissa"))
 
 
-def _by_pattern(patterns: dict[str, Any], path: str, default: float) -> float:
+def _by_pattern(patterns: Mapping[str, float], path: str, default: float) -> float:
     """PEFT's rule: the first pattern that matches the last parts of the path."""
     for pattern, value in patterns.items():
         if re.match(rf"(.*\.)?({pattern})$", path):

@@ -19,8 +19,8 @@ rank ``2r``, ``[B, -B_0] [A; A_0]``, which fits the unmodified base everywhere.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
-from typing import Any, ClassVar
+from collections.abc import Collection, Mapping, Sequence
+from typing import ClassVar
 
 from torch import nn
 
@@ -43,7 +43,7 @@ class Lora(Method[LoraConfig]):
 
     family: ClassVar[Family] = "reparametrization"
     config_class = LoraConfig
-    recommended: ClassVar[dict[str, Any]] = {
+    recommended: ClassVar[Mapping[str, object]] = {
         "r": 8,
         "lora_alpha": 16,
         "target_modules": ALL_LINEAR,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import datasets
 import numpy as np
@@ -18,6 +18,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from lorafit.data.batches import Example
 from lorafit.data.columns.choose import label_columns, require_columns
 from lorafit.data.columns.values import texts
 from lorafit.errors import DataError, ModelError
@@ -135,7 +136,7 @@ class TextTask(Task):
             self.findings.warn(f"dropped {dropped.sum():,} of {len(dropped):,} rows {reason}")
 
     def collate(
-        self, examples: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase
+        self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase
     ) -> dict[str, torch.Tensor]:
         """Pads encoded examples on the side that the model needs, whatever the tokenizer says.
 

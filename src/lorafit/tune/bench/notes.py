@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypedDict
 
 from lorafit.machine.memory import peak_memory_bytes
 from lorafit.run import RunWriter
@@ -134,7 +134,29 @@ class Notes:
         return self._ledger.unit.trained / max(self._shown.tokens_per_s, 1e-9)
 
 
-def metrics_line(step: Step, outcome: Outcome, window: Tally) -> dict[str, Any]:
+class Line(TypedDict):
+    """A line of ``metrics.jsonl``; means are over the steps since the line before.
+
+    Attributes:
+        step: Optimizer step.
+        epoch: Passes over the training examples.
+        train_loss: Mean, nats per unit.
+        learning_rate: Of the step.
+        grad_norm: Before clipping; ``None``: not measured.
+        tokens_per_s: Real tokens a second.
+        peak_memory_bytes: Of the GPU, or without one of the process.
+    """
+
+    step: int
+    epoch: float
+    train_loss: float
+    learning_rate: float
+    grad_norm: float | None
+    tokens_per_s: float
+    peak_memory_bytes: int
+
+
+def metrics_line(step: Step, outcome: Outcome, window: Tally) -> Line:
     """A line of ``metrics.jsonl``.
 
     Args:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from lorafit.training.generators import Generators
 from lorafit.tune.bench.adamw import RowAdamW
 
 _FACTORS = {
@@ -63,12 +64,12 @@ class State:
     step: int
     shape: Shape
     tensors: dict[str, Tensor]
-    generators: Mapping[str, Any]
+    generators: Generators
     factors: int
 
     @classmethod
     def of(
-        cls, step: int, shape: Shape, tensors: dict[str, Tensor], generators: Mapping[str, Any]
+        cls, step: int, shape: Shape, tensors: dict[str, Tensor], generators: Generators
     ) -> State:
         """A state with all its tensors; the factors are counted in them."""
         return cls(step, shape, tensors, generators, count_factors(tensors))

@@ -137,7 +137,7 @@ class Tunable:
             self._reshape(state.shape)
         optimizer = self._optimizer()
         put_back(state, self.trainable(), optimizer)
-        restore_generators(dict(state.generators), state.of_kind("generator"))
+        restore_generators(state.generators, state.of_kind("generator"))
         return optimizer
 
     def captured(self, step: int, shape: Shape, optimizer: RowAdamW) -> State:

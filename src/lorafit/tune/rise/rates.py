@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from lorafit.errors import TrainingError
+from lorafit.evidence.measurements import Evidence, RateTried
 from lorafit.run import Choice
 from lorafit.tune.bench.bench import Bench, Scored, Trained
 from lorafit.tune.bench.state import State
@@ -108,13 +109,10 @@ def choose(bench: Bench, start: State) -> Rate:
     for piece in (*tried.values(), *finalists.values(), *branched):
         if piece not in pieces:
             bench.journal.forget(piece.entry)
-    evidence = {
-        "tried": [
-            _line(rate, short, scores.get(rate), tried[rate].diverged) for rate in sorted(tried)
-        ]
+    evidence: Evidence = {
+        "tried": [line_of(rate, short, scores.get(rate)) for rate in sorted(tried)]
         + [
-            _line(rate, reached, scored[rate].nll if rate in scored else None, rate not in scored)
-            | {"decayed": True}
+            line_of(rate, reached, scored[rate].nll if rate in scored else None, decayed=True)
             for rate in sorted(finalists)
         ],
         "best_after": {"steps": reached, "learning_rate": best},
@@ -207,8 +205,17 @@ def _decayed(bench: Bench, rate: float, piece: Trained) -> tuple[Trained | None,
     return branch(bench, f"lr-{rate:.3g}-decayed", "learning rate", piece.state, rate)
 
 
-def _line(rate: float, steps: int, loss: float | None, diverged: bool) -> dict[str, Any]:
-    return {"learning_rate": rate, "steps": steps, "loss": loss, "diverged": diverged}
+def line_of(rate: float, steps: int, loss: float | None, decayed: bool = False) -> RateTried:
+    """A rate as evidence; ``None`` for the loss: it diverged."""
+    line: RateTried = {
+        "learning_rate": rate,
+        "steps": steps,
+        "loss": loss,
+        "diverged": loss is None,
+    }
+    if decayed:
+        line["decayed"] = True
+    return line
 
 
 def _scores(tried: dict[float, Trained], first: int) -> dict[float, float]:

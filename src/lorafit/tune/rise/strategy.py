@@ -23,8 +23,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
+from lorafit.evidence.json import Json
+from lorafit.evidence.measurements import Evidence, RankTested
 from lorafit.run import Choice
 from lorafit.tune import strategies
 from lorafit.tune.base import Found, Strategy
@@ -75,7 +76,7 @@ class RankTest:
         """
         return self.gain.pays and not self.gain.below(LITTLE)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> RankTested:
         """JSON values."""
         return {"r": self.r, "against": self.grown, "step": self.step, "gain": self.gain.to_dict()}
 
@@ -186,7 +187,7 @@ def _rank_choice(trunk: Trunk, tests: list[RankTest], skipped: str, untuned: Sco
     """The chosen rank in one sentence, with the gain of going on at each rank."""
     assert trunk.best is not None
     r = int(trunk.best.state.shape.settings["r"])
-    evidence = {"tests": [test.to_dict() for test in tests]}
+    evidence: Evidence = {"tests": [test.to_dict() for test in tests]}
     if tests and not gain(untuned.losses, trunk.best.scored.losses).low > 0:
         return Choice(
             r,
@@ -292,7 +293,7 @@ def _finish(bench: Bench, trunk: Trunk, choices: dict[str, Choice]) -> Found:
     state, scored = best.state, best.scored
     settings = dict(state.shape.settings)
     rate = float(f"{best.rate:.3g}")
-    values: dict[str, Any] = {"train.learning_rate": rate}
+    values: Json = {"train.learning_rate": rate}
     chosen = choices.get("learning_rate")
     if chosen is not None and best.changes:
         reason = "; ".join([chosen.reason, *best.changes])
