@@ -345,14 +345,16 @@ class Adapters:
     def updates(self, name: str = "default") -> Iterator[tuple[str, torch.Tensor]]:
         """How one adapter changes the weight matrices of layers, one by one.
 
-        Embeddings and modules trained whole are left out, and methods that change no weight.
+        Embeddings, their trained rows and modules trained whole are left out, and methods that
+        change no weight.
 
         Yields:
             The path of the layer and the change, float32, in the weight's orientation.
         """
         matrices = {site.path for site in self._all_sites if site.kind != "embedding"}
+        rows = {site.path for site in self.sites[name] if site.kind == "tokens"}
         for path, layer in self.layers_of(name):
-            if path in matrices and not layer.unmergeable:
+            if path in matrices - rows and not layer.unmergeable:
                 yield path, layer.delta_weight(name)
         for plain, parameter in self._replaced.of(name).items():
             path, _, key = plain.rpartition(".")
@@ -545,8 +547,18 @@ class Adapters:
         return (m for m in self.model.modules() if isinstance(m, ModulesToSaveWrapper))
 
     def _put(self, path: str, module: nn.Module) -> None:
+        """Puts a module in the place of another, wherever that stands.
+
+        A table of embeddings may stand under several paths, each of which is called (T5's after
+        its vocabulary was resized).
+        """
         parent, _, child = path.rpartition(".")
+        before = self.model.get_submodule(path)
         setattr(self.model.get_submodule(parent), child, module)
+        for holder in self.model.modules():
+            for name, held in holder.named_children():
+                if held is before and holder is not module:
+                    setattr(holder, name, module)
 
     def _whole_of(self, name: str) -> Iterator[tuple[str, nn.Module]]:
         """The copies that one adapter trains whole, by the originals' paths in the plain model."""

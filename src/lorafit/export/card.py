@@ -25,6 +25,7 @@ from lorafit.evidence.confusion import class_scores, confusion_of
 from lorafit.evidence.rows import metric_rows
 from lorafit.evidence.tables import Cell
 from lorafit.export import base_card
+from lorafit.model.new_tokens import NewTokens
 from lorafit.paths import PACKAGE_PREFIX, resolve
 from lorafit.run import atomic
 from lorafit.run.commands import FOLDER
@@ -74,6 +75,8 @@ class Card:
     """The data was read by a run, so that a name that is no path is one of the Hub."""
     resized_head: bool = False
     """`LoadedModel.resized_head`."""
+    new_tokens: NewTokens = field(default_factory=NewTokens)
+    """`LoadedModel.new_tokens`."""
 
 
 def render(card: Card) -> str:
@@ -191,6 +194,7 @@ def peft_snippet(card: Card, adapter: str = FOLDER) -> str:
     if card.resized_head:
         arguments.append("ignore_mismatched_sizes=True")
     joined = "".join(f"    {argument},\n" for argument in arguments)
+    resized = card.new_tokens.resized_to
     return "\n".join(
         [
             *imports,
@@ -202,6 +206,7 @@ def peft_snippet(card: Card, adapter: str = FOLDER) -> str:
             *([f"id2label = {{{named}}}"] if labels else []),
             f"base = {auto}.from_pretrained(\n{joined})",
             "tokenizer = AutoTokenizer.from_pretrained(adapter)",
+            *([] if resized is None else [f"base.resize_token_embeddings({resized})"]),
             "base.config.pad_token_id = tokenizer.pad_token_id",
             "model = PeftModel.from_pretrained(base, adapter).eval()",
             "",
@@ -474,6 +479,7 @@ def _facts(card: Card) -> list[tuple[str, str, str]]:
         ("text", " and ".join(card.task.text), ""),
         ("label", card.task.to_dict().get("label"), ""),
         ("max_length", card.max_length, ""),
+        ("new tokens", ", ".join(f"{name} ({i})" for name, i in card.new_tokens.ids.items()), ""),
         *((name, adapter.get(name), _reason(card, name)) for name in _ADAPTER_FACTS),
         ("trainable parameters", card.trainable_parameters, ""),
         ("learning_rate", train.learning_rate, _reason(card, "learning_rate")),
@@ -503,6 +509,7 @@ def _facts(card: Card) -> list[tuple[str, str, str]]:
 
 _ADAPTER_FACTS = (
     *("r", "lora_alpha", "lora_dropout", "target_modules", "modules_to_save"),
+    *("target_parameters", "trainable_token_indices"),
     *("use_rslora", "use_dora", "init_lora_weights", "rank_pattern", "alpha_pattern"),
 )
 
