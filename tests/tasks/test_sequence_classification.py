@@ -117,6 +117,10 @@ def test_labels_that_look_like_lists_are_refused():
         DataError, match="look like lists written as text, such as \"\\['a' 'b'\\]\""
     ):
         names_of(data(["['a' 'b']", "['a']", "['b']"]))
+    for labels in (["{'a', 'b'}", "{'a'}"], ['{"a": 1}', '{"a": 0}'], ["('a' 'b')", "('a')"]):
+        with pytest.raises(DataError, match="look like lists written as text"):
+            names_of(data(labels))
+    assert names_of(data(["(other)", "{x}"])) == ["(other)", "{x}"]
 
 
 def test_labels_that_differ_in_spelling_only_are_pointed_out(caplog):

@@ -355,6 +355,11 @@ class CallLayer(AdapterLayer[C]):
     ``adapt/`` has the model call these two around its own forward pass.
     """
 
+    @property
+    def positions(self) -> int:
+        """How many of the model's positions the active adapters take."""
+        return 0
+
     def called(self, model: nn.Module) -> nn.Module:
         """The module whose call is changed: the model, or a part of it."""
         return model
