@@ -11,7 +11,7 @@ from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 import lorafit
 from lorafit.config import DataConfig
 from lorafit.errors import ConfigError, DataError, ModelError
-from lorafit.tasks import stored, tasks
+from lorafit.tasks import tasks
 from lorafit.tasks.sequence_classification import SequenceClassification
 from tests import tiny, tiny_text
 

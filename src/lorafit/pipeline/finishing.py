@@ -73,6 +73,7 @@ def finish(
         steps=result.steps,
         in_run=True,
         resized_head=subject.loaded.resized_head,
+        new_tokens=subject.loaded.new_tokens,
     )
     write_card(card, folder)
     run.deliver(config, job.settings.origins)
@@ -98,7 +99,10 @@ def training_facts(subject: Subject, result: FitResult, parameters: int) -> Trai
 def _saved(job: Job) -> Path:
     """Writes the adapter's folder: PEFT's files, the tokenizer, and our own facts."""
     subject, folder = job.subject, job.folder.path / "adapter"
-    peft_format.save(subject.adapters, folder)
+    # The base gets the same new rows at every load: its embeddings are not the adapter's to carry.
+    embeddings: peft_format.SaveEmbeddings = False if subject.loaded.new_tokens.ids else "auto"
+    tensors = peft_format.tensors_of(subject.adapters, save_embedding_layers=embeddings)
+    peft_format.save(subject.adapters, folder, tensors=tensors)
     subject.tokenizer.save_pretrained(folder)
     atomic.write_json(folder / FACTS, adapter_facts(subject, job.task, job.config))
     return folder

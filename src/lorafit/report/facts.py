@@ -127,6 +127,7 @@ def data_facts(run: RunFolder) -> Json:
         for name, value in run.task.items()
         if value
     }
+    facts["new tokens"] = mapping(run.setting("model")).get("add_tokens")
     facts["longest input, tokens"] = run.extras.get("max_length")
     data = mapping(run.environment.get("data"))
     if data and all(isinstance(value, dict) for value in data.values()):

@@ -132,7 +132,8 @@ def _banner(run: RunFolder) -> tuple[str, str] | None:
 
 _ADAPTER = (
     "peft_type", "task_type", "r", "lora_alpha", "lora_dropout", "target_modules",
-    "modules_to_save", "bias", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern",
+    "modules_to_save", "target_parameters", "trainable_token_indices", "bias", "use_rslora",
+    "use_dora", "rank_pattern", "alpha_pattern",
 )  # fmt: skip
 
 

@@ -69,13 +69,14 @@ def resolve(*layers: Layer) -> Settings:
                 raise ConfigError(
                     f"{key} is {value.value} ({value.origin}), but it should be a finite number."
                 )
-    values = {f"adapter.{name}": value for name, value in recommended(method).items()}
+    own = method_fields(method)
+    set_here = {name: given[f"adapter.{name}"].value for name in own if f"adapter.{name}" in given}
+    values = {f"adapter.{name}": value for name, value in recommended(method, set_here).items()}
     rate = learning_rate(method)
     if rate is not None:
         values["train.learning_rate"] = rate
     values |= {key: value.value for key, value in given.items()}
 
-    own = method_fields(method)
     adapter = {name: values.pop(f"adapter.{name}") for name in own if f"adapter.{name}" in values}
     stages = _nested(values)
     stages.setdefault("model", {})

@@ -19,9 +19,12 @@ from lorafit.settings.synonyms import ALIASES
 
 LISTS = frozenset(
     {"adapter.exclude_modules", "adapter.modules_to_save", "adapter.target_modules"}
+    | {"adapter.target_parameters", "adapter.trainable_token_indices", "model.add_tokens"}
     | {"data.label", "data.text", "train.report_to"}
 )
 """Keys for which ``a,b`` on the command line is a list."""
+NUMBERS = frozenset({"adapter.trainable_token_indices"})
+"""Of those, the keys whose list is of whole numbers."""
 PATTERNS = frozenset({"adapter.exclude_modules", "adapter.target_modules"})
 """Of those, the keys for which PEFT reads a text as a regular expression."""
 WORDS = frozenset({"all-linear", "auto"})
@@ -205,6 +208,8 @@ def _from_text(key: str, text: str) -> Any:
 
     >>> _from_text("adapter.target_modules", "q_lin, v_lin")
     ['q_lin', 'v_lin']
+    >>> _from_text("adapter.trainable_token_indices", "7,8")
+    [7, 8]
     >>> _from_text("adapter.target_modules", r".*attention\.(q|v)_lin")
     '.*attention\\.(q|v)_lin'
     """
@@ -213,6 +218,8 @@ def _from_text(key: str, text: str) -> Any:
     names = [name.strip() for name in text.split(",") if name.strip()]
     if key in PATTERNS and not all(re.fullmatch(r"[\w.-]+", name) for name in names):
         return text
+    if key in NUMBERS:
+        return [int(name) if re.fullmatch(r"-?\d+", name) else name for name in names]
     return names
 
 

@@ -43,6 +43,7 @@ _MEANT: dict[str, str] = {
     "data.where": "filter",
     "generate.max_new_tokens": "max_output_tokens",
     "generate.num_beams": "beams",
+    "model.add_tokens": "added_tokens additional_tokens extra_tokens new_tokens tokens",
     "model.dtype": "torch_dtype",
     "model.name_or_path": (
         "base_model checkpoint model_id model_name model_path pretrained "

@@ -104,7 +104,7 @@ def module_sets(bench: Bench) -> list[tuple[str, ...] | None]:
     """The sets of modules to try: those of attention, and all that the adapter stands on."""
     if "adapter.target_modules" not in bench.open:
         return [None]
-    sites = bench.tunable.adapters.sites["default"]
+    sites = [site for site in bench.tunable.adapters.sites["default"] if site.is_layer]
     every = {site.name for site in sites}
     attention = {site.name for site in sites if site.role == ATTENTION}
     # A name that is also used outside attention cannot be asked for alone.

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import nn
 
@@ -49,6 +49,15 @@ class Lora(Method[LoraConfig]):
         "target_modules": ALL_LINEAR,
         "lora_dropout": 0.05,
     }
+
+    @classmethod
+    def starting_from(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+        """No dropout beside ``target_parameters``: the input of such weights is nobody's to drop.
+
+        PEFT refuses the two together, so 0 holds for the layers too.
+        """
+        found = super().starting_from(given)
+        return found | ({"lora_dropout": 0.0} if given.get("target_parameters") else {})
 
     def select(self, model: nn.Module, sites: Sequence[Site], config: LoraConfig) -> list[Site]:
         """Resolves the patterns; every pattern has to match something."""
@@ -127,7 +136,7 @@ class Lora(Method[LoraConfig]):
             return LoraParameters(layer)
         if site.kind == "tokens":
             words = self._model.get_input_embeddings()  # type: ignore[operator]
-            tied = not isinstance(layer, nn.Embedding)
+            tied = layer is not words and layer.weight is words.weight
             return TokenRows(layer, main=words if tied else None)
         return LoraEmbedding(layer) if site.kind == "embedding" else LoraLinear(layer, site)
 
