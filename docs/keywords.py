@@ -20,7 +20,7 @@ from lorafit.config import AdapterConfig, Config
 from lorafit.methods import methods
 from lorafit.settings.keys import SHORT, method_config, method_fields, sections, top_level
 from lorafit.settings.resolve import MEASURABLE
-from lorafit.settings.synonyms import ALIASES
+from lorafit.settings.synonyms import ALIASES, OUTPUT
 
 FILE = Path(__file__).resolve().parents[1] / "src" / "lorafit" / "settings" / "keywords.py"
 
@@ -86,7 +86,7 @@ def keywords() -> dict[str, Field]:
     for name, key in (SHORT | ALIASES).items():
         if key not in POSITIONAL:
             found[name] = by_key[key]
-    return found
+    return found | dict.fromkeys(OUTPUT, ("str", "Folder of the run: ``dir`` and ``name`` in one."))
 
 
 def _names(stage: type[BaseModel]) -> list[str]:

@@ -244,8 +244,8 @@ def _reason(
     shown = rivals[0]["value"]
     shown = f"{shown:.2g}" if isinstance(shown, float) else shown
     shown = f"{len(shown)} modules" if isinstance(shown, list) else shown
-    sure = "" if against["low"] > 0 else ", indistinguishable"
+    sure = "" if against["low"] > 0 else ", which may be chance"
     return (
-        f"{first}; the best with {shown} loses {against['mean']:.4f} "
-        f"[{against['low']:.4f}, {against['high']:.4f}] nats{sure}"
+        f"{first}; with {shown} at best, the validation loss differs by {against['mean']:+.4f} "
+        f"[{against['low']:+.4f}, {against['high']:+.4f}]{sure}"
     )
