@@ -294,10 +294,12 @@ def test_the_trials_are_folded(run: Path) -> None:
 
 def test_names_that_all_begin_alike_are_told_apart_beside_the_rows() -> None:
     names = ["about the dog", "about the doctor", "about the car", *map("about {}".format, "ab")]
-    for count, shown in ((3, "…dog"), (5, "…the dog")):
+    for count, shown in ((3, "…dog"), (5, "about the dog")):
         columns = ["true", *names[:count]]
-        rows = [[name, *(3 if other == name else 1 for other in names[:count])] for name in
-                names[:count]]  # fmt: skip
+        rows: list[list[str | int | float]] = [
+            [name, *(3 if other == name else 1 for other in names[:count])]
+            for name in names[:count]
+        ]
         found = heat_map(confusion_of([{"title": "Confusion", "columns": columns, "rows": rows}]))
         assert found is not None
         assert f">{shown}</span>" in found.grid

@@ -394,9 +394,11 @@ def _parameters(flags: Sequence[Flag]) -> dict[str, inspect.Parameter]:
     add("model", str, typer.Argument(metavar="MODEL", help=anywhere))
     add("data", str, typer.Argument(metavar="DATA", help=anywhere))
     for name in ("model", "data"):
-        add(f"named_{name}", str, typer.Option(f"--{name}", hidden=True))
+        also = f"{name.upper()}, as a flag."
+        add(f"named_{name}", str, typer.Option(f"--{name}", hidden=True, help=also))
     for name in OUTPUT:
-        add(name, str, typer.Option(f"--{name.replace('_', '-')}", hidden=True))
+        typed, folder = f"--{name.replace('_', '-')}", "Folder of the run: --runs-dir and --name."
+        add(name, str, typer.Option(typed, hidden=True, help=folder))
     for flag in flags:
         options: dict[str, Any] = {"help": flag.explained, "rich_help_panel": flag.panel}
         kind = flag.type

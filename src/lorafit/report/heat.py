@@ -7,7 +7,7 @@ mistakes leads to the surest of them, where the page has them.
 
 from __future__ import annotations
 
-import os
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ ROOMY = 6
 """Classes up to which a cell has its count beside the share."""
 MIDDLING = 12
 """Classes up to which cells are large, and the largest confusions stand beside them."""
-BEGINNING = 6
+BEGINNING = 8
 """Characters that all names begin with, from which on they are left out beside the rows."""
 MOST_CONFUSIONS = 12
 LEVELS = 10
@@ -101,12 +101,13 @@ def _beginning(names: Sequence[str]) -> str:
     >>> _beginning(["about the dog", "about the doctor"]), _beginning(["dog", "doctor"])
     ('about the ', '')
     """
-    shared = os.path.commonprefix(list(names))
-    words = re.match(r".*[\s_/.:-]", shared, flags=re.DOTALL)
+    # Of all names the first and the last in order differ the soonest.
+    first, last = min(names), max(names)
+    alike = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
+    words = re.match(r".*[\s_/.:-]", "".join(char for char, _ in alike), flags=re.DOTALL)
     found = words[0] if words else ""
-    return (
-        found if len(found) >= BEGINNING and all(len(name) > len(found) for name in names) else ""
-    )
+    telling = len(found) >= BEGINNING and all(len(name) > len(found) for name in names)
+    return found if telling else ""
 
 
 def _row(found: Confusion, at: int, together: int, anchors: Anchors, begin: int) -> Markup:

@@ -73,9 +73,8 @@ def test_a_search_beside_one_training_takes_its_budget_at_most() -> None:
 def test_where_the_whole_cost_is_known_the_time_left_falls_with_every_step() -> None:
     search = Searching(budget=1.5)
     search.notes.expect_cost(1.8)
-    left = []
+    left: list[float] = []
     for _ in range(4):  # four pieces of three steps
-        for number in range(1, 4):
-            left.append(search.step(number).time_left_s)
+        left += [search.step(number).time_left_s for number in range(1, 4)]
         search.notes.book("number of steps", Cost(trained=30.0, time_s=6.0))
     assert left == pytest.approx([max(0.0, 1.8 - 0.1 * steps) * 20 for steps in range(1, 13)])
