@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import sys
@@ -170,12 +171,15 @@ def read_texts(path: Path, encoding: str | None = None, skip: bool = False) -> l
     Raises:
         DataError: The file cannot be read, is not in this encoding, is empty or has an empty line.
     """
-    from lorafit.data.read.files import check_encoding
+    from lorafit.data.read.files import check_encoding, is_utf8_after_all
 
     name = "standard input" if str(path) == "-" else f'"{path}"'
     codec = check_encoding(encoding)
     try:
         data = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+        if is_utf8_after_all(encoding, lambda: io.BytesIO(data)):
+            log.warning("%s is UTF-8, and is read so: not %s", name, encoding)
+            codec = check_encoding(None)
         content = data.decode(codec)
     except UnicodeError as error:
         line = data.count(b"\n", 0, getattr(error, "start", 0)) + 1

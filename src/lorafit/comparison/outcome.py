@@ -10,7 +10,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from lorafit.errors import TrainingError
 from lorafit.evaluation.score import Scores
 from lorafit.evaluation.seeds import Measure, average, difference, verdict
 from lorafit.evaluation.spectrum import summarise
-from lorafit.evidence import Arm, ComparisonRecord, comparison_rows, markup
+from lorafit.evidence import Arm, ComparisonRecord, comparison_rows, comparison_table, markup
 from lorafit.evidence.comparison import Redundancy, Trial
 from lorafit.evidence.costs import COSTS
 from lorafit.evidence.json import Json
@@ -32,6 +32,9 @@ from lorafit.run import atomic
 from lorafit.tasks import stored
 from lorafit.tasks.base import Task
 from lorafit.units import shortened
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MARGIN = 0.01
 """What does not matter: one point of a metric between 0 and 1, else 1 % of the reference."""
@@ -70,6 +73,24 @@ class Comparison:
         """What each method came to, by name; `record.arms` is the same, typed."""
         rows: dict[str, dict[str, Any]] = self.content["arms"]
         return rows
+
+    @functools.cached_property
+    def dataframe(self) -> pd.DataFrame:
+        """A row a method, the best first: metric, difference, verdict, costs.
+
+        ``dataframe.to_csv("methods.csv")`` writes it for a spreadsheet.
+        """
+        import pandas as pd  # slow, and only asked for here
+
+        return pd.DataFrame(comparison_table.records(self.record)).set_index("method")
+
+    def markdown(self) -> str:
+        """The methods as a table in Markdown, the best first."""
+        return comparison_table.markdown(self.record)
+
+    def latex(self) -> str:
+        """The same for LaTeX, with the rules of booktabs."""
+        return comparison_table.latex(self.record)
 
     @property
     def recommendation(self) -> str:

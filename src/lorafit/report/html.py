@@ -60,6 +60,10 @@ def _content(run: RunFolder) -> Json:
     parts = facts.adapter_parts(run.tensors)
     settings = facts.settings(run)
     tables = [] if run.evaluation is None else run.evaluation.tables
+    read = predicted.shown(run.predictions)
+    matrix = confusion_of(tables)
+    # Without a matrix nothing leads to its cells.
+    anchors = {} if read is None or matrix is None else read.anchors
     return {
         "run": run,
         "banner": _banner(run),
@@ -68,10 +72,11 @@ def _content(run: RunFolder) -> Json:
         "data": run.setting("data", "path"),
         "method": run.setting("adapter", "method"),
         "verdict": verdict_card(run.evaluation),
-        "predicted": predicted.shown(run.predictions),
+        "predicted": read,
         "rows": result.metric_rows(run.evaluation),
         "confidence": result.level(run.evaluation),
-        "heat": heat_map(confusion_of(tables)),
+        "heat": heat_map(matrix, anchors),
+        "anchors": anchors,
         "scores": class_scores(tables),
         "tables": other_tables(tables),
         "generation": None if run.evaluation is None else run.evaluation.generation,

@@ -23,6 +23,10 @@ COLUMNS = (
 MOST_MISTAKES = 20
 MOST_FLIPS = 6
 """Of each kind."""
+MOST_CELLS = 40
+"""Cells of the confusion matrix that have examples: the fullest ones."""
+MOST_IN_CELL = 4
+"""Examples of each."""
 LONGEST = 400
 """Characters of a text that are shown."""
 MOST_NAMES = 40
@@ -64,6 +68,25 @@ class Example:
 
 
 @dataclass(frozen=True)
+class Cell:
+    """The mistakes of one cell of the confusion matrix.
+
+    Attributes:
+        anchor: Where on the page they are.
+        label: The true class.
+        answer: What the tuned model called it.
+        n: How many there are.
+        examples: The surest of them.
+    """
+
+    anchor: str
+    label: str
+    answer: str
+    n: int
+    examples: list[Example]
+
+
+@dataclass(frozen=True)
 class Shown:
     """What the page shows of the predictions.
 
@@ -77,6 +100,8 @@ class Shown:
         gains: Some of the first.
         losses: Some of the others.
         has_text: Whether the texts were kept.
+        cells: The mistakes by true class and answer, the most frequent pair first; none where an
+            answer is not one class.
     """
 
     kind: str
@@ -88,6 +113,12 @@ class Shown:
     gains: list[Example]
     losses: list[Example]
     has_text: bool
+    cells: list[Cell]
+
+    @property
+    def anchors(self) -> dict[tuple[str, str], str]:
+        """Where the mistakes of a true class and an answer are."""
+        return {(cell.label, cell.answer): cell.anchor for cell in self.cells}
 
 
 def shown(found: Predictions | None) -> Shown | None:
@@ -114,7 +145,32 @@ def shown(found: Predictions | None) -> Shown | None:
         gains=examples(gained[:MOST_FLIPS]),
         losses=examples(lost[:MOST_FLIPS]),
         has_text=bool(found.text_columns),
+        cells=_cells(found, wrong) if kind == "answers" else [],
     )
+
+
+def _cells(found: Predictions, wrong: np.ndarray) -> list[Cell]:
+    """The mistakes by true class and answer; the places of the surest come first."""
+    if not {"label", "tuned"} <= set(found.table.column_names):
+        return []
+    labels, answers = (found.table.column(name).to_pylist() for name in ("label", "tuned"))
+    places: dict[tuple[str, str], list[int]] = {}
+    for place in wrong.tolist():
+        label, answer = labels[place], answers[place]
+        if isinstance(label, list) or isinstance(answer, list):
+            return []
+        places.setdefault((str(label), str(answer)), []).append(place)
+    fullest = sorted(places.items(), key=lambda item: -len(item[1]))[:MOST_CELLS]
+    return [
+        Cell(
+            anchor=f"cell-{at}",
+            label=label,
+            answer=answer,
+            n=len(listed),
+            examples=[_example(row, found.kind) for row in found.rows(listed[:MOST_IN_CELL])],
+        )
+        for at, ((label, answer), listed) in enumerate(fullest, start=1)
+    ]
 
 
 def _different(found: Predictions, places: np.ndarray) -> np.ndarray:

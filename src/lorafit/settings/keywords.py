@@ -320,6 +320,12 @@ class SharedKeywords(TypedDict, total=False):
     """Peak learning rate. LoRA wants about ten times that of full fine-tuning ("LoRA Without
     Regret", Thinking Machines 2025); docs/explanation has our measurements."""
 
+    output: str
+    """Folder of the run: ``dir`` and ``name`` in one."""
+
+    output_dir: str
+    """Folder of the run: ``dir`` and ``name`` in one."""
+
 
 class SettingsKeywords(SharedKeywords, total=False):
     """All settings, as `lorafit.train` takes them."""

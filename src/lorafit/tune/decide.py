@@ -53,6 +53,11 @@ class Gain(Interval):
         """Whether the interval excludes zero."""
         return self.excludes(0.0)
 
+    @property
+    def change(self) -> str:
+        """How the loss changes from A to B, with its interval, for reasons; minus is better."""
+        return f"{-self.mean:+.4f} [{-self.high:+.4f}, {-self.low:+.4f}]"
+
     def below(self, margin: float) -> bool:
         """Whether the gain is certainly below a margin: then B is not needed."""
         return self.high < margin

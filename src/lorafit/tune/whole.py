@@ -248,5 +248,5 @@ def _reason(
     shown, lost = rivals[0]
     shown = f"{shown:.2g}" if isinstance(shown, float) else shown
     shown = f"{len(shown)} modules" if isinstance(shown, tuple) else shown
-    sure = "" if lost.low > 0 else ", indistinguishable"
-    return f"{first}; the best with {shown} loses {lost:.4f} nats{sure}"
+    sure = "" if lost.low > 0 else ", which may be chance"
+    return f"{first}; with {shown} at best, the validation loss differs by {lost}{sure}"

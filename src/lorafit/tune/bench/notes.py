@@ -47,6 +47,8 @@ class Notes:
         self._budget = budget
         self._shown = Tally()
         self._runs = self._run_number = 0
+        self._most: float | None = None
+        self._booked = 0.0
         self._part = ""
         self.trunk_step = 0
         if run is not None:
@@ -61,8 +63,13 @@ class Notes:
     def book(self, phase: str, cost: Cost = NOTHING) -> None:
         """Counts a cost and shows what its phase has cost so far; without one, that it begins."""
         self._ledger.add(phase, cost)
+        self._booked = self._shown.tokens
         spent = self._ledger.phases[phase]
         self._progress.phase(phase, self._ledger.runs(spent), spent.time_s)
+
+    def expect_cost(self, most: float) -> None:
+        """Says what all of the search costs at most, in plain runs."""
+        self._most = most
 
     def expect_runs(self, count: int) -> None:
         """Says how many whole runs will be made, at most: what is shown counts them."""
@@ -117,14 +124,22 @@ class Notes:
     def _left(self, step: int) -> float:
         """Plain runs still to be made, in a step of one of them.
 
-        Whole runs are counted. Otherwise the rest of the training that is delivered takes at most
-        its share of the budget, for the tests beside it are bounded by that.
+        Whole runs are counted, and where the cost of all is known, its rest is. Otherwise the rest
+        of the training that is delivered takes at most its share of the budget, for the tests
+        beside it are bounded by that.
         """
         if self._run_number:
             later = max(0, self._runs - self._run_number)
             return later + 1 - min(1.0, step / self._plan.total_steps)
+        if self._most is not None:
+            return max(0.0, self._most - self._spent())
         trunk = 1 - min(1.0, max(self.trunk_step, 0) / self._plan.total_steps)
-        return max(trunk, min(self._budget * trunk, self._budget - self._ledger.runs()))
+        return max(trunk, min(self._budget * trunk, self._budget - self._spent()))
+
+    def _spent(self) -> float:
+        """Plain runs, the steps since the last booking included."""
+        going_on = Cost.of(trained=self._shown.tokens - self._booked)
+        return self._ledger.runs() + self._ledger.runs(going_on)
 
     def _seconds_per_run(self) -> float:
         """As fast as everything so far; at first, as the steps so far."""

@@ -120,13 +120,13 @@ def choose(bench: Bench, start: State) -> Rate:
     }
     if flat:
         reason = (
-            f"training is insensitive to it: {len(scores)} rates from {min(scores):.1g} to "
-            f"{max(scores):.1g} cannot be told apart after {reached} steps; {value:g} is usual"
+            f"it hardly matters here: short trials of {reached} steps cannot tell {len(scores)} "
+            f"rates from {min(scores):.1g} to {max(scores):.1g} apart; {value:g} is usual"
         )
     else:
         reason = (
-            f"of {len(tried)} rates {best:.2g} is best over {reached} steps; "
-            f"a run of {bench.total_steps} steps wants {value:.2g}"
+            f"in short trials of {len(tried)} rates {best:.2g} was best for {reached} steps; "
+            f"longer training needs smaller ones, {bench.total_steps} steps {value:.2g}"
         )
     return Rate(value, state, pieces, Choice(float(f"{value:.3g}"), reason, evidence))
 

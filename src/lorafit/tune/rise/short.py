@@ -131,6 +131,7 @@ def choose(bench: Bench) -> Found:
     tokens = Tokens.of(bench.plan, lengths(bench.train_set), lengths(bench.selection))
     open_rate = "train.learning_rate" in bench.open
     size = sized(bench.plan, tokens, open_rate, bench.budget)
+    bench.notes.expect_cost(size.runs)
     prior = bench.config.train.learning_rate
     rates = [prior * factor for factor in FACTORS[: size.rates]]
     if not bench.plan.open and size.trial == bench.total_steps:
@@ -238,7 +239,7 @@ def _length_reason(growing: Growing, size: Size) -> str:
         lost = gain(last.scored.losses, best.scored.losses)
         return (
             f"the validation loss stops falling: {last.length} steps are no better than "
-            f"{best.length} (they lose {lost} nats)"
+            f"{best.length} (from there it changes by {lost})"
         )
     if len(growing.tried) < 2:
         if best.length < size.lengths[-1]:
@@ -248,7 +249,10 @@ def _length_reason(growing: Growing, size: Size) -> str:
     won = gain(before.scored.losses, best.scored.losses)
     if best.length < size.lengths[-1]:
         return f"{best.length} steps; training diverges in a longer run"
-    return f"{best.length} steps, the most, are better than {before.length} (they gain {won} nats)"
+    return (
+        f"{best.length} steps, the most, are better than {before.length}: "
+        f"the validation loss changes by {won.change}"
+    )
 
 
 def _why(grown: Sequence[Growing], best: Growing, size: Size, bench: Bench) -> str:
@@ -261,8 +265,8 @@ def _why(grown: Sequence[Growing], best: Growing, size: Size, bench: Bench) -> s
         return f"{first}; training diverges at the others"
     second = min(others, key=lambda one: one.tried[0].scored.nll)
     lost = gain(second.tried[0].scored.losses, best.tried[0].scored.losses)
-    sure = "" if lost.certain else ", indistinguishable"
-    return f"{first}; {second.rate:.2g} loses {lost} nats{sure}"
+    sure = "" if lost.certain else ", which may be chance"
+    return f"{first}; with {second.rate:.2g} the validation loss differs by {lost}{sure}"
 
 
 def _rate(growing: Growing) -> float:

@@ -149,11 +149,11 @@ def _rise(bench: Bench, trunk: Trunk, tests: list[RankTest]) -> str:
         else:
             if slower != trunk.rate:
                 trunk.rate = slower
-                trunk.changes += (f"r={bigger} takes {slower:.2g}",)
+                trunk.changes += (f"{slower:.2g} from r={bigger} on",)
             _keep_if_best(bench, trunk, grow, grew)
         bench.say(
-            f"r {r} against {bigger} at step {test.step}: gain {test.gain} nats: "
-            + ("grows" if pays else "stays")
+            f"rank {bigger} instead of {r} at step {test.step} changes the validation loss by "
+            f"{test.gain.change}: " + (f"{bigger} is taken" if pays else f"{r} is kept")
         )
         if pays:
             trunk.state = tall
@@ -201,20 +201,24 @@ def _rank_choice(trunk: Trunk, tests: list[RankTest], skipped: str, untuned: Sco
             return Choice(r, f"the smallest; {skipped or 'nothing was tested'}", evidence)
         return Choice(
             r,
-            f"going from {bought.r} to {r} gained {bought.gain} nats; {skipped or 'not tested on'}",
+            f"going from {bought.r} to {r} changed the validation loss by {bought.gain.change}; "
+            f"{skipped or 'larger ones were not tried'}",
             evidence,
         )
     if last.grows:
-        reason = f"chosen on the validation rows although {last.grown} gained {last.gain} nats"
+        reason = (
+            f"the lowest validation loss in the end, although a short trial with {last.grown} "
+            f"changed it by {last.gain.change}"
+        )
     elif last.gain.below(LITTLE):
         reason = (
-            f"more does not help: r={last.grown} gains {last.gain} nats, "
-            f"at most {LITTLE:g} even at the upper end"
+            f"more does not help: r={last.grown} changes the validation loss by "
+            f"{last.gain.change}, and certainly lowers it by less than {LITTLE:g}"
         )
     else:
         reason = (
-            f"r={last.grown} is indistinguishable on {last.gain.n:,} examples: "
-            f"gain {last.gain} nats; the smaller one is kept"
+            f"{last.gain.n:,} examples cannot tell whether r={last.grown} is better: it changes "
+            f"the validation loss by {last.gain.change}; the smaller one is kept"
         )
     return Choice(r, reason, evidence)
 
@@ -254,14 +258,13 @@ def _without_weak(bench: Bench, trunk: Trunk, untuned: Scored, choices: dict[str
                     every = [name for name in every if name not in weakest]
                     reason = (
                         f"without {names}, which {_hold(weakest)} {held:.1%} of the change to the "
-                        f"weights, the loss changes by {-difference.mean:+.4f} nats: not worse"
+                        f"weights, the validation loss changes by {difference.change}: not worse"
                     )
                 else:
                     reason = (
                         f"all linear layers: {names} {_hold(weakest)} only {held:.1%} of the "
-                        "change to the weights, but without them the loss changes by "
-                        f"{-difference.mean:+.4f} "
-                        f"[{-difference.high:+.4f}, {-difference.low:+.4f}] nats"
+                        f"change to the weights, but without {_them(weakest)} the validation loss "
+                        f"changes by {difference.change}"
                     )
     choices["target_modules"] = Choice(every, reason, evidence)
     bench.say(f"target_modules: {reason}")
@@ -269,6 +272,10 @@ def _without_weak(bench: Bench, trunk: Trunk, untuned: Scored, choices: dict[str
 
 def _hold(names: Sequence[str]) -> str:
     return "holds" if len(names) == 1 else "hold"
+
+
+def _them(names: Sequence[str]) -> str:
+    return "it" if len(names) == 1 else "them"
 
 
 def _decay(bench: Bench, trunk: Trunk) -> None:
@@ -306,14 +313,15 @@ def _finish(bench: Bench, trunk: Trunk, choices: dict[str, Choice]) -> Found:
         s = alpha / bench.tunable.size(int(settings["r"]))
         if found.factor == 1.0:
             reason = (
-                f"scaling {s:.4g}, as trained: no other strength of the update is better by more "
-                f"than one standard error (best gain {found.gain:.4f} nats)"
+                f"scaling {s:.4g}, as trained: no other strength of the update is clearly better "
+                f"(the best changes the validation loss by {found.gain.change})"
             )
         else:
             eval_loss -= found.gain.mean
             reason = (
-                f"scaling {s:.4g}: the loss is lowest with the update at {found.factor:.0%} of its "
-                f"trained strength, gain {found.gain} nats"
+                f"scaling {s:.4g}: the validation loss is lowest with the update at "
+                f"{found.factor:.0%} of its trained strength, which changes it by "
+                f"{found.gain.change}"
             )
         choices["lora_alpha"] = Choice(
             alpha,
