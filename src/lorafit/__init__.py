@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     )
     from lorafit.methods.lora import LoraConfig
     from lorafit.pipeline.tuned import Tuned, load
-    from lorafit.run import Run
+    from lorafit.result import Run
 
 __version__ = "0.1.0"
 
@@ -50,7 +50,7 @@ _HOMES = {
     "Adapters": "lorafit.adapt",
     "Config": "lorafit.config",
     "LoraConfig": "lorafit.methods.lora",
-    "Run": "lorafit.run",
+    "Run": "lorafit.result",
     "add_weighted": "lorafit.adapt.weighted",
     **dict.fromkeys(
         (

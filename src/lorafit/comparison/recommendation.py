@@ -129,7 +129,8 @@ def _longer(request: Request) -> str:
     """The flag that makes runs longer, with a number."""
     train = request.settings.train
     batch = train.per_device_train_batch_size * train.gradient_accumulation_steps
-    rows = request.data.get("train", {}).get("rows")
+    known = request.data.get("train")
+    rows = 0 if known is None else known["rows"]
     if train.max_steps is not None or not rows:
         return f"--max-steps {longer(request.steps):g}"
     return f"--num-train-epochs {longer(request.steps * batch / rows):g}"

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lorafit.errors import DataError
+from lorafit.evidence.json import Json
 
 FORMATS = (".csv", ".tsv", ".jsonl", ".parquet")
 _TAKEN = ("row", "answer", "probability", "probabilities", "spans", "words", "tags")
@@ -57,7 +58,7 @@ class AnswerFile:
         self._path = path
         self._unfinished = path.with_name(f".{path.name}.{os.getpid()}")
         self._columns = [f"{name}_text" if name in _TAKEN else name for name in columns]
-        self._add: Callable[[dict[str, Any]], None] = {
+        self._add: Callable[[Json], None] = {
             ".csv": self._add_delimited,
             ".tsv": self._add_delimited,
             ".jsonl": self._add_line,
@@ -65,7 +66,7 @@ class AnswerFile:
         }[path.suffix.lower()]
         self._delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
         self._table: Any = None
-        self._group: list[dict[str, Any]] = []
+        self._group: list[Json] = []
         self._parquet: pq.ParquetWriter | None = None
 
     def __enter__(self) -> Self:
@@ -113,10 +114,10 @@ class AnswerFile:
         row = {"row": number, **dict(zip(self._columns, texts, strict=True))}
         self._add(row | {"answer": answer} | dict(others))
 
-    def _add_line(self, row: dict[str, Any]) -> None:
+    def _add_line(self, row: Json) -> None:
         self._file.write(json_text(row) + "\n")
 
-    def _add_delimited(self, row: dict[str, Any]) -> None:
+    def _add_delimited(self, row: Json) -> None:
         names = [
             "row",
             *self._columns,
@@ -130,7 +131,7 @@ class AnswerFile:
         said = ", ".join(answer) if isinstance(answer, list) else answer
         self._table.writerow([row[name] if name != "answer" else said for name in names])
 
-    def _add_to_group(self, row: dict[str, Any]) -> None:
+    def _add_to_group(self, row: Json) -> None:
         if "spans" in row:  # their fields differ from task to task
             row["spans"] = json_text(row["spans"])
         self._group.append(row)

@@ -9,10 +9,12 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
+
+from lorafit.evidence.json import Json
 
 FILE = "predictions.parquet"
 LABELS = b"label_names"
@@ -108,7 +110,7 @@ class Predictions:
         gained, lost = np.flatnonzero(~base & tuned), np.flatnonzero(base & ~tuned)
         return _falling(gained, sure), _falling(lost, sure)
 
-    def rows(self, places: Sequence[int] | np.ndarray) -> Iterator[dict[str, Any]]:
+    def rows(self, places: Sequence[int] | np.ndarray) -> Iterator[Json]:
         """Some rows as dicts."""
         # Row by row: an array of places would load pandas.
         for place in places:

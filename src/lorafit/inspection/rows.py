@@ -146,7 +146,7 @@ class Preview:
             return []
         return self.label if isinstance(self.label, list) else [self.label]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Returns everything as JSON values."""
         return asdict(self)
 

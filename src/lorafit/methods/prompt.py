@@ -22,7 +22,7 @@ On disk this is PEFT's ``PROMPT_TUNING``: ``prompt_embeddings (n, d)``. Where we
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, Self
 
 import torch
@@ -64,7 +64,7 @@ class Prompt(VirtualTokens[PromptConfig]):
     """A soft prompt."""
 
     config_class = PromptConfig
-    recommended: ClassVar[dict[str, Any]] = {"prompt_tuning_init": "SAMPLE_VOCAB"}
+    recommended: ClassVar[Mapping[str, object]] = {"prompt_tuning_init": "SAMPLE_VOCAB"}
     learning_rate = 1e-2
 
     def select(self, model: nn.Module, sites: Sequence[Site], config: PromptConfig) -> list[Site]:
@@ -141,9 +141,14 @@ class PromptLayer(CallLayer[PromptConfig]):
         prompt = prompt.to(base.dtype).expand(base.shape[0], -1, -1)
         return torch.cat([prompt, base[:, n:]], dim=1)
 
+    @property
+    def positions(self) -> int:
+        """The virtual tokens of the active prompts."""
+        return sum(len(self.prompt_embeddings[name]) for name in self._running())
+
     def before_call(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         """Puts stand-ins before the token ids, and extends what goes with them."""
-        n = sum(len(self.prompt_embeddings[name]) for name in self._running())
+        n = self.positions
         self._virtual = self._cut = self._length = 0
         if n == 0:
             return kwargs

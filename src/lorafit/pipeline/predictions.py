@@ -83,7 +83,7 @@ def table(  # noqa: PLR0913
         ``_probability``, its ``_loss`` and all ``_probabilities``, as far as the task has them.
     """
     places = rows_of(encoded, len(rows))
-    columns: dict[str, Any] = {"row": places if places is not None else [None] * len(encoded)}
+    columns: dict[str, object] = {"row": places if places is not None else [None] * len(encoded)}
     columns["source_row"] = _source_rows(rows, places, len(encoded), config)
     columns |= _texts(task, rows, places, len(encoded), config.run.keep_texts)
     arrays = {name: _array(name, values) for name, values in columns.items()}

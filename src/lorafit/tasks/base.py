@@ -20,9 +20,11 @@ from datasets import Dataset, DatasetDict
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lorafit.config import DataConfig, SpecialTokens
+from lorafit.data.batches import Example
 from lorafit.data.findings import UNKEPT, Findings
 from lorafit.errors import DataError
 from lorafit.evidence import MetricInfo, Table
+from lorafit.evidence.json import Json
 from lorafit.tasks.parts.answers import Predicted
 from lorafit.tasks.parts.metrics import NLL, Metric, described
 
@@ -158,7 +160,7 @@ class Task(ABC):
 
     @abstractmethod
     def collate(
-        self, examples: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase
+        self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase
     ) -> dict[str, torch.Tensor]:
         """Pads encoded examples into the model's keyword arguments plus ``labels``."""
 
@@ -174,7 +176,7 @@ class Task(ABC):
         """
         return torch.ones(len(labels), dtype=torch.int64, device=labels.device)
 
-    def count(self, examples: Sequence[dict[str, Any]]) -> int:
+    def count(self, examples: Sequence[Example]) -> int:
         """How many losses encoded examples have; the sum of `units` of their batch."""
         return len(examples)
 
@@ -246,7 +248,7 @@ class Task(ABC):
         logits: Sequence[np.ndarray] | np.ndarray,
         encoded: Dataset | None = None,
         rows: Dataset | None = None,
-    ) -> list[dict[str, Any]]:
+    ) -> list[Json]:
         """What `lorafit predict` says of each example; the first value is the answer.
 
         Args:
@@ -306,14 +308,14 @@ class Task(ABC):
             ModelError: The model does not have it.
         """
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Json:
         """Everything needed to rebuild the task, as JSON values."""
         values = {name: getattr(self, name) for name in self.fields}
         plain = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
         return {"name": self.name} | plain | {"special_tokens": self.special_tokens}
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
+    def from_dict(cls, values: Mapping[str, object]) -> Self:
         """Inverse of `to_dict`.
 
         A task that was stored before `special_tokens` existed read their names as the tokens.
@@ -327,5 +329,6 @@ class Task(ABC):
         if missing:
             raise DataError(f"the stored task lacks {', '.join(missing)}.")
         task = cls(*[values[name] for name in cls.fields])
-        task.special_tokens = values.get("special_tokens", "control")
+        asked = values.get("special_tokens", "control")
+        task.special_tokens = "text" if asked == "text" else "control"
         return task

@@ -12,13 +12,20 @@ from scipy.special import expit
 from torch.nn import functional as F
 
 from lorafit.config import DataConfig
-from lorafit.data.columns.choose import LABEL_NAMES, choose_columns, described, label_columns
+from lorafit.data.columns.choose import (
+    LABEL_NAMES,
+    check_asked,
+    choose_columns,
+    described,
+    label_columns,
+)
 from lorafit.data.columns.labelled import binary_columns, find_label, find_labels, has_text, holds
 from lorafit.data.columns.values import class_name, column_values, is_missing
 from lorafit.data.findings import Findings
 from lorafit.data.read.splits import train_rows
 from lorafit.errors import DataError
 from lorafit.evidence import MetricInfo, Table
+from lorafit.evidence.json import Json
 from lorafit.tasks import tasks
 from lorafit.tasks.base import Fit, ModelKind
 from lorafit.tasks.parts.answers import Predicted
@@ -94,6 +101,7 @@ class MultiLabelClassification(TextTask):
             DataError: There are no labels, or one occurs in another split and never in train.
         """
         train = train_rows(splits)
+        check_asked(train, config)
         label, why = _label(train, config)
         findings = Findings()
         columns = choose_columns(_without(splits, label), config.text, need_label=False)
@@ -159,7 +167,7 @@ class MultiLabelClassification(TextTask):
         logits: Sequence[np.ndarray] | np.ndarray,
         encoded: Dataset | None = None,
         rows: Dataset | None = None,
-    ) -> list[dict[str, Any]]:
+    ) -> list[Json]:
         """The labels of each example, and the probability of each label."""
         values = np.asarray(logits, dtype=np.float64)
         return [

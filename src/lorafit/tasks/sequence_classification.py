@@ -18,6 +18,7 @@ from lorafit.data.findings import Findings
 from lorafit.data.read.splits import train_rows
 from lorafit.errors import DataError
 from lorafit.evidence import MetricInfo, Table
+from lorafit.evidence.json import Json
 from lorafit.tasks import tasks
 from lorafit.tasks.base import Fit, ModelKind
 from lorafit.tasks.parts.answers import Predicted
@@ -155,7 +156,7 @@ class SequenceClassification(TextTask):
         logits: Sequence[np.ndarray] | np.ndarray,
         encoded: Dataset | None = None,
         rows: Dataset | None = None,
-    ) -> list[dict[str, Any]]:
+    ) -> list[Json]:
         """The most probable label of each example, its probability, and those of all labels."""
         probabilities = softmax(np.asarray(logits, dtype=np.float64), axis=-1)
         return [

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from transformers import AutoModelForTokenClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from lorafit.config import DataConfig
+from lorafit.data.batches import Example
 from lorafit.data.columns.choose import require_columns
 from lorafit.data.columns.tagged import find_tagged, tag_names, tagged_rows
 from lorafit.data.columns.values import column_values
@@ -26,6 +27,7 @@ from lorafit.data.findings import Findings
 from lorafit.data.read.splits import train_rows
 from lorafit.errors import DataError, ModelError
 from lorafit.evidence import MetricInfo, Table
+from lorafit.evidence.json import Json
 from lorafit.evidence.tables import Cell
 from lorafit.tasks import tasks
 from lorafit.tasks.base import Fit, ModelKind, Supervision, Task
@@ -169,8 +171,13 @@ class TokenClassification(Task):
         require_columns(rows, self.text, "which holds the words here")
         labelled = self.label in rows.features
         found = tagged_rows(rows, column, self.label if labelled else None)
-        places = [at for at, (words, tags) in enumerate(found) if words and tags is not None]
-        kept = [(words, tags) for words, tags in found if words and tags is not None]
+        filled = [
+            (place, words, tags)
+            for place, (words, tags) in enumerate(found)
+            if words and tags is not None
+        ]
+        places = [place for place, *_ in filled]
+        kept = [(words, tags) for _, words, tags in filled]
         if len(kept) < len(found):
             self.findings.warn(
                 f"dropped {len(found) - len(kept):,} of {len(found):,} rows without words or "
@@ -179,10 +186,15 @@ class TokenClassification(Task):
         if not kept:
             raise DataError(f"every one of the {len(found):,} rows is without words or tags.")
         numbers = {name: index for index, name in enumerate(self.label_names)}
-        unseen = {tag for _, tags in kept for tag in tags if tag not in numbers} if labelled else ()
+        unseen: dict[str, int] = {}
+        for place, (_, tags) in zip(places, kept, strict=True):
+            for tag in tags if labelled else ():
+                if tag not in numbers:
+                    unseen.setdefault(tag, place)
         if unseen:
             raise DataError(
-                f'tag {listed(sorted(unseen))} of column "{self.label}" never occurs in train. '
+                f'tag {listed(sorted(unseen))} of column "{self.label}" (first row '
+                f"{min(unseen.values()) + 1:,}) never occurs in train. "
                 f"The tags are {listed(self.label_names)}."
             )
         aligned = align(
@@ -228,7 +240,7 @@ class TokenClassification(Task):
             self.findings.warn(f"{lost:,} words have no token of their own and are left out")
 
     def collate(
-        self, examples: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase
+        self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase
     ) -> dict[str, torch.Tensor]:
         """Pads encoded examples at the end.
 
@@ -263,7 +275,7 @@ class TokenClassification(Task):
         """The tagged words of each example."""
         return (labels != UNKNOWN).sum(dim=1)
 
-    def count(self, examples: Sequence[dict[str, Any]]) -> int:
+    def count(self, examples: Sequence[Example]) -> int:
         """All tagged words."""
         return sum(label != UNKNOWN for example in examples for label in example["labels"])
 
@@ -352,7 +364,7 @@ class TokenClassification(Task):
         logits: Sequence[np.ndarray] | np.ndarray,
         encoded: Dataset | None = None,
         rows: Dataset | None = None,
-    ) -> list[dict[str, Any]]:
+    ) -> list[Json]:
         """The spans of each example, and the tag of each word (``None``: it was cut off)."""
         if encoded is None or rows is None:
             raise DataError("token classification needs the rows beside the logits.")
@@ -370,9 +382,7 @@ class TokenClassification(Task):
             result.append(self._answer(words, tags, sure))
         return result
 
-    def _answer(
-        self, words: list[str], tags: list[str | None], sure: list[float]
-    ) -> dict[str, Any]:
+    def _answer(self, words: list[str], tags: list[str | None], sure: list[float]) -> Json:
         if self.scheme is None:
             said = " ".join(f"{word}/{tag}" for word, tag in zip(words, tags, strict=True))
             return {"label": said, "words": words, "tags": tags}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TypedDict
 
 from lorafit.config import TrainConfig
 
@@ -65,9 +65,23 @@ def most_steps(settings: TrainConfig, steps_per_epoch: int) -> int:
     return steps_of(USUAL_EPOCHS if epochs == "auto" else epochs, steps_per_epoch)
 
 
+class Falling(TypedDict, total=False):
+    """Fields of a `Course`; none: there were too few evaluations to say.
+
+    Attributes:
+        falling: Whether the validation loss was still falling.
+        setting: Name of the setting to try then.
+        value: The value to try.
+    """
+
+    falling: bool
+    setting: str
+    value: float
+
+
 def still_falling(
     evaluated: Evaluated, settings: TrainConfig, steps: int, steps_per_epoch: int
-) -> dict[str, Any]:
+) -> Falling:
     """Whether the validation loss was still falling at the end, and what to try then.
 
     Asked of the part with level learning rate: where the rate falls the loss falls too, however
@@ -80,7 +94,7 @@ def still_falling(
         steps_per_epoch: Of an epoch.
 
     Returns:
-        The fields ``falling``, ``setting`` and ``value`` of a `Course`.
+        What a `Course` says of it.
     """
     linear = settings.lr_scheduler_type == "linear"
     share = 1.0 - LEVEL if linear else 1.0 - settings.decay_ratio

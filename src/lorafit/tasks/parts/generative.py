@@ -16,11 +16,13 @@ from datasets.table import InMemoryTable
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
+from lorafit.data.batches import Example
 from lorafit.data.columns.choose import require_columns
 from lorafit.data.columns.values import texts
 from lorafit.data.findings import UNKEPT, Findings
 from lorafit.errors import ConfigError, DataError
 from lorafit.evidence import MetricInfo
+from lorafit.evidence.json import Json
 from lorafit.tasks.base import Task
 from lorafit.tasks.parts.labels import UNKNOWN
 from lorafit.tasks.parts.metrics import NLL_OF_TOKENS, Metric
@@ -125,7 +127,7 @@ class GenerativeTask(Task):
         """Learned tokens of each example, ``(n,)``."""
         return (labels[:, self.shift :] != UNKNOWN).sum(dim=1)
 
-    def count(self, examples: Sequence[dict[str, Any]]) -> int:
+    def count(self, examples: Sequence[Example]) -> int:
         """Learned tokens of all examples."""
         return sum(
             label != UNKNOWN for example in examples for label in example["labels"][self.shift :]
@@ -162,19 +164,19 @@ class GenerativeTask(Task):
         logits: Sequence[np.ndarray] | np.ndarray,
         encoded: Dataset | None = None,
         rows: Dataset | None = None,
-    ) -> list[dict[str, Any]]:
+    ) -> list[Json]:
         """Not used: what these tasks predict is generated, not read off one pass."""
         raise NotImplementedError(f"{self.name} generates")
 
 
-def pad(examples: Sequence[dict[str, Any]], name: str, fill: int) -> torch.Tensor:
+def pad(examples: Sequence[Example], name: str, fill: int) -> torch.Tensor:
     """One column of examples as ``(n, longest)``, filled on the right."""
     rows = [torch.tensor(example[name], dtype=torch.int64) for example in examples]
     return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=fill)
 
 
 def padded_inputs(
-    examples: Sequence[dict[str, Any]],
+    examples: Sequence[Example],
     tokenizer: PreTrainedTokenizerBase,
     findings: Findings = UNKEPT,
 ) -> dict[str, torch.Tensor]:

@@ -23,8 +23,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
+from lorafit.evidence.json import Json
+from lorafit.evidence.measurements import Evidence, RankTested
 from lorafit.run import Choice
 from lorafit.tune import strategies
 from lorafit.tune.base import Found, Strategy
@@ -46,7 +47,9 @@ at a loss of .997 instead of .904 (docs/explanation/tuning.md)."""
 TESTS = (0.20, 0.35, 0.50)
 """Where the rank is tested, as shares of the steps."""
 ROOM = 1.5
-"""Plain runs that pay for a test of the rank in a run of a thousand steps."""
+"""Budget in plain runs from which the rank and the modules are tested. On the pairs of
+benchmarks/tuning the tests change the result by less than its noise
+(docs/explanation/tuning.md)."""
 LITTLE = 0.01
 """Nats: a gain certainly below is not worth four times the rank."""
 MODULES_AT = 0.60
@@ -78,7 +81,7 @@ class RankTest:
         """
         return self.gain.pays and not self.gain.below(LITTLE)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> RankTested:
         """JSON values."""
         return {"r": self.r, "against": self.grown, "step": self.step, "gain": self.gain.to_dict()}
 
@@ -125,8 +128,9 @@ def _begin(bench: Bench, start: State, choices: dict[str, Choice]) -> Trunk:
 def _rise(bench: Bench, trunk: Trunk, tests: list[RankTest]) -> str:
     """Phase 2. Returns why the last test was not made, or ``""``."""
     refused = 0
-    points = TESTS if bench.budget >= 1.25 else TESTS[:2]
-    for share in points:
+    if bench.budget < ROOM:
+        return f"larger ones are tested from a budget of {ROOM:g} runs on (--budget {ROOM:g})"
+    for share in TESTS:
         advance(bench, trunk, bench.steps(share))
         r = int(trunk.state.shape.settings["r"])
         largest = bench.tunable.largest_rank()
@@ -134,8 +138,7 @@ def _rise(bench: Bench, trunk: Trunk, tests: list[RankTest]) -> str:
             return f"the layers allow no more than {r}"
         bigger = next_rank(bench, trunk.state, r, largest)
         if bigger is None:
-            more = "" if tests or bench.budget >= ROOM else f" (try --budget {ROOM:g})"
-            return f"the budget of {bench.budget:g} runs allowed no further test{more}"
+            return f"the budget of {bench.budget:g} runs allowed no further test"
         rate = current(bench, trunk)
         stay, stayed = branch(bench, f"stay-{r}-{share}", "rank", trunk.state, rate)
         tall = bench.grow(trunk.state, bigger)
@@ -152,11 +155,11 @@ def _rise(bench: Bench, trunk: Trunk, tests: list[RankTest]) -> str:
         else:
             if less != 1.0:
                 trunk.rate *= less
-                trunk.changes += (f"r={bigger} takes {trunk.rate:.2g}",)
+                trunk.changes += (f"{trunk.rate:.2g} from r={bigger} on",)
             _keep_if_best(bench, trunk, grow, grew)
         bench.say(
-            f"r {r} against {bigger} at step {test.step}: gain {test.gain} nats: "
-            + ("grows" if pays else "stays")
+            f"rank {bigger} instead of {r} at step {test.step} changes the validation loss by "
+            f"{test.gain.change}: " + (f"{bigger} is taken" if pays else f"{r} is kept")
         )
         if pays:
             trunk.state = tall
@@ -190,7 +193,7 @@ def _rank_choice(trunk: Trunk, tests: list[RankTest], skipped: str, untuned: Sco
     """The chosen rank in one sentence, with the gain of going on at each rank."""
     assert trunk.best is not None
     r = int(trunk.best.state.shape.settings["r"])
-    evidence = {"tests": [test.to_dict() for test in tests]}
+    evidence: Evidence = {"tests": [test.to_dict() for test in tests]}
     if tests and not gain(untuned.losses, trunk.best.scored.losses).low > 0:
         return Choice(
             r,
@@ -205,20 +208,24 @@ def _rank_choice(trunk: Trunk, tests: list[RankTest], skipped: str, untuned: Sco
             return Choice(r, f"where a search begins; {skipped}", evidence)
         return Choice(
             r,
-            f"going from {bought.r} to {r} gained {bought.gain} nats; {skipped or 'not tested on'}",
+            f"going from {bought.r} to {r} changed the validation loss by {bought.gain.change}; "
+            f"{skipped or 'larger ones were not tried'}",
             evidence,
         )
     if last.grows:
-        reason = f"chosen on the validation rows although {last.grown} gained {last.gain} nats"
+        reason = (
+            f"the lowest validation loss in the end, although a short trial with {last.grown} "
+            f"changed it by {last.gain.change}"
+        )
     elif last.gain.below(LITTLE):
         reason = (
-            f"more does not help: r={last.grown} gains {last.gain} nats, "
-            f"at most {LITTLE:g} even at the upper end"
+            f"more does not help: r={last.grown} changes the validation loss by "
+            f"{last.gain.change}, and certainly lowers it by less than {LITTLE:g}"
         )
     else:
         reason = (
-            f"r={last.grown} is indistinguishable on {last.gain.n:,} examples: "
-            f"gain {last.gain} nats; the smaller one is kept"
+            f"{last.gain.n:,} examples cannot tell whether r={last.grown} is better: it changes "
+            f"the validation loss by {last.gain.change}; the smaller one is kept"
         )
     return Choice(r, reason, evidence)
 
@@ -235,7 +242,7 @@ def _without_weak(bench: Bench, trunk: Trunk, untuned: Scored, choices: dict[str
     if weakest:
         names = ", ".join(weakest)
         held = sum(found[name] for name in weakest)
-        if not bench.affords(trunk.state, 2 * bench.steps(BRANCH), 2):
+        if bench.budget < ROOM or not bench.affords(trunk.state, 2 * bench.steps(BRANCH), 2):
             reason = (
                 f"all linear layers; {names} hold {held:.1%} of the change to the weights, "
                 "but the budget allowed no test without them"
@@ -259,14 +266,13 @@ def _without_weak(bench: Bench, trunk: Trunk, untuned: Scored, choices: dict[str
                     every = [name for name in every if name not in weakest]
                     reason = (
                         f"without {names}, which {_hold(weakest)} {held:.1%} of the change to the "
-                        f"weights, the loss changes by {-difference.mean:+.4f} nats: not worse"
+                        f"weights, the validation loss changes by {difference.change}: not worse"
                     )
                 else:
                     reason = (
                         f"all linear layers: {names} {_hold(weakest)} only {held:.1%} of the "
-                        "change to the weights, but without them the loss changes by "
-                        f"{-difference.mean:+.4f} "
-                        f"[{-difference.high:+.4f}, {-difference.low:+.4f}] nats"
+                        f"change to the weights, but without {_them(weakest)} the validation loss "
+                        f"changes by {difference.change}"
                     )
     choices["target_modules"] = Choice(every, reason, evidence)
     bench.say(f"target_modules: {reason}")
@@ -274,6 +280,10 @@ def _without_weak(bench: Bench, trunk: Trunk, untuned: Scored, choices: dict[str
 
 def _hold(names: Sequence[str]) -> str:
     return "holds" if len(names) == 1 else "hold"
+
+
+def _them(names: Sequence[str]) -> str:
+    return "it" if len(names) == 1 else "them"
 
 
 def _decay(bench: Bench, trunk: Trunk) -> None:
@@ -293,7 +303,7 @@ def _finish(bench: Bench, trunk: Trunk, choices: dict[str, Choice]) -> Found:
     state, scored = best.state, best.scored
     settings = dict(state.shape.settings)
     rate = float(f"{best.rate:.3g}")
-    values: dict[str, Any] = {"train.learning_rate": rate}
+    values: Json = {"train.learning_rate": rate}
     chosen = choices.get("learning_rate")
     if chosen is not None and best.changes:
         reason = "; ".join([chosen.reason, *best.changes])
@@ -306,14 +316,15 @@ def _finish(bench: Bench, trunk: Trunk, choices: dict[str, Choice]) -> Found:
         s = alpha / bench.tunable.size(int(settings["r"]))
         if found.factor == 1.0:
             reason = (
-                f"scaling {s:.4g}, as trained: no other strength of the update is better by more "
-                f"than one standard error (best gain {found.gain:.4f} nats)"
+                f"scaling {s:.4g}, as trained: no other strength of the update is clearly better "
+                f"(the best changes the validation loss by {found.gain.change})"
             )
         else:
             eval_loss -= found.gain.mean
             reason = (
-                f"scaling {s:.4g}: the loss is lowest with the update at {found.factor:.0%} of its "
-                f"trained strength, gain {found.gain} nats"
+                f"scaling {s:.4g}: the validation loss is lowest with the update at "
+                f"{found.factor:.0%} of its trained strength, which changes it by "
+                f"{found.gain.change}"
             )
         choices["lora_alpha"] = Choice(
             alpha,

@@ -1,0 +1,32 @@
+"""A call from Python: what it says is shown while it lasts, in the words of Python."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+from lorafit.console.python import heard
+from lorafit.errors import LorafitError
+from lorafit.settings.spoken import in_python
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def shown(call: Callable[P, R]) -> Callable[P, R]:
+    """Shows what a call says while it lasts, as its argument ``progress`` asks.
+
+    Its errors advise keywords; the command line takes its flags from `LorafitError.typed`.
+    """
+
+    @functools.wraps(call)
+    def call_and_show(*args: P.args, **keywords: P.kwargs) -> R:
+        with heard(keywords.get("progress", True) is not False):
+            try:
+                return call(*args, **keywords)
+            except LorafitError as error:
+                error.speak(in_python(str(error)))
+                raise
+
+    return call_and_show
