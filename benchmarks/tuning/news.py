@@ -96,7 +96,9 @@ def headlines(rows: dict[str, int], seed: int = 0) -> DatasetDict:
         headline = text.partition("\n")[0].strip()
         if not any(headline in pool for pool in pools.values()):
             pools[split][headline] = topic
-    return DatasetDict({s: _table(_drawn(list(pools[s].items()), n, draw)) for s, n in rows.items()})
+    return DatasetDict(
+        {s: _table(_drawn(list(pools[s].items()), n, draw)) for s, n in rows.items()}
+    )
 
 
 def capitals(rows: dict[str, int], seed: int = 0) -> DatasetDict:

@@ -181,7 +181,7 @@ class Bench:
 
     @property
     def late_from(self) -> int:
-        """Step after which a training that ends with the run is worth scoring: the rate is small."""
+        """Step after which the training that is delivered is scored: before, the rate is high."""
         return self.total_steps - self.steps(LATE)
 
     @property
@@ -238,7 +238,6 @@ class Bench:
             rate: Learning rate of each step.
             **about: What to note of it in ``trials.jsonl``.
         """
-
         watch = self._watched(phase, state, about)
 
         def work() -> Entry:
