@@ -25,7 +25,7 @@ def said(losses: list[float], norms: list[float], guess: float | None = TWENTY) 
     return [
         number
         for number, (loss, norm) in enumerate(zip(losses, norms, strict=True), start=1)
-        if watch.see(Step(number, 0.0, ((0,),)), Outcome(loss, 1, 1, norm, 4e-3, 1.0))
+        if watch.see(Step(number, 0.0, [[0]]), Outcome(loss, 1, 1, norm, 4e-3, 1.0))
     ]
 
 
@@ -44,7 +44,7 @@ def test_a_loss_far_above_guessing_is_said_whatever_the_gradients_are() -> None:
 def test_the_message_says_what_to_try() -> None:
     watch = Watch(TWENTY, 100, TrainConfig(), peak=4e-3)
     found = [
-        watch.see(Step(n, 0.0, ((0,),)), Outcome(3.0, 1, 1, 5.0, 4e-3, 1.0)) for n in range(1, 101)
+        watch.see(Step(n, 0.0, [[0]]), Outcome(3.0, 1, 1, 5.0, 4e-3, 1.0)) for n in range(1, 101)
     ]
     (message,) = filter(None, found)
     assert message.endswith("diverges at learning rate 0.004. Try --learning-rate 0.001")

@@ -35,7 +35,7 @@ from lorafit.tune.decide import gain
 from lorafit.tune.rise.trunk import BRANCH, branch
 
 HORIZON = 0.1
-FACTOR = 3.0
+FACTOR = 2.0
 """Between neighbouring rates."""
 SHORT, LONG = 0.03, 0.10
 """Shares of the run after which rates are compared: all of them, then the two best."""
@@ -64,6 +64,11 @@ class Rate:
     state: State
     trunk: list[Trained]
     choice: Choice
+
+
+def warmup(bench: Bench, short: int) -> int:
+    """Steps over which a rate rises: those of a plain run, which the first comparison outlasts."""
+    return min(bench.steps(bench.config.train.warmup_ratio), short // 2)
 
 
 def warmed(rate: float, warmup: int) -> Any:
@@ -147,7 +152,7 @@ def _tried(bench: Bench, start: State, centre: float, short: int) -> dict[float,
             "learning rate",
             start,
             short,
-            warmed(rate, short // 3),
+            warmed(rate, warmup(bench, short)),
             learning_rate=rate,
         )
 
@@ -194,7 +199,7 @@ def _longer(bench: Bench, rate: float, piece: Trained, short: int, long: int) ->
         "learning rate",
         piece.state,
         long,
-        warmed(rate, short // 3),
+        warmed(rate, warmup(bench, short)),
         learning_rate=rate,
     )
 
