@@ -36,7 +36,8 @@ from lorafit.tune.rise.trunk import BRANCH, branch
 
 HORIZON = 0.1
 FACTOR = 2.0
-"""Between neighbouring rates."""
+"""Between neighbouring rates. With 3 one of two neighbours is often too low and the other diverges
+(docs/log.md)."""
 SHORT, LONG = 0.03, 0.10
 """Shares of the run after which rates are compared: all of them, then the two best."""
 FEWEST = 20
@@ -45,7 +46,7 @@ FEWEST_EXAMPLES = 320
 """Examples of the shortest comparison: with small batches twenty steps see too few."""
 USUAL_BATCH = 32
 """The batch that the methods' usual rates are for; Adam wants ``sqrt(batch)`` of it below."""
-EXTRA = 2
+EXTRA = 3
 """Rates added at an edge."""
 
 
@@ -161,7 +162,7 @@ def _tried(bench: Bench, start: State, centre: float, short: int) -> dict[float,
     for _ in range(EXTRA):
         scores = _scores(tried, half)
         if not scores:
-            try_(min(tried) / FACTOR**2)
+            try_(min(tried) / FACTOR**3)
             continue
         edge = min(scores, key=lambda rate: scores[rate])
         inner = [rate for rate in scores if edge in (min(scores), max(scores)) and rate != edge]
