@@ -24,7 +24,7 @@ from lorafit.export.peft import PREFIX, locate, read_config, read_tensors
 from lorafit.export.peft_config import CONFIG_FILE
 from lorafit.export.peft_source import WEIGHTS_FILE
 from lorafit.methods.lora import LoraConfig
-from lorafit.shrinking.truncate import Directions, directions, truncated
+from lorafit.methods.lora.truncate import Directions, directions, truncated
 
 CARD = "README.md"
 """Not taken over: it has the old rank and the figures of the old adapter."""
@@ -146,7 +146,7 @@ def read(source: str | Path) -> Source:
 def all_directions(
     source: Source, moments: Mapping[str, Tensor] | None = None
 ) -> dict[str, Directions]:
-    """The directions of every layer; see `lorafit.shrinking.truncate.directions`."""
+    """The directions of every layer; see `lorafit.methods.lora.truncate.directions`."""
     moments = moments or {}
     return {p: directions(*source.pair(p), moments.get(p)) for p in source.factors}
 

@@ -15,11 +15,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from lorafit.adapt.moments import collecting
 from lorafit.data.batches import fetch, lengths
 from lorafit.engine.eager import EagerEngine
 from lorafit.errors import DivergenceError, RunError
 from lorafit.evaluation.score import Scores, score
+from lorafit.methods.lora import LoraEmbedding, LoraLinear
 from lorafit.pipeline.job import Job
 from lorafit.run.commands import resume_command
 from lorafit.training.diverging import Watch, guessing
@@ -31,13 +34,12 @@ from lorafit.training.stepper import Stepper
 from lorafit.training.steps import StepPlan
 from lorafit.training.taken import steps_taken
 from lorafit.tune.bench.adamw import RowAdamW
-from lorafit.tune.bench.energies import collecting
 from lorafit.tune.bench.journal import BUDGET, START, Entry, Facts, Journal
 from lorafit.tune.bench.ledger import Cost, Ledger
 from lorafit.tune.bench.notes import Line, Notes, metrics_line
 from lorafit.tune.bench.state import State
 from lorafit.tune.bench.tunable import Tunable
-from lorafit.tune.decide import sharpened
+from lorafit.tune.decide import at_sharpness, sharpened
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +50,10 @@ SCALE_PASSES, SCALE_EXAMPLES = 4, 256
 """Evaluations that the search for the scale takes at most, and the examples of each."""
 
 METERED_BATCHES = 4
-"""Training batches over which the energy of the sites is measured."""
+"""Training batches over which the inputs of the sites are looked at."""
+
+PRUNING = 0.08
+"""Plain runs that scoring smaller ranks and fewer modules may cost at the end, at most."""
 
 LATE = 0.125
 """Share of the steps at the end over which states are scored."""
@@ -87,11 +92,13 @@ class Scored:
             mean is the loss of a token.
         raw: ``(n,)``, the same without freeing them of the factor.
         metrics: ``eval_loss``, ``eval_accuracy``, ...
+        sharpness: The common factor of the logits that ``losses`` are at.
     """
 
     losses: np.ndarray
     raw: np.ndarray
     metrics: dict[str, float]
+    sharpness: float = 1.0
 
     @property
     def nll(self) -> float:
@@ -174,10 +181,23 @@ class Bench:
         evaluated = evaluations * self._eval_tokens
         if "adapter.target_modules" in self.open:
             evaluated += METERED_BATCHES * self.notes.trained_per_step
+        reserve = PRUNING if {"adapter.r", "adapter.target_modules"} & self.open else 0.0
         trained = (steps + left) * self.notes.trained_per_step
         factors = state.factors if r is None else state.factors_at(r)
         cost = Cost.of(trained, evaluated, factors=factors)
-        return self.ledger.runs(self.ledger.total + cost) <= self.budget
+        return self.ledger.runs(self.ledger.total + cost) + reserve <= self.budget
+
+    def pass_runs(self, state: State) -> float:
+        """What scoring a state on all of the selection set costs, in U."""
+        return self.ledger.runs(Cost.of(evaluated=self._eval_tokens, factors=state.factors))
+
+    def spare(self, state: State) -> float:
+        """U that a finished training leaves for scoring it, the search for the scale paid."""
+        left = self.budget - self.ledger.runs()
+        if "adapter.lora_alpha" in self.open:
+            left -= SCALE_PASSES * self.scale_share * self.pass_runs(state)
+        metered = METERED_BATCHES * self.notes.trained_per_step
+        return left - self.ledger.runs(Cost.of(evaluated=metered, factors=state.factors))
 
     @property
     def late_from(self) -> int:
@@ -273,6 +293,25 @@ class Bench:
 
         return self._scored(name, phase, work)
 
+    def score_made(
+        self, name: str, phase: str, make: Callable[[], State], share: float, sharpness: float
+    ) -> Scored:
+        """Scores a state that is made for this only.
+
+        Args:
+            name: Of the piece of work, unique.
+            phase: What the cost is booked on.
+            make: Makes it.
+            share: Of the selection set's examples, evenly spread.
+            sharpness: Factor of the logits of ``losses``.
+        """
+
+        def work() -> Entry:
+            self._load(make())
+            return self._score(share, sharpness)
+
+        return self._scored(name, phase, work)
+
     def score_scaled(
         self, name: str, phase: str, state: State, scale: float, share: float = 1.0
     ) -> Scored:
@@ -302,27 +341,44 @@ class Bench:
             f"without-{'-'.join(names)}", lambda: self.tunable.without(self._whole(state), gone)
         )
 
-    def energies(self, state: State) -> dict[str, float]:
-        """The energy of each site's update over a few training batches; see `modules`."""
+    def made(self, name: str, make: Callable[[], State]) -> State:
+        """Keeps a state that is made of others under a name of its own; costs nothing."""
+        return self._kept(name, make)
+
+    def moments(self, name: str, phase: str, state: State) -> dict[str, Tensor]:
+        """Sums of ``(A x)(A x)^T`` ``(r, r)`` of each layer over a few training batches, by path.
+
+        Args:
+            name: Of the piece of work, unique.
+            phase: What the cost is booked on.
+            state: Whose layers.
+        """
 
         def work() -> Entry:
             began = time.perf_counter()
             self._load(state)
             engine = EagerEngine(self.subject.model, self.task, self.subject.tokenizer)
+            adapters = self.tunable.adapters
+            sites = [site.path for site in adapters.sites["default"]]
+            kinds = (LoraLinear, LoraEmbedding)
+            paths = [p for p in sites if isinstance(adapters.model.get_submodule(p), kinds)]
             tokens = 0
-            with collecting(self.tunable.adapters) as found:
-                for step in self.plan.steps(done=state.step):
+            done = max(0, min(state.step, self.total_steps - METERED_BATCHES))
+            with collecting(adapters, paths) as found:
+                for step in self.plan.steps(done=done):
                     rows = fetch(self.train_set, step.batches[0])
-                    engine.logits(engine.collate(rows))
+                    batch = engine.collate(rows)
+                    found.mask = batch.get("attention_mask")
+                    engine.logits(batch)
                     tokens += sum(len(row["input_ids"]) for row in rows)
-                    if step.number >= state.step + METERED_BATCHES:
+                    if step.number >= done + METERED_BATCHES:
                         break
             cost = self._cost(evaluated=float(tokens), began=began)
-            return Entry("", {"cost": cost, "energies": found})
+            return Entry("", {"cost": cost}, found.sums)
 
-        entry, _ = self._paid("energies", "modules", work)
-        found: dict[str, float] = entry.facts["energies"]
-        return found
+        entry, cost = self._paid(name, phase, work)
+        self.notes.trial(name, phase, cost)
+        return entry.arrays
 
     def adopt(self, entries: Sequence[Entry], step: int) -> None:
         """Makes pieces of work part of the lineage that is delivered: they go to the metrics."""
@@ -416,7 +472,7 @@ class Bench:
         kept = None if diverged else self.tunable.captured(until, state.shape, optimizer)
         return Entry("", facts, {"losses": torch.tensor(losses, dtype=torch.float64)}, kept)
 
-    def _score(self, share: float) -> Entry:
+    def _score(self, share: float, factor: float | None = None) -> Entry:
         began = time.perf_counter()
         rows = self.selection
         if share < 1.0:
@@ -428,7 +484,10 @@ class Bench:
             nothing = torch.full((len(rows),), 1e6, dtype=torch.float64)
             failed: Facts = {"cost": {}, "metrics": {"eval_loss": 1e6}, "sharpness": 1.0}
             return Entry("", failed, {"losses": nothing, "raw": nothing})
-        sharp, sharpness = sharpened(found, self.task)
+        if factor is None:
+            sharp, sharpness = sharpened(found, self.task)
+        else:
+            sharp, sharpness = at_sharpness(found, self.task, factor), factor
         losses, raw = (x.astype(np.float64) / self._mean_units for x in (sharp, found.losses))
         tokens = sum(lengths(rows))
         cost = self._cost(evaluated=float(tokens), began=began)
@@ -452,9 +511,10 @@ class Bench:
 
     def _scored(self, name: str, phase: str, work: Callable[[], Entry]) -> Scored:
         entry, cost = self._paid(name, phase, work)
-        metrics = entry.facts["metrics"]
-        self.notes.trial(name, phase, cost, **metrics, sharpness=entry.facts["sharpness"])
-        return Scored(entry.arrays["losses"].numpy(), entry.arrays["raw"].numpy(), metrics)
+        metrics, sharpness = entry.facts["metrics"], entry.facts["sharpness"]
+        self.notes.trial(name, phase, cost, **metrics, sharpness=sharpness)
+        losses, raw = (entry.arrays[kind].numpy() for kind in ("losses", "raw"))
+        return Scored(losses, raw, metrics, sharpness)
 
     def say(self, text: str) -> None:
         """Tells the user something that was found."""

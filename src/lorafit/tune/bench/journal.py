@@ -45,7 +45,6 @@ class Facts(TypedDict, total=False):
         lines: Of a training: of ``metrics.jsonl``.
         metrics: Of a scoring: by name.
         sharpness: Of a scoring: the best factor of the logits.
-        energies: Of the adapted modules, by path.
         runs: Of the budget: plain runs.
     """
 
@@ -54,7 +53,6 @@ class Facts(TypedDict, total=False):
     lines: Sequence[Mapping[str, object]]
     metrics: dict[str, float]
     sharpness: float
-    energies: dict[str, float]
     runs: float
 
 

@@ -11,7 +11,8 @@ One training, the *trunk*, runs through; beside it short branches answer one que
 3. modules: at 60 %, *all* against *without* the kinds of modules that hold little of the
    update's energy;
 4. decay: the last quarter of the steps, the best state on the selection set is kept;
-5. scale: how much of the update is best, by forward passes.
+5. pruning: the smallest rank and the fewest kinds of modules that do the same, by forward passes;
+6. scale: how much of the update is best, by forward passes.
 
 What is tried beside the trunk is bounded by the budget: a test that cannot be paid is left
 out, and that is said. The branches are the evidence: for every rank the measured gain of
@@ -29,10 +30,12 @@ from lorafit.evidence.measurements import Evidence, RankTested
 from lorafit.run import Choice
 from lorafit.tune import strategies
 from lorafit.tune.base import Found, Strategy
-from lorafit.tune.bench.bench import Bench, Scored, Trained
+from lorafit.tune.bench.bench import Bench, Scored, Trained, spread
 from lorafit.tune.bench.state import State
+from lorafit.tune.bench.truncation import energies
 from lorafit.tune.decide import Gain, gain
-from lorafit.tune.rise import modules, rates, scale, short
+from lorafit.tune.rise import modules, pruning, rates, scale, short
+from lorafit.tune.rise.pruning import Pruned
 from lorafit.tune.rise.trunk import BRANCH, Trunk, advance, begun, branch, current
 
 FIRST_RANK = 16
@@ -105,13 +108,20 @@ class Rise(Strategy):
         skipped = ""
         if ranked:
             skipped = _rise(bench, trunk, tests)
-        if "adapter.target_modules" in bench.open:
+        if "adapter.target_modules" in bench.open and bench.budget >= ROOM:
             _without_weak(bench, trunk, untuned, choices)
         _decay(bench, trunk)
         assert trunk.best is not None
+        pruned = pruning.choose(bench, trunk.best.state, trunk.best.scored, untuned)
         if ranked:
-            choices["r"] = _rank_choice(trunk, tests, skipped, untuned)
-        return _finish(bench, trunk, choices)
+            base = _rank_choice(trunk, tests, skipped, untuned)
+            choices["r"] = pruning.rank_choice(pruned, base, base.reason if tests else skipped)
+            bench.say(f"r {choices['r'].value}: {choices['r'].reason}")
+        if "adapter.target_modules" in bench.open:
+            choice = pruning.modules_choice(pruned, choices.get("target_modules"))
+            choices["target_modules"] = choice
+            bench.say(f"target_modules: {choice.reason}")
+        return _finish(bench, trunk, pruned, choices)
 
 
 def _begin(bench: Bench, start: State, choices: dict[str, Choice]) -> Trunk:
@@ -233,8 +243,9 @@ def _rank_choice(trunk: Trunk, tests: list[RankTest], skipped: str, untuned: Sco
 def _without_weak(bench: Bench, trunk: Trunk, untuned: Scored, choices: dict[str, Choice]) -> None:
     """Phase 3."""
     advance(bench, trunk, bench.steps(MODULES_AT))
-    energy = bench.energies(trunk.state)
-    found = modules.shares(energy)
+    state = trunk.state
+    energy = energies(state, bench.moments(f"moments-{state.step}", "modules", state))
+    found = modules.shares({path: sum(values) for path, values in energy.items()})
     evidence = modules.evidence(found)
     every = sorted(found)
     weakest = modules.weak(found)
@@ -242,7 +253,7 @@ def _without_weak(bench: Bench, trunk: Trunk, untuned: Scored, choices: dict[str
     if weakest:
         names = ", ".join(weakest)
         held = sum(found[name] for name in weakest)
-        if bench.budget < ROOM or not bench.affords(trunk.state, 2 * bench.steps(BRANCH), 2):
+        if not bench.affords(trunk.state, 2 * bench.steps(BRANCH), 2):
             reason = (
                 f"all linear layers; {names} hold {held:.1%} of the change to the weights, "
                 "but the budget allowed no test without them"
@@ -275,7 +286,6 @@ def _without_weak(bench: Bench, trunk: Trunk, untuned: Scored, choices: dict[str
                         f"changes by {difference.change}"
                     )
     choices["target_modules"] = Choice(every, reason, evidence)
-    bench.say(f"target_modules: {reason}")
 
 
 def _hold(names: Sequence[str]) -> str:
@@ -296,11 +306,11 @@ def _decay(bench: Bench, trunk: Trunk) -> None:
         bench.notes.evaluated(point, scored.metrics, kept)
 
 
-def _finish(bench: Bench, trunk: Trunk, choices: dict[str, Choice]) -> Found:
-    """Phase 5, and what was found."""
+def _finish(bench: Bench, trunk: Trunk, pruned: Pruned, choices: dict[str, Choice]) -> Found:
+    """Phase 6, and what was found."""
     assert trunk.best is not None
     best = trunk.best
-    state, scored = best.state, best.scored
+    state, scored = pruned.state, best.scored
     settings = dict(state.shape.settings)
     rate = float(f"{best.rate:.3g}")
     values: Json = {"train.learning_rate": rate}
@@ -309,8 +319,12 @@ def _finish(bench: Bench, trunk: Trunk, choices: dict[str, Choice]) -> Found:
         reason = "; ".join([chosen.reason, *best.changes])
         choices["learning_rate"] = Choice(rate, reason, chosen.evidence)
     eval_loss = float(scored.raw.mean())
+    one = scored.raw[spread(len(scored.raw), bench.scale_share)]
+    if pruned.scored is not None:
+        eval_loss += float((pruned.scored.raw - one).mean())
+        one = pruned.scored.raw
     if "adapter.lora_alpha" in bench.open:
-        found = scale.choose(bench, state, scored)
+        found = scale.choose(bench, state, one)
         alpha = settings["lora_alpha"] * found.factor
         alpha = int(alpha) if float(alpha).is_integer() else float(f"{alpha:.4g}")
         s = alpha / bench.tunable.size(int(settings["r"]))
