@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from lorafit.comparison.recommendation import beside_constant, learned, recommend
+from lorafit.comparison import yardsticks
+from lorafit.comparison.recommendation import recommend
 from lorafit.comparison.request import Request, arm_folder
 from lorafit.comparison.search import at_edge
 from lorafit.errors import TrainingError
@@ -26,12 +27,13 @@ from lorafit.evidence.costs import COSTS
 from lorafit.machine.describe import describe
 from lorafit.methods import methods
 from lorafit.run import atomic
+from lorafit.settings.spoken import in_python
 from lorafit.tasks import tasks
 from lorafit.tasks.base import Task
 from lorafit.units import shortened
 
 MARGIN = 0.01
-"""What does not matter: one point of a metric between 0 and 1, else 1 % of the reference."""
+"""What does not matter: one point of a metric that is 1 at most, else 1 % of the best method's."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +72,8 @@ class Comparison:
 
     @property
     def recommendation(self) -> str:
-        """One sentence."""
-        return self.record.recommendation.sentence
+        """One sentence; what it advises are keywords, in the record flags."""
+        return in_python(self.record.recommendation.sentence)
 
 
 def conclude(
@@ -105,11 +107,11 @@ def assemble(
     task = tasks[request.task["name"]].from_dict(request.task)
     done = [method for method in request.arms if method not in failed]
     runs = {method: _runs(folder, method, request) for method in done}
-    arms = {method: _arm(folder, method, runs[method], request, task) for method in done}
+    # The test examples are the same for all arms, so one arm's yardsticks are everybody's.
+    simple = next(filter(None, (yardsticks.read(arm_folder(folder, m)) for m in done)), [])
+    arms = {method: _arm(folder, method, runs[method], request, task, simple) for method in done}
     reference = next((name for name in ("full", "lora") if name in arms), next(iter(arms)))
-    margin = MARGIN
-    if not task.greater_is_better:
-        margin *= abs(arms[reference].metric.value)
+    margin = _margin(arms, task)
     for method, arm in arms.items():
         if method != reference:
             found = _compared(runs[method], runs[reference], request, task, margin)
@@ -144,7 +146,21 @@ def _runs(folder: Path, method: str, request: Request) -> list[Scores]:
     return found
 
 
-def _arm(folder: Path, method: str, runs: list[Scores], request: Request, task: Task) -> Arm:
+def _margin(arms: Mapping[str, Arm], task: Task) -> float:
+    """What does not matter. Of the best method: one that learned nothing would make it wide."""
+    values = [arm.metric.value for arm in arms.values()]
+    best = max(values) if task.greater_is_better else min(values)
+    return MARGIN if task.infos[task.metric].high == 1 else MARGIN * abs(best)
+
+
+def _arm(  # noqa: PLR0913
+    folder: Path,
+    method: str,
+    runs: list[Scores],
+    request: Request,
+    task: Task,
+    simple: Sequence[yardsticks.Yardstick],
+) -> Arm:
     own = arm_folder(folder, method)
     seeds = [atomic.read_json(own / f"seed-{seed}.json") for seed in range(request.seeds)]
     trials = atomic.read_json(own / "trials.json")
@@ -158,7 +174,7 @@ def _arm(folder: Path, method: str, runs: list[Scores], request: Request, task: 
         return float(np.mean([facts[key] for facts in seeds]))
 
     lost = [facts["forgetting"] for facts in seeds]
-    beside = beside_constant(runs, request, task)
+    beside = yardsticks.beside(runs, simple, metric)
     numbers = [key for key, value in lost[0].items() if isinstance(value, float)]
     return Arm(
         family=methods[method].family,
@@ -170,8 +186,9 @@ def _arm(folder: Path, method: str, runs: list[Scores], request: Request, task: 
         share=seeds[0]["trainable_parameters"] / request.parameters,
         metric=average(runs, metric),
         loss=average(runs, loss),
-        beside_constant=beside,
-        learned=learned(beside, task),
+        beside_constant=None if beside is None else beside.difference,
+        yardstick="" if beside is None else beside.way,
+        learned=beside is None or beside.learned,
         by_seed=[facts["metric"] for facts in seeds],
         time_s=mean("time_s"),
         cpu_s=mean("cpu_s"),

@@ -22,6 +22,7 @@ from lorafit.config import Config, TrainConfig
 from lorafit.errors import LorafitError
 from lorafit.evidence import Choice, Evaluation, Table
 from lorafit.evidence.confusion import class_scores, confusion_of
+from lorafit.evidence.headline import simple_sentence
 from lorafit.evidence.rows import metric_rows
 from lorafit.evidence.tables import Cell
 from lorafit.export import base_card
@@ -99,7 +100,7 @@ def render(card: Card) -> str:
         does=_does(card),
         weights=_weights(card),
         classes=_classes(tables),
-        simple=_simple(tables),
+        simple=_simple(tables) or _cell("" if evaluation is None else simple_sentence(evaluation)),
         confusions=_confusions(tables),
         use=_use(card),
         limits=_limits(card),

@@ -10,6 +10,7 @@ from markupsafe import Markup
 from lorafit.evidence import Evaluation, Interval, Sample
 from lorafit.evidence import rows as evidence_rows
 from lorafit.evidence.confusion import confusion_of
+from lorafit.evidence.headline import beside_baseline, simple_sentence
 from lorafit.evidence.rows import MetricRow, Verdict
 from lorafit.report import numbers
 from lorafit.report.chart import Axis, interval_chart, small_intervals
@@ -134,10 +135,12 @@ class SimpleAnswer:
 
 
 def _simple_answer(row: MetricRow, tuned: Interval, evaluation: Evaluation) -> SimpleAnswer | None:
-    """Always the most frequent class; ``None`` where answers are not right or wrong by class."""
+    """Always the most frequent class, or what its task says is the simplest; ``None``: nothing."""
     matrix = confusion_of(evaluation.tables)
     if matrix is None or not matrix.total:
-        return None
+        sentence = simple_sentence(evaluation)
+        beaten = beside_baseline(row, evaluation) in ("better", "unknown")
+        return SimpleAnswer(beaten, [Markup.escape(sentence)]) if sentence else None
     said, beaten = [], True
     if row.info.is_share:
         name, share = matrix.most_frequent
