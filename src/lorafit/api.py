@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar, Unpack
@@ -24,25 +24,36 @@ from lorafit.comparison.request import Size, find_or_make, make_request
 from lorafit.comparison.workers import run_arms
 from lorafit.config import Config
 from lorafit.console.python import RESULT, heard, progress_of, result_lines
+from lorafit.data.answers import check_target, write_table
 from lorafit.data.fingerprint import fingerprint
 from lorafit.errors import ConfigError, LorafitError, RunError
 from lorafit.evaluation import forgetting
+from lorafit.evidence.evaluated import Evaluated
 from lorafit.export import merged
 from lorafit.export.folder import check_free
 from lorafit.inspection.rows import Preview
-from lorafit.pipeline import finishing, planning, predicting, previewing, seen, unchanged
+from lorafit.pipeline import (
+    evaluations,
+    finishing,
+    planning,
+    predicting,
+    previewing,
+    seen,
+    unchanged,
+)
+from lorafit.pipeline import tuned as tuned_models
 from lorafit.pipeline.defaults import record_choices
 from lorafit.pipeline.job import Job
 from lorafit.pipeline.measure import measured
 from lorafit.pipeline.planning import Plan
 from lorafit.pipeline.problem import Live
-from lorafit.pipeline.tuned import Tuned, load, opened
+from lorafit.pipeline.tuned import Tuned, opened
 from lorafit.report.comparison import write_comparison
 from lorafit.report.html import write_report
 from lorafit.run import Run, RunWriter
 from lorafit.settings import LIVE, Settings, from_call
 from lorafit.settings.keywords import CompareKeywords, SettingsKeywords, ShrinkKeywords
-from lorafit.settings.spoken import in_python
+from lorafit.settings.spoken import in_python, is_typed, speaking
 from lorafit.shrinking import files
 from lorafit.shrinking.choose import check_rank, with_data, without_data
 from lorafit.shrinking.files import Shrunk
@@ -78,16 +89,22 @@ R = TypeVar("R")
 def _heard(call: Callable[P, R]) -> Callable[P, R]:
     """Shows what a call says while it lasts, as its argument ``progress`` asks.
 
-    Its errors advise keywords; the command line takes its flags from `LorafitError.typed`.
+    It advises keywords, unless a command has called; that takes the flags of an error from
+    `LorafitError.typed`.
     """
 
     @functools.wraps(call)
     def shown(*args: P.args, **keywords: P.kwargs) -> R:
-        with heard(keywords.get("progress", True) is not False):
+        words = nullcontext() if is_typed() else speaking()
+        with words, heard(keywords.get("progress", True) is not False):
             try:
                 return call(*args, **keywords)
             except LorafitError as error:
                 error.speak(in_python(str(error)))
+                raise
+            except KeyboardInterrupt as stop:
+                if not is_typed():
+                    stop.args = tuple(in_python(str(part)) for part in stop.args)
                 raise
 
     return shown
@@ -157,24 +174,40 @@ def train(
 
 
 @_heard
-def evaluate(run: str | Path | Run, data: Any = None, *, progress: bool = True) -> dict[str, Any]:
+def evaluate(
+    run: str | Path | Run,
+    data: Any = None,
+    out: str | Path | None = None,
+    *,
+    progress: bool = True,
+) -> Evaluated:
     """Scores the base and the tuned model of a run.
+
+    An evaluation on other data is kept in the run's folder, below ``evaluations``, with what both
+    models said of each row.
 
     Args:
         run: A finished run.
         data: Other data with the same columns; its test split, or all its rows if it has
             only one. ``None``: the run's own test split.
+        out: A csv, tsv, jsonl or parquet file that does not exist: takes what both models said of
+            each row; the last two have every probability.
         progress: Whether to show what is said along the way; ``False``: warnings only.
 
     Returns:
-        What ``eval.json`` holds; see `Run.eval`. For other data also ``split`` (``all rows``
-        where it has none) and ``trained_on``: how many of the rows the run was trained on, which
-        is a warning too; ``None``: not known.
+        What ``eval.json`` holds, as a dict; see `Run.eval`. For other data also ``split`` (``all
+        rows`` where it has none), ``data``, its name, and ``trained_on``: how many of the rows the
+        run was trained on, which is a warning too; ``None``: not known. Besides that
+        ``predictions`` (a DataFrame as that of `Run.predictions`), ``mistakes()``, ``flips()``,
+        and ``path``, where it is kept.
 
     Raises:
         RunError: There is no such run, or it has no adapter yet.
-        DataError: The data cannot be read, lacks the task's columns, or is not what it was.
+        DataError: The data cannot be read, lacks the task's columns, or is not what it was; or
+            ``out`` exists or cannot be written.
     """
+    if out is not None:
+        check_target(Path(out))
     run = opened(run)
     tuned, config = load(run), run.config
     if config.data.path == LIVE and data is None:
@@ -185,11 +218,16 @@ def evaluate(run: str | Path | Run, data: Any = None, *, progress: bool = True) 
             run, {"test": rows}, "Pass the data to evaluate on, as it is now."
         )
     encoded = tuned.task.encode(rows, tuned.tokenizer, tuned.max_length)
-    found = measured(tuned, rows, encoded, config)
+    config = evaluations.named(config, data)
+    found, said = measured(tuned, rows, encoded, config)
     outcome = found.model_copy(update={"split": split}).to_json()
+    folder, name = None, config.data.path
     if data is not None:
-        outcome["trained_on"] = seen.say(run, rows, tuned.task)
-    return outcome
+        outcome |= {"data": name, "trained_on": seen.say(run, rows, tuned.task)}
+        folder = evaluations.keep(run, name, outcome, said)
+    if out is not None:
+        write_table(Path(out), said, named=tuned.task.supervision == "example")
+    return Evaluated(outcome, said, folder)
 
 
 @_heard
@@ -375,7 +413,8 @@ def preview(
     live = pipeline.live_model(model, tokenizer)
     whole = from_call(model, data, config, None, settings)
     problem = pipeline.pose(data, whole.config, live)
-    return previewing.describe(problem, whole.config, live)
+    found = previewing.describe(problem, whole.config, live)
+    return found if is_typed() else found.spoken(in_python)
 
 
 @_heard
@@ -408,6 +447,27 @@ def plan(
     wish = search.wanted(job)
     found = planning.estimate(job)
     return found if wish is None else replace(found, measured=wish.names, budget=wish.budget)
+
+
+@_heard
+def load(
+    source: str | Path | Run,
+    model: PreTrainedModel | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+) -> Tuned:
+    """Puts a trained adapter on its base model.
+
+    Args:
+        source: The run, its folder, its name below ``runs/``, or a folder with an adapter
+            that lorafit made (the run is not needed then).
+        model: The base model, for a run that was made from a live one.
+        tokenizer: Its tokenizer.
+
+    Raises:
+        RunError: There is no such run, or it has no adapter yet.
+        AdapterError: The adapter does not fit the model.
+    """
+    return tuned_models.load(source, model, tokenizer)
 
 
 def demo(*, progress: Progress | bool = True, **settings: Unpack[SettingsKeywords]) -> Run:
