@@ -244,6 +244,9 @@ def test_only_lorafits_records_are_translated_and_only_inside(
         assert say(ours) == "100% of 3: choose with task=..."
         assert say(others) == "100% of 3: choose with --task"
     assert say(ours) == "100% of 3: choose with --task"
+    with speaking():  # a record that cannot be formatted is the handler's affair
+        broken = logging.getLogRecordFactory()("lorafit.x", 20, "f", 1, "%d --task", ("a",), None)
+    assert broken.msg == "%d --task"
     assert logging.getLogRecordFactory() is before
 
 

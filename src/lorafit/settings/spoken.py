@@ -111,7 +111,10 @@ class _Records:
         """A record, as whoever made them before makes it."""
         record: logging.LogRecord = self._before(name, *args, **keywords)
         if name.partition(".")[0] == "lorafit":
-            text = record.getMessage()
+            try:
+                text = record.getMessage()
+            except (TypeError, ValueError):  # said by the handler, and no reason to stop a training
+                return record
             if "--" in text:
                 record.msg, record.args = in_python(text), ()
         return record
