@@ -16,7 +16,7 @@ from lorafit import pipeline
 from lorafit.comparison import fitting, yardsticks
 from lorafit.comparison.arm import Arm
 from lorafit.comparison.outcome import Comparison, conclude
-from lorafit.comparison.request import Size, find_or_make, make_request
+from lorafit.comparison.request import Size, arm_folder, find_or_make, make_request
 from lorafit.evidence.comparison_rows import remarks
 from lorafit.methods import methods
 from lorafit.report.comparison import write_comparison
@@ -97,7 +97,7 @@ def test_of_written_text_a_method_is_held_against_the_base_model_as_it_is(
         assert row["yardstick"] in (base.way, unigrams.way)
         assert row["learned"] == (row["beside_constant"]["high"] < 0)
         for ours, theirs in zip(
-            (unigrams, base), yardsticks.read(causal.path / "arms" / name), strict=True
+            (unigrams, base), yardsticks.read(arm_folder(causal.path, name)), strict=True
         ):  # the same examples and the same base
             np.testing.assert_allclose(ours.kept, theirs.kept, rtol=1e-4)
 
