@@ -25,7 +25,7 @@ from lorafit.api import Tuned
 from lorafit.config import GenerateConfig
 from lorafit.engine.base import Engine
 from lorafit.engine.choose import Computing, choose_engine
-from lorafit.engine.generic import intercept
+from lorafit.engine.generic.engine import GenericEngine
 from lorafit.methods.lora import LoraConfig
 from lorafit.model.load import from_live
 from lorafit.tasks.base import Task
@@ -118,15 +118,16 @@ def subject(name: str, family: str, ending: bool = False) -> Subject:
     model.eval()  # no dropout
     generate = GenerateConfig(max_new_tokens=4)
     tuned = Tuned(model, loaded.tokenizer, adapters, task, LONGEST, generate)
-    kinds: list[Any] = ["eager", "generic"]
+    kinds: list[Any] = ["eager"]
     if family in FAST and (family, name) != ("llama", "token_classification"):
         kinds.append("fast")
     made = [
         choose_engine(kind, model, task, loaded.tokenizer, Computing(dtype=torch.float32))
         for kind in kinds
     ]
-    assert [engine.name for engine in made[:2]] == ["eager", "generic"]
-    return Subject(tuned, made)
+    assert [engine.name for engine in made] == kinds
+    parts = (model, task, loaded.tokenizer)
+    return Subject(tuned, [*made, GenericEngine(*parts, dtype=torch.float32, smallest=1)])
 
 
 def _model(task: Task, family: str) -> Any:
@@ -142,11 +143,6 @@ def _model(task: Task, family: str) -> Any:
 def _bert_tokenizer() -> Any:
     names = [*tiny_text.SPECIALS, *tiny_text.WORDS]
     return hf.BertTokenizer(vocab={word: index for index, word in enumerate(names)})
-
-
-@pytest.fixture(autouse=True)
-def _small_weights_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(intercept, "SMALLEST", 1)
 
 
 def trained(engine: Engine, model: Any, batch: list[dict[str, Any]]) -> tuple[float, torch.Tensor]:

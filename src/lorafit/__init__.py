@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     )
     from lorafit.methods.lora import LoraConfig
     from lorafit.pipeline.tuned import Tuned
-    from lorafit.run import Run
+    from lorafit.result import Run
 
 __version__ = "0.1.0"
 
@@ -51,7 +51,7 @@ _HOMES = {
     "Adapters": "lorafit.adapt",
     "Config": "lorafit.config",
     "LoraConfig": "lorafit.methods.lora",
-    "Run": "lorafit.run",
+    "Run": "lorafit.result",
     "add_weighted": "lorafit.adapt.weighted",
     **dict.fromkeys(
         (

@@ -7,13 +7,12 @@
 
 from __future__ import annotations
 
-import functools
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, ParamSpec, TypeVar, Unpack
+from typing import Any, Literal, Unpack
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -23,37 +22,28 @@ from lorafit.comparison.outcome import Comparison, conclude
 from lorafit.comparison.request import Size, find_or_make, make_request
 from lorafit.comparison.workers import run_arms
 from lorafit.config import Config
-from lorafit.console.python import RESULT, heard, progress_of, result_lines
-from lorafit.data.answers import check_target, write_table
+from lorafit.console.calls import shown
+from lorafit.console.python import RESULT, progress_of, result_lines
 from lorafit.data.fingerprint import fingerprint
 from lorafit.errors import ConfigError, LorafitError, RunError
 from lorafit.evaluation import forgetting
-from lorafit.evidence.evaluated import Evaluated
 from lorafit.export import merged
 from lorafit.export.folder import check_free
 from lorafit.inspection.rows import Preview
-from lorafit.pipeline import (
-    evaluations,
-    finishing,
-    planning,
-    predicting,
-    previewing,
-    seen,
-    unchanged,
-)
-from lorafit.pipeline import tuned as tuned_models
+from lorafit.pipeline import finishing, planning, previewing, seen, unchanged
 from lorafit.pipeline.defaults import record_choices
 from lorafit.pipeline.job import Job
-from lorafit.pipeline.measure import measured
 from lorafit.pipeline.planning import Plan
 from lorafit.pipeline.problem import Live
 from lorafit.pipeline.tuned import Tuned, opened
 from lorafit.report.comparison import write_comparison
 from lorafit.report.html import write_report
-from lorafit.run import Run, RunWriter
+from lorafit.result import Run
+from lorafit.run import Run as RunFolder
+from lorafit.run import RunWriter
 from lorafit.settings import LIVE, Settings, from_call
 from lorafit.settings.keywords import CompareKeywords, SettingsKeywords, ShrinkKeywords
-from lorafit.settings.spoken import in_python, is_typed, speaking
+from lorafit.settings.spoken import in_python, is_typed
 from lorafit.shrinking import files
 from lorafit.shrinking.choose import check_rank, with_data, without_data
 from lorafit.shrinking.files import Shrunk
@@ -61,6 +51,7 @@ from lorafit.shrinking.measure import Shrinking
 from lorafit.training.progress import Progress
 from lorafit.training.trackers import check_trackers
 from lorafit.tune import search
+from lorafit.using import evaluate, load, predict
 
 __all__ = [
     "Tuned",
@@ -82,35 +73,8 @@ RETRAIN_STEPS = 50
 RETRAIN_RATE = 5e-4
 """Of `shrink`: the weights are near where they should be, so a quarter of the usual rate."""
 
-P = ParamSpec("P")
-R = TypeVar("R")
 
-
-def _heard(call: Callable[P, R]) -> Callable[P, R]:
-    """Shows what a call says while it lasts, as its argument ``progress`` asks.
-
-    It advises keywords, unless a command has called; that takes the flags of an error from
-    `LorafitError.typed`.
-    """
-
-    @functools.wraps(call)
-    def shown(*args: P.args, **keywords: P.kwargs) -> R:
-        words = nullcontext() if is_typed() else speaking()
-        with words, heard(keywords.get("progress", True) is not False):
-            try:
-                return call(*args, **keywords)
-            except LorafitError as error:
-                error.speak(in_python(str(error)))
-                raise
-            except KeyboardInterrupt as stop:
-                if not is_typed():
-                    stop.args = tuple(in_python(str(part)) for part in stop.args)
-                raise
-
-    return shown
-
-
-@_heard
+@shown
 def train(
     model: str | Path | PreTrainedModel | None = None,
     data: Any = None,
@@ -173,64 +137,7 @@ def train(
     return _told(job.folder)
 
 
-@_heard
-def evaluate(
-    run: str | Path | Run,
-    data: Any = None,
-    out: str | Path | None = None,
-    *,
-    progress: bool = True,
-) -> Evaluated:
-    """Scores the base and the tuned model of a run.
-
-    An evaluation on other data is kept in the run's folder, below ``evaluations``, with what both
-    models said of each row.
-
-    Args:
-        run: A finished run.
-        data: Other data with the same columns; its test split, or all its rows if it has
-            only one. ``None``: the run's own test split.
-        out: A csv, tsv, jsonl or parquet file that does not exist: takes what both models said of
-            each row; the last two have every probability.
-        progress: Whether to show what is said along the way; ``False``: warnings only.
-
-    Returns:
-        What ``eval.json`` holds, as a dict; see `Run.eval`. For other data also ``split`` (``all
-        rows`` where it has none), ``data``, its name, and ``trained_on``: how many of the rows the
-        run was trained on, which is a warning too; ``None``: not known. Besides that
-        ``predictions`` (a DataFrame as that of `Run.predictions`), ``mistakes()``, ``flips()``,
-        and ``path``, where it is kept.
-
-    Raises:
-        RunError: There is no such run, or it has no adapter yet.
-        DataError: The data cannot be read, lacks the task's columns, or is not what it was; or
-            ``out`` exists or cannot be written.
-    """
-    if out is not None:
-        check_target(Path(out))
-    run = opened(run)
-    tuned, config = load(run), run.config
-    if config.data.path == LIVE and data is None:
-        raise ConfigError(f'"{run.path}" was made from data in memory; pass data to evaluate on.')
-    rows, split = pipeline.test_rows(data, config, tuned.task)
-    if data is None:
-        unchanged.check_unchanged(
-            run, {"test": rows}, "Pass the data to evaluate on, as it is now."
-        )
-    encoded = tuned.task.encode(rows, tuned.tokenizer, tuned.max_length)
-    config = evaluations.named(config, data)
-    found, said = measured(tuned, rows, encoded, config)
-    outcome = found.model_copy(update={"split": split}).to_json()
-    folder, name = None, config.data.path
-    if data is not None:
-        outcome |= {"data": name, "trained_on": seen.say(run, rows, tuned.task)}
-        folder = evaluations.keep(run, name, outcome, said)
-    if out is not None:
-        write_table(Path(out), said, named=tuned.task.supervision == "example")
-    return Evaluated(outcome, said, folder)
-
-
-@_heard
+@shown
 def compare(
     model: str | Path | PreTrainedModel | None = None,
     data: Any = None,
@@ -295,26 +202,7 @@ def compare(
     return found
 
 
-@_heard
-def predict(run: str | Path | Run | Tuned, texts: Any) -> list[dict[str, Any]]:
-    """Predicts with the tuned model of a run.
-
-    Args:
-        run: What `load` takes, or what it returned (saves loading it again).
-        texts: A text; texts in a list, tuple, series, array or generator; pairs of texts for a
-            task on pairs, lists of words for tags, conversations for a chat; or rows with the
-            run's text columns: dicts, a pandas DataFrame, a `datasets.Dataset`, a `Path`.
-
-    Returns:
-        For each text what the task says of it: label, probability, ...
-
-    Raises:
-        DataError: Something is not a text, or is empty; the message names which.
-    """
-    return predicting.predict(run if isinstance(run, Tuned) else load(run), texts)
-
-
-@_heard
+@shown
 def merge(run: str | Path | Run, out: str | Path) -> Path:
     """Writes the tuned model of a run as a plain transformers model.
 
@@ -333,7 +221,7 @@ def merge(run: str | Path | Run, out: str | Path) -> Path:
     return Path(out)
 
 
-@_heard
+@shown
 def shrink(
     adapter: str | Path | Run,
     r: int | Literal["auto"] = "auto",
@@ -368,7 +256,7 @@ def shrink(
         AdapterError: It is not LoRA, or does not fit the model.
         ConfigError: The rank is not one, or ``"auto"`` without data.
     """
-    source = files.read(adapter.adapter if isinstance(adapter, Run) else _lora_folder(adapter))
+    source = files.read(_lora_folder(adapter))
     asked = check_rank(r, source, data is not None)
     if retrain_steps < 0:
         raise ConfigError(f"retrain_steps is {retrain_steps}, but it should be 0 or more.")
@@ -386,7 +274,7 @@ def shrink(
     return with_data(found, asked, retrain_steps, target)
 
 
-@_heard
+@shown
 def preview(
     model: str | Path | PreTrainedModel | None = None,
     data: Any = None,
@@ -417,7 +305,7 @@ def preview(
     return found if is_typed() else found.spoken(in_python)
 
 
-@_heard
+@shown
 def plan(
     model: str | Path | PreTrainedModel | None = None,
     data: Any = None,
@@ -447,27 +335,6 @@ def plan(
     wish = search.wanted(job)
     found = planning.estimate(job)
     return found if wish is None else replace(found, measured=wish.names, budget=wish.budget)
-
-
-@_heard
-def load(
-    source: str | Path | Run,
-    model: PreTrainedModel | None = None,
-    tokenizer: PreTrainedTokenizerBase | None = None,
-) -> Tuned:
-    """Puts a trained adapter on its base model.
-
-    Args:
-        source: The run, its folder, its name below ``runs/``, or a folder with an adapter
-            that lorafit made (the run is not needed then).
-        model: The base model, for a run that was made from a live one.
-        tokenizer: Its tokenizer.
-
-    Raises:
-        RunError: There is no such run, or it has no adapter yet.
-        AdapterError: The adapter does not fit the model.
-    """
-    return tuned_models.load(source, model, tokenizer)
 
 
 def demo(*, progress: Progress | bool = True, **settings: Unpack[SettingsKeywords]) -> Run:
@@ -541,13 +408,15 @@ def _recorded(job: Job) -> dict[str, str | None]:
     return versions
 
 
-def _lora_folder(source: str | Path) -> str | Path:
-    """The adapter of a run's folder; anything else is an adapter already."""
+def _lora_folder(source: str | Path | RunFolder) -> str | Path:
+    """The adapter of a run, or of its folder; anything else is an adapter already."""
+    if isinstance(source, RunFolder):
+        return source.adapter
     is_run = (Path(source) / "config.yaml").is_file()
-    return Run.open(source).adapter if is_run else source
+    return RunFolder.open(source).adapter if is_run else source
 
 
-def _told(run: Run) -> Run:
+def _told(run: RunFolder) -> Run:
     """The finished run, whose result is said."""
     found = Run(run.path)
     for line in result_lines(found):

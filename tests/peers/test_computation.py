@@ -108,6 +108,7 @@ COMBINATIONS = [
     ("cat", {}),
     ("svd", {"svd_rank": 3}),
     ("ties", {"density": 0.5}),
+    ("ties_svd", {"density": 0.5}),
     ("ties_svd", {"density": 0.5, "majority_sign_method": "frequency"}),
     ("magnitude_prune", {"density": 0.4}),
     ("magnitude_prune_svd", {"density": 0.4}),

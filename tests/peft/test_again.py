@@ -191,9 +191,29 @@ def test_a_model_with_gradient_checkpointing_can_be_pickled() -> None:
     assert not base.get_input_embeddings()._forward_hooks
 
 
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_model_whose_input_asks_for_gradients_can_be_pickled(wrapped: bool) -> None:
+    base: Any = tiny.classifier("bert")
+    if not wrapped:
+        base.enable_input_require_grads()
+    model = made(base=base)
+    if wrapped:
+        model.enable_input_require_grads()
+    copy = pickle.loads(pickle.dumps(model))
+    assert torch.equal(tiny.logits(copy, "bert"), tiny.logits(model, "bert"))
+    for each in (model, copy):
+        assert each.get_input_embeddings()(torch.tensor([[3]])).requires_grad
+    model.disable_input_require_grads()
+    assert not model.get_input_embeddings()(torch.tensor([[3]])).requires_grad
+
+
 def test_generating_for_several_adapters_in_a_batch_is_refused_in_our_words() -> None:
     model = made(base=tiny.language_model("llama"), target_modules=["q_proj"])
     ids = tiny.inputs("llama")["input_ids"]
     with pytest.raises(ConfigError, match="lorafit does not mix adapters in one batch"):
         model.generate(input_ids=ids, adapter_names=["default"] * 3)
+    tuner: Any = model.base_model
+    for call in (model, tuner, tuner.generate):
+        with pytest.raises(ConfigError, match="lorafit does not mix adapters in one batch"):
+            call(input_ids=ids, adapter_names=["default"] * 3)
     assert model.generate(input_ids=ids, adapter_names=None, max_new_tokens=2).shape[1] >= 8

@@ -146,6 +146,10 @@ def test_an_answer_that_is_always_the_same_has_to_be_beaten() -> None:
     assert "No better than always giving the most frequent answer" in text
     assert "Always answering “class 0” would be right 87.2 % of the time." in text
     assert "Never answered: “class 2”." in text
+    typed = {"baseline": {"answer": '"x"', "metrics": {"accuracy": 0.99}}, "tables": []}
+    text = Page(str(verdict_card(evaluation(**typed)))).said.replace("\u202f", " ")
+    assert "No better than always giving the most frequent answer" in text
+    assert "Always answering “x” would be right 99.0 % of the time." in text
     better = Page(str(verdict_card(evaluation()))).said.replace("\u202f", " ")
     assert "Better than the base model" in better
     assert "would be right 50.0 % of the time" in better

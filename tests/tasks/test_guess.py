@@ -123,11 +123,29 @@ OTHER_CHAT = [[{"speaker": "a", "says": "b"}]] * 8
         ({"instruction": TEXTS, "output": [["good"]] * 8}, GPT2, "are lists, such as .*json.dumps"),
         ({"instruction": TEXTS, "output": [["good"]] * 8}, T5, "are lists"),
         ({"instruction": TEXTS, "output": [1, 2] * 4}, GPT2, r"are numbers \(int64\), such as 1"),
+        ({"prompt": TEXTS, "answers": [{"text": ["a"]}] * 8}, GPT2, "answers in .* are objects"),
+        ({"question": TEXTS, "responses": [["a"]] * 8}, GPT2, "are lists"),
+        ({"instruction": TEXTS, "output": [None] * 8}, GPT2, '"output" are all empty.*--text inst'),
+        ({"id": TEXTS, "dialog": SHARED}, GPT2, "dialog holds conversations.*--text dialog"),
+        ({"title": TEXTS, "a": SHARED, "b": SHARED}, GPT2, "a and b hold conversations"),
+        ({"dialog": SHARED}, GPT2, "--text dialog"),
     ],
 )
 def test_data_that_would_be_learned_wrongly_are_refused_with_the_remedy(columns, model, message):
     with pytest.raises(DataError, match=message):
         guess(columns, model)
+
+
+@pytest.mark.parametrize("output", [[{"mood": "good"}] * 8, [["a"]] * 8, [1, 2] * 4, [1.5, 2] * 4])
+@pytest.mark.parametrize("model", [GPT2, T5])
+def test_what_a_model_is_to_write_is_never_taken_for_a_label(output, model):
+    columns = {"instruction": TEXTS, "output": output}
+    with pytest.raises(DataError, match=r'the answers in "output" are (objects|lists|numbers)'):
+        guess(columns, model, text=["instruction"], label="output")
+    named = {"review": TEXTS, "output": [1, 2] * 4}
+    assert guess(named, model, text=["review"], label="output")[0] == "sequence_classification"
+    columns = {"question": TEXTS, "answer": [None] * 8, "label": ["a", "b"] * 4}
+    assert guess(columns, model)[0] == "sequence_classification"
 
 
 @pytest.mark.parametrize("output", [[{"mood": "good"}] * 8, [["a"]] * 8, [1.5, 2] * 4])
@@ -146,6 +164,9 @@ def test_columns_that_were_named_are_taken_whatever_else_is_there():
     columns["messages"] = [1, 2] * 4
     assert guess(columns, text=["text"], label="messages")[0] == "sequence_classification"
     assert guess({"id": TEXTS, "conversations": SHARED}, GPT2)[0] == "causal_lm"
+    assert guess({"id": TEXTS, "dialog": SHARED}, GPT2, text=["dialog"])[0] == "causal_lm"
+    history = {"text": TEXTS, "history": SHARED, "label": ["a", "b"] * 4}
+    assert guess(history, GPT2)[0] == guess(history)[0] == "sequence_classification"
     question = {"question": TEXTS, "answer": [1, 2] * 4}
     assert guess(question, GPT2, label="answer")[0] == "sequence_classification"
 

@@ -117,6 +117,10 @@ def test_labels_that_look_like_lists_are_refused():
         DataError, match="look like lists written as text, such as \"\\['a' 'b'\\]\""
     ):
         names_of(data(["['a' 'b']", "['a']", "['b']"]))
+    for labels in (["{'a', 'b'}", "{'a'}"], ['{"a": 1}', '{"a": 0}'], ["('a' 'b')", "('a')"]):
+        with pytest.raises(DataError, match="look like lists written as text"):
+            names_of(data(labels))
+    assert names_of(data(["(other)", "{x}"])) == ["(other)", "{x}"]
 
 
 def test_labels_that_differ_in_spelling_only_are_pointed_out(caplog):
@@ -313,13 +317,13 @@ def test_a_damaged_task_is_refused():
 
 
 @pytest.mark.parametrize("family", tiny.CLASSIFIERS)
-def test_live_classifiers_of_every_family_are_accepted(task, family):
+def test_live_classifiers_of_every_family_are_accepted_with_as_many_labels(task, family):
     task.check(tiny.classifier(family, num_labels=2))
-
-
-def test_live_models_that_do_not_fit_are_refused(task):
     with pytest.raises(ModelError, match=r"has 3 labels and the data has 2 \(neg, pos\)"):
-        task.check(tiny.classifier("bert", num_labels=3))
+        task.check(tiny.classifier(family, num_labels=3))
+
+
+def test_a_live_model_without_a_head_is_refused(task):
     with pytest.raises(ModelError, match="has no head with 2 outputs"):
         task.check(tiny.language_model("gpt2"))
 

@@ -31,11 +31,17 @@ SignMethod = Literal["total", "frequency"]
 
 @dataclass(frozen=True)
 class LowRank:
-    """One update ``weight * B A``: ``A (r, d_in)``, ``B (d_out, r)``."""
+    """One update ``scaling * B A`` and its weight in the sum: ``A (r, d_in)``, ``B (d_out, r)``."""
 
     A: torch.Tensor
     B: torch.Tensor
+    scaling: float
     weight: float
+
+    @property
+    def factor(self) -> float:
+        """What stands before ``B A`` in the sum."""
+        return self.scaling * self.weight
 
 
 @dataclass(frozen=True)
@@ -112,14 +118,14 @@ def combine(
         ``A (rank, d_in)`` and ``B (d_out, rank)`` with the weights inside.
     """
     if combination_type == "cat":
-        A = torch.cat([u.weight * u.A for u in updates])
+        A = torch.cat([u.factor * u.A for u in updates])
         B = torch.cat([u.B for u in updates], dim=1)
         return _padded(A, B, rank)
     name = "linear" if combination_type == "svd" else combination_type.removesuffix("_svd")
     recipe = _RECIPES[name]
     if combination_type.endswith("svd"):
         delta = _mix(
-            [u.B @ u.A for u in updates],
+            [u.scaling * (u.B @ u.A) for u in updates],  # as they are, they vote on signs
             [u.weight for u in updates],
             recipe,
             density,
@@ -128,8 +134,8 @@ def combine(
         U, S, Vh = torch.linalg.svd(delta, full_matrices=False)
         return _padded(Vh[:rank], U[:, :rank] * S[:rank], rank)
     # The sign goes to one factor only, or a negative weight would cancel itself.
-    roots = [math.sqrt(abs(u.weight)) for u in updates]
-    signed = [math.copysign(root, u.weight) for root, u in zip(roots, updates, strict=True)]
+    roots = [math.sqrt(abs(u.factor)) for u in updates]
+    signed = [math.copysign(root, u.factor) for root, u in zip(roots, updates, strict=True)]
     A = _mix([u.A for u in updates], signed, recipe, density, majority_sign_method)
     B = _mix([u.B for u in updates], roots, recipe, density, majority_sign_method)
     return _padded(A, B, rank)

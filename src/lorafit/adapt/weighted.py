@@ -69,7 +69,7 @@ def add_weighted(
         for path, layer in adapters.layers_of(new):
             assert isinstance(layer, LoraLayer)
             updates = [
-                LowRank(*layer.factors(name), weight * layer.scaling[name])
+                LowRank(*layer.factors(name), layer.scaling[name], weight)
                 for name, weight in zip(names, weights, strict=True)
                 if layer.has_adapter(name)
             ]

@@ -15,9 +15,6 @@ from lorafit.engine.batch import check_examples
 from lorafit.model.modes import evaluating
 from lorafit.tasks.base import Task
 
-LOGITS_AT_ONCE = 1 << 27
-"""Logits of language models that are evaluated at a time (512 MB in float32)."""
-
 
 class EagerEngine:
     """Runs the model as it is.
@@ -32,6 +29,8 @@ class EagerEngine:
     """
 
     name = "eager"
+    logits_at_once = 1 << 27
+    """Logits of language models that are evaluated at a time (512 MB in float32)."""
 
     def __init__(
         self,
@@ -102,7 +101,7 @@ class EagerEngine:
             return len(labels)
         config: Any = self.model.config
         words = int(config.get_text_config(decoder=True).vocab_size)
-        return max(1, LOGITS_AT_ONCE // (words * labels.shape[1]))
+        return max(1, self.logits_at_once // (words * labels.shape[1]))
 
 
 def _tokens(batch: Batch) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+import logging
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -10,8 +12,11 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from lorafit.config import GenerateConfig
 from lorafit.methods.base import CallLayer
+from lorafit.model.limits import table_positions
 from lorafit.model.modes import evaluating
 from lorafit.tasks.parts.generative import Prompt
+
+log = logging.getLogger(__name__)
 
 
 def generate(
@@ -23,6 +28,9 @@ def generate(
 ) -> list[str]:
     """Writes an answer to each prompt, without sampling: the same model writes the same.
 
+    Where a model's table of positions ends before the longest answer, the answer ends there, and
+    that is said.
+
     Args:
         model: Adapted or not.
         tokenizer: Its tokenizer, with a padding token.
@@ -33,14 +41,14 @@ def generate(
     Returns:
         The texts in the order of the prompts, without special tokens and outer spaces.
     """
-    order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i].input_ids))
     # A soft prompt stands before the whole input at each call.
     use_cache = not any(isinstance(module, CallLayer) for module in model.modules())
     config = _settings(model, tokenizer, settings, use_cache)
-    answers = [""] * len(prompts)
+    ends = set(config.eos_token_id or ())
+    answers, cut = [""] * len(prompts), 0
     with evaluating(model):
-        for at in range(0, len(order), batch_size):
-            chosen = order[at : at + batch_size]
+        for chosen, room in _batches(model, prompts, settings.max_new_tokens, batch_size):
+            config.max_new_tokens = room
             inputs = _padded([prompts[i].input_ids for i in chosen], tokenizer, model)
             # The model's own settings (temperature, ...) stay out: they are for sampling.
             own, model.generation_config = model.generation_config, config
@@ -50,10 +58,42 @@ def generate(
                 model.generation_config = own
             if not model.config.is_encoder_decoder:
                 written = written[:, inputs["input_ids"].shape[1] :]
+            if room < settings.max_new_tokens:
+                cut += sum(ends.isdisjoint(row) for row in written.tolist())
             texts = tokenizer.batch_decode(written, skip_special_tokens=True)
             for index, text in zip(chosen, texts, strict=True):
                 answers[index] = text.strip()
+    if cut:
+        log.warning(
+            "%s of %s answers end early, where the positions of the model end (%s in all)",
+            *(f"{cut:,}", f"{len(prompts):,}", f"{table_positions(model):,}"),
+        )
     return answers
+
+
+def _batches(
+    model: PreTrainedModel, prompts: Sequence[Prompt], longest: int, batch_size: int
+) -> Iterator[tuple[list[int], int]]:
+    """Prompts of like lengths, by their places, with the most tokens that their answers may have.
+
+    A prompt has the same room whatever others are asked with it.
+    """
+    positions = table_positions(model)
+    taken = sum(m.positions for m in model.modules() if isinstance(m, CallLayer))
+
+    def room(index: int) -> int:
+        if positions is None:
+            return longest
+        # The last token is written, not read; an encoder-decoder reads what it writes apart.
+        reads = model.config.is_encoder_decoder
+        before = taken if reads else taken + len(prompts[index].input_ids) - 1
+        return max(1, min(longest, positions - before))
+
+    order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i].input_ids))
+    for most, group in itertools.groupby(order, key=room):
+        alike = list(group)
+        for at in range(0, len(alike), batch_size):
+            yield alike[at : at + batch_size], most
 
 
 def _settings(

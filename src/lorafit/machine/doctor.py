@@ -15,7 +15,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib import metadata
@@ -224,13 +224,14 @@ def threads() -> Iterator[Finding]:
         yield Finding("load", busy)
 
 
-def accelerator(ask: bool = False) -> Iterator[Finding]:
+def accelerator(ask: bool = False, devices: Sequence[str] = NVIDIA) -> Iterator[Finding]:
     """Graphics processors, and whether torch can use them.
 
     Args:
         ask: Import torch (in another process) even if nothing hints at a GPU.
+        devices: Files that are there where NVIDIA's driver is.
     """
-    nvidia = any(Path(name).exists() for name in NVIDIA) or shutil.which("nvidia-smi") is not None
+    nvidia = any(Path(name).exists() for name in devices) or shutil.which("nvidia-smi") is not None
     others = sys.platform == "darwin" or Path("/dev/kfd").exists()
     if not (ask or nvidia or others):
         yield Finding("GPU", "none; training runs on the processor")

@@ -77,6 +77,10 @@ class Method(ABC, Generic[C]):
         """Returns the adapter layer around one frozen layer, without adapters yet."""
         raise NotImplementedError(f"{type(self).__name__} wraps no layers")
 
+    def add(self, layer: AdapterLayer, name: str, config: C, site: Site) -> None:
+        """Puts one freshly initialised adapter on a layer that `wrap` made."""
+        layer.add_adapter(name, config, site)
+
     def parameters(
         self,
         model: nn.Module,
@@ -343,6 +347,11 @@ class CallLayer(AdapterLayer[C]):
 
     ``adapt/`` has the model call these two around its own forward pass.
     """
+
+    @property
+    def positions(self) -> int:
+        """How many of the model's positions the active adapters take."""
+        return 0
 
     def called(self, model: nn.Module) -> nn.Module:
         """The module whose call is changed: the model, or a part of it."""

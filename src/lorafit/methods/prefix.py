@@ -174,6 +174,11 @@ class PrefixLayer(CallLayer[PrefixConfig]):
         base: torch.Tensor = self.base_layer(x, *args, **kwargs)
         return base
 
+    @property
+    def positions(self) -> int:
+        """The virtual tokens of the active prefixes."""
+        return sum(len(self.prefix(name)) for name in self._running())
+
     def before_call(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         """Puts the prefix into the cache, and extends what goes with it."""
         names = [] if self._starting else self._running()
@@ -190,7 +195,7 @@ class PrefixLayer(CallLayer[PrefixConfig]):
         if cache.get_seq_length() == 0:  # later steps of `generate` come with a full one
             self._fill(own_cache(cache), names, batch)
         kwargs["past_key_values"] = cache
-        n = sum(len(self.prefix(name)) for name in names)
+        n = self.positions
         mask, positions = kwargs.get(f"{role}attention_mask"), kwargs.get("position_ids")
         if mask is not None and mask.ndim != 2:
             raise AdapterError(f"with a prefix attention_mask is (b, t), got {tuple(mask.shape)}.")

@@ -141,9 +141,14 @@ class PromptLayer(CallLayer[PromptConfig]):
         prompt = prompt.to(base.dtype).expand(base.shape[0], -1, -1)
         return torch.cat([prompt, base[:, n:]], dim=1)
 
+    @property
+    def positions(self) -> int:
+        """The virtual tokens of the active prompts."""
+        return sum(len(self.prompt_embeddings[name]) for name in self._running())
+
     def before_call(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         """Puts stand-ins before the token ids, and extends what goes with them."""
-        n = sum(len(self.prompt_embeddings[name]) for name in self._running())
+        n = self.positions
         self._virtual = self._cut = self._length = 0
         if n == 0:
             return kwargs

@@ -56,6 +56,21 @@ def max_length(
     return asked
 
 
+def table_positions(model: PreTrainedModel) -> int | None:
+    """How many tokens fit a model that looks their positions up in a table.
+
+    One token more is an error there. ``None``: the model computes positions, and has no end.
+    """
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if not isinstance(positions, int):
+        return None
+    words = set(model.get_input_embeddings().modules())
+    tables = [m for m in model.modules() if isinstance(m, nn.Embedding) and m not in words]
+    # OPT and BART have two rows more than positions.
+    has = any(positions <= table.num_embeddings <= positions + 2 for table in tables)
+    return _positions(model) if has else None
+
+
 def _positions(model: PreTrainedModel) -> int | None:
     """How many tokens the model has positions for; ``None``: no limit is known."""
     config = model.config.get_text_config()

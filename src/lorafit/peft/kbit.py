@@ -12,11 +12,18 @@ def require_input_grads(model: nn.Module) -> None:
     """Has the input embeddings' output ask for gradients, which reentrant checkpointing needs.
 
     What transformers' ``enable_input_require_grads`` does, which its
-    ``disable_input_require_grads`` takes back; but its hooks are local functions, with which no
-    model can be pickled or sent to another process.
+    ``disable_input_require_grads`` takes back.
     """
     if not getattr(model, "_require_grads_hooks", None):
         model.enable_input_require_grads()  # type: ignore[operator]
+
+
+def make_picklable(model: nn.Module) -> None:
+    """Puts a function of this module in the place of the hooks that ask for gradients.
+
+    Those of transformers' ``enable_input_require_grads`` are local functions, with which no model
+    can be pickled or sent to another process.
+    """
     for handle in getattr(model, "_require_grads_hooks", []):
         hooks = handle.hooks_dict_ref()
         if hooks is not None and handle.id in hooks:

@@ -20,7 +20,7 @@ from lorafit.export import peft as on_disk
 from lorafit.export.peft import SaveEmbeddings
 from lorafit.peft import card, status
 from lorafit.peft.config import LoraConfig, PeftConfig, PeftType, TaskType
-from lorafit.peft.kbit import require_input_grads
+from lorafit.peft.kbit import make_picklable, require_input_grads
 from lorafit.peft.state import LoadResult, get_peft_model_state_dict
 from lorafit.peft.trainer import ForwardOfBase, LooksLikePeft, save_tied_weights_once
 from lorafit.peft.tuner import LoraModel, with_targets
@@ -70,6 +70,11 @@ class PeftModel(LooksLikePeft, PushToHubMixin, nn.Module):
         if getattr(model, "is_activation_checkpointing", False):
             # Reentrant checkpointing drops gradients unless its input asks for them.
             require_input_grads(model)
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        """For pickle and copy, of models with gradient checkpointing too."""
+        make_picklable(self.get_base_model())
+        return super().__reduce_ex__(protocol)
 
     # Looking ---------------------------------------------------------------------------
 
@@ -149,7 +154,6 @@ class PeftModel(LooksLikePeft, PushToHubMixin, nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Runs the adapted model."""
-        _refuse_mixed(kwargs)
         return self.base_model(*args, **kwargs)
 
     if not is_peft_available():
@@ -157,8 +161,7 @@ class PeftModel(LooksLikePeft, PushToHubMixin, nn.Module):
 
     def generate(self, *args: Any, **kwargs: Any) -> Any:
         """Generates with the adapted model."""
-        _refuse_mixed(kwargs)
-        return self.get_base_model().generate(*args, **kwargs)  # type: ignore[operator]
+        return self.base_model.generate(*args, **kwargs)
 
     @contextmanager
     def disable_adapter(self) -> Iterator[None]:
@@ -389,15 +392,6 @@ class PeftModel(LooksLikePeft, PushToHubMixin, nn.Module):
         tuner = self.base_model
         sites = tuner._sites  # noqa: SLF001 PEFT has no such name
         return self._with_head(with_targets(config, tuner.adapters.model, sites))
-
-
-def _refuse_mixed(kwargs: dict[str, Any]) -> None:
-    """Takes PEFT's argument for batches of several adapters out, and refuses a value."""
-    if kwargs.pop("adapter_names", None) is not None:
-        raise ConfigError(
-            "adapter_names: lorafit does not mix adapters in one batch; call the model once "
-            "for each adapter (`set_adapter`)."
-        )
 
 
 class PeftModelForSequenceClassification(PeftModel):

@@ -100,7 +100,13 @@ class LoraModel(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Runs the adapted model."""
+        _refuse_mixed(kwargs)
         return self.model(*args, **kwargs)
+
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
+        """Generates with the adapted model."""
+        _refuse_mixed(kwargs)
+        return self.model.generate(*args, **kwargs)  # type: ignore[operator]
 
     def __getattr__(self, name: str) -> Any:
         """Forwards what is missing to the model."""
@@ -230,6 +236,15 @@ class LoraModel(nn.Module):
             name: config.model_dump() | ({"inference_mode": True} if inference else {})
             for name, config in self.peft_config.items()
         }
+
+
+def _refuse_mixed(kwargs: dict[str, Any]) -> None:
+    """Takes PEFT's argument for batches of several adapters out, and refuses a value."""
+    if kwargs.pop("adapter_names", None) is not None:
+        raise ConfigError(
+            "adapter_names: lorafit does not mix adapters in one batch; call the model once "
+            "for each adapter (`set_adapter`)."
+        )
 
 
 def as_peft(config: MethodConfig) -> LoraConfig:

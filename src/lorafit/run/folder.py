@@ -23,7 +23,6 @@ What is written there, `lorafit.run.writer` writes.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -42,8 +41,6 @@ from lorafit.units import shortened
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from lorafit.evidence.evaluated import Evaluated
 
 Lines = list[dict[str, Any]]
 """The content of a ``.jsonl`` file. (Inside `Run`, ``list`` is the method.)"""
@@ -86,7 +83,7 @@ class RunSummary:
 
 
 class Run:
-    """A run: what its folder holds, and what one does with its model.
+    """What the folder of a run holds; `lorafit.Run` also uses the model in it.
 
     Args:
         path: The folder, or just the run's name below ``dir``.
@@ -106,26 +103,6 @@ class Run:
             known.append(f"{shortened(found.metric, 30)} {found.tuned:.3f}")
         return ", ".join(known) + ")"
 
-    def _repr_html_(self) -> str:
-        """What a notebook shows: the verdict."""
-        card: str = _above("lorafit.report.card").run_card(self.path)
-        return card
-
-    # Using it
-
-    def predict(self, texts: Any) -> Lines:
-        """Predicts with the tuned model; see `lorafit.predict`.
-
-        The model is loaded at each call: for many, `lorafit.load` the run once.
-        """
-        predictions: Lines = _above("lorafit.api").predict(self, texts)
-        return predictions
-
-    def evaluate(self, data: Any = None, out: str | Path | None = None) -> Evaluated:
-        """Scores the base and the tuned model; see `lorafit.evaluate`."""
-        outcome: Evaluated = _above("lorafit.api").evaluate(self, data, out)
-        return outcome
-
     # Finding runs
 
     @classmethod
@@ -134,7 +111,7 @@ class Run:
         return cls(path, dir)
 
     @classmethod
-    def list(cls, dir: str | Path = "runs") -> Sequence[Run]:
+    def list(cls, dir: str | Path = "runs") -> Sequence[Self]:
         """All runs in a folder, oldest first; other folders are passed over."""
         folder = Path(dir)
         if not folder.is_dir():
@@ -410,14 +387,6 @@ class Run:
             raise RunError(f'cannot read "{self._metrics_file}": {error.strerror}') from error
         lines = text.split("\n")
         return lines[:-1]
-
-
-def _above(module: str) -> Any:
-    """A module that stands above this one and knows the run: looked up when it is asked for.
-
-    Models and pages are made there; a run only offers them as methods of its own.
-    """
-    return importlib.import_module(module)
 
 
 def is_locked(folder: Path) -> bool:

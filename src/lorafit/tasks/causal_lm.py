@@ -17,6 +17,7 @@ from lorafit.data.columns.chats import (
     find_messages,
     place_of,
     plain,
+    refuse_chats_of_other_names,
     refuse_unread_chats,
 )
 from lorafit.data.columns.choose import check_asked, choose_columns, described, require_columns
@@ -121,9 +122,9 @@ class CausalLM(GenerativeTask):
         columns = find_prompt(rows, config)
         if columns is not None:
             return Fit(f"a language model, and {_named(columns)}")
-        if config.label is None:
-            refuse_other_answers(rows, config)
+        refuse_other_answers(rows, config, guessing=True)
         if has_text(rows, config) and not find_labels(rows, config):
+            refuse_chats_of_other_names(rows, config)
             return Fit("a language model, and text without labels", certain=False)
         return None
 
@@ -152,6 +153,7 @@ class CausalLM(GenerativeTask):
             refuse_preferences(rows, config)
             refuse_other_answers(rows, config)
             refuse_unread_chats(rows, config)
+            refuse_chats_of_other_names(rows, config)
             if config.label is not None:
                 raise DataError(
                     f"no prompt for the completions in {config.label}. There are "
@@ -317,7 +319,7 @@ class CausalLM(GenerativeTask):
                 ),
             )
             return [
-                Prompt(chat[-1 if answer is None else -2]["content"], ids[-max_length:], answer)
+                Prompt(_last_asked(chat, answer), ids[-max_length:], answer)
                 for chat, ids, answer in turns
             ]
         asked, start = self.asked(rows), special_prefix(tokenizer)
@@ -326,6 +328,12 @@ class CausalLM(GenerativeTask):
             Prompt(text, [*start, *tokens][-max_length:], reference)
             for (text, reference), tokens in zip(asked, ids, strict=True)
         ]
+
+
+def _last_asked(chat: Sequence[Message], answer: str | None) -> str:
+    """What stands before the answer; empty where the assistant opens."""
+    asked = chat if answer is None else chat[:-1]
+    return str(asked[-1]["content"]) if asked else ""
 
 
 def _named(columns: PromptColumns) -> str:

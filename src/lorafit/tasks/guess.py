@@ -5,7 +5,11 @@ from __future__ import annotations
 from datasets import DatasetDict
 
 from lorafit.config import DataConfig
-from lorafit.data.columns.chats import find_messages, refuse_unread_chats
+from lorafit.data.columns.chats import (
+    find_messages,
+    refuse_chats_of_other_names,
+    refuse_unread_chats,
+)
 from lorafit.data.columns.choose import check_asked, described
 from lorafit.data.columns.prompts import refuse_preferences
 from lorafit.data.findings import UNKEPT, Findings
@@ -48,6 +52,8 @@ def guess_task(
             f"the model is {model}. Take one, or name other columns: --text COLUMN --label COLUMN."
         )
     if not best:
+        if model.generates:
+            refuse_chats_of_other_names(rows, config)
         wanted = "; ".join(
             f"{name} needs {tasks[name].needs}" for name in tasks if hasattr(tasks[name], "needs")
         )

@@ -64,8 +64,7 @@ class Seq2Seq(GenerativeTask):
         if not model.encoder_decoder:
             return None
         if columns is None:
-            if config.label is None:
-                refuse_other_answers(rows, config)
+            refuse_other_answers(rows, config, guessing=True)
             return None
         certain = [labels.column for labels in find_labels(rows, config) if labels.certain]
         if columns.answer in certain:

@@ -84,19 +84,19 @@ class Outcome:
         return float("inf") if self.best is None else self.best[2].nll
 
 
-def ranks(bench: Bench) -> list[int | None]:
-    """The ranks to try."""
+def ranks(bench: Bench, most: Sequence[int] = RANKS) -> list[int | None]:
+    """The ranks to try: those of ``most`` that the layers have room for."""
     if "adapter.r" not in bench.open:
         return [None]
-    return [r for r in RANKS if r <= bench.tunable.largest_rank()] or [1]
+    return [r for r in most if r <= bench.tunable.largest_rank()] or [1]
 
 
-def rates(bench: Bench) -> list[float]:
-    """The learning rates to try, lowest first."""
+def rates(bench: Bench, factors: Sequence[float] = RATE_FACTORS) -> list[float]:
+    """The learning rates to try: the method's usual one times these factors."""
     prior = bench.config.train.learning_rate
     if "train.learning_rate" not in bench.open:
         return [prior]
-    return [prior * factor for factor in RATE_FACTORS]
+    return [prior * factor for factor in factors]
 
 
 def module_sets(bench: Bench) -> list[tuple[str, ...] | None]:

@@ -9,7 +9,7 @@ import pytest
 from datasets import Dataset
 
 from lorafit.config import DataConfig
-from lorafit.data.columns.chats import check_chats, find_messages, plain
+from lorafit.data.columns.chats import check_chats, find_messages, plain, refuse_unread_chats
 from lorafit.data.read.source import load_splits
 from lorafit.errors import DataError
 
@@ -40,6 +40,32 @@ def test_a_column_of_system_prompts_begins_sharegpts_conversations() -> None:
 def test_messages_written_as_json_text_are_read() -> None:
     rows = read([{"messages": json.dumps(ASKED)}, {"messages": json.dumps(ASKED[:2])}])
     assert rows["messages"][:] == [ASKED, ASKED]
+
+
+def test_messages_written_in_several_ways_are_read_alike() -> None:
+    ways = [("role", "content"), ("from", "value"), ("role", "value"), ("from", "content")]
+    chats = [[{k[0]: m["role"], k[1]: m["content"]} for m in ASKED] for k in ways]
+    for chat in chats:  # a whole file of one way
+        assert [plain_of(m) for m in read([{"messages": chat}])["messages"][0]] == ASKED
+    mixed = read([{"messages": chat} for chat in [*chats, [chats[1][0], chats[0][1]]]])
+    assert [[plain_of(m) for m in chat] for chat in mixed["messages"]] == [ASKED] * 5
+
+
+def plain_of(message: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in message.items() if value is not None}
+
+
+@pytest.mark.parametrize("broken", ['[{"role": "user", "cont', "[{'role': 'user'} {}]", "{'a': 1}"])
+def test_conversations_written_as_text_of_which_one_cannot_be_read_are_refused(broken: str) -> None:
+    rows = [{"messages": broken if n == 4 else json.dumps(ASKED)} for n in range(1, 9)]
+    loaded = read(rows)
+    with pytest.raises(
+        DataError, match=r'in "messages" are written as text.*\(row 4: .*--text mess'
+    ):
+        refuse_unread_chats(loaded, DataConfig(path=""))
+    refuse_unread_chats(loaded, DataConfig(path="", text=["messages"]))
+    plain_texts = read([{"chat": "[10:31] eve: a film"}, {"chat": "good"}])
+    refuse_unread_chats(plain_texts, DataConfig(path=""))
 
 
 @pytest.mark.parametrize("names", [("human", "gpt"), ("user", "model"), ("User", "Assistant")])

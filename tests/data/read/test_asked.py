@@ -16,6 +16,15 @@ TEXTS = ["a good film", "a dull plot"]
 ROWS = [{"text": text, "label": "pos"} for text in TEXTS]
 
 
+class Exporting:
+    """A table of another library, as polars has them."""
+
+    columns = ("label", "text")
+
+    def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
+        return pa.table({"label": [1, 0], "text": TEXTS}).__arrow_c_stream__(requested_schema)
+
+
 @pytest.mark.parametrize(
     "given",
     [
@@ -29,6 +38,9 @@ ROWS = [{"text": text, "label": "pos"} for text in TEXTS]
         Dataset.from_list(ROWS),
         Dataset.from_list(ROWS)["text"],
         pa.table({"label": [1, 0], "text": TEXTS}),
+        pa.array(TEXTS),
+        pa.chunked_array([TEXTS[:1], TEXTS[1:]]),
+        Exporting(),
         {"text": TEXTS, "label": [1, 0]},
         {"text": pd.Series(TEXTS)},
     ],
@@ -44,6 +56,12 @@ def test_a_generator_and_a_single_text_are_read_too() -> None:
     assert read_asked("a good film", ["text"]).cells == ["a good film"]
     assert read_asked(np.array("a good film"), ["text"]).cells == ["a good film"]
     assert read_asked({"text": "a good film"}, ["text"]).cells == ["a good film"]
+
+
+def test_a_row_of_a_frame_is_one_row_and_not_a_list_of_its_values() -> None:
+    frame = pd.DataFrame(ROWS)
+    assert read_asked(frame.iloc[1], ["text"]).cells == TEXTS[1:]
+    assert read_asked(frame.assign(other="b").iloc[0], ["text", "other"]).cells == [[TEXTS[0], "b"]]
 
 
 def test_pairs_stay_pairs() -> None:
@@ -87,7 +105,10 @@ def test_a_field_inside_a_column_is_found_by_its_path() -> None:
         (5, r"got a number \(5\), which holds no texts"),
         (None, "got None, which holds no texts"),
         (b"a", "got bytes"),
-        ({"a", "b"}, "got a set, which has no order"),
+        ({"a", "b"}, r"got a set, which has no order\. Give"),
+        (["a", "b\ud83d"], r"text 2 of 2 holds half of a character \('\\ud83d'\)"),
+        ([["a", "\udc00"]], "text 1 of 1 holds half of a character"),
+        ([[{"role": "user", "content": "\ud83d"}]], "text 1 of 1 holds half of a character"),
         (DatasetDict(), "got a DatasetDict. Give one of its splits"),
     ],
 )

@@ -179,6 +179,12 @@ def test_rows_may_lack_keys():
         ([1, 2], "row 0 is int"),
         ([{"a": 1}, "x"], "row 1 is str"),
         ({"label": [1, "x"]}, "mixes types: row 0 holds a number .1., row 1 holds text"),
+        (
+            {"m": [[{"role": "user", "content": "a"}], [{"role": "user", "content": ["b"]}]]},
+            r"mixes types in \[\]\.content: row 0 holds text \('a'\), row 1 holds a list",
+        ),
+        ({"text": ["a", "b\ud83d"]}, r"row 1 holds half of a character \('\\ud83d'\)"),
+        ([{"m": {"x": ["\udc00"]}}], "row 0 holds half of a character"),
         (42, "which holds no rows"),
         (pd.DataFrame(), "no columns|0 rows"),
         (pd.DataFrame([[1, 2]], columns=["a", "a"]), "more than one column called 'a'"),

@@ -19,6 +19,10 @@ from lorafit.data.read.written import parse_list
         (" [0, 0, 1] ", [0, 0, 1]),
         ("[]", []),
         ("[{'role': 'user', 'content': None}]", [{"role": "user", "content": None}]),
+        ("('a', 'b')", ["a", "b"]),
+        ("('a',)", ["a"]),
+        ("('a')", None),
+        ("('a' 'b', 'c')", None),
         ("['a' 'b']", None),  # what numpy prints; Python reads it as ['ab']
         ("['a'\n 'b']", None),
         ("['it is \" \" quoted', 'b']", ['it is " " quoted', "b"]),
@@ -44,6 +48,7 @@ def test_a_column_of_lists_is_read_and_said(
 ) -> None:
     with caplog.at_level(logging.INFO, "lorafit"):
         assert column(tmp_path, "['x', 'y']", "", '["x"]') == [["x", "y"], None, ["x"]]
+        assert column(tmp_path, "('x', 'y')", "('x',)") == [["x", "y"], ["x"]]
     assert 'column "labels" has lists written as text: they are read as lists' in caplog.text
 
 
@@ -56,8 +61,12 @@ def test_a_column_of_which_a_cell_is_no_list_stays_text_and_that_is_said(
     assert column(tmp_path, "['x']", "[1]") == ["['x']", "[1]"]
     assert "of values of several kinds: it stays text" in caplog.text
     caplog.clear()
+    assert column(tmp_path, "['x']", "['y']", "x") == ["['x']", "['y']", "x"]
+    assert "row 3 is none that can be read: it stays text" in caplog.text
+    caplog.clear()
     assert column(tmp_path, "['x']", "x") == ["['x']", "x"]
-    assert caplog.text == ""
+    assert column(tmp_path, "(1999, remake)", "(laughs)") == ["(1999, remake)", "(laughs)"]
+    assert "(1999, remake)" not in caplog.text
 
 
 def test_words_and_tags_in_a_csv_are_lists(tmp_path: Path) -> None:

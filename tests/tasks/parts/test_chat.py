@@ -107,6 +107,35 @@ def test_a_conversation_that_the_template_refuses_is_named_by_its_place(template
         CausalLM.from_dict(old).encode(part, tokenizer, 40)
 
 
+@pytest.mark.parametrize("special_tokens", ["text", "control"])
+@pytest.mark.parametrize("said", ["good and warm", "good </s> and warm"])
+def test_an_assistant_may_open_a_conversation(said, special_tokens):
+    tokenizer = tokenizer_with(
+        "{% if messages[0]['role'] != 'system' %}a film <s> {% endif %}" + PLAIN
+    )
+    tokenizer.add_special_tokens({"additional_special_tokens": ["</s>"]})
+    chat = [{"role": "assistant", "content": said}, *CHAT[2:]]
+    ids, labels = encode_chat(chat, tokenizer, 1, special_tokens)
+    first = tokenizer("a film <s> the")["input_ids"]
+    assert ids[: len(first)] == first
+    assert labels[: len(first)] == [-100] * len(first)
+    assert labels[len(first)] == ids[len(first)] != -100
+    alone = chat_prompt(chat[:1], tokenizer, special_tokens)
+    assert alone == (first, said)
+    task = CausalLM(["messages"], chat=True)
+    rows = Dataset.from_list([{"messages": chat[:1]}, {"messages": CHAT}])
+    assert [prompt.text for prompt in task.prompts(rows, tokenizer, 40)] == ["", "a plot"]
+    assert len(task.encode(rows, tokenizer, 40)) == 2
+
+
+@pytest.mark.parametrize(
+    "wrong", ["{{ 1 / 0 }}", "{{ 'a' + 1 }}", "{{ messages[0].content | int + [] }}"]
+)
+def test_whatever_goes_wrong_in_a_template_names_the_conversation(wrong):
+    with pytest.raises(DataError, match=r"conversation 7 \(roles: user, assistant, .*refused by"):
+        encode_chat(CHAT, tokenizer_with(PLAIN + wrong), 7)
+
+
 def test_what_a_user_says_in_sharegpts_words_is_understood():
     task = CausalLM(["messages"], chat=True)
     shared = [{"from": "human", "value": "a film"}]

@@ -1,11 +1,13 @@
 """Conversations in data: which column holds them, in whose words, and what is wrong with one.
 
-Two ways to write them are read: messages of ``role`` and ``content``, and ShareGPT's of ``from``
-and ``value``. Roles of other names (human, gpt, model) become the usual ones, and that is said.
+Two ways to write them are read, and what is between them: messages of ``role`` and ``content``,
+and ShareGPT's of ``from`` and ``value``. Roles of other names (human, gpt, model) become the usual
+ones, and that is said.
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -15,14 +17,19 @@ from datasets import Dataset, DatasetDict, List
 
 from lorafit.config import DataConfig
 from lorafit.data.columns.choose import kind_of
+from lorafit.data.columns.labelled import find_labels
 from lorafit.data.columns.values import column_values, replace_column
 from lorafit.data.findings import UNKEPT, Findings
+from lorafit.data.read.written import parse_list
 from lorafit.errors import DataError
 
 NAMES = ("messages", "conversation", "conversations", "chat")
 """Columns that hold conversations, in order of preference."""
-KEYS = (("role", "content"), ("from", "value"))
-"""What a message calls its speaker and its text."""
+KEYS = (("role", "content"), ("from", "value"), ("role", "value"), ("from", "content"))
+"""What a message calls its speaker and its text; the first are the usual ones."""
+_NAMED = {name for keys in KEYS for name in keys}
+_WRITTEN = re.compile(r"""(\[\s*)?\{\s*['"]""")
+"""What a conversation or a message written as text begins with."""
 ROLES = ("user", "assistant", "system", "tool", "developer")
 MEANT = {
     **dict.fromkeys(("human", "prompter", "customer"), "user"),
@@ -57,7 +64,10 @@ def refuse_unread_chats(rows: Dataset, config: DataConfig) -> None:
     """
     for name in () if config.text else NAMES:
         feature = rows.features.get(name)
-        if feature is None or kind_of(feature) in ("text", "empty") or keys_of(rows, name):
+        if feature is None or kind_of(feature) == "empty" or keys_of(rows, name):
+            continue
+        if kind_of(feature) == "text":
+            _refuse_unreadable(rows, name)
             continue
         inner: Any = feature.feature if isinstance(feature, List) else feature
         has = f"objects of {', '.join(inner)}" if isinstance(inner, dict) else kind_of(inner)
@@ -68,6 +78,39 @@ def refuse_unread_chats(rows: Dataset, config: DataConfig) -> None:
             '{"from": "human", "value": "..."}. To learn from another column, name it: --text '
             "COLUMN."
         )
+
+
+def _refuse_unreadable(rows: Dataset, name: str) -> None:
+    """Refuses a column of conversations written as JSON of which one cannot be read."""
+    texts = [(text or "").strip() for text in column_values(rows, name)]
+    written = [bool(_WRITTEN.match(text)) for text in texts]
+    if 2 * sum(written) <= len(texts) - texts.count(""):
+        return
+    broken = (n for n, text in enumerate(texts, start=1) if text and parse_list(text) is None)
+    number = next(broken, 1)
+    raise DataError(
+        f'the conversations in "{name}" are written as text, and not each of them is a list of '
+        f"messages (row {number:,}: {texts[number - 1][:40]!r}). Write each as JSON such as "
+        '[{"role": "user", "content": "..."}, ...]. To learn from the texts as they are: --text '
+        f"{name}."
+    )
+
+
+def refuse_chats_of_other_names(rows: Dataset, config: DataConfig) -> None:
+    """Refuses to pass over conversations in a column that is not called like them.
+
+    Raises:
+        DataError: There are such columns, and no column was named and none is the label.
+    """
+    columns = [name for name in rows.column_names if keys_of(rows, name)]
+    if not columns or config.text or config.label or find_messages(rows, config):
+        return
+    if any(labels.certain for labels in find_labels(rows, config)):
+        return
+    raise DataError(
+        f"{' and '.join(columns)} hold{'s' if len(columns) == 1 else ''} conversations. To learn "
+        f"from them, name the column: --text {columns[0]}. To learn from another one, name that."
+    )
 
 
 def read_chats(splits: DatasetDict, config: DataConfig, findings: Findings = UNKEPT) -> DatasetDict:
@@ -99,14 +142,27 @@ def standard(messages: Any) -> Any:
 def _standard(message: Any) -> Any:
     if not isinstance(message, Mapping):
         return message
-    keys = next((keys for keys in KEYS if set(keys) <= message.keys()), None)
+    keys = _keys(message)
     if keys is None:
         return dict(message)
-    rest = {name: value for name, value in message.items() if name not in keys}
+    # Files in which some messages are written one way and some the other have all names in each.
+    rest = {
+        name: value
+        for name, value in message.items()
+        if name not in keys and not (name in _NAMED and value is None)
+    }
     role = message[keys[0]]
     name = str(role).strip().lower() if role is not None else None
     usual = role if name is None else MEANT.get(name, name if name in ROLES else role)
     return {"role": usual, "content": message[keys[1]]} | rest
+
+
+def _keys(message: Mapping[str, Any]) -> tuple[str, str] | None:
+    """What a message calls speaker and text, those that say something first."""
+    there = [keys for keys in KEYS if set(keys) <= message.keys()]
+    said = [keys for keys in there if message[keys[0]] is not None and message[keys[1]] is not None]
+    spoken = [keys for keys in there if message[keys[0]] is not None]
+    return next(iter([*said, *spoken, *there]), None)
 
 
 def _standard_column(rows: Dataset, column: str, findings: Findings) -> Dataset:
@@ -114,17 +170,21 @@ def _standard_column(rows: Dataset, column: str, findings: Findings) -> Dataset:
     if keys is None:
         return rows
     chats = column_values(rows, column)
-    roles = dict.fromkeys(m[keys[0]] for chat in chats for m in chat or () if m)
+    messages = [message for chat in chats for message in chat or () if message]
+    ways = dict.fromkeys(found for m in messages if (found := _keys(m)))
+    roles = dict.fromkeys(m[found[0]] for m in messages if (found := _keys(m)))
     renamed = {r: _standard({"role": r, "content": ""})["role"] for r in roles if r is not None}
     others = {role: usual for role, usual in renamed.items() if role != usual}
-    if keys == KEYS[0] and not others:
+    shared = [found for found in ways if found != KEYS[0]]
+    if not shared and not others:
         return rows
     if others:
         said = ", ".join(f"{role} as {usual}" for role, usual in others.items())
         findings.note(f"roles in {column} are read by their meaning: {said}")
     chats = [standard(chat) for chat in chats]
-    if keys == KEYS[1]:
-        findings.note(f"{column}: conversations in ShareGPT's form (from, value)")
+    if shared:
+        names = " and ".join(", ".join(found) for found in shared)
+        findings.note(f"{column}: conversations in ShareGPT's form ({names})")
         chats = _with_system(rows, chats, findings)
     return replace_column(rows, column, pa.array(chats))
 

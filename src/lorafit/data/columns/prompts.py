@@ -9,7 +9,7 @@ from datasets import Dataset
 
 from lorafit.config import DataConfig
 from lorafit.data.columns.choose import by_name, described, kind_of, label_columns
-from lorafit.data.columns.labelled import is_prose
+from lorafit.data.columns.labelled import find_labels, is_prose
 from lorafit.data.columns.values import column_values
 from lorafit.errors import DataError
 
@@ -23,8 +23,15 @@ PAIRS = (
     *(("text", "summary"), ("text", "completion"), ("meaning_representation", "human_reference")),
 )
 """In order of preference."""
-ANSWERS = ("output", "outputs", "completion", "response", "answer", "summary", "highlights")
-"""Columns beside a prompt that are surely meant to be written."""
+NEVER_LABELS = (
+    *("output", "outputs", "completion", "completions", "response", "responses"),
+    *("summary", "highlights"),
+)
+"""Columns beside a prompt that are surely meant to be written, even if they were asked for."""
+ANSWERS = (*NEVER_LABELS, "answer", "answers")
+"""Columns beside a prompt that are meant to be written."""
+PROMPTS = ("prompt", "instruction", "question", "query", "input", "inputs")
+"""Columns that are surely meant to be answered."""
 MORE = {"instruction": ("input", "context")}
 """Columns that go on with a prompt where they are there."""
 
@@ -91,23 +98,39 @@ def refuse_preferences(rows: Dataset, config: DataConfig) -> None:
     )
 
 
-def refuse_other_answers(rows: Dataset, config: DataConfig) -> None:
+def refuse_other_answers(rows: Dataset, config: DataConfig, *, guessing: bool = False) -> None:
     """Refuses answers that are objects, lists or numbers where a model is to write them.
+
+    Args:
+        rows: The data.
+        config: ``text`` and ``label`` count.
+        guessing: The task is not known yet, so a column that was asked for may be a label: it is
+            refused only if its name and that of the prompt say that it is none.
 
     Raises:
         DataError: The answers that were asked for, or that stand beside a prompt by their
-            names, are no text.
+            names, are no text, or there is none.
     """
     texts = [name for name, feature in rows.features.items() if kind_of(feature) == "text"]
     asked = label_columns(config.label)
+    clear = by_name(config.text or texts, PROMPTS)
     if asked:
-        answers = list(asked) if len(asked) == 1 else []
+        named = clear and by_name(asked, NEVER_LABELS)
+        answers = list(asked) if len(asked) == 1 and (named or not guessing) else []
     else:
         pairs = [pair for pair in PAIRS if by_name(texts, (pair[0],)) and pair[1] in ANSWERS]
-        answers = by_name(rows.column_names, [answer for _, answer in pairs])
+        names = [answer for _, answer in pairs]
+        answers = by_name(rows.column_names, [*names, *(ANSWERS if clear else ())])
     for answer in answers:
         feature = rows.features.get(answer)
         kind = "text" if feature is None else kind_of(feature)
+        labelled = not asked and any(label.certain for label in find_labels(rows, config))
+        if kind == "empty" and clear and not labelled:
+            raise DataError(
+                f'the answers in "{answer}" are all empty, so there is nothing to learn. There '
+                f"are {described(rows)}. To learn from the texts of {clear[0]} alone: --text "
+                f"{clear[0]}."
+            )
         if kind in ("text", "bool", "class label", "empty") and not (asked and kind == "bool"):
             continue
         first = next((v for v in column_values(rows, answer) if v is not None), None)
@@ -119,7 +142,7 @@ def refuse_other_answers(rows: Dataset, config: DataConfig) -> None:
             f"Make them text{' (json.dumps)' if nested else ''}"
             + (
                 f", or name another column: --label COLUMN. There are {described(rows)}."
-                if nested or asked
+                if nested or (asked and not guessing)
                 else f"; or, to predict them as labels: --task sequence_classification --label "
                 f"{answer}."
             )

@@ -30,7 +30,7 @@ from lorafit.data.findings import UNKEPT
 from lorafit.data.read.files import read_file
 from lorafit.data.read.nested import with_nested
 from lorafit.data.read.reading import Reading
-from lorafit.data.read.rows import to_dataset
+from lorafit.data.read.rows import broken_character, to_dataset
 from lorafit.data.read.written import read_written_lists
 from lorafit.errors import DataError, did_you_mean
 
@@ -69,8 +69,8 @@ def read_asked(
 
     Args:
         given: A text; a list, tuple, array, series or generator of texts, of pairs
-            of texts, of lists of words, of conversations or of dicts; a table; or the path of a
-            file, as a `Path`.
+            of texts, of lists of words, of conversations or of dicts; a table or one row of it;
+            or the path of a file, as a `Path`.
         columns: The text columns of the run.
         skip_bad_rows: Leave out rows without a text, and count them, instead of stopping.
         encoding: How the text of a file is stored; ``None``: UTF-8.
@@ -84,6 +84,8 @@ def read_asked(
         raise DataError(
             f"got a {type(given).__name__}. Give one of its splits, as a Dataset in memory."
         )
+    if isinstance(given, pd.Series) and columns[0] in given.index:  # a row of a frame
+        given = given.to_dict()
     if _is_table(given):
         cells = _of_table(to_dataset(given, f"the {type(given).__name__}"), columns)
     elif isinstance(given, Mapping):
@@ -108,13 +110,13 @@ def _listed(given: Any) -> list[Any]:
     if isinstance(given, np.ndarray):
         found = given.tolist()
         return found if isinstance(found, list) else [found]
+    if isinstance(given, pa.Array | pa.ChunkedArray):
+        return list(given.to_pylist())
     if isinstance(given, Iterable) and not isinstance(given, bytes | set | frozenset):
         return list(given)
-    what = "a set, which has no order" if isinstance(given, set | frozenset) else _named(given)
-    raise DataError(
-        f"got {what}, which holds no texts. Give a text, a list of texts, or a table with the "
-        "text columns."
-    )
+    unordered = isinstance(given, set | frozenset)
+    what = "a set, which has no order" if unordered else f"{_named(given)}, which holds no texts"
+    raise DataError(f"got {what}. Give a text, a list of texts, or a table with the text columns.")
 
 
 def _plain(item: Any) -> Any:
@@ -235,6 +237,8 @@ def _is_empty(cell: Any) -> bool:
 
 def _problem(cell: Any) -> str:
     """Why something is no text, no list of texts and no conversation; or ``""``."""
+    if (broken := broken_character(cell)) is not None:
+        return f"holds half of a character ({broken!r})"
     if isinstance(cell, str):
         return ""
     if not isinstance(cell, list):

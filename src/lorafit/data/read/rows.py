@@ -6,7 +6,8 @@ next to the user's files.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import datasets
@@ -16,6 +17,8 @@ import pyarrow as pa
 from datasets import Dataset
 
 from lorafit.errors import DataError
+
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 def to_dataset(rows: Any, name: str) -> Dataset:
@@ -139,17 +142,48 @@ def _column(values: Any, key: str, name: str) -> pa.Array:
 
 def _mix(values: Any, error: Exception) -> str:
     """What is wrong with a column: the first value that is of another kind, or the error."""
-    first: tuple[int, Any] | None = None
-    for index, value in enumerate(values):
-        if value is None:
-            continue
-        first = first or (index, value)
-        if _kind(value) != _kind(first[1]):
+    first: dict[str, tuple[int, Any]] = {}
+    for index, row in enumerate(values):
+        if (broken := broken_character(row)) is not None:
             return (
-                f"mixes types: row {first[0]} holds {_kind(first[1])} ({_shown(first[1])}), "
-                f"row {index} holds {_kind(value)} ({_shown(value)}). Give it one type."
+                f"cannot be read: row {index} holds half of a character ({broken!r}). Text that "
+                "was cut within a character has it; take it out."
             )
+        for path, value in _within(row):
+            row_of_first, other = first.setdefault(path, (index, value))
+            if _kind(value) != _kind(other):
+                where = f" in {path}" if path else ""
+                return (
+                    f"mixes types{where}: row {row_of_first} holds {_kind(other)} "
+                    f"({_shown(other)}), row {index} holds {_kind(value)} ({_shown(value)}). "
+                    "Give it one type."
+                )
     return f"cannot be read: {_first_line(error)}"
+
+
+def _within(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """A value and all that it holds, by the names on the way; places in lists do not count."""
+    if value is None:
+        return
+    yield path, value
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            yield from _within(part, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _within(part, f"{path}[]")
+
+
+def broken_character(value: Any) -> str | None:
+    """Half of a character (a surrogate without its other half), which is no text, if one is there.
+
+    Args:
+        value: A text, or lists and dicts of texts; what else it holds is not looked at.
+    """
+    for _, part in _within(value):
+        if isinstance(part, str) and (found := _HALF.search(part)):
+            return found[0]
+    return None
 
 
 def _kind(value: Any) -> str:

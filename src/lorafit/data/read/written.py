@@ -21,7 +21,10 @@ from lorafit.data.columns.choose import kind_of
 from lorafit.data.columns.values import column_table, replace_column
 from lorafit.data.findings import UNKEPT, Findings
 
-_LIST = r"^\s*\[[\s\S]*\]\s*$"
+_LIST = r"^\s*(\[[\s\S]*\]|\(\s*['\"\d][\s\S]*,[\s\S]*\))\s*$"
+"""In square brackets, or a tuple of texts or numbers: a remark in brackets is none."""
+_MOSTLY = 0.5
+"""Share of cells from which on the others are probably mistakes."""
 _NEXT_TO_EACH_OTHER = re.compile(r"""['"]\s+['"]""")
 
 
@@ -30,7 +33,8 @@ def read_written_lists(splits: DatasetDict, findings: Findings = UNKEPT) -> Data
     first = next(iter(splits.values()))
     for name in first.column_names:
         tables = {s: rows for s, rows in splits.items() if name in rows.features}
-        if not all(_looks_like_lists(rows, name) for rows in tables.values()):
+        shares = [_share_of_lists(rows, name) for rows in tables.values()]
+        if min(shares) <= _MOSTLY:
             continue
         read = {split: _parsed(rows, name) for split, rows in tables.items()}
         arrays = {split: _array(values) for split, (values, _) in read.items()}
@@ -70,7 +74,7 @@ def parse_list(text: str) -> list[Any] | None:
             return None
         if _NEXT_TO_EACH_OTHER.search(text) and _joins_texts(text):
             return None
-    return found if isinstance(found, list) else None
+    return list(found) if isinstance(found, list | tuple) else None
 
 
 def _joins_texts(text: str) -> bool:
@@ -87,13 +91,14 @@ def _column(rows: Dataset, name: str) -> pa.ChunkedArray:
     return column_table(rows, [name]).column(name)
 
 
-def _looks_like_lists(rows: Dataset, name: str) -> bool:
+def _share_of_lists(rows: Dataset, name: str) -> float:
+    """How many of the cells that are not empty look like lists, 0 to 1."""
     if kind_of(rows.features[name]) != "text" or len(rows) == 0:
-        return False
+        return 0.0
     column = _column(rows, name)
     filled = pc.and_(pc.is_valid(column), pc.not_equal(pc.fill_null(column, ""), ""))
     column = column.filter(filled)
-    return len(column) > 0 and bool(pc.all(pc.match_substring_regex(column, _LIST)).as_py())
+    return float(pc.mean(pc.match_substring_regex(column, _LIST)).as_py() or 0.0)
 
 
 def _parsed(rows: Dataset, name: str) -> tuple[list[list[Any] | None], int | None]:

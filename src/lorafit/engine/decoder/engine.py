@@ -28,7 +28,7 @@ from lorafit.engine.decoder.block import Block, Positions, Saved, Stream
 from lorafit.engine.decoder.layout import DecoderLayout, storage
 from lorafit.engine.frozen import FrozenLinear
 from lorafit.engine.kernels.counter import Seeds
-from lorafit.engine.lm_loss import IGNORED, HeadLoss, token_losses
+from lorafit.engine.lm_loss import CHUNK_NUMBERS, IGNORED, HeadLoss, token_losses
 from lorafit.model.modes import evaluating
 from lorafit.tasks.base import Task
 
@@ -121,7 +121,7 @@ class FastDecoder:
         states = stream.value().index_select(0, rows).requires_grad_(bottom < len(self.blocks))
         if self.layout.causal_lm:
             hidden = self.layout.norm(states.to(storage(self.model)))
-            loss_sum = apply(HeadLoss, hidden, self._head, batch["targets"])
+            loss_sum = apply(HeadLoss, hidden, self._head, batch["targets"], CHUNK_NUMBERS)
             units = len(rows)
         else:
             losses = self.task.losses(self._logits(states), batch["labels"])

@@ -19,7 +19,7 @@ from lorafit.engine.base import (
     answers_from_tokens,
 )
 from lorafit.engine.batch import check_examples
-from lorafit.engine.generic.intercept import Interception, Parts
+from lorafit.engine.generic.intercept import SMALLEST, Interception, Parts
 from lorafit.engine.generic.lm import LanguageHead, label_count
 from lorafit.engine.generic.split import split_by_length
 from lorafit.engine.kernels.counter import Seeds
@@ -36,6 +36,7 @@ class GenericEngine:
         task: Collates, and defines the loss.
         tokenizer: For padding.
         dtype: bfloat16: as under torch's autocast, frozen weights laid out once; float32.
+        smallest: Weights of fewer numbers are left to torch.
     """
 
     name = "generic"
@@ -47,6 +48,7 @@ class GenericEngine:
         tokenizer: PreTrainedTokenizerBase,
         *,
         dtype: torch.dtype,
+        smallest: int = SMALLEST,
     ) -> None:
         keep_freed_memory()
         self.model = model
@@ -54,7 +56,7 @@ class GenericEngine:
         self.tokenizer = tokenizer
         self.dtype = dtype
         self.reason = ""
-        self._parts = Parts(model, dtype)
+        self._parts = Parts(model, dtype, smallest)
         causal_lm = getattr(task, "task_type", None) == "CAUSAL_LM"
         self.language = LanguageHead(model, dtype) if causal_lm else None
 

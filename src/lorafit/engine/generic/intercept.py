@@ -27,7 +27,7 @@ from lorafit.engine.kernels.counter import Seeds
 from lorafit.model.sites import output_embeddings
 
 SMALLEST = 64 * 64
-"""Weights below this many numbers are left to torch."""
+"""Numbers of a weight for which our product is worth its call."""
 
 
 def _is_plain_lora(module: nn.Module) -> bool:
@@ -47,9 +47,10 @@ class Parts:
     Args:
         model: The adapted model, on the CPU.
         dtype: What frozen products are computed in.
+        smallest: Weights of fewer numbers are left to torch.
     """
 
-    def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
+    def __init__(self, model: nn.Module, dtype: torch.dtype, smallest: int = SMALLEST) -> None:
         self.frozen: dict[int, FrozenLinear] = {}
         self.adapted: dict[nn.Module, Projection] = {}
         head = output_embeddings(model)
@@ -60,7 +61,7 @@ class Parts:
                 continue
             inner.add(base)
             weight = base.weight
-            if weight.requires_grad or not weight.is_floating_point() or weight.numel() < SMALLEST:
+            if weight.requires_grad or not weight.is_floating_point() or weight.numel() < smallest:
                 continue
             linear = FrozenLinear([module], dtype)
             self.frozen[id(weight)] = linear

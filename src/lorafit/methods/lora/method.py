@@ -28,6 +28,7 @@ from lorafit.errors import ConfigError, TargetError
 from lorafit.methods import methods
 from lorafit.methods.base import AdapterLayer, Family, Method
 from lorafit.methods.lora.config import LoraConfig
+from lorafit.methods.lora.dora import DoraLinear
 from lorafit.methods.lora.embedding import LoraEmbedding
 from lorafit.methods.lora.linear import LoraLinear
 from lorafit.methods.lora.parameter import LoraParameters, parameter_sites
@@ -129,3 +130,11 @@ class Lora(Method[LoraConfig]):
             tied = not isinstance(layer, nn.Embedding)
             return TokenRows(layer, main=words if tied else None)
         return LoraEmbedding(layer) if site.kind == "embedding" else LoraLinear(layer, site)
+
+    def add(self, layer: AdapterLayer, name: str, config: LoraConfig, site: Site) -> None:
+        """The first adapter with ``use_dora`` makes a layer one that computes either kind."""
+        if config.use_dora and isinstance(layer, LoraLinear):
+            # In place, as torch's lazy modules become what they are: the layer may have
+            # plain adapters already, and hooks, and it stays the module that others hold.
+            layer.__class__ = DoraLinear
+        super().add(layer, name, config, site)

@@ -140,16 +140,6 @@ def method(tuner: str) -> type[Method]:
     return type(f"Peft{tuner.title()}", (PeftMethod,), members)
 
 
-def name_of(peft_type: str) -> str | None:
-    """The method whose adapters have this ``peft_type``, if peft is here and has it."""
-    try:
-        name = f"peft:{peft_type.lower()}"
-        methods[name]
-    except ConfigError:
-        return None
-    return name
-
-
 def _kind_of(name: str) -> str:
     """The ``peft_type`` of one of our methods; empty for presets."""
     if methods[name].preset_of is not None:

@@ -6,12 +6,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from lorafit.config import SpecialTokens
 from lorafit.data.columns.chats import Message
-from lorafit.errors import DataError
+from lorafit.errors import DataError, LorafitError
 from lorafit.tasks.parts.control import Framed
 from lorafit.tasks.parts.labels import UNKNOWN
 
@@ -66,15 +65,18 @@ def encode_chat(
     for at, message in enumerate(messages):
         if message["role"] != "assistant":
             continue
-        before = _rendered(messages[:at], tokenizer, framed, number, prompt=True)
         turn = _rendered(messages[: at + 1], tokenizer, framed, number).rstrip()
+        content = message["content"] if framed is None else framed.content(message)
+        if at:
+            before = _rendered(messages[:at], tokenizer, framed, number, prompt=True)
+        else:
+            before = _opening(turn, content)
         said = turn[len(before) :]
         if not (whole.startswith(turn) and turn.startswith(before)):
             raise DataError(
                 f"the chat template renders turn {at + 1} of conversation {number} differently "
                 "when others follow, so what is to be learned cannot be told."
             )
-        content = message["content"] if framed is None else framed.content(message)
         if content.strip() not in said:
             raise DataError(
                 f"the chat template leaves out what the assistant says in turn {at + 1} of "
@@ -85,6 +87,11 @@ def encode_chat(
         return _learned(*framed.read(whole), spans)
     encoded = tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     return _learned(list(encoded["input_ids"]), encoded["offset_mapping"], spans)
+
+
+def _opening(turn: str, content: str) -> str:
+    """What stands before the words of an assistant who opens: no template renders nothing."""
+    return turn[: max(turn.rfind(content.strip()), 0)]
 
 
 def _learned(
@@ -121,8 +128,12 @@ def chat_prompt(
     """
     reference = messages[-1]["content"] if messages[-1]["role"] == "assistant" else None
     asked = messages if reference is None else messages[:-1]
-    framed = _framed(asked, tokenizer, special_tokens)
-    text = _rendered(asked, tokenizer, framed, number, prompt=True)
+    framed = _framed(asked or messages, tokenizer, special_tokens)
+    if asked:
+        text = _rendered(asked, tokenizer, framed, number, prompt=True)
+    else:  # nobody asks: the assistant opens
+        content = reference if framed is None else framed.content(messages[0])
+        text = _opening(_rendered(messages, tokenizer, framed, number).rstrip(), str(content))
     if framed is not None:
         return framed.read(text)[0], reference
     return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]), reference
@@ -137,7 +148,7 @@ class Unrendered(DataError):
         error: What the template says.
     """
 
-    def __init__(self, place: str, messages: list[Message], error: TemplateError) -> None:
+    def __init__(self, place: str, messages: list[Message], error: Exception) -> None:
         roles = ", ".join(str(message["role"]) for message in messages)
         self._parts = (messages, error)
         super().__init__(
@@ -171,5 +182,7 @@ def _refusing(messages: list[Message], number: int) -> Iterator[None]:
     """Names the conversation that the template refuses inside."""
     try:
         yield
-    except TemplateError as error:
+    except LorafitError:
+        raise
+    except Exception as error:  # what a template computes may go wrong in any way
         raise Unrendered(f"conversation {number:,}", messages, error) from error

@@ -6,6 +6,7 @@ a task learned from one file fits another that stores the same labels differentl
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -21,6 +22,8 @@ from lorafit.errors import DataError, did_you_mean
 UNKNOWN = -100
 """Number of a label that is not known; torch's cross entropy leaves it out."""
 
+_WRITTEN = re.compile(r"""\[[\s\S]*\]|[({]\s*['"][\s\S]*[)}]""")
+"""A list, tuple, set or object as JSON or Python write it."""
 _SHOWN = 10
 """How many names a message lists."""
 
@@ -213,12 +216,12 @@ def _refuse_written_lists(names: Sequence[str], column: str) -> None:
     Raises:
         DataError: At least half of the classes look like one.
     """
-    lists = [name for name in names if name.startswith("[") and name.endswith("]")]
+    lists = [name for name in names if _WRITTEN.fullmatch(name)]
     if 2 * len(lists) >= len(names):
         raise DataError(
             f'the labels in "{column}" look like lists written as text, such as {lists[0]!r}, but '
-            "not every one can be read as a list. Save the data as jsonl or parquet, which keep "
-            "lists."
+            "not every one can be read as a list. Save the data as jsonl or parquet, with lists of "
+            "labels."
         )
 
 
