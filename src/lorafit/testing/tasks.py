@@ -362,9 +362,11 @@ class TaskChecks(ABC):
 
     def test_the_constant_answer_is_scored_like_any_other(self) -> None:
         """If the task has one; tables have a cell a column."""
-        task, scores = self._scores()
-        found = task.constant(scores.labels)
-        for kept in [scores.logits] if found is None else [scores.logits, found[1]]:
+        (tuned, engine), rows = self.model(), self.rows(24, seed=5)
+        task, encoded = tuned.task, _encoded(tuned, rows)
+        scores, found = score(engine, encoded, 8), task.constant(encoded)
+        constant = [] if found is None else [found.kept, found.yardstick]
+        for kept in [scores.logits, *constant]:
             assert len(kept) == len(scores)
             for metric in task.metrics.values():
                 _assert_within(metric(kept, scores.labels), metric.info)
@@ -374,7 +376,7 @@ class TaskChecks(ABC):
                 assert table["title"]
                 assert {len(row) for row in table["rows"]} <= {len(table["columns"])}
                 json.dumps(table)
-        assert found is None or found[0]
+        assert found is None or found.by
 
     # 6. Answers ---------------------------------------------------------------------------
 
