@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from datasets import Dataset
@@ -90,7 +89,7 @@ def beside(
 
 def write(folder: Path, yardsticks: Sequence[Yardstick]) -> None:
     """Writes them into an arm's folder."""
-    arrays: dict[str, Any] = {str(at): one.kept for at, one in enumerate(yardsticks)}
+    arrays = {str(at): one.kept for at, one in enumerate(yardsticks)}
     file, part = (folder / f"{start}{FILE}.npz" for start in ("", atomic.TEMPORARY))
     np.savez(part, allow_pickle=False, **arrays)
     part.replace(file)

@@ -12,6 +12,7 @@ import pyarrow as pa
 from lorafit.config import Config
 from lorafit.errors import RunError
 from lorafit.evidence import Evaluation
+from lorafit.evidence.json import Json
 from lorafit.pipeline import predictions
 from lorafit.run import Run, atomic, names
 from lorafit.settings import LIVE
@@ -35,7 +36,7 @@ def named(config: Config, data: Any) -> Config:
     return config.model_copy(update={"data": config.data.model_copy(update={"path": path})})
 
 
-def keep(run: Run, data: str, content: dict[str, Any], said: pa.Table) -> Path | None:
+def keep(run: Run, data: str, content: Json, said: pa.Table) -> Path | None:
     """Keeps an evaluation on other data in a folder of its own below the run's.
 
     Args:

@@ -25,6 +25,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 import lorafit
 from lorafit.api import Tuned
 from lorafit.config import DataConfig
+from lorafit.data.batches import Example
 from lorafit.engine.base import Engine
 from lorafit.errors import DataError, LorafitError, ModelError
 from lorafit.evaluation.score import Scores, check_labelled, intervals, score
@@ -50,7 +51,7 @@ from lorafit.testing.subject import (
     tokenizer_for,
 )
 
-_TRAINING: dict[str, Any] = {
+_TRAINING: Mapping[str, Any] = {
     "strategy": "none",
     "num_train_epochs": 6,
     "per_device_train_batch_size": 8,
@@ -174,7 +175,7 @@ class TaskChecks(ABC):
         """Whether text or label, before anything is trained."""
         splits = DatasetDict(train=self.rows(48))
         for column in ("text", "label"):
-            asked: dict[str, Any] = {**self.columns, column: ["no_such"]}
+            asked: Mapping[str, Any] = {**self.columns, column: ["no_such"]}
             with pytest.raises(DataError, match=r"no_such|no column"):
                 tasks[self.task].from_data(splits, DataConfig(path="x", **asked))
 
@@ -492,10 +493,10 @@ class TaskChecks(ABC):
             exec(code, scope)
         assert printed.getvalue()
 
-    def _text_of(self, row: Mapping[str, Any]) -> dict[str, Any]:
+    def _text_of(self, row: Example) -> Example:
         return {name: row[name] for name in self.text}
 
-    def _computed(self) -> tuple[Task, torch.Tensor, torch.Tensor, list[dict[str, Any]]]:
+    def _computed(self) -> tuple[Task, torch.Tensor, torch.Tensor, list[Example]]:
         """The task, logits and labels of a few examples, and these."""
         tuned, engine = self.model()
         examples = list(_encoded(tuned, self.rows(6, seed=3, shortest=6)))
