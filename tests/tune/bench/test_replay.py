@@ -42,7 +42,7 @@ BUDGETS = {
 
 @pytest.fixture(scope="module", autouse=True)
 def _tests_at_every_budget() -> Iterator[None]:
-    """The rank begins low enough for a model of this size, is tested whatever the budget, and grows.
+    """The rank begins low enough for a small model, is tested whatever the budget, and grows.
 
     What so small a model gains is noise, and the cases are about what follows from a growth.
     """

@@ -18,7 +18,7 @@ from lorafit.tune.rise.rates import Rate
 STEPS, USUAL = 1_000, 1e-3
 SHRINK = 0.15**rates.HORIZON
 """Three short runs of 3 %, two longer ones of 10 % and their decays of 5 %."""
-CENTRE = USUAL / SHRINK
+CENTRE = USUAL
 
 Loss = Callable[[float], float]
 

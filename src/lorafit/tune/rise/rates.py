@@ -94,7 +94,8 @@ def choose(bench: Bench, start: State) -> Rate:
     half = short // 2
     reached = long + bench.steps(BRANCH)
     shrink = (reached / bench.total_steps) ** HORIZON
-    centre = settings.learning_rate * math.sqrt(min(1.0, batch / USUAL_BATCH)) / shrink
+    # Not higher, as the first comparison finds larger rates by itself, but never smaller ones.
+    centre = settings.learning_rate * math.sqrt(min(1.0, batch / USUAL_BATCH))
     # The two best from where the first comparison ends; one of them is the trunk's beginning.
     beyond = 2 * (long - short) + 2 * bench.steps(BRANCH) - long
     tried = _tried(bench, start, centre, short, beyond)
