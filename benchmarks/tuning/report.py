@@ -2,7 +2,8 @@
 
     python -m benchmarks.tuning.report [--results DIR]
 
-Writes ``summary.json`` and ``results.md`` into the folder of the results.
+Writes ``summary.json`` and ``results.md`` into the folder of the results and, where that is the
+one of the repository, the table of the sides into docs/explanation/tuning.md.
 """
 
 from __future__ import annotations
@@ -19,7 +20,12 @@ import numpy as np
 from benchmarks.tuning.__main__ import RESULTS, read
 from benchmarks.tuning.pairs import PAIRS
 from benchmarks.tuning.table import best, compared, regret, searched
+from benchmarks.tuning.tuned import SIDES
 from lorafit.tune.decide import gain
+
+PAGE = Path(__file__).parents[2] / "docs/explanation/tuning.md"
+BEGIN, END = "<!-- sides: begin -->", "<!-- sides: end -->"
+"""Marks of the table in the page."""
 
 UNTUNED = {"reviews": math.log(2), "news": math.log(20), "planted-4": 1.0, "planted-16": 1.0}
 """Test loss before training: classes are equally frequent and the head is fresh. That of other
@@ -155,6 +161,53 @@ def overall(found: dict[str, Any]) -> str:
     return "".join(rows)
 
 
+def side_by_side(folder: Path) -> str:
+    """The table of the page: for each pair the sides on the seeds that all of them have.
+
+    A cell has the mean test loss (temperature-scaled), the metric and the plain runs.
+    """
+    names = [name for name in (*SIDES, "earlier") if any(folder.glob(f"{name}-*.jsonl"))]
+    head = " | ".join(f"`{name}`" for name in names)
+    rows = [f"| pair | seeds | {head} | grid's choice |", "|---" * (len(names) + 3) + "|"]
+    for pair, about in PAIRS.items():
+        found = {name: runs for name, runs in sides(folder, pair).items() if name in names}
+        if "rise" not in found:
+            continue
+        own = {run["seed"] for run in found["rise"]}
+        seeds = sorted(s for s in own if all(s in seeds_of(runs) for runs in found.values()))
+        lines = read(folder / f"grid-{pair}.jsonl")
+        chosen = [point for point in grids(lines) if point["seed"] in seeds] if lines else []
+        cells = [cell(found.get(name, []), seeds, about.metric) for name in names]
+        best_cell = cell(chosen, seeds, about.metric, runs_too=False)
+        rows.append(f"| {pair} | {len(seeds)} | {' | '.join(cells)} | {best_cell} |")
+    return "\n".join(rows) + "\n"
+
+
+def seeds_of(runs: list[dict[str, Any]]) -> set[int]:
+    """The seeds of some runs."""
+    return {run["seed"] for run in runs}
+
+
+def cell(
+    runs: list[dict[str, Any]], seeds: list[int], metric: str, *, runs_too: bool = True
+) -> str:
+    """Means over some seeds."""
+    kept = [run for run in runs if run["seed"] in seeds]
+    if not kept or len(kept) < len(seeds):
+        return ""
+    loss, value = (np.mean([run["test"][name] for run in kept]) for name in ("scaled_nll", metric))
+    cost = f", {np.mean([run['cost']['runs'] for run in kept]):.2f}" if runs_too else ""
+    return f"{loss:.3f} / {value:.3f}{cost}"
+
+
+def write_page(table: str) -> None:
+    """Puts the table between its marks in the page."""
+    text = PAGE.read_text()
+    before, rest = text.split(BEGIN)
+    _, after = rest.split(END)
+    PAGE.write_text(f"{before}{BEGIN}\n{table}{END}{after}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--results", type=Path, default=RESULTS)
@@ -164,6 +217,8 @@ def main() -> None:
     table = markdown(found) + overall({k: v for k, v in found.items() if "planted" not in k})
     (options.results / "results.md").write_text(table)
     print(table)
+    if options.results.resolve() == RESULTS.resolve():
+        write_page(side_by_side(RESULTS))
 
 
 if __name__ == "__main__":

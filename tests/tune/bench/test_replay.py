@@ -33,16 +33,19 @@ STEPS = 300
 """The fewest for which there are branches."""
 
 BUDGETS = {
-    "every test is paid for": 1.5,
+    "every test is paid for": 1.7,
     "four times the rank is refused, twice is paid for": 1.3,
     "the rank rises, and then a test is refused": 1.4,
     "every test is refused": 1.03,
 }
 
+PRUNING = 1.3
+"""The budget whose search is also killed at every piece of the pruning."""
+
 
 @pytest.fixture(scope="module", autouse=True)
 def _tests_at_every_budget() -> Iterator[None]:
-    """The rank begins low enough for so small a model, is tested at every budget, and grows.
+    """The rank begins low enough for a small model, is tested whatever the budget, and grows.
 
     What so small a model gains is noise, and the cases are about what follows from a growth.
     """
@@ -205,7 +208,7 @@ def test_killed_after_every_piece_and_inside_every_training(
     assert_the_same(run, found, whole)
 
 
-@pytest.mark.parametrize("budget", [1.03, 1.5])
+@pytest.mark.parametrize("budget", [1.03, 1.7])
 @pytest.mark.parametrize("part", [0.5, 0.8])
 def test_killed_once_it_goes_on_as_if_nothing_had_happened(
     part: float, budget: float, wholes: dict[float, Whole], tmp_path: Path
@@ -214,6 +217,26 @@ def test_killed_once_it_goes_on_as_if_nothing_had_happened(
     run = whole.search.run_in(tmp_path)
     whole.search.killed_after(run, round(part * len(noted(whole.run))))
     assert_the_same(run, whole.search.go(run), whole)
+
+
+def test_killed_at_every_piece_of_the_pruning(wholes: dict[float, Whole], tmp_path: Path) -> None:
+    whole = wholes[PRUNING]
+    assert whole.found.values["adapter.r"] < whole.found.choices["r"].evidence["trained"]
+    assert whole.found.choices["target_modules"].evidence["kinds"]
+    pieces = [t["trial"] for t in whole.run.trials if t["phase"] in ("pruning", "scale")]
+    assert any(name.startswith("pruned-") for name in pieces)
+    run = whole.search.run_in(tmp_path)
+    # "pruned", the state that is delivered, is a piece that costs nothing and is no trial.
+    whole.search.killed_after(run, len(noted(whole.run)) - len(pieces) - 1)
+    kills = 1
+    while True:
+        try:
+            found = whole.search.go(run, Killing(run, 1, middle=False))
+            break
+        except Killed:
+            kills += 1
+    assert kills >= len(pieces)
+    assert_the_same(run, found, whole)
 
 
 def without_counts(run: RunWriter) -> None:

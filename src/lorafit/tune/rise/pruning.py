@@ -30,8 +30,9 @@ MARGIN = 0.01
 """Nats: the most that the validation loss may rise by a smaller rank and fewer modules."""
 SHARE = 0.1
 """Of what training gained: where that is little, the margin is."""
-FEWEST = 32
-"""Examples of a comparison: fewer cannot tell anything."""
+FEWEST, ENOUGH = 32, 64
+"""Examples of a comparison: with fewer than the first nothing is told; with fewer than the second
+modules are not looked at, so that there are more for the ranks."""
 NOTHING_GAINED = "training gained nothing on the validation rows"
 
 
@@ -138,13 +139,13 @@ def sized(bench: Bench, state: State, ranks: int, kinds: int) -> Size | str:
     once = max(bench.pass_runs(state), 1e-12)
     most = bench.scale_share
     room = min(PRUNING, bench.spare(state)) / once - most  # passes; the last look is one, too
-    for passes, whole, modules_too in (
-        (ranks + kinds, True, True),
-        (halvings(ranks) + kinds, False, True),
-        (halvings(ranks), False, False),
+    for passes, whole, modules_too, least in (
+        (ranks + kinds, True, True, most),
+        (halvings(ranks) + kinds, False, True, min(most, ENOUGH / examples)),
+        (halvings(ranks), False, False, FEWEST / examples),
     ):
         share = min(most, room / max(passes, 1))
-        if share >= (most if whole else FEWEST / examples) and passes:
+        if passes and share >= least:
             return Size(share, whole, modules_too)
     return f"the budget of {bench.budget:g} runs left no room for scoring any"
 

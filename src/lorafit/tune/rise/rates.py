@@ -32,6 +32,7 @@ from lorafit.run import Choice
 from lorafit.tune.bench.bench import Bench, Scored, Trained
 from lorafit.tune.bench.state import State
 from lorafit.tune.decide import gain
+from lorafit.tune.rise.course import Ended
 from lorafit.tune.rise.trunk import BRANCH, branch
 
 HORIZON = 0.1
@@ -59,12 +60,14 @@ class Rate:
         state: Where the trunk goes on: of one of the finalists.
         trunk: Its pieces of work, so far the trunk's.
         choice: With its reason and evidence.
+        ended: The end of the branch that decayed from ``state``; ``None``: it diverged.
     """
 
     value: float
     state: State
     trunk: list[Trained]
     choice: Choice
+    ended: Ended | None
 
 
 def warmup(bench: Bench, short: int) -> int:
@@ -91,8 +94,11 @@ def choose(bench: Bench, start: State) -> Rate:
     half = short // 2
     reached = long + bench.steps(BRANCH)
     shrink = (reached / bench.total_steps) ** HORIZON
-    centre = settings.learning_rate * math.sqrt(min(1.0, batch / USUAL_BATCH)) / shrink
-    tried = _tried(bench, start, centre, short)
+    # Not higher, as the first comparison finds larger rates by itself, but never smaller ones.
+    centre = settings.learning_rate * math.sqrt(min(1.0, batch / USUAL_BATCH))
+    # The two best from where the first comparison ends; one of them is the trunk's beginning.
+    beyond = 2 * (long - short) + 2 * bench.steps(BRANCH) - long
+    tried = _tried(bench, start, centre, short, beyond)
     scores = _scores(tried, half)
     finalists = {
         rate: _longer(bench, rate, tried[rate], short, long)
@@ -135,11 +141,21 @@ def choose(bench: Bench, start: State) -> Rate:
             f"in short trials of {len(tried)} rates {best:.2g} was best for {reached} steps; "
             f"longer training needs smaller ones, {bench.total_steps} steps {value:.2g}"
         )
-    return Rate(value, state, pieces, Choice(float(f"{value:.3g}"), reason, evidence))
+    ended = Ended(reached, scored[origin].losses) if origin in scored else None
+    return Rate(value, state, pieces, Choice(float(f"{value:.3g}"), reason, evidence), ended)
 
 
-def _tried(bench: Bench, start: State, centre: float, short: int) -> dict[float, Trained]:
+def _tried(
+    bench: Bench, start: State, centre: float, short: int, beyond: int
+) -> dict[float, Trained]:
     """Rates around a centre, each trained for some steps from the start.
+
+    Args:
+        bench: Trains.
+        start: Where each begins.
+        centre: The middle one.
+        short: Steps of each.
+        beyond: Steps that the comparison of the best will take, beside the trunk's own.
 
     Raises:
         TrainingError: Every rate diverges.
@@ -164,6 +180,8 @@ def _tried(bench: Bench, start: State, centre: float, short: int) -> dict[float,
         if not scores:
             try_(min(tried) / FACTOR**3)
             continue
+        if not bench.affords(start, short + beyond, 2):
+            break
         edge = min(scores, key=lambda rate: scores[rate])
         inner = [rate for rate in scores if edge in (min(scores), max(scores)) and rate != edge]
         # Only an edge that is really better is followed: among equals the prior is kept.

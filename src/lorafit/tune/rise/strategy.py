@@ -35,6 +35,7 @@ from lorafit.tune.bench.state import State
 from lorafit.tune.bench.truncation import energies
 from lorafit.tune.decide import Gain, gain
 from lorafit.tune.rise import modules, pruning, rates, scale, short
+from lorafit.tune.rise.course import Ended, still_falling
 from lorafit.tune.rise.pruning import Pruned
 from lorafit.tune.rise.trunk import BRANCH, Trunk, advance, begun, branch, current
 
@@ -110,8 +111,9 @@ class Rise(Strategy):
             skipped = _rise(bench, trunk, tests)
         if "adapter.target_modules" in bench.open and bench.budget >= ROOM:
             _without_weak(bench, trunk, untuned, choices)
-        _decay(bench, trunk)
+        end = _decay(bench, trunk)
         assert trunk.best is not None
+        falling = still_falling(untuned.losses, trunk.ended, end)
         pruned = pruning.choose(bench, trunk.best.state, trunk.best.scored, untuned)
         if ranked:
             base = _rank_choice(trunk, tests, skipped, untuned)
@@ -121,7 +123,8 @@ class Rise(Strategy):
             choice = pruning.modules_choice(pruned, choices.get("target_modules"))
             choices["target_modules"] = choice
             bench.say(f"target_modules: {choice.reason}")
-        return _finish(bench, trunk, pruned, choices)
+        found = _finish(bench, trunk, pruned, choices)
+        return replace(found, course=bench.plan.judged(falling))
 
 
 def _begin(bench: Bench, start: State, choices: dict[str, Choice]) -> Trunk:
@@ -132,7 +135,9 @@ def _begin(bench: Bench, start: State, choices: dict[str, Choice]) -> Trunk:
     choices["learning_rate"] = found.choice
     bench.say(f"learning_rate {found.choice.value:g}: {found.choice.reason}")
     bench.adopt([piece.entry for piece in found.trunk], found.state.step)
-    return begun(bench, found.state, found.choice.value, found.trunk)
+    trunk = begun(bench, found.state, found.choice.value, found.trunk)
+    trunk.ended = [] if found.ended is None else [found.ended]
+    return trunk
 
 
 def _rise(bench: Bench, trunk: Trunk, tests: list[RankTest]) -> str:
@@ -171,6 +176,8 @@ def _rise(bench: Bench, trunk: Trunk, tests: list[RankTest]) -> str:
             f"rank {bigger} instead of {r} at step {test.step} changes the validation loss by "
             f"{test.gain.change}: " + (f"{bigger} is taken" if pays else f"{r} is kept")
         )
+        ended = grew if pays else stayed
+        trunk.ended.append(Ended(trunk.state.step + bench.steps(BRANCH), ended.losses))
         if pays:
             trunk.state = tall
         else:
@@ -272,8 +279,9 @@ def _without_weak(bench: Bench, trunk: Trunk, untuned: Scored, choices: dict[str
                 margin = MARGIN * max(0.0, untuned.nll - scored.nll)
                 evidence |= {"without": weakest, "gain": difference.to_dict(), "margin": margin}
                 trunk.judge(full.state, scored)
+                ended = scored
                 if difference.not_worse(margin):
-                    trunk.state = less
+                    ended, trunk.state = scored_less, less
                     every = [name for name in every if name not in weakest]
                     reason = (
                         f"without {names}, which {_hold(weakest)} {held:.1%} of the change to the "
@@ -285,6 +293,7 @@ def _without_weak(bench: Bench, trunk: Trunk, untuned: Scored, choices: dict[str
                         f"change to the weights, but without {_them(weakest)} the validation loss "
                         f"changes by {difference.change}"
                     )
+                trunk.ended.append(Ended(trunk.state.step + bench.steps(BRANCH), ended.losses))
     choices["target_modules"] = Choice(every, reason, evidence)
 
 
@@ -296,7 +305,7 @@ def _them(names: Sequence[str]) -> str:
     return "it" if len(names) == 1 else "them"
 
 
-def _decay(bench: Bench, trunk: Trunk) -> None:
+def _decay(bench: Bench, trunk: Trunk) -> Ended:
     """Phase 4: to the end; evaluations where a plain run makes them, once the rate is small."""
     late = bench.late_from
     for point in [n for n in range(late + 1, bench.total_steps + 1) if bench.plan.evaluates(n)]:
@@ -304,6 +313,7 @@ def _decay(bench: Bench, trunk: Trunk) -> None:
         scored = bench.score(f"decay-{point}", "decay", trunk.state)
         kept = trunk.judge(trunk.state, scored)
         bench.notes.evaluated(point, scored.metrics, kept)
+    return Ended(bench.total_steps, scored.losses)
 
 
 def _finish(bench: Bench, trunk: Trunk, pruned: Pruned, choices: dict[str, Choice]) -> Found:

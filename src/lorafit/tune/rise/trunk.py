@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from lorafit.errors import TrainingError
 from lorafit.tune.bench.bench import CHUNK, Bench, Rate, Scored, Trained
 from lorafit.tune.bench.state import State
+from lorafit.tune.rise.course import Ended
 
 WARMUP = 0.02
 """Share of the steps over which the rate rises where nothing was tried before."""
@@ -47,6 +48,7 @@ class Trunk:
         changes: What became of the measured rate, in words.
         pieces: Its pieces of work so far.
         best: The best scored state.
+        ended: The ends of the branches that it might have ended with.
     """
 
     state: State
@@ -55,6 +57,7 @@ class Trunk:
     changes: tuple[str, ...] = ()
     pieces: list[Trained] = field(default_factory=list)
     best: Best | None = None
+    ended: list[Ended] = field(default_factory=list)
 
     def judge(self, state: State, scored: Scored) -> bool:
         """Keeps a scored state if it is the best so far."""
