@@ -11,7 +11,7 @@ from lorafit.pipeline.job import Job
 from lorafit.settings import from_keywords, resolve
 from lorafit.training.progress import QuietProgress
 from lorafit.tune import search
-from lorafit.tune.rise import rates, trunk
+from lorafit.tune.rise import pruning, rates, trunk
 from lorafit.tune.rise import strategy as rise
 
 SIDES: dict[str, dict[str, Any]] = {
@@ -57,11 +57,11 @@ def run(
         data: As `lorafit.train` takes it.
         seed: Of the run.
         side: Of `SIDES`.
-        constants: Of `lorafit.tune.rise`, `rates` or `trunk`, other than they are; users do
+        constants: Of `lorafit.tune.rise`, `rates`, `trunk` or `pruning`, other than they are; users do
             not choose them, experiments do.
     """
     for name, value in constants.items():
-        for module in (rise, rates, trunk):
+        for module in (rise, rates, trunk, pruning):
             if hasattr(module, name):
                 setattr(module, name, value)
     own = dict(SIDES[side])
@@ -84,6 +84,10 @@ def run(
         "learning_rate": config.train.learning_rate,
         **{name: config.adapter.settings[name] for name in ("r", "lora_alpha", "target_modules")},
         "reasons": {name: choice.reason for name, choice in choices.items()},
+        "ranks": choices["r"].evidence.get("ranks") if "r" in choices else None,
+        "kinds": choices["target_modules"].evidence.get("kinds")
+        if "target_modules" in choices
+        else None,
         "tests": choices["r"].evidence.get("tests") if "r" in choices else None,
         "rates": choices["learning_rate"].evidence if "learning_rate" in choices else None,
         "cost": cost or {"runs": own.get("num_train_epochs", 1) / common["num_train_epochs"]}

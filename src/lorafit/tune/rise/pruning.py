@@ -26,7 +26,7 @@ from lorafit.tune.decide import Gain, gain
 from lorafit.tune.rise import modules
 
 PHASE = "pruning"
-MARGIN = 0.01
+LOSABLE = 0.01
 """Nats: the most that the validation loss may rise by a smaller rank and fewer modules."""
 SHARE = 0.1
 """Of what training gained: where that is little, the margin is."""
@@ -176,7 +176,7 @@ def choose(bench: Bench, state: State, whole: Scored, untuned: Scored) -> Pruned
     if gained.low <= 0:
         found.skipped = NOTHING_GAINED
         return found
-    found.margin = min(MARGIN, SHARE * gained.mean)
+    found.margin = min(LOSABLE, SHARE * gained.mean)
     ranks = smaller_ranks(found.trained) if found.trained else []
     # The kind that does most is never left out: something has to stay.
     kinds = list(found.shares)[:0:-1] if moduled else []
