@@ -57,8 +57,8 @@ def run(
         data: As `lorafit.train` takes it.
         seed: Of the run.
         side: Of `SIDES`.
-        constants: Of `lorafit.tune.rise`, `rates`, `trunk` or `pruning`, other than they are; users do
-            not choose them, experiments do.
+        constants: Of `lorafit.tune.rise`, `rates`, `trunk` or `pruning`, other than they are;
+            users do not choose them, experiments do.
     """
     for name, value in constants.items():
         for module in (rise, rates, trunk, pruning):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, cast
@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from lorafit.run import Choice
-from lorafit.tune.bench.bench import Bench, Scored, spread
+from lorafit.tune.bench.bench import Bench, LookedAt, Scored, spread
 from lorafit.tune.bench.state import Shape, State
+from lorafit.tune.bench.truncation import energies
 from lorafit.tune.rise import pruning
 from lorafit.tune.rise.pruning import NOTHING_GAINED, Pruned, smaller_ranks
 
@@ -71,9 +72,10 @@ class FakeBench:
     def pass_runs(self, state: State) -> float:
         return self.once
 
-    def moments(self, name: str, phase: str, state: State) -> Mapping[str, Tensor]:
+    def looked_at(self, name: str, phase: str, state: State) -> LookedAt:
         paths = [f"layer.{kind}" for kind in KINDS]
-        return {path: torch.eye(self.r, dtype=torch.float64) for path in paths}
+        moments = {path: torch.eye(self.r, dtype=torch.float64) for path in paths}
+        return LookedAt(moments, energies(state, moments))
 
     def score_made(
         self, name: str, phase: str, make: Callable[[], State], share: float, sharpness: float

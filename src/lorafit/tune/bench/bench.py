@@ -38,6 +38,7 @@ from lorafit.tune.bench.journal import BUDGET, START, Entry, Facts, Journal
 from lorafit.tune.bench.ledger import Cost, Ledger
 from lorafit.tune.bench.notes import Line, Notes, metrics_line
 from lorafit.tune.bench.state import State
+from lorafit.tune.bench.truncation import energies
 from lorafit.tune.bench.tunable import Tunable
 from lorafit.tune.decide import at_sharpness, sharpened
 
@@ -104,6 +105,24 @@ class Scored:
     def nll(self) -> float:
         """Mean of ``losses``."""
         return float(self.losses.mean())
+
+
+@dataclass(frozen=True, eq=False)
+class LookedAt:
+    """What passes the adapted layers, by their paths.
+
+    Attributes:
+        moments: Sums of ``(A x)(A x)^T`` ``(r, r)`` over tokens.
+        energies: Of each direction of the update; see `lorafit.tune.bench.truncation.energies`.
+    """
+
+    moments: dict[str, Tensor]
+    energies: dict[str, list[float]]
+
+    @property
+    def totals(self) -> dict[str, float]:
+        """The energy of each layer's update."""
+        return {path: sum(values) for path, values in self.energies.items()}
 
 
 class Bench:
@@ -345,8 +364,8 @@ class Bench:
         """Keeps a state that is made of others under a name of its own; costs nothing."""
         return self._kept(name, make)
 
-    def moments(self, name: str, phase: str, state: State) -> dict[str, Tensor]:
-        """Sums of ``(A x)(A x)^T`` ``(r, r)`` of each layer over a few training batches, by path.
+    def looked_at(self, name: str, phase: str, state: State) -> LookedAt:
+        """What passes a state's layers, over a few training batches.
 
         Args:
             name: Of the piece of work, unique.
@@ -374,11 +393,11 @@ class Bench:
                     if step.number >= done + METERED_BATCHES:
                         break
             cost = self._cost(evaluated=float(tokens), began=began)
-            return Entry("", {"cost": cost}, found.sums)
+            return Entry("", {"cost": cost, "energies": energies(state, found.sums)}, found.sums)
 
         entry, cost = self._paid(name, phase, work)
         self.notes.trial(name, phase, cost)
-        return entry.arrays
+        return LookedAt(entry.arrays, entry.facts["energies"])
 
     def adopt(self, entries: Sequence[Entry], step: int) -> None:
         """Makes pieces of work part of the lineage that is delivered: they go to the metrics."""

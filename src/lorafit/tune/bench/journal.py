@@ -45,6 +45,7 @@ class Facts(TypedDict, total=False):
         lines: Of a training: of ``metrics.jsonl``.
         metrics: Of a scoring: by name.
         sharpness: Of a scoring: the best factor of the logits.
+        energies: Of moments: by path, of each direction of the update.
         runs: Of the budget: plain runs.
     """
 
@@ -53,6 +54,7 @@ class Facts(TypedDict, total=False):
     lines: Sequence[Mapping[str, object]]
     metrics: dict[str, float]
     sharpness: float
+    energies: dict[str, list[float]]
     runs: float
 
 

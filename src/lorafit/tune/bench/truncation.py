@@ -43,7 +43,7 @@ def pairs(state: State, moments: Mapping[str, Tensor]) -> Iterator[Pair]:
 
     Args:
         state: It.
-        moments: `lorafit.tune.bench.bench.Bench.moments` of it.
+        moments: Of its inputs, as `lorafit.tune.bench.bench.LookedAt` has them.
     """
     r = int(state.shape.settings["r"])
     weights = state.of_kind("weight")

@@ -21,7 +21,7 @@ from lorafit.evidence.measurements import Evidence, KindLeftOut, RankKept
 from lorafit.run import Choice
 from lorafit.tune.bench.bench import PRUNING, Bench, Scored, spread
 from lorafit.tune.bench.state import State
-from lorafit.tune.bench.truncation import energies, kept_share
+from lorafit.tune.bench.truncation import kept_share
 from lorafit.tune.decide import Gain, gain
 from lorafit.tune.rise import modules
 
@@ -169,9 +169,8 @@ def choose(bench: Bench, state: State, whole: Scored, untuned: Scored) -> Pruned
     if bench.spare(state) < 0:
         found.skipped = f"the budget of {bench.budget:g} runs left no room for scoring any"
         return found
-    moments = bench.moments("moments", PHASE, state)
-    energy = energies(state, moments)
-    found.shares = modules.shares({path: sum(values) for path, values in energy.items()})
+    looked_at = bench.looked_at("moments", PHASE, state)
+    found.shares = modules.shares(looked_at.totals)
     gained = gain(untuned.losses, whole.losses)
     if gained.low <= 0:
         found.skipped = NOTHING_GAINED
@@ -184,9 +183,9 @@ def choose(bench: Bench, state: State, whole: Scored, untuned: Scored) -> Pruned
     if isinstance(size, str):
         found.skipped = size
         return found
-    judge = _Judge(bench, state, whole, moments, size.share)
+    judge = _Judge(bench, state, whole, looked_at.moments, size.share)
     if ranks:
-        r = _smallest(judge, found, ranks, size.whole, energy)
+        r = _smallest(judge, found, ranks, size.whole, looked_at.energies)
     else:
         r = int(state.shape.settings["r"])
     names: list[str] = []

@@ -32,7 +32,6 @@ from lorafit.tune import strategies
 from lorafit.tune.base import Found, Strategy
 from lorafit.tune.bench.bench import Bench, Scored, Trained, spread
 from lorafit.tune.bench.state import State
-from lorafit.tune.bench.truncation import energies
 from lorafit.tune.decide import Gain, gain
 from lorafit.tune.rise import modules, pruning, rates, scale, short
 from lorafit.tune.rise.course import Ended, still_falling
@@ -251,8 +250,7 @@ def _without_weak(bench: Bench, trunk: Trunk, untuned: Scored, choices: dict[str
     """Phase 3."""
     advance(bench, trunk, bench.steps(MODULES_AT))
     state = trunk.state
-    energy = energies(state, bench.moments(f"moments-{state.step}", "modules", state))
-    found = modules.shares({path: sum(values) for path, values in energy.items()})
+    found = modules.shares(bench.looked_at(f"moments-{state.step}", "modules", state).totals)
     evidence = modules.evidence(found)
     every = sorted(found)
     weakest = modules.weak(found)
