@@ -26,7 +26,7 @@ from lorafit.tune import strategies
 from lorafit.tune.base import CHOOSABLE, Found
 from lorafit.tune.bench.bench import Bench
 from lorafit.tune.bench.journal import FOLDER
-from lorafit.tune.rise import strategy
+from lorafit.tune.rise import pruning, strategy
 from tests import tiny_text
 
 STEPS = 300
@@ -53,6 +53,10 @@ def _tests_at_every_budget() -> Iterator[None]:
         patch.setattr(strategy, "FIRST_RANK", 8)
         patch.setattr(strategy, "ROOM", 1.0)
         patch.setattr(strategy.RankTest, "grows", True)
+        # So that all there is of the pruning is done, and cuts something.
+        patch.setattr(pruning, "PRUNING", 0.4)
+        patch.setattr(pruning, "LOSABLE", 1.0)
+        patch.setattr(pruning, "SHARE", 1000.0)
         yield
 
 
@@ -221,8 +225,9 @@ def test_killed_once_it_goes_on_as_if_nothing_had_happened(
 
 def test_killed_at_every_piece_of_the_pruning(wholes: dict[float, Whole], tmp_path: Path) -> None:
     whole = wholes[PRUNING]
-    assert whole.found.values["adapter.r"] < whole.found.choices["r"].evidence["trained"]
-    assert whole.found.choices["target_modules"].evidence["kinds"]
+    assert whole.found.values["adapter.r"] == 1 < whole.found.choices["r"].evidence["trained"]
+    evidence = whole.found.choices["target_modules"].evidence
+    assert len(evidence["without"]) == len(evidence["kinds"]) > 1
     pieces = [t["trial"] for t in whole.run.trials if t["phase"] in ("pruning", "scale")]
     assert any(name.startswith("pruned-") for name in pieces)
     run = whole.search.run_in(tmp_path)
