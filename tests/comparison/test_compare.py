@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ def test_methods_are_compared_and_shown(finished: Any, capsys: pytest.CaptureFix
     assert said in shown
     page = (finished.path / "compare.html").read_text(encoding="utf-8")
     title = f"Take {finished.record.recommendation.method}: "
-    assert said.removeprefix(title)[1:] in page
+    assert said.removeprefix(title)[1:] in unescape(page)
     assert all(f'<th scope="row">{method}' in page for method in finished.rows)
     assert "http" not in page.partition("<pre>")[0].replace("http-equiv", "")
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 from importlib.resources import files
 
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lorafit.report import curves, numbers
+from lorafit.report import curves, numbers, predicted
 from lorafit.report.chart import Axis
 from lorafit.report.facts import adapter_parts
 
@@ -145,3 +146,15 @@ def test_text_has_good_contrast(scheme: dict[str, str]) -> None:
     ]  # fmt: skip
     for ground, ink in pairs:
         assert _contrast(scheme[ground], scheme[ink]) >= 4.5, (ground, ink)
+
+
+def test_a_conversation_is_read_as_one_and_without_its_answer() -> None:
+    turns = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "What is 4 plus 1?"},
+        {"role": "assistant", "content": "It is 5."},
+    ]
+    text = predicted._said(json.dumps(turns))
+    assert text == "system: Be brief.\nuser: What is 4 plus 1?"
+    for other in ("[{", '[{"a": 1}]', "[{}]", "a text", '[{"role": "user", "content": '):
+        assert predicted._said(other) == other
