@@ -217,7 +217,9 @@ def test_a_live_model_is_compared_too(base: Path, data: DatasetDict, tmp_path: P
 def test_a_plan_counts_the_steps_that_are_taken(
     finished: Any, base: Path, data: DatasetDict, tmp_path: Path
 ) -> None:
-    given: dict[str, Any] = {"methods": "full,lora,prompt", "seeds": 2} | QUICK | {"run.dir": str(tmp_path)}
+    given: dict[str, Any] = (
+        {"methods": "full,lora,prompt", "seeds": 2} | QUICK | {"run.dir": str(tmp_path)}
+    )
     plan = lorafit.plan_comparison(base, data, progress=False, **given)
     assert list(plan.methods) == list(finished.rows)
     for method, found in plan.methods.items():

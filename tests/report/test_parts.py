@@ -154,7 +154,7 @@ def test_a_conversation_is_read_as_one_and_without_its_answer() -> None:
         {"role": "user", "content": "What is 4 plus 1?"},
         {"role": "assistant", "content": "It is 5."},
     ]
-    text = predicted._said(json.dumps(turns))
+    text = predicted.readable(json.dumps(turns))
     assert text == "system: Be brief.\nuser: What is 4 plus 1?"
     for other in ("[{", '[{"a": 1}]', "[{}]", "a text", '[{"role": "user", "content": '):
-        assert predicted._said(other) == other
+        assert predicted.readable(other) == other

@@ -259,11 +259,13 @@ def _text(row: Json) -> tuple[str | None, bool]:
     parts = [row[name] for name in TEXTS if row.get(name) is not None]
     if not parts:
         return None, False
-    joined = [" ".join(map(str, part)) if isinstance(part, list) else _said(part) for part in parts]
+    joined = [
+        " ".join(map(str, part)) if isinstance(part, list) else readable(part) for part in parts
+    ]
     return _beginning("\n".join(joined))
 
 
-def _said(part: Any) -> str:
+def readable(part: Any) -> str:
     """A text; of a conversation who says what, less the answer, which stands beside it."""
     text = str(part)
     if not text.startswith("[{"):
