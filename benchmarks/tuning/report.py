@@ -24,6 +24,9 @@ from benchmarks.tuning.tuned import SIDES
 from lorafit.tune.decide import gain
 
 PAGE = Path(__file__).parents[2] / "docs/explanation/tuning.md"
+PAST = ("rise-higher", "earlier")
+"""Sides that are no more: the search with trials that begin at 1.15 to 1.2 times the usual rate,
+and that of lorafit until November 2026."""
 BEGIN, END = "<!-- sides: begin -->", "<!-- sides: end -->"
 """Marks of the table in the page."""
 
@@ -166,14 +169,16 @@ def side_by_side(folder: Path) -> str:
 
     A cell has the mean test loss (temperature-scaled), the metric and the plain runs.
     """
-    names = [name for name in (*SIDES, "earlier") if any(folder.glob(f"{name}-*.jsonl"))]
+    names = [*SIDES, *PAST]
+    names = [name for name in names if any(sides(folder, pair).get(name) for pair in PAIRS)]
     head = " | ".join(f"`{name}`" for name in names)
     rows = [f"| pair | seeds | {head} | grid's choice |", "|---" * (len(names) + 3) + "|"]
     for pair, about in PAIRS.items():
         found = {name: runs for name, runs in sides(folder, pair).items() if name in names}
-        if "rise" not in found:
+        now = found.get("rise") or found.get("rise-higher") or []
+        own = {run["seed"] for run in now}
+        if not own:
             continue
-        own = {run["seed"] for run in found["rise"]}
         seeds = sorted(s for s in own if all(s in seeds_of(runs) for runs in found.values()))
         lines = read(folder / f"grid-{pair}.jsonl")
         chosen = [point for point in grids(lines) if point["seed"] in seeds] if lines else []
