@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
 
 PositiveInt = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -34,9 +34,13 @@ class ModelConfig(Stage):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
     """Number format of the frozen weights; the adapter is always float32."""
     attn_implementation: str | None = None
-    """Attention of transformers, e.g. ``sdpa`` or ``eager``; ``None``: its own choice."""
+    """Attention of transformers, e.g. ``sdpa`` or ``eager``; ``None``: its own choice. Kernels of
+    the Hub run code: only a flag or a keyword can name one."""
     trust_remote_code: bool = False
-    """Whether Python code that comes with the model may run on this machine."""
+    """Whether Python code that comes with the model may run on this machine. Only a flag or a
+    keyword can say so; in a file it is a record."""
+    _recorded_in: str | None = PrivateAttr(default=None)
+    """The file that asks for code to be run, until the caller allows it: `lorafit.trust`."""
 
 
 class DataConfig(Stage):

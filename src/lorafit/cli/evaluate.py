@@ -9,7 +9,16 @@ from typing import Annotated
 import typer
 
 from lorafit.cli.app import command
-from lorafit.cli.flags import Debug, Quiet, RunArgument, RunsDir, run_path
+from lorafit.cli.flags import (
+    Attention,
+    Debug,
+    Quiet,
+    RunArgument,
+    RunsDir,
+    TrustRemoteCode,
+    run_path,
+    trust_given,
+)
 
 
 @command("evaluate")
@@ -20,6 +29,8 @@ def evaluate(
         typer.Argument(metavar="[DATA]", help="Other data; the run's own test split if left out."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
+    trust_remote_code: TrustRemoteCode = False,
+    attn_implementation: Attention = None,
     runs_dir: RunsDir = Path("runs"),
     quiet: Quiet = False,
     debug: Debug = False,
@@ -28,7 +39,11 @@ def evaluate(
     from lorafit import api, console
 
     with console.saying(quiet=quiet):
-        result = api.evaluate(run_path(run, runs_dir), data)
+        result = api.evaluate(
+            run_path(run, runs_dir),
+            data,
+            **trust_given(trust_remote_code, attn_implementation),
+        )
     if as_json:
         typer.echo(json.dumps(result, indent=2))
     else:

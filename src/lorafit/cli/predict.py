@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lorafit.cli.app import command
-from lorafit.cli.flags import Debug, Quiet, RunArgument, RunsDir, run_path
+from lorafit.cli.flags import (
+    Attention,
+    Debug,
+    Quiet,
+    RunArgument,
+    RunsDir,
+    TrustRemoteCode,
+    run_path,
+    trust_given,
+)
 from lorafit.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -60,6 +69,8 @@ def predict(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object a text, with every probability.")
     ] = False,
+    trust_remote_code: TrustRemoteCode = False,
+    attn_implementation: Attention = None,
     runs_dir: RunsDir = Path("runs"),
     quiet: Quiet = False,
     debug: Debug = False,
@@ -81,7 +92,10 @@ def predict(
         if file is None and (file := _meant_file(texts or [])) is not None:
             log.info('"%s" is a file: its rows are predicted (as with --file)', file)
             texts = []
-        tuned = api.load(run_path(run, runs_dir))
+        tuned = api.load(
+            run_path(run, runs_dir),
+            **trust_given(trust_remote_code, attn_implementation),
+        )
         asked = _asked(texts or [], file, list(tuned.task.text), encoding, skip_bad_rows)
         answered = _answers(asked, lambda cells: api.predict(tuned, cells), quiet or out is None)
         if out is not None:

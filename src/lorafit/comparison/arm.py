@@ -7,6 +7,7 @@ file; a second call goes on after the last one.
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import sys
@@ -31,14 +32,16 @@ from lorafit.evaluation import forgetting, spectrum
 from lorafit.evaluation.score import Scores, score
 from lorafit.export import peft as peft_format
 from lorafit.model.language import load_language_model
+from lorafit.pipeline.facts import FACTS
 from lorafit.pipeline.problem import Problem
 from lorafit.pipeline.subject import Subject
-from lorafit.pipeline.tuned import FACTS, adapter_facts
+from lorafit.pipeline.tuned import adapter_facts
 from lorafit.run import atomic
 from lorafit.settings import LIVE
 from lorafit.tasks import tasks
 from lorafit.training.loop import FitResult, fit
 from lorafit.training.progress import QuietProgress
+from lorafit.trust import Trust, granted
 
 SCALES = (0.0, 0.25, 0.5, 0.75)
 """Parts of the update at which forgetting and quality are measured too."""
@@ -47,6 +50,8 @@ SAMPLE = 500
 """Training examples on which the fit is measured."""
 
 Say = Callable[[str], None]
+
+NO_TRUST = Trust()
 
 
 @dataclass
@@ -86,10 +91,11 @@ class Arm:
         folder: The comparison's folder.
         method: The arm's name.
         say: Takes a line for every trial and run.
+        trust: What whoever made the call allows; the folder says nothing of that.
     """
 
-    def __init__(self, folder: Path, method: str, say: Say) -> None:
-        self.folder, self.method, self.say = folder, method, say
+    def __init__(self, folder: Path, method: str, say: Say, trust: Trust = NO_TRUST) -> None:
+        self.folder, self.method, self.say, self.trust = folder, method, say, trust
         self.request = Request.read(folder)
         self.own = arm_folder(folder, method)
         self.own.mkdir(parents=True, exist_ok=True)
@@ -205,6 +211,7 @@ class Arm:
     def config(self, rate: float, seed: int, steps: int) -> Config:
         """The settings of one run."""
         config = self.request.settings
+        config.model = granted(config.model, self.trust)
         config.model.name_or_path = self.base
         config.adapter = AdapterConfig(method=self.method, **self.request.arms[self.method])
         config.seed += seed
@@ -243,7 +250,8 @@ class Arm:
             model, language = subject.model, None
             if not forgetting.has_language_head(model):
                 source = str(paths.resolve(self.base) or self.base)
-                language = load_language_model(source, self.request.settings.model.revision)
+                revision = self.request.settings.model.revision
+                language = load_language_model(source, revision, self.trust.remote_code)
             texts = forgetting.general_text(self.folder / "general.txt")
             with subject.adapters.disabled():
                 self._probe = forgetting.make_probe(
@@ -315,8 +323,14 @@ def _cost(trained: Trained) -> dict[str, Any]:
     }
 
 
-def main(folder: str, method: str) -> int:
-    """Runs one arm; lines go to standard output, everything else to standard error."""
+def main(folder: str, method: str, trust: str = "{}") -> int:
+    """Runs one arm; lines go to standard output, everything else to standard error.
+
+    Args:
+        folder: The comparison's folder.
+        method: The arm's name.
+        trust: What the caller allows, `lorafit.trust.Trust` as JSON.
+    """
     logging.basicConfig(stream=sys.stderr, format="%(message)s")
     logging.getLogger("lorafit").setLevel(logging.INFO)
 
@@ -327,7 +341,7 @@ def main(folder: str, method: str) -> int:
     own = arm_folder(Path(folder), method)
     (own / "failed.json").unlink(missing_ok=True)
     try:
-        Arm(Path(folder), method, say).run()
+        Arm(Path(folder), method, say, Trust(**json.loads(trust))).run()
     except Exception as error:
         logging.getLogger("lorafit").exception("the arm failed")
         atomic.write_json(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,11 @@ from filelock import FileLock, Timeout
 from lorafit.comparison.request import Request, arm_folder
 from lorafit.errors import RunError
 from lorafit.run import atomic
+from lorafit.trust import Trust
 
 log = logging.getLogger(__name__)
+
+NO_TRUST = Trust()
 
 
 def is_done(folder: Path, request: Request, method: str) -> bool:
@@ -27,8 +32,13 @@ def is_done(folder: Path, request: Request, method: str) -> bool:
     return all((own / name).is_file() for name in wanted)
 
 
-def run_arms(folder: Path, request: Request) -> dict[str, str]:
+def run_arms(folder: Path, request: Request, trust: Trust = NO_TRUST) -> dict[str, str]:
     """Runs every arm that is not done.
+
+    Args:
+        folder: The comparison's folder.
+        request: What is compared.
+        trust: What the caller allows of code that comes with the model.
 
     Returns:
         Why arms failed, by method; they do not end the others.
@@ -46,7 +56,7 @@ def run_arms(folder: Path, request: Request) -> dict[str, str]:
                     log.info("[%d/%d] %s: done before", number, len(request.arms), method)
                     continue
                 log.info("[%d/%d] %s", number, len(request.arms), method)
-                problem = _run(folder, method)
+                problem = _run(folder, method, trust)
                 if problem is not None:
                     failed[method] = problem
                     log.warning("%s failed: %s", method, problem)
@@ -55,13 +65,15 @@ def run_arms(folder: Path, request: Request) -> dict[str, str]:
     return failed
 
 
-def _run(folder: Path, method: str) -> str | None:
+def _run(folder: Path, method: str, trust: Trust) -> str | None:
     """Runs one arm; returns why it failed."""
     own = arm_folder(folder, method)
     own.mkdir(parents=True, exist_ok=True)
     source = str(Path(atomic.__file__).parents[2])
     path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
-    command = [sys.executable, "-m", "lorafit.comparison.arm", str(folder), method]
+    # -P: modules in the folder that the command was typed in are not the arm's.
+    command = [sys.executable, "-P", "-m", "lorafit.comparison.arm", str(folder), method]
+    command.append(json.dumps(asdict(trust)))
     environment = os.environ | {"PYTHONPATH": path}
     with (
         (own / "log.txt").open("a", encoding="utf-8") as errors,

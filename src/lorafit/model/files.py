@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -16,8 +17,10 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from safetensors import SafetensorError
+from transformers import PreTrainedConfig
 
 from lorafit.errors import LorafitError, ModelError, did_you_mean
+from lorafit.trust import built_in
 
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 _PICKLED = ("*.bin", "*.bin.index.json", "*.pt", "*.pth", "*.ckpt", "*.pkl")
@@ -72,6 +75,33 @@ def check_folder(folder: Path, gguf_file: str | None, name: str) -> None:
     )
 
 
+def check_attention(config: PreTrainedConfig, name: str) -> None:
+    """Refuses a model whose own ``config.json`` asks for a kernel.
+
+    Args:
+        config: As it was read, before anything is set on it.
+        name: What to call the model in messages.
+
+    Raises:
+        ModelError: It names an attention that is not built in.
+    """
+    for wanted in _attentions(config):
+        if not built_in(wanted):
+            raise ModelError(
+                f'the config.json of "{name}" asks for the attention {wanted!r:.80}, which may be '
+                "code that is fetched and run. Choose one yourself: --attn-implementation sdpa."
+            )
+
+
+def _attentions(config: PreTrainedConfig) -> Iterator[Any]:
+    """The attention of a configuration and of the ones inside it."""
+    yield getattr(config, "_attn_implementation", None)
+    for name in getattr(config, "sub_configs", None) or {}:
+        inner = getattr(config, name, None)
+        if isinstance(inner, PreTrainedConfig):
+            yield from _attentions(inner)
+
+
 @contextlib.contextmanager
 def translated(name: str, revision: str | None) -> Iterator[None]:
     """Turns whatever goes wrong while loading into one `ModelError`.
@@ -121,7 +151,7 @@ def _explain(error: BaseException, name: str, revision: str | None) -> str:
     if "trust_remote_code" in text:
         return (
             f'"{name}" brings its own code, which is not run unless you trust it. Read the code, '
-            "then set trust_remote_code (model.trust_remote_code=true)."
+            "then give --trust-remote-code."
         )
     if "does not appear to have a file named model.safetensors" in text:
         return (

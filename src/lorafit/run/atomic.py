@@ -112,5 +112,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise RunError(f'there is no "{path}"') from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:  # a number of 5,000 digits is a ValueError, too
         raise RunError(f'cannot read "{path}": {error}') from error
+    except RecursionError as error:
+        raise RunError(f'cannot read "{path}": it is nested too deeply') from error

@@ -110,17 +110,26 @@ class Run:
 
     # Using it
 
-    def predict(self, texts: Any) -> Lines:
+    def predict(self, texts: Any, **trust: Any) -> Lines:
         """Predicts with the tuned model; see `lorafit.predict`.
 
         The model is loaded at each call: for many, `lorafit.load` the run once.
+
+        Args:
+            texts: As for `lorafit.predict`.
+            **trust: ``trust_remote_code`` and ``attn_implementation``, as for `lorafit.load`.
         """
-        predictions: Lines = _above("lorafit.api").predict(self, texts)
+        predictions: Lines = _above("lorafit.api").predict(self, texts, **trust)
         return predictions
 
-    def evaluate(self, data: Any = None) -> dict[str, Any]:
-        """Scores the base and the tuned model; see `lorafit.evaluate`."""
-        outcome: dict[str, Any] = _above("lorafit.api").evaluate(self, data)
+    def evaluate(self, data: Any = None, **trust: Any) -> dict[str, Any]:
+        """Scores the base and the tuned model; see `lorafit.evaluate`.
+
+        Args:
+            data: As for `lorafit.evaluate`.
+            **trust: ``trust_remote_code`` and ``attn_implementation``, as for `lorafit.load`.
+        """
+        outcome: dict[str, Any] = _above("lorafit.api").evaluate(self, data, **trust)
         return outcome
 
     # Finding runs

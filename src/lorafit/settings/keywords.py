@@ -30,10 +30,12 @@ class SharedKeywords(TypedDict, total=False):
     """Number format of the frozen weights; the adapter is always float32."""
 
     attn_implementation: str | None
-    """Attention of transformers, e.g. ``sdpa`` or ``eager``; ``None``: its own choice."""
+    """Attention of transformers, e.g. ``sdpa`` or ``eager``; ``None``: its own choice. Kernels of
+    the Hub run code: only a flag or a keyword can name one."""
 
     trust_remote_code: bool
-    """Whether Python code that comes with the model may run on this machine."""
+    """Whether Python code that comes with the model may run on this machine. Only a flag or a
+    keyword can say so; in a file it is a record."""
 
     test: str | None
     """File with the test rows, where ``path`` has none."""
