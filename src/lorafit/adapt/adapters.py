@@ -122,6 +122,14 @@ class Adapters:
         self._train([name])
         return sites
 
+    def selected(self, config: MethodConfig) -> list[Site]:
+        """The sites that `add` would adapt; nothing is made or changed.
+
+        Raises:
+            ConfigError: As for `add`.
+        """
+        return _method(config).select(self.model, self._all_sites, config.model_copy(deep=True))
+
     def calibrate(self, backward: Callable[[], None], name: str = "default") -> None:
         """Lets a method choose with gradients of the base weights what it trains.
 
@@ -441,7 +449,8 @@ class Adapters:
         """Copies tensors into one adapter. All of them are checked before any is copied.
 
         Raises:
-            AdapterError: Names are missing or unexpected, or a shape differs; it lists them. Or
+            AdapterError: Names are missing or unexpected, a shape differs, or whole numbers or
+                truth values stand where weights should; it lists them. Or
                 an adapter is merged: the model would go on computing with the old values.
         """
         self._check_unmerged("load tensors into an adapter")
@@ -452,6 +461,11 @@ class Adapters:
             f"shape of {key}: {tuple(tensors[key].shape)}, the model needs {tuple(own[key].shape)}"
             for key in own
             if key in tensors and tensors[key].shape != own[key].shape
+        ]
+        problems += [
+            f"numbers of {key}: {_kind(tensors[key])}, the model needs {_kind(own[key])}"
+            for key in own
+            if key in tensors and tensors[key].is_floating_point() != own[key].is_floating_point()
         ]
         if problems:
             shown = "\n".join(problems[:10])
@@ -650,6 +664,10 @@ def _plain_copy(module: nn.Module) -> nn.Module:
 
 def _within(path: str, parent: str) -> bool:
     return path == parent or path.startswith(f"{parent}.")
+
+
+def _kind(tensor: torch.Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def _method(config: MethodConfig) -> Method:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -37,6 +36,7 @@ def evaluate(
 ) -> None:
     """Measure the base and the tuned model of RUN side by side, with intervals."""
     from lorafit import api, console
+    from lorafit.run.atomic import as_json
 
     with console.saying(quiet=quiet):
         result = api.evaluate(
@@ -45,6 +45,6 @@ def evaluate(
             **trust_given(trust_remote_code, attn_implementation),
         )
     if as_json:
-        typer.echo(json.dumps(result, indent=2))
+        typer.echo(as_json(result, indent=2))
     else:
         console.show_evaluation(result)

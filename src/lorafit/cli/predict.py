@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 from collections.abc import Iterator
@@ -85,6 +84,7 @@ def predict(
         )
     from lorafit import api, console
     from lorafit.data.answers import AnswerFile, check_target
+    from lorafit.run.atomic import as_json
 
     with console.saying(quiet=quiet):
         if out is not None:
@@ -107,7 +107,7 @@ def predict(
         for _, cell, prediction in answered:
             text = _shown(cell)
             if as_json:
-                typer.echo(json.dumps({"text": text} | prediction, ensure_ascii=False))
+                typer.echo(as_json({"text": text} | prediction))
             else:
                 typer.echo(console.prediction_line(text, prediction))
 

@@ -8,7 +8,6 @@ for, which takes its name once it is whole.
 from __future__ import annotations
 
 import csv
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lorafit.errors import DataError
+from lorafit.run.atomic import as_json
 
 FORMATS = (".csv", ".tsv", ".jsonl", ".parquet")
 _TAKEN = ("row", "answer", "probability", "probabilities", "spans", "words", "tags")
@@ -149,7 +149,7 @@ class AnswerFile:
 
 def json_text(value: Any) -> str:
     """A value as JSON, letters beyond ASCII as they are."""
-    return json.dumps(value, ensure_ascii=False)
+    return as_json(value)
 
 
 def _type(value: Any) -> pa.DataType:

@@ -37,9 +37,13 @@ def check_folder(folder: Path, gguf_file: str | None, name: str) -> None:
     files = sorted(entry.name for entry in folder.iterdir())
     ggufs = [file for file in files if file.lower().endswith(".gguf")]
     if gguf_file is not None:
-        if not (folder / gguf_file).is_file():
+        try:
+            there = (folder / gguf_file).is_file()
+        except OSError:  # a name longer than names can be
+            there = False
+        if not there:
             raise ModelError(
-                f'"{name}" has no file "{gguf_file}".{did_you_mean(gguf_file, ggufs)}'
+                f'"{name}" has no file "{gguf_file:.200}".{did_you_mean(gguf_file, ggufs)}'
                 f" Its GGUF files: {', '.join(ggufs) or 'none'}."
             )
         return

@@ -6,12 +6,14 @@ it; and what it says of trust is a record (`lorafit.trust`).
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lorafit.config import GenerateConfig, ModelConfig
+from lorafit.data.read.rows import broken_character
 from lorafit.errors import AdapterError, DataError, RunError
 from lorafit.run import atomic
 from lorafit.tasks import tasks
@@ -51,9 +53,12 @@ class Facts(BaseModel):
             known = ", ".join(tasks)
             raise AdapterError(f"{source}: task.name is {name!r:.60}, and not one of {known}.")
         try:
-            return tasks[name].from_dict(self.task)
+            task = tasks[name].from_dict(self.task)
         except DataError as error:
             raise AdapterError(f"{source}: task: {error}") from None
+        if len(set(task.text)) < len(task.text):
+            raise AdapterError(f"{source}: task.text names a column twice: {', '.join(task.text)}.")
+        return task
 
 
 def read(adapter: Path) -> tuple[Facts, Task]:
@@ -74,6 +79,8 @@ def read(adapter: Path) -> tuple[Facts, Task]:
         values = atomic.read_json(file)
     except RunError as error:
         raise AdapterError(str(error)) from error
+    if broken_character(values) is not None or r"\u0000" in json.dumps(values):
+        raise AdapterError(f"{source} is not usable: a text in it holds what is no character.")
     try:
         facts = Facts.model_validate(values, strict=True)
     except ValidationError as error:

@@ -132,6 +132,16 @@ def read(source: str | Path) -> Source:
         for a, b in _PAIRS
         if key.endswith(a)
     }
+    for path, pair in factors.items():
+        for key in pair:
+            wrong = key in tensors and not (
+                tensors[key].is_floating_point() and tensors[key].ndim == 2
+            )
+            if wrong:
+                shape, kind = tuple(tensors[key].shape), str(tensors[key].dtype).split(".")[-1]
+                raise AdapterError(f"{source}: {key} is {kind} {shape}, and no matrix of weights")
+        if pair[1] in tensors and tensors[pair[0]].shape[0] != tensors[pair[1]].shape[1]:
+            raise AdapterError(f"{source}: the two factors of {path} have different ranks")
     lacking = [b for _, b in factors.values() if b not in tensors]
     if lacking or not factors:
         raise AdapterError(f"{source} is incomplete: it has no {lacking[0] if lacking else 'LoRA'}")
