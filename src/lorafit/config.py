@@ -85,6 +85,9 @@ class DataConfig(Stage):
     skip_bad_rows: bool = False
     """Leave out rows that cannot be read, and conversations that cannot be learned from, and
     count them, instead of stopping."""
+    max_unpacked_gb: Annotated[float, Field(gt=0.0)] | None = None
+    """Most that one compressed, parquet or arrow file may unpack to, in GB of 10^9 bytes; ``None``:
+    1, or 50 times the file where that is more. Stops files made to fill the memory."""
     validation_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1
     """Share of the training rows carved off when the data has no validation split."""
     test_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1

@@ -10,7 +10,18 @@ from typing import Any
 
 ODD: list[Any] = [
     *(None, True, False, 0, -1, 1.5, 10**30, -(10**30), 10**400, float("nan"), float("inf")),
-    *("", "x", "../..", "a\0b", "\ud83d", "\x1b[2J", "x" * 5000, "(a+)+$", "~", "file:///etc/passwd"),
+    *(
+        "",
+        "x",
+        "../..",
+        "a\0b",
+        "\ud83d",
+        "\x1b[2J",
+        "x" * 5000,
+        "(a+)+$",
+        "~",
+        "file:///etc/passwd",
+    ),
     *([], {}, [None], [[]], {"a": 1}, ["a", 1], {"": None}, [1] * 1000),
 ]
 """Values that stand where others should."""
@@ -33,7 +44,7 @@ def mutants(values: dict[str, Any], count: int, seed: int) -> Iterator[bytes]:
             _change(changed, generator)
         text = json.dumps(changed)
         if number % 50 == 6:
-            text = text.replace(":", f": {generator.choice([deep(20_000), '9' * 6_000])}, \"x\":", 1)
+            text = text.replace(":", f': {generator.choice([deep(20_000), "9" * 6_000])}, "x":', 1)
         yield text.encode()
 
 

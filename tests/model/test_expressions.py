@@ -13,7 +13,22 @@ from lorafit.errors import ConfigError
 from lorafit.model import expressions
 from lorafit.model.expressions import ExpressionError, check, fullmatch, names
 
-ATOMS = ["a", "b", ".", "[ab]", "[^a]", r"\.", r"\w", r"\b", r"\B", "^", "$", r"\d", r"\W", "[a-c.]"]
+ATOMS = [
+    "a",
+    "b",
+    ".",
+    "[ab]",
+    "[^a]",
+    r"\.",
+    r"\w",
+    r"\b",
+    r"\B",
+    "^",
+    "$",
+    r"\d",
+    r"\W",
+    "[a-c.]",
+]
 REPEATS = ["*", "+", "?", "{2}", "{1,3}", "{2,}", "*?", "+?", "{0,2}?"]
 AROUND = ["(?=%s)", "(?!%s)", "(%s)", "(?:%s)"]
 
@@ -39,7 +54,7 @@ def test_an_expression_matches_where_re_matches(expression: str, paths: list[str
         compiled = re.compile(flags + expression)
         tree = expressions.parser.parse(flags + expression)
         for path in paths:
-            walked = len(path) in expressions._Walk(tree.state.flags, path).ends(tree, 0)
+            walked = len(path) in expressions.Walk(tree.state.flags, path).ends(tree, 0)
             assert walked is (compiled.fullmatch(path) is not None)
             assert fullmatch(flags + expression, path) is walked
 
@@ -50,8 +65,16 @@ def test_an_expression_matches_where_re_matches(expression: str, paths: list[str
         (r".*attention\.(q|v)_lin", "bert.layer.0.attention.q_lin", True),
         (r"^(?!.*vision).*(q|k)_proj$", "model.layers.3.q_proj", True),
         (r"^(?!.*vision).*(q|k)_proj$", "model.vision.layers.3.q_proj", False),
-        (r"(?:.*\.)*layers\.(?:[02468]|1\d)\.(?:\w+\.)+o_proj", "model.layers.14.self.o_proj", True),
-        (r"(?:.*\.)*layers\.(?:[02468]|1\d)\.(?:\w+\.)+o_proj", "model.layers.3.self.o_proj", False),
+        (
+            r"(?:.*\.)*layers\.(?:[02468]|1\d)\.(?:\w+\.)+o_proj",
+            "model.layers.14.self.o_proj",
+            True,
+        ),
+        (
+            r"(?:.*\.)*layers\.(?:[02468]|1\d)\.(?:\w+\.)+o_proj",
+            "model.layers.3.self.o_proj",
+            False,
+        ),
         (r"(?i).*Q_LIN", "a.q_lin", True),
         (r"(?<=a)b", "b", False),
         (r"a(?<=a)b", "ab", True),
@@ -96,8 +119,7 @@ def test_a_bomb_does_not_go_off(bomb: str) -> None:
 )
 def test_what_is_not_matched_is_refused(expression: str, why: str) -> None:
     with pytest.raises(ExpressionError, match=why):
-        for path in ("a", "ab"):
-            fullmatch(expression, path)
+        fullmatch(expression, "a" * 3)
 
 
 def test_what_takes_too_long_is_refused() -> None:

@@ -20,12 +20,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset, DatasetDict, load_from_disk
+from datasets import Dataset, DatasetDict
 
 from lorafit import paths, pipeline
 from lorafit.comparison.request import Request, arm_folder
 from lorafit.comparison.search import chosen, next_rate
 from lorafit.config import AdapterConfig, Config
+from lorafit.data.read.folder import read_folder
 from lorafit.engine.eager import EagerEngine
 from lorafit.errors import DivergenceError
 from lorafit.evaluation import forgetting, spectrum
@@ -197,8 +198,7 @@ class Arm:
     @cached_property
     def problem(self) -> Problem:
         """The task and the rows, as every arm reads them."""
-        splits = load_from_disk(str(self.folder / "data"))
-        assert isinstance(splits, DatasetDict)
+        splits = DatasetDict(read_folder(self.folder / "data"))
         task = self.request.task
         return Problem(tasks[task["name"]].from_dict(task), splits)
 

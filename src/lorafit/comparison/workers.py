@@ -44,10 +44,11 @@ def run_arms(folder: Path, request: Request, trust: Trust = NO_TRUST) -> dict[st
         Why arms failed, by method; they do not end the others.
 
     Raises:
-        RunError: Another process works in this folder.
+        RunError: Another process works in this folder, or there are links in it.
         KeyboardInterrupt: After Ctrl-C; the message says how to go on.
     """
     failed: dict[str, str] = {}
+    atomic.refuse_links(folder)
     lock = FileLock(folder / ".lock", timeout=0)
     try:
         with lock:

@@ -520,7 +520,9 @@ def _check_sizes(
         rank = config.rank(path)
         if rank > max(highest, stored.get(path, 0)):
             has = f"rank {stored[path]}" if path in stored else "no tensors for it"
-            raise _misfit(config, source, f"{path} is to have rank {rank:,}, and the file has {has}")
+            raise _misfit(
+                config, source, f"{path} is to have rank {rank:,}, and the file has {has}"
+            )
 
 
 _SMALL = 1024
@@ -553,8 +555,7 @@ def _fitted(
         values[setting] = {
             pattern: value
             for pattern, value in getattr(config, setting).items()
-            if config.target_parameters
-            or any(expressions.names(pattern, path) for path in adapted)
+            if config.target_parameters or any(expressions.names(pattern, path) for path in adapted)
         }
     return config.model_copy(update=values)
 

@@ -159,9 +159,9 @@ def _peft_selection(fields: dict[str, Any], paths: Iterable[str]) -> set[str]:
             continue
         if inside_modules(path, fields["modules_to_save"] or ()):
             continue
-        if wanted and path not in fields["target_modules"]:
-            if _block(path, patterns) not in wanted:
-                continue
+        named = path in fields["target_modules"]
+        if wanted and not named and _block(path, patterns) not in wanted:
+            continue
         chosen.add(path)
     return chosen
 

@@ -93,7 +93,7 @@ def _matcher(expression: str) -> Callable[[str], bool]:
         raise ExpressionError(
             f"{_shown(expression)} is not a regular expression: {error}"
         ) from None
-    walk = _Walk(tree.state.flags)
+    walk = Walk(tree.state.flags)
     try:
         walk.check(tree)
     except ExpressionError as error:
@@ -106,7 +106,7 @@ def _matcher(expression: str) -> Callable[[str], bool]:
         if plain:
             return compiled.fullmatch(path) is not None
         try:
-            return len(path) in _Walk(tree.state.flags, path).ends(tree, 0)
+            return len(path) in Walk(tree.state.flags, path).ends(tree, 0)
         except RecursionError:
             raise ExpressionError(f"{_shown(expression)} is nested too deeply") from None
         except _TooLongError:
@@ -115,7 +115,7 @@ def _matcher(expression: str) -> Callable[[str], bool]:
     return matches
 
 
-class _Walk:
+class Walk:
     """Where the parts of an expression can end, in one path.
 
     Attributes:

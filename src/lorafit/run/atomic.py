@@ -58,6 +58,22 @@ def writing(path: Path, what: str, next_step: str = "") -> Iterator[None]:
         ) from error
 
 
+def refuse_links(folder: Path) -> None:
+    """Refuses to work in a folder in which a name stands for something outside of it.
+
+    A folder that came from somewhere else could have files written to wherever its links point.
+
+    Raises:
+        RunError: There is a symbolic link.
+    """
+    for entry in folder.rglob("*"):
+        if entry.is_symlink():
+            raise RunError(
+                f'"{entry}" is a link to "{entry.readlink()}". Only files in the folder itself '
+                "are written; put what it points to in its place."
+            )
+
+
 def sync_file(path: Path) -> None:
     """Waits until the content of a file is on the disk."""
     with path.open("rb") as file:

@@ -75,6 +75,10 @@ class SharedKeywords(TypedDict, total=False):
     """Leave out rows that cannot be read, and conversations that cannot be learned from, and count
     them, instead of stopping."""
 
+    max_unpacked_gb: float | None
+    """Most that one compressed, parquet or arrow file may unpack to, in GB of 10^9 bytes; ``None``:
+    1, or 50 times the file where that is more. Stops files made to fill the memory."""
+
     validation_fraction: float
     """Share of the training rows carved off when the data has no validation split."""
 
