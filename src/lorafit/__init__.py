@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         compare,
         demo,
         evaluate,
+        load,
         merge,
         plan,
         predict,
@@ -41,8 +42,8 @@ if TYPE_CHECKING:
         TrainingError,
     )
     from lorafit.methods.lora import LoraConfig
-    from lorafit.pipeline.tuned import Tuned, load
-    from lorafit.run import Run
+    from lorafit.pipeline.tuned import Tuned
+    from lorafit.result import Run
 
 __version__ = "0.1.0"
 
@@ -50,16 +51,16 @@ _HOMES = {
     "Adapters": "lorafit.adapt",
     "Config": "lorafit.config",
     "LoraConfig": "lorafit.methods.lora",
-    "Run": "lorafit.run",
+    "Run": "lorafit.result",
     "add_weighted": "lorafit.adapt.weighted",
     **dict.fromkeys(
         (
-            *("compare", "demo", "evaluate", "merge", "plan", "predict", "preview", "shrink"),
-            "train",
+            *("compare", "demo", "evaluate", "load", "merge", "plan", "predict", "preview"),
+            *("shrink", "train"),
         ),
         "lorafit.api",
     ),
-    **dict.fromkeys(("Tuned", "load"), "lorafit.pipeline.tuned"),
+    "Tuned": "lorafit.pipeline.tuned",
     **dict.fromkeys(
         (
             *("AdapterError", "ConfigError", "DataError", "DivergenceError", "HandoffError"),

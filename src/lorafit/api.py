@@ -7,13 +7,12 @@
 
 from __future__ import annotations
 
-import functools
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, ParamSpec, TypeVar, Unpack
+from typing import Any, Literal, Unpack
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -23,26 +22,28 @@ from lorafit.comparison.outcome import Comparison, conclude
 from lorafit.comparison.request import Size, find_or_make, make_request
 from lorafit.comparison.workers import run_arms
 from lorafit.config import Config
-from lorafit.console.python import RESULT, heard, progress_of, result_lines
+from lorafit.console.calls import shown
+from lorafit.console.python import RESULT, progress_of, result_lines
 from lorafit.data.fingerprint import fingerprint
 from lorafit.errors import ConfigError, LorafitError, RunError
 from lorafit.evaluation import forgetting
 from lorafit.export import merged
 from lorafit.export.folder import check_free
 from lorafit.inspection.rows import Preview
-from lorafit.pipeline import finishing, planning, predicting, previewing, seen, unchanged
+from lorafit.pipeline import finishing, planning, previewing, seen, unchanged
 from lorafit.pipeline.defaults import record_choices
 from lorafit.pipeline.job import Job
-from lorafit.pipeline.measure import measured
 from lorafit.pipeline.planning import Plan
 from lorafit.pipeline.problem import Live
-from lorafit.pipeline.tuned import Tuned, load, opened
+from lorafit.pipeline.tuned import Tuned, opened
 from lorafit.report.comparison import write_comparison
 from lorafit.report.html import write_report
-from lorafit.run import Run, RunWriter
+from lorafit.result import Run
+from lorafit.run import Run as RunFolder
+from lorafit.run import RunWriter
 from lorafit.settings import LIVE, Settings, from_call
 from lorafit.settings.keywords import CompareKeywords, SettingsKeywords, ShrinkKeywords
-from lorafit.settings.spoken import in_python
+from lorafit.settings.spoken import in_python, is_typed
 from lorafit.shrinking import files
 from lorafit.shrinking.choose import check_rank, with_data, without_data
 from lorafit.shrinking.files import Shrunk
@@ -51,6 +52,7 @@ from lorafit.training.progress import Progress
 from lorafit.training.trackers import check_trackers
 from lorafit.trust import Trust, check_same, granted
 from lorafit.tune import search
+from lorafit.using import evaluate, load, predict
 
 __all__ = [
     "Tuned",
@@ -72,29 +74,8 @@ RETRAIN_STEPS = 50
 RETRAIN_RATE = 5e-4
 """Of `shrink`: the weights are near where they should be, so a quarter of the usual rate."""
 
-P = ParamSpec("P")
-R = TypeVar("R")
 
-
-def _heard(call: Callable[P, R]) -> Callable[P, R]:
-    """Shows what a call says while it lasts, as its argument ``progress`` asks.
-
-    Its errors advise keywords; the command line takes its flags from `LorafitError.typed`.
-    """
-
-    @functools.wraps(call)
-    def shown(*args: P.args, **keywords: P.kwargs) -> R:
-        with heard(keywords.get("progress", True) is not False):
-            try:
-                return call(*args, **keywords)
-            except LorafitError as error:
-                error.speak(in_python(str(error)))
-                raise
-
-    return shown
-
-
-@_heard
+@shown
 def train(
     model: str | Path | PreTrainedModel | None = None,
     data: Any = None,
@@ -158,53 +139,7 @@ def train(
     return _told(job.folder)
 
 
-@_heard
-def evaluate(
-    run: str | Path | Run,
-    data: Any = None,
-    *,
-    trust_remote_code: bool = False,
-    attn_implementation: str | None = None,
-    progress: bool = True,
-) -> dict[str, Any]:
-    """Scores the base and the tuned model of a run.
-
-    Args:
-        run: A finished run.
-        data: Other data with the same columns; its test split, or all its rows if it has
-            only one. ``None``: the run's own test split.
-        trust_remote_code: As for `load`.
-        attn_implementation: As for `load`.
-        progress: Whether to show what is said along the way; ``False``: warnings only.
-
-    Returns:
-        What ``eval.json`` holds; see `Run.eval`. For other data also ``split`` (``all rows``
-        where it has none) and ``trained_on``: how many of the rows the run was trained on, which
-        is a warning too; ``None``: not known.
-
-    Raises:
-        RunError: There is no such run, or it has no adapter yet.
-        DataError: The data cannot be read, lacks the task's columns, or is not what it was.
-    """
-    run = opened(run)
-    tuned = load(run, trust_remote_code=trust_remote_code, attn_implementation=attn_implementation)
-    config = run.config
-    if config.data.path == LIVE and data is None:
-        raise ConfigError(f'"{run.path}" was made from data in memory; pass data to evaluate on.')
-    rows, split = pipeline.test_rows(data, config, tuned.task)
-    if data is None:
-        unchanged.check_unchanged(
-            run, {"test": rows}, "Pass the data to evaluate on, as it is now."
-        )
-    encoded = tuned.task.encode(rows, tuned.tokenizer, tuned.max_length)
-    found = measured(tuned, rows, encoded, config)
-    outcome = found.model_copy(update={"split": split}).to_json()
-    if data is not None:
-        outcome["trained_on"] = seen.say(run, rows, tuned.task)
-    return outcome
-
-
-@_heard
+@shown
 def compare(
     model: str | Path | PreTrainedModel | None = None,
     data: Any = None,
@@ -269,38 +204,7 @@ def compare(
     return found
 
 
-@_heard
-def predict(
-    run: str | Path | Run | Tuned,
-    texts: Any,
-    *,
-    trust_remote_code: bool = False,
-    attn_implementation: str | None = None,
-) -> list[dict[str, Any]]:
-    """Predicts with the tuned model of a run.
-
-    Args:
-        run: What `load` takes, or what it returned (saves loading it again).
-        texts: A text; texts in a list, tuple, series, array or generator; pairs of texts for a
-            task on pairs, lists of words for tags, conversations for a chat; or rows with the
-            run's text columns: dicts, a pandas DataFrame, a `datasets.Dataset`, a `Path`.
-        trust_remote_code: As for `load`.
-        attn_implementation: As for `load`.
-
-    Returns:
-        For each text what the task says of it: label, probability, ...
-
-    Raises:
-        DataError: Something is not a text, or is empty; the message names which.
-    """
-    if not isinstance(run, Tuned):
-        run = load(
-            run, trust_remote_code=trust_remote_code, attn_implementation=attn_implementation
-        )
-    return predicting.predict(run, texts)
-
-
-@_heard
+@shown
 def merge(
     run: str | Path | Run,
     out: str | Path,
@@ -329,7 +233,7 @@ def merge(
     return Path(out)
 
 
-@_heard
+@shown
 def shrink(
     adapter: str | Path | Run,
     r: int | Literal["auto"] = "auto",
@@ -364,7 +268,7 @@ def shrink(
         AdapterError: It is not LoRA, or does not fit the model.
         ConfigError: The rank is not one, or ``"auto"`` without data.
     """
-    source = files.read(adapter.adapter if isinstance(adapter, Run) else _lora_folder(adapter))
+    source = files.read(_lora_folder(adapter))
     asked = check_rank(r, source, data is not None)
     if retrain_steps < 0:
         raise ConfigError(f"retrain_steps is {retrain_steps}, but it should be 0 or more.")
@@ -382,7 +286,7 @@ def shrink(
     return with_data(found, asked, retrain_steps, target)
 
 
-@_heard
+@shown
 def preview(
     model: str | Path | PreTrainedModel | None = None,
     data: Any = None,
@@ -409,10 +313,11 @@ def preview(
     live = pipeline.live_model(model, tokenizer)
     whole = from_call(model, data, config, None, settings)
     problem = pipeline.pose(data, whole.config, live)
-    return previewing.describe(problem, whole.config, live)
+    found = previewing.describe(problem, whole.config, live)
+    return found if is_typed() else found.spoken(in_python)
 
 
-@_heard
+@shown
 def plan(
     model: str | Path | PreTrainedModel | None = None,
     data: Any = None,
@@ -477,7 +382,7 @@ def _trust(settings: Settings) -> Trust:
     return Trust(model.trust_remote_code, model.attn_implementation)
 
 
-def _as_begun(run: Run, live: Live | None, trust: Trust) -> Settings:
+def _as_begun(run: RunWriter, live: Live | None, trust: Trust) -> Settings:
     """The settings that a run began with; its model is loaded as the caller allows."""
     config = run.config
     check_same(config.model, trust, str(run.path))
@@ -526,17 +431,18 @@ def _recorded(job: Job) -> dict[str, str | None]:
     environment = job.folder.write_environment(seed=job.config.seed, data=data)
     seen.keep(job.folder, job.problem.splits["train"], job.problem.task)
     job.folder.write_json("data.json", pipeline.data_record(job.subject, job.task))
-    versions: dict[str, str | None] = environment["versions"]
-    return versions
+    return environment["versions"]
 
 
-def _lora_folder(source: str | Path) -> str | Path:
-    """The adapter of a run's folder; anything else is an adapter already."""
+def _lora_folder(source: str | Path | RunFolder) -> str | Path:
+    """The adapter of a run, or of its folder; anything else is an adapter already."""
+    if isinstance(source, RunFolder):
+        return source.adapter
     is_run = (Path(source) / "config.yaml").is_file()
-    return Run.open(source).adapter if is_run else source
+    return RunFolder.open(source).adapter if is_run else source
 
 
-def _told(run: Run) -> Run:
+def _told(run: RunFolder) -> Run:
     """The finished run, whose result is said."""
     found = Run(run.path)
     for line in result_lines(found):

@@ -7,6 +7,7 @@ The settings of the adapter itself belong to its method (``methods/<name>.py``);
 
 from __future__ import annotations
 
+import unicodedata
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
@@ -41,6 +42,26 @@ class ModelConfig(Stage):
     keyword can say so; in a file it is a record."""
     _recorded_in: str | None = PrivateAttr(default=None)
     """The file that asks for code to be run, until the caller allows it: `lorafit.trust`."""
+    add_tokens: list[str] | None = None
+    """New tokens for the tokenizer, such as ``<drug>``, which texts are read with; their rows of
+    the embeddings are trained (``trainable_token_indices``)."""
+
+    @field_validator("add_tokens")
+    @classmethod
+    def _tokens(cls, tokens: list[str] | None) -> list[str] | None:
+        """What no tokenizer could tell from other text is refused."""
+        for token in tokens or []:
+            if not token.strip():
+                raise ValueError("a token is empty; write each new token out, such as <drug>")
+            if token != token.strip():
+                raise ValueError(f"the token {token!r} begins or ends with a space; leave it out")
+            if any(unicodedata.category(sign) in ("Cc", "Cs", "Zl", "Zp") for sign in token):
+                raise ValueError(
+                    f"the token {token!r} has a control character in it; leave that out"
+                )
+            if (tokens or []).count(token) > 1:
+                raise ValueError(f'the token "{token}" is there twice')
+        return tokens or None
 
 
 class DataConfig(Stage):

@@ -45,6 +45,10 @@ class Trust:
         return cls(code is True, attention)
 
 
+NO_TRUST = Trust()
+"""No code of anybody else."""
+
+
 def recorded(model: ModelConfig, source: str) -> ModelConfig:
     """The model as a file names it: what the file says of trust is a record, and no more.
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lorafit.console import output, saying
+from lorafit.console import saying
 from lorafit.console.result import show_evaluation
 from lorafit.console.runs import show_runs
 from lorafit.console.tables import show_split_table, show_table
@@ -79,10 +79,17 @@ def test_units_are_words_people_read() -> None:
     assert count(73728) == "73,728"
 
 
+def narrow(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    """Has the console take what it writes to for a terminal of this width, without colours."""
+    for name, value in {"FORCE_COLOR": "1", "TERM": "dumb", "LINES": "25"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("COLUMNS", str(width))
+
+
 def test_a_narrow_terminal_breaks_no_name_command_or_interval(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lorafit.console.output.WIDE", 60)
+    narrow(monkeypatch, 60)
     command = 'lorafit predict runs/m-001 "a text"'
     show_table([(command, "use it on texts of your own, many of them")], indent=2)
     number = {"value": 0.457, "low": 0.258, "high": 0.632}
@@ -105,7 +112,7 @@ def test_a_narrow_terminal_breaks_no_name_command_or_interval(
 def test_columns_without_room_stand_in_a_table_of_their_own(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(output, "WIDE", 30)
+    narrow(monkeypatch, 30)
     rows = [["family", "", "", ""], ["  lora", "12", "0.5 [0.4, 0.6]", "worse"]]
     show_split_table(rows, ["method", "n", "accuracy", "verdict"])
     shown = capsys.readouterr().out.splitlines()

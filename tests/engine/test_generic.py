@@ -29,11 +29,6 @@ TARGETS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _small_weights_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(intercept, "SMALLEST", 1)
-
-
 def model(family: str, dropout: float = 0.0, **kwargs: Any) -> Any:
     if family == "deberta":
         torch.manual_seed(0)
@@ -58,7 +53,7 @@ def model(family: str, dropout: float = 0.0, **kwargs: Any) -> Any:
 def engine(adapted: Any, dtype: torch.dtype = torch.float32) -> GenericEngine:
     task: Any = helpers.PlainTask()
     tokenizer: Any = helpers.PlainTokenizer()
-    return GenericEngine(adapted, task, tokenizer, dtype=dtype)
+    return GenericEngine(adapted, task, tokenizer, dtype=dtype, smallest=1)
 
 
 def rows(lengths: list[int], family: str) -> list[Any]:
@@ -105,13 +100,13 @@ def test_gradients_when_the_batch_is_split():
     assert_same_gradients(adapted, "llama", lengths)
 
 
-def test_gradients_when_the_batch_is_split_for_certain(monkeypatch):
-    monkeypatch.setattr("lorafit.engine.generic.split.PASS_COST", 1)
+def test_gradients_when_the_batch_is_split_in_three():
     adapted = model("bert")
     fast = engine(adapted)
-    batch = rows([39, 2, 1, 3, 2, 30], "bert")
+    lengths = [39, 2, *[20] * 5, 1, *[2] * 5, 3]
+    batch = rows(lengths, "bert")
     assert len(fast.collate(batch)["parts"]) > 2
-    assert_same_gradients(adapted, "bert", [39, 2, 1, 3, 2, 30], tolerance=4e-6)
+    assert_same_gradients(adapted, "bert", lengths, tolerance=4e-6)
     adapted.eval()
     alone = torch.cat([fast.logits(fast.collate([row])) for row in batch])
     torch.testing.assert_close(fast.logits(fast.collate(batch)), alone, rtol=1e-4, atol=1e-5)
@@ -198,13 +193,12 @@ def test_merged_and_disabled_adapters_are_followed():
 
 
 @pytest.mark.parametrize("chunk", [1, 100, 1 << 23])
-def test_chunked_language_model_loss_is_the_whole_one(chunk, monkeypatch):
-    monkeypatch.setattr("lorafit.engine.lm_loss.CHUNK_NUMBERS", chunk)
+def test_chunked_language_model_loss_is_the_whole_one(chunk):
     hidden = torch.randn(3, 11, 8, requires_grad=True)
     head = nn.Linear(8, 37)
     labels = torch.randint(0, 37, (3, 11))
     labels[0, :4] = labels[2, 7:] = -100
-    loss, count = head_loss(hidden, FrozenLinear([head], torch.float32), labels)
+    loss, count = head_loss(hidden, FrozenLinear([head], torch.float32), labels, chunk)
     (loss * 0.3).backward()
     assert hidden.grad is not None
     got, hidden.grad = hidden.grad.clone(), None
@@ -279,7 +273,7 @@ def test_language_model_gradients_are_those_of_all_logits(family, chunked):
     expected = helpers.gradients(adapted)
     task: Any = Task()
     tokenizer: Any = helpers.PlainTokenizer()
-    fast = GenericEngine(adapted, task, tokenizer, dtype=torch.float32)
+    fast = GenericEngine(adapted, task, tokenizer, dtype=torch.float32, smallest=1)
     assert fast.language is not None
     assert (fast.language.head is not None) == chunked
     result = fast.forward_backward(fast.collate(batch), 1.0)
@@ -338,7 +332,7 @@ def test_padding_that_sees_no_token_makes_no_nan(family):
 
     task: Any = Task()
     tokenizer: Any = helpers.PlainTokenizer()
-    fast = GenericEngine(adapted, task, tokenizer, dtype=torch.float32)
+    fast = GenericEngine(adapted, task, tokenizer, dtype=torch.float32, smallest=1)
     result = fast.forward_backward(fast.collate(rows([39, 2, 38, 4], family)), 1.0)
     assert torch.isfinite(result.loss_sum)
     gradients = helpers.gradients(adapted)

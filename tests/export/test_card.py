@@ -302,7 +302,9 @@ def test_the_card_is_written_into_the_folder(tmp_path):
 
 
 def test_results_are_json_values():
-    json.dumps(metadata_of(render(card())))
+    results = metadata_of(render(card()))["model-index"]
+    assert results
+    assert json.loads(json.dumps(results)) == results
 
 
 EVIL = "<script>alert(1)</script> | `x`\n# y & *z* [a](b)"

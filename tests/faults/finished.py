@@ -30,7 +30,7 @@ def make(folder: Path) -> Path:
     for name, rows in tiny_text.splits(24).items():
         (folder / "data").mkdir(exist_ok=True)
         rows.to_csv(folder / "data" / f"{name}.csv")
-    where = {"run.dir": str(folder / "runs"), "run.name": "first"}
+    where: dict[str, Any] = {"run.dir": str(folder / "runs"), "run.name": "first"}
     return lorafit.train(base, folder / "data", **where, **QUICK).path
 
 

@@ -54,6 +54,10 @@ def base(made: Path) -> Any:
     return hf.AutoModelForSequenceClassification.from_pretrained(made.parents[1] / "base")
 
 
+def _update(change: dict[str, Any], values: dict[str, Any]) -> None:
+    values.update(change)
+
+
 CALLS: dict[str, Callable[[Path, Path], Any]] = {
     "load": lambda made, adapter: lorafit.load(adapter),
     "PeftModel": lambda made, adapter: peft.PeftModel.from_pretrained(base(made), adapter),
@@ -72,10 +76,8 @@ def test_an_expression_never_takes_for_ever(
     for bomb in BOMBS:
         value: Any = {bomb: 4} if setting.endswith("_pattern") else bomb
         value = [bomb] if setting == "layers_pattern" else value
-        edit(
-            adapter / "adapter_config.json",
-            lambda values, value=value: values.update({setting: value, "layers_to_transform": [0]}),
-        )
+        change = {setting: value, "layers_to_transform": [0]}
+        edit(adapter / "adapter_config.json", functools.partial(_update, change))
         began = time.monotonic()
         outcome(lambda: CALLS[call](made, adapter))
         assert time.monotonic() - began < SOON_S, bomb
@@ -87,10 +89,8 @@ def test_an_expression_that_is_none_is_an_adapter_error(
     call: str, made: Path, adapter: Path
 ) -> None:
     for bad in ("(", "a**", "\\9", "(?P<x>a)(?P=x)", "x" * 10_000 + "+"):
-        edit(
-            adapter / "adapter_config.json",
-            lambda values, bad=bad: values.update(rank_pattern={bad: 4}),
-        )
+        change = {"rank_pattern": {bad: 4}}
+        edit(adapter / "adapter_config.json", functools.partial(_update, change))
         assert isinstance(outcome(lambda: CALLS[call](made, adapter)), AdapterError), bad
 
 
@@ -186,7 +186,7 @@ def test_what_is_not_finite_is_no_prediction(adapter: Path) -> None:
 
 def test_json_has_no_number_that_is_not_finite() -> None:
     values = {"a": math.nan, "b": [math.inf, 1.5, (-math.inf, "é")], "c": {"d": math.nan}}
-    text = atomic.as_json(values)
+    text = atomic.plain_json(values)
     assert json.loads(text) == {"a": None, "b": [None, 1.5, [None, "é"]], "c": {"d": None}}
     assert "é" in text
 
@@ -263,7 +263,7 @@ def test_damaged_adapter_config_is_loaded_or_refused(adapter: Path) -> None:
     file = adapter / "adapter_config.json"
     whole = json.loads(file.read_text(encoding="utf-8"))
     tuned = lorafit.load(adapter)
-    model = tuned.adapters.unload()
+    model: Any = tuned.adapters.unload()
     for mutant in mutants(whole, 400, seed=1):
         file.write_bytes(mutant)
         try:

@@ -143,7 +143,8 @@ def config_of(hostile: Hostile) -> Any:
     return lorafit.Run(hostile.run).config
 
 
-QUICK = finished.QUICK | {"run.dir": "new"}
+NEW: dict[str, Any] = {"run.dir": "new"}
+QUICK = finished.QUICK | NEW
 
 ENTRIES: dict[str, Callable[[Hostile], Any]] = {
     "load": lambda h: lorafit.load(h.run),
@@ -158,7 +159,7 @@ ENTRIES: dict[str, Callable[[Hostile], Any]] = {
     "train with its settings": lambda h: lorafit.train(config=config_of(h), progress=False),
     "train": lambda h: lorafit.train(h.base, h.data, **QUICK),
     "compare": lambda h: lorafit.compare(
-        h.base, h.data, methods=["lora"], seeds=1, **{"run.dir": "new"}, progress=False
+        h.base, h.data, methods=["lora"], seeds=1, **NEW, progress=False
     ),
     "compare with its settings": lambda h: lorafit.compare(config=config_of(h), progress=False),
     "plan": lambda h: lorafit.plan(h.base, h.data, **QUICK),
@@ -334,7 +335,7 @@ def begun() -> Iterator[list[Path]]:
 
 def test_a_forged_key_makes_no_comparison(hostile: Hostile) -> None:
     """A folder among the runs says that it is the comparison asked for, with another base."""
-    where = {"run.dir": "runs", "run.name": "asked"}
+    where: dict[str, Any] = {"run.dir": "runs", "run.name": "asked"}
 
     def compare() -> Any:
         return lorafit.compare(
@@ -354,7 +355,7 @@ def test_a_forged_key_makes_no_comparison(hostile: Hostile) -> None:
 
 
 def test_an_arm_takes_no_trust_from_its_folder(hostile: Hostile) -> None:
-    where = {"run.dir": "runs", "run.name": "asked"}
+    where: dict[str, Any] = {"run.dir": "runs", "run.name": "asked"}
     with begun() as seen:
         outcome(
             lambda: lorafit.compare(

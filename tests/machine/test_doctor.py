@@ -80,13 +80,13 @@ def test_torch_is_asked_where_something_hints_at_a_gpu(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "nvidia0").touch()
-    monkeypatch.setattr(doctor, "NVIDIA", (str(tmp_path / "nvidia0"),))
+    devices = [str(tmp_path / "nvidia0")]
     said = {"version": "2.13.0+cpu", "gpus": [], "mps": False}
     monkeypatch.setattr(doctor, "ask_torch", lambda: said)
-    finding = only(doctor.accelerator(), "GPU")
+    finding = only(doctor.accelerator(devices=devices), "GPU")
     assert finding.warning == "there is an NVIDIA GPU, but torch 2.13.0+cpu cannot use it."
     said["gpus"] = [("H100", 80 * 2**30)]
-    assert only(doctor.accelerator(), "GPU 0").found == "H100, 80.0 GiB"
+    assert only(doctor.accelerator(devices=devices), "GPU 0").found == "H100, 80.0 GiB"
 
 
 def test_torch_in_a_process_of_its_own_says_what_it_says_here() -> None:

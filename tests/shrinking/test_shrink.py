@@ -20,7 +20,7 @@ from lorafit.errors import AdapterError, ConfigError
 from lorafit.evidence import Difference
 from lorafit.export import peft as peft_format
 from lorafit.methods.lora import LoraConfig, LoraLayer
-from lorafit.run import Run
+from lorafit.result import Run
 from lorafit.shrinking import files
 from lorafit.shrinking.choose import choose_rank
 from lorafit.shrinking.files import RankQuality

@@ -152,11 +152,11 @@ def test_engines_answer_as_their_logits_do(scored, setting):
     assert engine.units(rows) == found.units.sum()
 
 
-def test_eager_evaluates_a_few_examples_at_a_time(scored, monkeypatch):
+def test_eager_evaluates_a_few_examples_at_a_time(scored):
     model, tokenizer, task, encoded = scored
     engine = EagerEngine(model, task, tokenizer)
     whole = score(engine, encoded, 9)
-    monkeypatch.setattr("lorafit.engine.eager.LOGITS_AT_ONCE", 1)
+    engine.logits_at_once = 1
     single = score(engine, encoded, 9)
     np.testing.assert_allclose(whole.losses, single.losses, rtol=1e-4)
 

@@ -14,8 +14,9 @@ from safetensors.torch import load_file
 import lorafit
 from lorafit.console import show_result
 from lorafit.errors import ConfigError, TrainingError
-from lorafit.tune import whole
+from lorafit.tune import strategies, whole
 from lorafit.tune.bench.bench import Bench
+from lorafit.tune.grid import Grid
 from tests import tiny_text
 
 SHORT: dict[str, Any] = {
@@ -45,14 +46,17 @@ def train(base: Path, data: Any, folder: Path, strategy: str, budget: float, **m
 RANKS, FACTORS = (1, 4), (1 / 3, 1.0)
 
 
+@strategies.register("small grid")
+class SmallGrid(Grid):
+    ranks = RANKS
+    rate_factors = FACTORS
+
+
 @pytest.fixture(scope="module")
 def grid(base: Path, data: DatasetDict, tmp_path_factory: pytest.TempPathFactory) -> lorafit.Run:
     """Two rates and two ranks on all linear layers: four runs."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(whole, "RANKS", RANKS)
-        patch.setattr(whole, "RATE_FACTORS", FACTORS)
-        folder = tmp_path_factory.mktemp("grid")
-        run: lorafit.Run = train(base, data, folder, "grid", 4, target_modules="all-linear")
+    folder = tmp_path_factory.mktemp("grid")
+    run: lorafit.Run = train(base, data, folder, "small grid", 4, target_modules="all-linear")
     return run
 
 
@@ -166,11 +170,11 @@ def test_without_optuna_it_says_what_to_install(
 
 
 def test_a_grid_that_diverges_everywhere_says_so(
-    base: Path, data: DatasetDict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    base: Path, data: DatasetDict, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(whole, "RATE_FACTORS", (1e20, 1e25))
+    given = {"learning_rate": 1e20, "target_modules": "all-linear", "max_grad_norm": None}
     with pytest.raises(TrainingError, match="every run diverged"):
-        train(base, data, tmp_path, "grid", 2, r=2, target_modules="all-linear", max_grad_norm=None)
+        train(base, data, tmp_path, "small grid", 2, **given)
 
 
 def test_a_word_for_all_layers_is_not_taken_apart(

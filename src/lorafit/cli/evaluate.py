@@ -27,6 +27,15 @@ def evaluate(
         str | None,
         typer.Argument(metavar="[DATA]", help="Other data; the run's own test split if left out."),
     ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FILE",
+            help="Write what both models say of each row to a csv, tsv, jsonl or parquet file.",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
     trust_remote_code: TrustRemoteCode = False,
     attn_implementation: Attention = None,
@@ -34,17 +43,21 @@ def evaluate(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Measure the base and the tuned model of RUN side by side, with intervals."""
+    """Measure the base and the tuned model of RUN side by side, with intervals.
+
+    What was measured on other data is kept in RUN/evaluations, with every prediction.
+    """
     from lorafit import api, console
-    from lorafit.run.atomic import as_json
+    from lorafit.run.atomic import plain_json
 
     with console.saying(quiet=quiet):
         result = api.evaluate(
             run_path(run, runs_dir),
             data,
+            out,
             **trust_given(trust_remote_code, attn_implementation),
         )
     if as_json:
-        typer.echo(as_json(result, indent=2))
+        typer.echo(plain_json(result, indent=2))
     else:
         console.show_evaluation(result)

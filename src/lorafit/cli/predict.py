@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from lorafit.cli.flags import (
     trust_given,
 )
 from lorafit.errors import ConfigError, DataError
+from lorafit.evidence.json import Json
 
 if TYPE_CHECKING:
     from lorafit.data.read.asked import Asked
@@ -84,7 +86,7 @@ def predict(
         )
     from lorafit import api, console
     from lorafit.data.answers import AnswerFile, check_target
-    from lorafit.run.atomic import as_json
+    from lorafit.run.atomic import plain_json
 
     with console.saying(quiet=quiet):
         if out is not None:
@@ -107,12 +109,12 @@ def predict(
         for _, cell, prediction in answered:
             text = _shown(cell)
             if as_json:
-                typer.echo(as_json({"text": text} | prediction))
+                typer.echo(plain_json({"text": text} | prediction))
             else:
                 typer.echo(console.prediction_line(text, prediction))
 
 
-def _answers(asked: Asked, predict: Any, quiet: bool) -> Iterator[tuple[int, Any, dict[str, Any]]]:
+def _answers(asked: Asked, predict: Any, quiet: bool) -> Iterator[tuple[int, Any, Json]]:
     """Number, text and answer of each, computed some at a time; a bar shows how far it is."""
     from rich.progress import Progress
 
@@ -183,12 +185,15 @@ def read_texts(path: Path, encoding: str | None = None, skip: bool = False) -> l
     Raises:
         DataError: The file cannot be read, is not in this encoding, is empty or has an empty line.
     """
-    from lorafit.data.read.files import check_encoding
+    from lorafit.data.read.files import check_encoding, is_utf8_after_all
 
     name = "standard input" if str(path) == "-" else f'"{path}"'
     codec = check_encoding(encoding)
     try:
         data = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+        if is_utf8_after_all(encoding, lambda: io.BytesIO(data)):
+            log.warning("%s is UTF-8, and is read so: not %s", name, encoding)
+            codec = check_encoding(None)
         content = data.decode(codec)
     except UnicodeError as error:
         line = data.count(b"\n", 0, getattr(error, "start", 0)) + 1

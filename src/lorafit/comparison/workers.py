@@ -10,18 +10,16 @@ import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
+from lorafit.comparison.measured import Failure
 from lorafit.comparison.request import Request, arm_folder
 from lorafit.errors import RunError
 from lorafit.run import atomic
-from lorafit.trust import Trust
+from lorafit.trust import NO_TRUST, Trust
 
 log = logging.getLogger(__name__)
-
-NO_TRUST = Trust()
 
 
 def is_done(folder: Path, request: Request, method: str) -> bool:
@@ -96,7 +94,7 @@ def _run(folder: Path, method: str, trust: Trust) -> str | None:
     if code == 0:
         return None
     if (own / "failed.json").is_file():
-        failed: dict[str, Any] = atomic.read_json(own / "failed.json")
+        failed: Failure = atomic.read_json(own / "failed.json")
         return f"{failed['error']}: {failed['message']}"
     if code < 0:
         name = signal.Signals(-code).name

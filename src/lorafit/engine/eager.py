@@ -10,13 +10,11 @@ from accelerate import Accelerator
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from lorafit.data.batches import Example
 from lorafit.engine.base import Answers, Batch, StepResult, answers_from_logits
 from lorafit.engine.batch import check_examples
 from lorafit.model.modes import evaluating
 from lorafit.tasks.base import Task
-
-LOGITS_AT_ONCE = 1 << 27
-"""Logits of language models that are evaluated at a time (512 MB in float32)."""
 
 
 class EagerEngine:
@@ -32,6 +30,8 @@ class EagerEngine:
     """
 
     name = "eager"
+    logits_at_once = 1 << 27
+    """Logits of language models that are evaluated at a time (512 MB in float32)."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class EagerEngine:
         self.autocast = autocast
         self.reason = "plain torch runs every model"
 
-    def collate(self, examples: Sequence[dict[str, Any]]) -> Batch:
+    def collate(self, examples: Sequence[Example]) -> Batch:
         """Pads examples into the model's arguments and ``labels``, on the device.
 
         Raises:
@@ -61,7 +61,7 @@ class EagerEngine:
         batch = self.task.collate(examples, self.tokenizer)
         return {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
 
-    def units(self, examples: Sequence[dict[str, Any]]) -> int:
+    def units(self, examples: Sequence[Example]) -> int:
         """As the task counts them: one an example, or one a labelled token."""
         return self.task.count(examples)
 
@@ -102,7 +102,7 @@ class EagerEngine:
             return len(labels)
         config: Any = self.model.config
         words = int(config.get_text_config(decoder=True).vocab_size)
-        return max(1, LOGITS_AT_ONCE // (words * labels.shape[1]))
+        return max(1, self.logits_at_once // (words * labels.shape[1]))
 
 
 def _tokens(batch: Batch) -> int:

@@ -32,11 +32,13 @@ class HeadLoss(torch.autograd.Function):
     """Summed loss of hidden states ``(n, width)`` with labels ``(n,)``, frozen head."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, head: FrozenLinear, labels: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, hidden: Tensor, head: FrozenLinear, labels: Tensor, at_once: int
+    ) -> Tensor:
         """The sum, float32; the gradient is made on the way."""
         total = hidden.new_zeros((), dtype=torch.float32)
         grad = torch.empty_like(hidden)
-        for chunk in _chunks(len(hidden), CHUNK_NUMBERS // head.widths[0], head.dtype):
+        for chunk in _chunks(len(hidden), at_once // head.widths[0], head.dtype):
             n = len(hidden[chunk])
             logits = _logits(hidden[chunk], head)
             total += kernels.softmax_loss(logits[:n], labels[chunk]).sum()
@@ -45,10 +47,10 @@ class HeadLoss(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
         """Scales the stored gradient."""
         (grad,) = ctx.saved_tensors
-        return grad * grads[0].to(grad.dtype), None, None
+        return grad * grads[0].to(grad.dtype), None, None, None
 
 
 def _chunks(n: int, room: int, dtype: torch.dtype) -> Iterator[slice]:
@@ -59,7 +61,9 @@ def _chunks(n: int, room: int, dtype: torch.dtype) -> Iterator[slice]:
         yield from (slice(start, start + rows) for start in range(0, n, rows))
 
 
-def head_loss(hidden: Tensor, head: FrozenLinear, labels: Tensor) -> tuple[Tensor, int]:
+def head_loss(
+    hidden: Tensor, head: FrozenLinear, labels: Tensor, at_once: int = CHUNK_NUMBERS
+) -> tuple[Tensor, int]:
     """Summed next-token loss over the positions that have a label.
 
     Args:
@@ -67,12 +71,13 @@ def head_loss(hidden: Tensor, head: FrozenLinear, labels: Tensor) -> tuple[Tenso
         head: The frozen output embedding.
         labels: ``(batch, length)``, as transformers has them: the label at a position is
             predicted from the position before it; -100 is none.
+        at_once: About how many logits are alive at a time.
 
     Returns:
         The sum in nats, and how many labels it has.
     """
     chosen, targets = labelled(hidden, labels)
-    return apply(HeadLoss, chosen, head, targets), len(chosen)
+    return apply(HeadLoss, chosen, head, targets, at_once), len(chosen)
 
 
 def labelled(hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,12 +15,12 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, TypedDict
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -64,7 +64,7 @@ class Finding:
         """Whether it says what is installed."""
         return self.kind == "version"
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """JSON values."""
         return asdict(self)
 
@@ -224,13 +224,14 @@ def threads() -> Iterator[Finding]:
         yield Finding("load", busy)
 
 
-def accelerator(ask: bool = False) -> Iterator[Finding]:
+def accelerator(ask: bool = False, devices: Sequence[str] = NVIDIA) -> Iterator[Finding]:
     """Graphics processors, and whether torch can use them.
 
     Args:
         ask: Import torch (in another process) even if nothing hints at a GPU.
+        devices: Files that are there where NVIDIA's driver is.
     """
-    nvidia = any(Path(name).exists() for name in NVIDIA) or shutil.which("nvidia-smi") is not None
+    nvidia = any(Path(name).exists() for name in devices) or shutil.which("nvidia-smi") is not None
     others = sys.platform == "darwin" or Path("/dev/kfd").exists()
     if not (ask or nvidia or others):
         yield Finding("GPU", "none; training runs on the processor")
@@ -267,8 +268,26 @@ print(json.dumps({
 """
 
 
+class Torch(TypedDict):
+    """What torch says of this machine.
+
+    Attributes:
+        version: Of torch.
+        gpus: Name and bytes of memory of each.
+        mps: Whether there is Apple's GPU.
+        threads: It would compute with.
+        capability: Instructions of the processor, as torch calls them.
+    """
+
+    version: str
+    gpus: list[tuple[str, int]]
+    mps: bool
+    threads: int
+    capability: str
+
+
 @functools.cache
-def ask_torch() -> dict[str, Any]:
+def ask_torch() -> Torch:
     """What torch says of this machine, asked in a process of its own.
 
     Raises:
@@ -285,7 +304,7 @@ def ask_torch() -> dict[str, Any]:
     if answer.returncode:
         lines = answer.stderr.strip().splitlines() or [f"exit code {answer.returncode}"]
         raise ImportError(f"torch and transformers cannot be imported: {lines[-1]}")
-    said: dict[str, Any] = json.loads(answer.stdout.splitlines()[-1])
+    said: Torch = json.loads(answer.stdout.splitlines()[-1])
     return said
 
 

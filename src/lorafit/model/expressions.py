@@ -87,7 +87,7 @@ def _matcher(expression: str) -> Callable[[str], bool]:
             f"expression that is read has {LONGEST_EXPRESSION:,}"
         )
     try:
-        tree = parser.parse(expression)
+        tree = parsed(expression)
         compiled = re.compile(expression)
     except (re.error, OverflowError, RecursionError, MemoryError) as error:
         raise ExpressionError(
@@ -113,6 +113,11 @@ def _matcher(expression: str) -> Callable[[str], bool]:
             raise ExpressionError(f"{_shown(expression)} takes too long to match") from None
 
     return matches
+
+
+def parsed(expression: str) -> Any:
+    """The tree of an expression, as `re` has it."""
+    return parser.parse(expression)
 
 
 class Walk:
@@ -179,7 +184,8 @@ class Walk:
         if kind is ops.BRANCH:
             return (end for part in value[1] for end in self.ends(part, at))
         if kind in (ops.MAX_REPEAT, ops.MIN_REPEAT):
-            return self._repeated(*value, at)
+            low, high, part = value
+            return self._repeated(low, high, part, at)
         if kind is ops.AT:
             return (at,) if self._is_at(value, at) else ()
         return (at,) if self._holds(value, at) is (kind is ops.ASSERT) else ()
@@ -253,7 +259,7 @@ def _among(entry: tuple[Any, Any], one: str) -> bool:
         return ord(one) == int(value)
     if kind is ops.RANGE:
         return int(value[0]) <= ord(one) <= int(value[1])
-    tests = {
+    tests: dict[Any, Callable[[str], bool]] = {
         ops.CATEGORY_DIGIT: str.isdecimal,
         ops.CATEGORY_SPACE: str.isspace,
         ops.CATEGORY_WORD: _is_word,

@@ -14,6 +14,7 @@ from lorafit.engine.eager import EagerEngine
 from lorafit.errors import DataError, DivergenceError
 from lorafit.evaluation.generation import generate as write
 from lorafit.evaluation.score import all_logits
+from lorafit.evidence.json import Json
 from lorafit.tasks.base import Task
 from lorafit.tasks.parts.generative import GenerativeTask
 
@@ -35,27 +36,28 @@ class Predictor(Protocol):
     generate: GenerateConfig
 
 
-def predict(tuned: Predictor, given: Any) -> list[dict[str, Any]]:
+def predict(tuned: Predictor, given: Any, at_once: int = ROWS_AT_ONCE) -> list[Json]:
     """What the task says of each text.
 
     Args:
         tuned: The model.
         given: What `lorafit.data.read.asked.read_asked` takes.
+        at_once: Rows that are encoded and computed together.
 
     Raises:
         DataError: Something is not a text, or is empty; nothing was computed.
         DivergenceError: What the model computes is not finite.
     """
-    return list(answers(tuned, read_asked(given, tuned.task.text).cells))
+    return list(answers(tuned, read_asked(given, tuned.task.text).cells, at_once))
 
 
-def answers(tuned: Predictor, cells: Sequence[Any]) -> Iterator[dict[str, Any]]:
+def answers(tuned: Predictor, cells: Sequence[Any], at_once: int = ROWS_AT_ONCE) -> Iterator[Json]:
     """Answers to texts that were checked, in their order, some rows at a time."""
-    for at in range(0, len(cells), ROWS_AT_ONCE):
-        yield from _some(tuned, cells[at : at + ROWS_AT_ONCE])
+    for at in range(0, len(cells), at_once):
+        yield from _some(tuned, cells[at : at + at_once])
 
 
-def _some(tuned: Predictor, cells: Sequence[Any]) -> list[dict[str, Any]]:
+def _some(tuned: Predictor, cells: Sequence[Any]) -> list[Json]:
     rows = tuned.task.rows(cells)
     if isinstance(tuned.task, GenerativeTask):
         prompts = tuned.task.prompts(rows, tuned.tokenizer, tuned.max_length)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -12,6 +12,7 @@ from lorafit import pipeline, quiet
 from lorafit.adapt import Adapters
 from lorafit.config import Config, GenerateConfig
 from lorafit.errors import AdapterError, ConfigError
+from lorafit.evidence.json import Json
 from lorafit.export import peft as peft_format
 from lorafit.pipeline.facts import FACTS, read
 from lorafit.pipeline.problem import live_model
@@ -19,7 +20,7 @@ from lorafit.pipeline.subject import Subject
 from lorafit.run import Run
 from lorafit.settings import LIVE
 from lorafit.tasks.base import Task
-from lorafit.trust import Trust, granted
+from lorafit.trust import NO_TRUST, Trust, granted
 from lorafit.units import shortened
 
 
@@ -45,8 +46,7 @@ def load(
     model: PreTrainedModel | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
     *,
-    trust_remote_code: bool = False,
-    attn_implementation: str | None = None,
+    trust: Trust = NO_TRUST,
 ) -> Tuned:
     """Puts a trained adapter on its base model.
 
@@ -55,10 +55,7 @@ def load(
             that lorafit made (the run is not needed then).
         model: The base model, for a run that was made from a live one.
         tokenizer: Its tokenizer.
-        trust_remote_code: Whether Python code that comes with the base may run. What the
-            adapter's files say of it does not count.
-        attn_implementation: The attention of the base; ``None``: as on record, where it is one
-            of transformers' own. A kernel of the Hub is code, too, and runs only if named here.
+        trust: What the caller allows of code that comes with the base.
 
     Raises:
         RunError: There is no such run, or it has no adapter yet.
@@ -69,7 +66,7 @@ def load(
     facts, task = read(adapter)
     base = facts.model
     if model is None:
-        base = granted(base, Trust(trust_remote_code, attn_implementation))
+        base = granted(base, trust)
     if model is None and base.name_or_path == LIVE:
         raise ConfigError(f'"{adapter}" was made for a live model; pass it: load(source, model).')
     with quiet.saying_less():
@@ -80,7 +77,25 @@ def load(
     return Tuned(loaded.model, loaded.tokenizer, adapters, task, facts.max_length, facts.generate)
 
 
-def adapter_facts(subject: Subject, task: Task, config: Config) -> dict[str, Any]:
+class AdapterFacts(TypedDict):
+    """``lorafit.json`` beside an adapter.
+
+    Attributes:
+        task: As `Task.to_dict` has it.
+        max_length: Tokens of the longest input.
+        model: Settings of the base model.
+        seed: Of a new head.
+        generate: Settings of written answers; a file of the version before has none.
+    """
+
+    task: Json
+    max_length: int
+    model: Json
+    seed: int
+    generate: NotRequired[Json]
+
+
+def adapter_facts(subject: Subject, task: Task, config: Config) -> AdapterFacts:
     """What `load` needs beyond PEFT's files, so that the folder stands alone."""
     model = config.model.model_dump()
     base = subject.loaded.base_name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -9,8 +10,9 @@ from markupsafe import Markup
 
 from lorafit.evidence import Evaluation, Interval, Sample
 from lorafit.evidence import rows as evidence_rows
-from lorafit.evidence.confusion import confusion_of
+from lorafit.evidence.headline import beside_baseline, simple_sentence
 from lorafit.evidence.rows import MetricRow, Verdict
+from lorafit.evidence.same_answer import baseline_of, never_predicted
 from lorafit.report import numbers
 from lorafit.report.chart import Axis, interval_chart, small_intervals
 from lorafit.report.numbers import Format, element, is_number
@@ -134,21 +136,23 @@ class SimpleAnswer:
 
 
 def _simple_answer(row: MetricRow, tuned: Interval, evaluation: Evaluation) -> SimpleAnswer | None:
-    """Always the most frequent class; ``None`` where answers are not right or wrong by class."""
-    matrix = confusion_of(evaluation.tables)
-    if matrix is None or not matrix.total:
+    """Always the same answer, and classes that are never given; ``None``: neither is known."""
+    baseline, never = baseline_of(evaluation), never_predicted(evaluation)
+    if baseline is None and not never:
         return None
     said, beaten = [], True
-    if row.info.is_share:
-        name, share = matrix.most_frequent
+    if baseline is not None and not row.info.is_share and (told := simple_sentence(evaluation)):
+        beaten = beside_baseline(row, evaluation) in ("better", "unknown")
+        said.append(Markup.escape(told))
+    if baseline is not None and row.info.is_share and row.name in baseline.metrics:
+        share = baseline.metrics[row.name]
         low = tuned.low if tuned.complete else tuned.value
         beaten = low > share
         said.append(
-            Markup("Always answering “{}” would be right {} of the time.").format(
-                name, element(share, numbers.percent)
+            Markup("Always answering {} would be right {} of the time.").format(
+                re.sub('"([^"]*)"', r"“\1”", baseline.answer), element(share, numbers.percent)
             )
         )
-    never = matrix.never_predicted
     if never:
         names = ", ".join(f"“{name}”" for name in never[:_MOST_NAMES])
         more = ", ..." if len(never) > _MOST_NAMES else ""

@@ -109,7 +109,7 @@ def write_text(path: Path, text: str, what: str | None = None) -> None:
         sync_folder(path.parent)
 
 
-def as_json(value: Any, indent: int | None = None) -> str:
+def plain_json(value: Any, indent: int | None = None) -> str:
     """JSON text of values that may hold numbers that are not finite: JSON has none, ``null``."""
     return json.dumps(_finite(value), indent=indent, allow_nan=False, ensure_ascii=False)
 

@@ -14,6 +14,7 @@
       adapter/          the result, in PEFT format
       eval.json         base and tuned metrics on the test split, with intervals
       predictions.parquet  what base and tuned model said of each test example
+      evaluations/      the same two of other data, a folder for each evaluation
       report.html       all of it on one page
 
 What is written there, `lorafit.run.writer` writes.
@@ -22,12 +23,11 @@ What is written there, `lorafit.run.writer` writes.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, NotRequired, Self, TypedDict, cast
 
 from filelock import FileLock, Timeout
 
@@ -35,8 +35,9 @@ from lorafit.config import Config
 from lorafit.errors import RunError, did_you_mean
 from lorafit.evidence import Choice as Choice
 from lorafit.evidence import Choices, Evaluation, Interval
+from lorafit.evidence.training import ChoosingCost
 from lorafit.run import atomic, config_file
-from lorafit.run.commands import resume_command
+from lorafit.run.commands import resume_call, resume_command
 from lorafit.units import shortened
 
 if TYPE_CHECKING:
@@ -53,6 +54,22 @@ STATUS = "status.json"
 METRICS = "metrics.jsonl"
 REPORT = "report.html"
 """Files of a run."""
+
+
+class Written(TypedDict):
+    """``status.json``.
+
+    Attributes:
+        status: How far the run has got.
+        message: Why it failed.
+        created_at: ISO 8601, UTC.
+        updated_at: ISO 8601, UTC.
+    """
+
+    status: Status
+    message: NotRequired[str | None]
+    created_at: NotRequired[str]
+    updated_at: NotRequired[str]
 
 
 @dataclass(frozen=True)
@@ -83,7 +100,7 @@ class RunSummary:
 
 
 class Run:
-    """A run: what its folder holds, and what one does with its model.
+    """What the folder of a run holds; `lorafit.Run` also uses the model in it.
 
     Args:
         path: The folder, or just the run's name below ``dir``.
@@ -103,35 +120,6 @@ class Run:
             known.append(f"{shortened(found.metric, 30)} {found.tuned:.3f}")
         return ", ".join(known) + ")"
 
-    def _repr_html_(self) -> str:
-        """What a notebook shows: the verdict."""
-        card: str = _above("lorafit.report.card").run_card(self.path)
-        return card
-
-    # Using it
-
-    def predict(self, texts: Any, **trust: Any) -> Lines:
-        """Predicts with the tuned model; see `lorafit.predict`.
-
-        The model is loaded at each call: for many, `lorafit.load` the run once.
-
-        Args:
-            texts: As for `lorafit.predict`.
-            **trust: ``trust_remote_code`` and ``attn_implementation``, as for `lorafit.load`.
-        """
-        predictions: Lines = _above("lorafit.api").predict(self, texts, **trust)
-        return predictions
-
-    def evaluate(self, data: Any = None, **trust: Any) -> dict[str, Any]:
-        """Scores the base and the tuned model; see `lorafit.evaluate`.
-
-        Args:
-            data: As for `lorafit.evaluate`.
-            **trust: ``trust_remote_code`` and ``attn_implementation``, as for `lorafit.load`.
-        """
-        outcome: dict[str, Any] = _above("lorafit.api").evaluate(self, data, **trust)
-        return outcome
-
     # Finding runs
 
     @classmethod
@@ -140,7 +128,7 @@ class Run:
         return cls(path, dir)
 
     @classmethod
-    def list(cls, dir: str | Path = "runs") -> Sequence[Run]:
+    def list(cls, dir: str | Path = "runs") -> Sequence[Self]:
         """All runs in a folder, oldest first; other folders are passed over."""
         folder = Path(dir)
         if not folder.is_dir():
@@ -202,10 +190,10 @@ class Run:
         """
         path = self.path / "adapter"
         if not (path / "adapter_config.json").is_file():
-            raise RunError(
-                f'"{self.path}" has no adapter yet (status: {self.summary.status}). '
-                f"Finish it with: {resume_command(self.path)}"
-            )
+            said = f'"{self.path}" has no adapter yet (status: {self.summary.status}).'
+            error = RunError(f"{said} Finish it with: {resume_command(self.path)}")
+            error.speak(f"{said} Finish it with: {resume_call(self.path)}")
+            raise error
         return path
 
     @property
@@ -277,8 +265,6 @@ class Run:
 
     def _frame(self, part: Literal["mistakes", "flips"] | None) -> pd.DataFrame:
         # Here: listing runs does without.
-        import numpy as np
-
         from lorafit.evidence.predictions import FILE, Predictions
 
         path = self.path / FILE
@@ -288,18 +274,9 @@ class Run:
                 "earlier lorafit, which kept none. A new run has it."
             )
         try:
-            found = Predictions.read(path)
-            frame: pd.DataFrame = found.table.to_pandas()
+            return Predictions.read(path).frame(part)
         except (OSError, ValueError) as error:
             raise RunError(f'cannot read "{path}": {error}') from error
-        frame.attrs["label_names"] = found.label_names
-        if part is None:
-            return frame
-        if part == "mistakes":
-            return frame.iloc[found.mistakes()]
-        gained, lost = found.flips()
-        names = ["gained"] * len(gained) + ["lost"] * len(lost)
-        return frame.iloc[np.concatenate([gained, lost])].assign(flip=names)
 
     @property
     def choices(self) -> dict[str, Choice]:
@@ -307,7 +284,7 @@ class Run:
         return self._choices.choices
 
     @property
-    def choosing_cost(self) -> dict[str, Any]:
+    def choosing_cost(self) -> ChoosingCost:
         """What choosing and training cost, in plain runs; empty when nothing was measured."""
         return self._choices.cost
 
@@ -405,12 +382,12 @@ class Run:
         return self.path / METRICS
 
     @property
-    def _status(self) -> dict[str, Any]:
+    def _status(self) -> Written:
         status: Any = None
         with contextlib.suppress(RunError):
             status = atomic.read_json(self._status_file)
         if isinstance(status, dict) and "status" in status:
-            return status
+            return cast("Written", status)
         # A damaged status must not make the results unreadable.
         return {"status": "failed", "message": "status.json is missing or damaged"}
 
@@ -427,14 +404,6 @@ class Run:
             raise RunError(f'cannot read "{self._metrics_file}": {error.strerror}') from error
         lines = text.split("\n")
         return lines[:-1]
-
-
-def _above(module: str) -> Any:
-    """A module that stands above this one and knows the run: looked up when it is asked for.
-
-    Models and pages are made there; a run only offers them as methods of its own.
-    """
-    return importlib.import_module(module)
 
 
 def is_locked(folder: Path) -> bool:

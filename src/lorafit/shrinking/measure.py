@@ -26,7 +26,7 @@ from lorafit.evaluation.score import Scores, score
 from lorafit.export import peft as peft_format
 from lorafit.methods.lora import LoraEmbedding, LoraLayer
 from lorafit.model.load import max_length
-from lorafit.pipeline import facts as stored
+from lorafit.pipeline import facts
 from lorafit.settings import LIVE
 from lorafit.shrinking import files
 from lorafit.shrinking.files import Source
@@ -64,8 +64,8 @@ class Shrinking:
     ) -> None:
         self.source, self.config = source, config
         live = pipeline.live_model(model, tokenizer)
-        if (source.folder / stored.FACTS).is_file():
-            known, found = stored.read(source.folder)
+        if (source.folder / facts.FACTS).is_file():
+            known, found = facts.read(source.folder)
             self.task: Task = found
             base, limit, seed = known.model, known.max_length, known.seed
             if live is None:

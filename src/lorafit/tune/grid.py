@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import product
+from typing import ClassVar
 
 from lorafit.errors import ConfigError
 from lorafit.tune import strategies, whole
@@ -15,6 +17,9 @@ from lorafit.tune.whole import Point
 class Grid(Strategy):
     """Every combination of a few ranks, learning rates and sets of modules, each a whole run."""
 
+    ranks: ClassVar[Sequence[int]] = whole.RANKS
+    rate_factors: ClassVar[Sequence[float]] = whole.RATE_FACTORS
+
     def search(self, bench: Bench) -> Found:
         """Makes all runs and keeps the best on the selection set.
 
@@ -25,7 +30,9 @@ class Grid(Strategy):
         points = [
             Point(rate, r, modules)
             for rate, r, modules in product(
-                whole.rates(bench), whole.ranks(bench), whole.module_sets(bench)
+                whole.rates(bench, self.rate_factors),
+                whole.ranks(bench, self.ranks),
+                whole.module_sets(bench),
             )
         ]
         if len(points) > bench.budget:

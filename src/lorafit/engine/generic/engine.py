@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from lorafit.data.batches import Example
 from lorafit.engine.base import (
     Answers,
     Batch,
@@ -19,7 +19,7 @@ from lorafit.engine.base import (
     answers_from_tokens,
 )
 from lorafit.engine.batch import check_examples
-from lorafit.engine.generic.intercept import Interception, Parts
+from lorafit.engine.generic.intercept import SMALLEST, Interception, Parts
 from lorafit.engine.generic.lm import LanguageHead, label_count
 from lorafit.engine.generic.split import split_by_length
 from lorafit.engine.kernels.counter import Seeds
@@ -36,6 +36,7 @@ class GenericEngine:
         task: Collates, and defines the loss.
         tokenizer: For padding.
         dtype: bfloat16: as under torch's autocast, frozen weights laid out once; float32.
+        smallest: Weights of fewer numbers are left to torch.
     """
 
     name = "generic"
@@ -47,6 +48,7 @@ class GenericEngine:
         tokenizer: PreTrainedTokenizerBase,
         *,
         dtype: torch.dtype,
+        smallest: int = SMALLEST,
     ) -> None:
         keep_freed_memory()
         self.model = model
@@ -54,11 +56,11 @@ class GenericEngine:
         self.tokenizer = tokenizer
         self.dtype = dtype
         self.reason = ""
-        self._parts = Parts(model, dtype)
+        self._parts = Parts(model, dtype, smallest)
         causal_lm = getattr(task, "task_type", None) == "CAUSAL_LM"
         self.language = LanguageHead(model, dtype) if causal_lm else None
 
-    def collate(self, examples: Sequence[dict[str, Any]]) -> Batch:
+    def collate(self, examples: Sequence[Example]) -> Batch:
         """Pads the examples in groups of like length.
 
         Raises:
@@ -73,7 +75,7 @@ class GenericEngine:
         order = [index for group in groups for index in group]
         return {"parts": parts, "order": order, "labels": whole["labels"]}
 
-    def units(self, examples: Sequence[dict[str, Any]]) -> int:
+    def units(self, examples: Sequence[Example]) -> int:
         """Label tokens of a language model; otherwise as the task counts."""
         if self.language is not None:
             return sum(label_count(example["labels"]) for example in examples)

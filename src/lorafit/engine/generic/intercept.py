@@ -27,7 +27,7 @@ from lorafit.engine.kernels.counter import Seeds
 from lorafit.model.sites import output_embeddings
 
 SMALLEST = 64 * 64
-"""Weights below this many numbers are left to torch."""
+"""Numbers of a weight for which our product is worth its call."""
 
 
 def _is_plain_lora(module: nn.Module) -> bool:
@@ -41,15 +41,22 @@ def _is_plain_lora(module: nn.Module) -> bool:
     )
 
 
+def _has_factors(module: nn.Module) -> bool:
+    """Whether it has a pair of factors an adapter, and not one for each of its parameters."""
+    factors: Any = getattr(module, "lora_A", None)
+    return factors is not None and all(isinstance(A, nn.Linear) for A in factors.values())
+
+
 class Parts:
     """The layers of one model that have a faster form.
 
     Args:
         model: The adapted model, on the CPU.
         dtype: What frozen products are computed in.
+        smallest: Weights of fewer numbers are left to torch.
     """
 
-    def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
+    def __init__(self, model: nn.Module, dtype: torch.dtype, smallest: int = SMALLEST) -> None:
         self.frozen: dict[int, FrozenLinear] = {}
         self.adapted: dict[nn.Module, Projection] = {}
         head = output_embeddings(model)
@@ -60,11 +67,11 @@ class Parts:
                 continue
             inner.add(base)
             weight = base.weight
-            if weight.requires_grad or not weight.is_floating_point() or weight.numel() < SMALLEST:
+            if weight.requires_grad or not weight.is_floating_point() or weight.numel() < smallest:
                 continue
             linear = FrozenLinear([module], dtype)
             self.frozen[id(weight)] = linear
-            if base is not module and hasattr(module, "lora_A"):
+            if base is not module and _has_factors(module):
                 self.adapted[module] = Projection([module], dtype)
 
 

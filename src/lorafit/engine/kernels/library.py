@@ -101,16 +101,20 @@ def _openmp_runtime() -> ctypes.CDLL | None:
     return None
 
 
-def load(path: Path) -> Library:
+def load(path: Path, abi: int = ABI) -> Library:
     """Loads one library file.
+
+    Args:
+        path: The file.
+        abi: The version of the interface that it has to have.
 
     Raises:
         OSError: It cannot be loaded, or was built from other sources.
     """
     calls = ctypes.CDLL(str(path))
     calls.lorafit_abi.restype = c_int
-    if (abi := calls.lorafit_abi()) != ABI:
-        raise OSError(f"{path} has interface {abi}, this package wants {ABI}")
+    if (found := calls.lorafit_abi()) != abi:
+        raise OSError(f"{path} has interface {found}, this package wants {abi}")
     for name, arguments in SIGNATURES.items():
         getattr(calls, name).argtypes = arguments
         getattr(calls, name).restype = None

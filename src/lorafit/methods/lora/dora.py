@@ -13,10 +13,10 @@ frozen weight as well; here only the low-rank part sees dropout, as in plain LoR
 from __future__ import annotations
 
 import torch
-from torch import nn
 
 from lorafit.methods.lora.config import LoraConfig
 from lorafit.methods.lora.linear import LoraLinear
+from lorafit.methods.lora.magnitude import DoraMagnitude, row_norm
 from lorafit.model.sites import Site
 
 
@@ -68,18 +68,3 @@ class DoraLinear(LoraLinear):
         if config.use_dora:
             norm = row_norm(self.matrix(), self.low_rank(name))
             self.lora_magnitude_vector[name] = DoraMagnitude(norm)
-
-
-class DoraMagnitude(nn.Module):
-    """The trained row lengths ``m`` of one adapter, ``weight (d_out,)`` float32."""
-
-    def __init__(self, norm: torch.Tensor) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(norm.detach().clone().float())
-
-
-def row_norm(weight: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
-    """Row norms ``(d_out,)`` of ``weight + delta``, both ``(d_out, d_in)``, in float32."""
-    with torch.no_grad():
-        norm: torch.Tensor = torch.linalg.vector_norm(weight.float() + delta.float(), dim=1)
-    return norm

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import nn
 
 from lorafit.methods.base import AdapterLayer
 from lorafit.methods.lora.config import LoraConfig
+from lorafit.methods.lora.magnitude import DoraMagnitude
 from lorafit.methods.parts.entries import ModuleDict
 from lorafit.model.sites import Site
-
-if TYPE_CHECKING:
-    from lorafit.methods.lora.dora import DoraMagnitude
 
 
 class LoraLayer(AdapterLayer[LoraConfig]):

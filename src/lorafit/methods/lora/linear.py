@@ -20,8 +20,7 @@ from lorafit.model.sites import Site
 class LoraLinear(LoraLayer):
     """LoRA around ``nn.Linear`` or ``Conv1D`` (whose weight is ``(d_in, d_out)``).
 
-    ``lora_A[name].weight (r, d_in)``, ``lora_B[name].weight (d_out, r)``, float32. The first
-    adapter with ``use_dora`` makes the layer a `DoraLinear`, which computes either kind.
+    ``lora_A[name].weight (r, d_in)``, ``lora_B[name].weight (d_out, r)``, float32.
     """
 
     def __init__(self, base_layer: nn.Module, site: Site) -> None:
@@ -100,16 +99,6 @@ class LoraLinear(LoraLayer):
             self.lora_A[name].weight.copy_(A[:r])
             self.lora_B[name].weight.copy_(B[:, :r])
         return None
-
-    def add_adapter(self, name: str, config: LoraConfig, site: Site) -> None:
-        """Adds an adapter of the rank and scale the configuration has for this site."""
-        if config.use_dora:
-            from lorafit.methods.lora.dora import DoraLinear  # it builds on this class
-
-            # In place, as torch's lazy modules become what they are: the layer may have
-            # plain adapters already, and hooks, and it stays the module that others hold.
-            self.__class__ = DoraLinear
-        super().add_adapter(name, config, site)
 
     def _initialise(self, name: str, config: LoraConfig, site: Site) -> None:
         r, device = self.r[name], self.weight.device

@@ -18,8 +18,8 @@ rank ``2r``, ``[B, -B_0] [A; A_0]``, which fits the unmodified base everywhere.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from typing import Any, ClassVar
+from collections.abc import Collection, Mapping, Sequence
+from typing import ClassVar
 
 from torch import nn
 
@@ -27,6 +27,7 @@ from lorafit.errors import ConfigError, TargetError
 from lorafit.methods import methods
 from lorafit.methods.base import AdapterLayer, Family, Method
 from lorafit.methods.lora.config import LoraConfig
+from lorafit.methods.lora.dora import DoraLinear
 from lorafit.methods.lora.embedding import LoraEmbedding
 from lorafit.methods.lora.linear import LoraLinear
 from lorafit.methods.lora.parameter import LoraParameters, parameter_sites
@@ -42,12 +43,21 @@ class Lora(Method[LoraConfig]):
 
     family: ClassVar[Family] = "reparametrization"
     config_class = LoraConfig
-    recommended: ClassVar[dict[str, Any]] = {
+    recommended: ClassVar[Mapping[str, object]] = {
         "r": 8,
         "lora_alpha": 16,
         "target_modules": ALL_LINEAR,
         "lora_dropout": 0.05,
     }
+
+    @classmethod
+    def starting_from(cls, given: Mapping[str, object]) -> dict[str, object]:
+        """No dropout beside ``target_parameters``: the input of such weights is nobody's to drop.
+
+        PEFT refuses the two together, so 0 holds for the layers too.
+        """
+        found = super().starting_from(given)
+        return found | ({"lora_dropout": 0.0} if given.get("target_parameters") else {})
 
     def select(self, model: nn.Module, sites: Sequence[Site], config: LoraConfig) -> list[Site]:
         """Resolves the patterns; every pattern has to match something."""
@@ -126,6 +136,14 @@ class Lora(Method[LoraConfig]):
             return LoraParameters(layer)
         if site.kind == "tokens":
             words = self._model.get_input_embeddings()  # type: ignore[operator]
-            tied = not isinstance(layer, nn.Embedding)
+            tied = layer is not words and layer.weight is words.weight
             return TokenRows(layer, main=words if tied else None)
         return LoraEmbedding(layer) if site.kind == "embedding" else LoraLinear(layer, site)
+
+    def add(self, layer: AdapterLayer, name: str, config: LoraConfig, site: Site) -> None:
+        """The first adapter with ``use_dora`` makes a layer one that computes either kind."""
+        if config.use_dora and isinstance(layer, LoraLinear):
+            # In place, as torch's lazy modules become what they are: the layer may have
+            # plain adapters already, and hooks, and it stays the module that others hold.
+            layer.__class__ = DoraLinear
+        super().add(layer, name, config, site)

@@ -67,7 +67,7 @@ class PeftMethod(Method[PeftConfig]):
     """One tuner of peft."""
 
     family: ClassVar[Family] = "reparametrization"
-    recommended: ClassVar[dict[str, Any]] = {"target_modules": ALL_LINEAR}
+    recommended: ClassVar[Mapping[str, object]] = {"target_modules": ALL_LINEAR}
     tuner: ClassVar[str]
 
     def select(self, model: nn.Module, sites: Sequence[Site], config: PeftConfig) -> list[Site]:
@@ -138,16 +138,6 @@ def method(tuner: str) -> type[Method]:
         "__doc__": f"peft's {tuner}.",
     }
     return type(f"Peft{tuner.title()}", (PeftMethod,), members)
-
-
-def name_of(peft_type: str) -> str | None:
-    """The method whose adapters have this ``peft_type``, if peft is here and has it."""
-    try:
-        name = f"peft:{peft_type.lower()}"
-        methods[name]
-    except ConfigError:
-        return None
-    return name
 
 
 def _kind_of(name: str) -> str:
