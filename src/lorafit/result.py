@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from lorafit import run
+from lorafit.trust import TrustKeywords
 
 if TYPE_CHECKING:
     from lorafit.evidence.evaluated import Evaluated
-
-
-class TrustKeywords(TypedDict, total=False):
-    """What a caller allows of code that comes with the base model: see `lorafit.load`."""
-
-    trust_remote_code: bool
-    """Whether Python code of the model may run."""
-    attn_implementation: str | None
-    """The attention to compute with."""
 
 
 class Run(run.Run):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 from lorafit.config import ModelConfig
 from lorafit.errors import ConfigError, ModelError
@@ -20,6 +20,15 @@ BUILT_IN = frozenset({"eager", "flex_attention", "sdpa"})
 
 REMOTE_CODE = "model.trust_remote_code"
 ATTENTION = "model.attn_implementation"
+
+
+class TrustKeywords(TypedDict, total=False):
+    """What a caller allows of code that comes with the base model: see `lorafit.load`."""
+
+    trust_remote_code: bool
+    """Whether Python code of the model may run."""
+    attn_implementation: str | None
+    """The attention to compute with."""
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ import typer
 
 from lorafit.errors import ConfigError
 from lorafit.settings.synonyms import ALIASES, OUTPUT, place_and_name
+from lorafit.trust import TrustKeywords
 
 if TYPE_CHECKING:
     from lorafit.settings import Settings
@@ -422,10 +423,14 @@ def _parameter(name: str) -> str:
     return "also_" + name.removeprefix("--").replace("-", "_")
 
 
-def trust_given(code: bool, attention: str | None) -> dict[str, Any]:
+def trust_given(code: bool, attention: str | None) -> TrustKeywords:
     """What of `TrustRemoteCode` and `Attention` was typed, as keywords of the calls."""
-    given = {"trust_remote_code": code or None, "attn_implementation": attention}
-    return {name: value for name, value in given.items() if value is not None}
+    given: TrustKeywords = {}
+    if code:
+        given["trust_remote_code"] = True
+    if attention is not None:
+        given["attn_implementation"] = attention
+    return given
 
 
 def run_path(run: str, runs_dir: Path) -> str:

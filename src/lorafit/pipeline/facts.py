@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lorafit.config import GenerateConfig, ModelConfig
 from lorafit.data.read.rows import broken_character
 from lorafit.errors import AdapterError, DataError, RunError
+from lorafit.evidence.json import Json
 from lorafit.run import atomic
 from lorafit.tasks import tasks
 from lorafit.tasks.base import Task
@@ -31,7 +32,7 @@ class Facts(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    task: dict[str, Any]
+    task: Json
     """Of `lorafit.tasks.base.Task.to_dict`."""
     max_length: Annotated[int, Field(gt=0, le=LONGEST)]
     """Longest input in tokens."""
