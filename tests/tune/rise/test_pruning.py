@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from lorafit.run import Choice
-from lorafit.tune.bench.bench import Bench, LookedAt, Scored, spread
+from lorafit.training.generators import generator_states
+from lorafit.tune.bench.bench import PRUNING, Bench, LookedAt, Scored, spread
 from lorafit.tune.bench.state import Shape, State
 from lorafit.tune.bench.truncation import energies
 from lorafit.tune.rise import pruning
@@ -30,7 +31,7 @@ def trained(r: int) -> State:
     for size, kind in zip((4.0, 3.0, 2.0, 1.0), KINDS, strict=True):
         tensors[f"weight/layer.{kind}.lora_A.default.weight"] = torch.randn(r, 40)
         tensors[f"weight/layer.{kind}.lora_B.default.weight"] = size * torch.randn(30, r)
-    return State.of(100, Shape({"r": r, "lora_alpha": r}), tensors, {})
+    return State.of(100, Shape({"r": r, "lora_alpha": r}), tensors, generator_states()[0])
 
 
 @dataclass
@@ -64,7 +65,7 @@ class FakeBench:
 
     def changed(self, state: State, **settings: Any) -> State:
         shape = state.shape.with_(**settings)
-        return State(state.step, shape, state.tensors, {}, state.factors)
+        return replace(state, shape=shape)
 
     def spare(self, state: State) -> float:
         return self.room
@@ -194,7 +195,7 @@ def test_it_never_costs_more_than_what_is_left(room: float, once: float) -> None
     bench = FakeBench(needs(4, *KINDS), room=room, once=once)
     found = bench.prune()
     assert bench.room >= min(room, 0.0) - 1e-9
-    assert room - bench.room <= pruning.PRUNING + once + 1e-9
+    assert room - bench.room <= PRUNING + once + 1e-9
     if not bench.scored:
         reason = pruning.rank_choice(found, BASE, "").reason
         assert "smaller ones were not tried: the budget of 1.25 runs" in reason
