@@ -45,7 +45,7 @@ def test_defaults_come_from_the_stages_and_the_method() -> None:
     settings = resolve(NEEDED)
     assert settings.config.train == TrainConfig()
     assert settings.config.seed == 0
-    assert settings.config.adapter.settings["lora_alpha"] == 8
+    assert settings.config.adapter.settings["lora_alpha"] == 16
     assert settings.config.adapter.settings["bias"] == "none"
 
 

@@ -24,7 +24,6 @@ SIDES: dict[str, dict[str, Any]] = {
     "longer": {"strategy": "none", "num_train_epochs": 1.25},
     "before": {
         "strategy": "none",
-        "lora_alpha": 16,
         "lr_scheduler_type": "warmup_stable_decay",
         "adam_beta2": 0.999,
     },

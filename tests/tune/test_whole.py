@@ -84,7 +84,7 @@ def test_every_rank_has_the_same_scaling_and_rivals_are_compared_in_pairs(
     grid: lorafit.Run,
 ) -> None:
     own = json.loads((grid.adapter / "adapter_config.json").read_text())
-    assert own["lora_alpha"] / own["r"] == 1
+    assert own["lora_alpha"] / own["r"] == 2
     rivals = grid.choices["r"].evidence["rivals"]
     assert {rival["value"] for rival in rivals} == set(RANKS) - {own["r"]}
     # The gain of the winner over the best run of every other rank: never negative.

@@ -45,7 +45,7 @@ class Lora(Method[LoraConfig]):
     config_class = LoraConfig
     recommended: ClassVar[Mapping[str, object]] = {
         "r": 8,
-        "lora_alpha": 8,
+        "lora_alpha": 16,
         "target_modules": ALL_LINEAR,
         "lora_dropout": 0.05,
     }

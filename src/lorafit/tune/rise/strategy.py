@@ -42,6 +42,8 @@ FIRST_RANK = 16
 """Where it begins. In the grids of whole runs none smaller is better at its best rate, and a
 language model loses .1 nats with 4; from 1 or 2 the losses on news (20 classes) were higher,
 whatever became of the learning rate (docs/explanation/tuning.md)."""
+SCALING = 1.0
+"""Where nobody has set it; the rates are for it."""
 GROWTH = 4
 RATE_EXPONENT = 0.5
 """At the same scaling a rank k times as large takes the learning rate divided by k to this power:
@@ -100,7 +102,8 @@ class Rise(Strategy):
         choices: dict[str, Choice] = {}
         ranked = "adapter.r" in bench.open
         if ranked:
-            bench.tunable.begin_with(r=min(FIRST_RANK, bench.tunable.largest_rank()))
+            first = min(FIRST_RANK, bench.tunable.largest_rank())
+            bench.tunable.begin_with(first, SCALING)
         start = bench.start()
         untuned = bench.score("untuned", "start", start)
         trunk = _begin(bench, start, choices)
