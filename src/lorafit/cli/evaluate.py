@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from lorafit.cli.app import command
+from lorafit.cli.app import command, echo_json
 from lorafit.cli.flags import Debug, Quiet, RunArgument, RunsDir, run_path
 
 
@@ -30,6 +29,6 @@ def evaluate(
     with console.saying(quiet=quiet):
         result = api.evaluate(run_path(run, runs_dir), data)
     if as_json:
-        typer.echo(json.dumps(result, indent=2))
+        echo_json(result, indent=2)
     else:
         console.show_evaluation(result)

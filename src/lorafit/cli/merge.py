@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lorafit.cli.app import command
+from lorafit.cli.app import command, echo
 from lorafit.cli.flags import Debug, Quiet, RunArgument, RunsDir, run_path
 
 
@@ -27,4 +27,4 @@ def merge(
 
     with console.saying(quiet=quiet):
         path = api.merge(run_path(run, runs_dir), out)
-    typer.echo(f"Merged model: {path}")
+    echo(f"Merged model: {path}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import logging
 import sys
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lorafit.cli.app import command
+from lorafit.cli.app import command, echo, echo_json
 from lorafit.cli.flags import Debug, Quiet, RunArgument, RunsDir, run_path
 from lorafit.errors import ConfigError, DataError
 from lorafit.evidence.json import Json
@@ -90,14 +89,14 @@ def predict(
             with AnswerFile(out, asked.columns) as answers:
                 for number, cell, prediction in answered:
                     answers.add(number, cell, prediction)
-            typer.echo(f"{len(asked):,} answers: {out}")
+            echo(f"{len(asked):,} answers: {out}")
             return
         for _, cell, prediction in answered:
             text = _shown(cell)
             if as_json:
-                typer.echo(json.dumps({"text": text} | prediction, ensure_ascii=False))
+                echo_json({"text": text} | prediction)
             else:
-                typer.echo(console.prediction_line(text, prediction))
+                echo(console.prediction_line(text, prediction))
 
 
 def _answers(asked: Asked, predict: Any, quiet: bool) -> Iterator[tuple[int, Any, Json]]:

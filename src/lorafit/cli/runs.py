@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from lorafit.cli.app import command
+from lorafit.cli.app import command, echo_json
 from lorafit.cli.flags import Debug, RunsDir
 from lorafit.errors import RunError
 
@@ -33,6 +32,6 @@ def runs(
     if as_json:
         for kind, summaries in (("run", found), ("comparison", comparisons)):
             for summary in summaries:
-                typer.echo(json.dumps({"kind": kind} | asdict(summary)))
+                echo_json({"kind": kind} | asdict(summary))
     else:
         console.show_runs(found, runs_dir, comparisons)

@@ -12,6 +12,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
+from lorafit.console.visible import visible
 from lorafit.quiet import bars
 
 WIDE = 10_000
@@ -85,7 +86,7 @@ def _console(stderr: bool) -> Console:
 
 
 def write(console: Console, text: str, style: str = "", indent: int = 0) -> None:
-    """Writes a text, wrapped between words only.
+    """Writes a text, wrapped between words only, with what a terminal would obey made visible.
 
     A word longer than a line (a path, a command) is left to the terminal to break, so that it is
     copied whole.
@@ -96,10 +97,15 @@ def write(console: Console, text: str, style: str = "", indent: int = 0) -> None
         style: Of rich.
         indent: Spaces before what is continued.
     """
-    for line in text.split("\n"):
+    for line in visible(text).split("\n"):
         for number, part in enumerate(wrapped(line, console.width, indent)):
             shown = " " * indent * (number > 0) + part
             console.print(Text(shown, style=style), soft_wrap=True)
+
+
+def styled(*parts: tuple[str, str]) -> Text:
+    """Texts with their styles in one, with what a terminal would obey made visible."""
+    return Text().join(Text(visible(text), style) for text, style in parts)
 
 
 def wrapped(line: str, width: int, indent: int = 0) -> list[str]:

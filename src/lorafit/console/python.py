@@ -18,6 +18,7 @@ from typing import Any
 
 from lorafit.console.output import saying
 from lorafit.console.progress import describe, evaluation, make_progress
+from lorafit.console.visible import visible
 from lorafit.evidence import Choice
 from lorafit.evidence.rows import metric_rows
 from lorafit.quiet import bars
@@ -119,7 +120,7 @@ class Block:
 
     def add(self, line: str, warning: bool = False) -> None:
         """Adds a line and draws."""
-        self._lines.append((line, warning))
+        self._lines.append((visible(line), warning))
         self.draw()
 
     def move(self, done: int, total: int, facts: str) -> None:
