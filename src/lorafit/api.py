@@ -47,6 +47,7 @@ from lorafit.shrinking import files
 from lorafit.shrinking.choose import check_rank, with_data, without_data
 from lorafit.shrinking.files import Shrunk
 from lorafit.shrinking.measure import Shrinking
+from lorafit.training import guest
 from lorafit.training.progress import Progress
 from lorafit.training.trackers import check_trackers
 from lorafit.tune import search
@@ -74,6 +75,7 @@ RETRAIN_RATE = 5e-4
 
 
 @shown
+@guest.training()
 def train(
     model: str | Path | PreTrainedModel | None = None,
     data: Any = None,
@@ -187,8 +189,9 @@ def compare(
     asked = fitting.names_of(methods)
     fitting.check_left_to_compare(whole)
     text = forgetting.general_text(general_text)
-    problem = pipeline.pose(data, whole.config, live)
-    field = fitting.enter(problem, whole, asked, live)
+    with guest.as_found():
+        problem = pipeline.pose(data, whole.config, live)
+        field = fitting.enter(problem, whole, asked, live)
     request = make_request(problem, field, whole.config, size, text)
     folder, known = find_or_make(request, problem.splits, text)
     log.info("%s %s", "going on with" if known else "comparing in", folder)
@@ -202,6 +205,7 @@ def compare(
 
 
 @shown
+@guest.as_found()
 def merge(run: str | Path | Run, out: str | Path) -> Path:
     """Writes the tuned model of a run as a plain transformers model.
 
@@ -221,6 +225,7 @@ def merge(run: str | Path | Run, out: str | Path) -> Path:
 
 
 @shown
+@guest.training()
 def shrink(
     adapter: str | Path | Run,
     r: int | Literal["auto"] = "auto",
@@ -274,6 +279,7 @@ def shrink(
 
 
 @shown
+@guest.as_found()
 def preview(
     model: str | Path | PreTrainedModel | None = None,
     data: Any = None,
@@ -304,6 +310,7 @@ def preview(
 
 
 @shown
+@guest.as_found()
 def plan(
     model: str | Path | PreTrainedModel | None = None,
     data: Any = None,

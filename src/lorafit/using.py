@@ -13,9 +13,11 @@ from lorafit.pipeline.measure import measured
 from lorafit.pipeline.tuned import Tuned, load, opened
 from lorafit.run import Run
 from lorafit.settings import LIVE
+from lorafit.training import guest
 
 
 @shown
+@guest.as_found()
 def evaluate(run: str | Path | Run, data: Any = None, *, progress: bool = True) -> dict[str, Any]:
     """Scores the base and the tuned model of a run.
 
@@ -52,6 +54,7 @@ def evaluate(run: str | Path | Run, data: Any = None, *, progress: bool = True) 
 
 
 @shown
+@guest.visiting()
 def predict(run: str | Path | Run | Tuned, texts: Any) -> list[dict[str, Any]]:
     """Predicts with the tuned model of a run.
 

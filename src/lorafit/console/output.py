@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TextIO
 
 from rich.cells import cell_len
@@ -158,19 +159,43 @@ def saying(quiet: bool = False) -> Iterator[None]:
     Args:
         quiet: Show warnings only.
     """
-    logger = logging.getLogger("lorafit")
-    if logger.handlers:
+    level = logging.WARNING if quiet else logging.INFO
+    with (
+        only_handler(SayingHandler(), level) as mine,
+        bars(downloads=True) if mine else nullcontext(),
+    ):
         yield
-        return
-    handler, level = SayingHandler(), logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.WARNING if quiet else logging.INFO)
+
+
+_handling = threading.Lock()
+
+
+@contextmanager
+def only_handler(handler: logging.Handler, level: int) -> Iterator[bool]:
+    """Puts a handler on the logger ``lorafit`` while the block runs, unless it has one.
+
+    Of blocks in several threads at once the first decides.
+
+    Args:
+        handler: The handler.
+        level: Of the logger meanwhile.
+
+    Yields:
+        Whether it is there.
+    """
+    logger = logging.getLogger("lorafit")
+    with _handling:
+        mine, before = not logger.handlers, logger.level
+        if mine:
+            logger.addHandler(handler)
+            logger.setLevel(level)
     try:
-        with bars(downloads=True):
-            yield
+        yield mine
     finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
+        if mine:
+            with _handling:
+                logger.removeHandler(handler)
+                logger.setLevel(before)
 
 
 def show(text: str = "", style: str | None = None) -> None:

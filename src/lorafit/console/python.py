@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from lorafit.console.output import saying
+from lorafit.console.output import only_handler, saying
 from lorafit.console.progress import describe, evaluation, make_progress
 from lorafit.console.visible import visible
 from lorafit.evidence import Choice
@@ -48,15 +48,8 @@ def heard(progress: bool) -> Iterator[None]:
         with saying(quiet=not progress):
             yield
         return
-    handler, level = BlockHandler(Block()), logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    try:
-        with bars(downloads=True):
-            yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
+    with only_handler(BlockHandler(Block()), logging.INFO), bars(downloads=True):
+        yield
 
 
 def progress_of(wanted: Progress | bool) -> Progress:

@@ -20,6 +20,7 @@ from lorafit.run import Run, atomic
 from lorafit.settings import LIVE
 from lorafit.tasks import stored
 from lorafit.tasks.base import Task
+from lorafit.training import guest
 from lorafit.units import shortened
 
 FACTS = "lorafit.json"
@@ -43,6 +44,7 @@ class Tuned:
         return f"Tuned({base!r}, {self.task.name.replace('_', ' ')})"
 
 
+@guest.as_found()
 def load(
     source: str | Path | Run,
     model: PreTrainedModel | None = None,
