@@ -35,7 +35,7 @@ from lorafit.pipeline.defaults import record_choices
 from lorafit.pipeline.job import Job
 from lorafit.pipeline.planning import Plan
 from lorafit.pipeline.problem import Live
-from lorafit.pipeline.tuned import Tuned, load, opened
+from lorafit.pipeline.tuned import Tuned, opened
 from lorafit.report.comparison import write_comparison
 from lorafit.report.html import write_report
 from lorafit.result import Run
@@ -43,6 +43,7 @@ from lorafit.run import Run as RunFolder
 from lorafit.run import RunWriter
 from lorafit.settings import LIVE, Settings, from_call
 from lorafit.settings.keywords import CompareKeywords, SettingsKeywords, ShrinkKeywords
+from lorafit.settings.spoken import in_python, is_typed
 from lorafit.shrinking import files
 from lorafit.shrinking.choose import check_rank, with_data, without_data
 from lorafit.shrinking.files import Shrunk
@@ -51,7 +52,7 @@ from lorafit.training import guest
 from lorafit.training.progress import Progress
 from lorafit.training.trackers import check_trackers
 from lorafit.tune import search
-from lorafit.using import evaluate, predict
+from lorafit.using import evaluate, load, predict
 
 __all__ = [
     "Tuned",
@@ -306,7 +307,8 @@ def preview(
     live = pipeline.live_model(model, tokenizer)
     whole = from_call(model, data, config, None, settings)
     problem = pipeline.pose(data, whole.config, live)
-    return previewing.describe(problem, whole.config, live)
+    found = previewing.describe(problem, whole.config, live)
+    return found if is_typed() else found.spoken(in_python)
 
 
 @shown

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -41,7 +42,7 @@ def test_the_table_has_each_method_once_the_best_first_with_the_records_numbers(
 
 def test_where_less_is_better_the_least_is_first() -> None:
     found = record().model_copy(update={"greater_is_better": False})
-    values = [row["value"] for row in records(found)]
+    values: list[Any] = [row["value"] for row in records(found)]
     assert values == sorted(values)
 
 

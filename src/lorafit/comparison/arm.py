@@ -22,6 +22,7 @@ import torch
 from datasets import Dataset, DatasetDict, load_from_disk
 
 from lorafit import paths, pipeline
+from lorafit.comparison import yardsticks
 from lorafit.comparison.measured import Cost, Measured, Saved
 from lorafit.comparison.request import Request, arm_folder
 from lorafit.comparison.search import chosen, next_rate
@@ -168,6 +169,8 @@ class Arm:
             losses=final.losses,
             units=units,
         )
+        if not (self.own / f"{yardsticks.FILE}.json").is_file():
+            self.yardsticks(subject, eager, batch)
         value = float(task.metrics[task.metric](final.logits, final.labels))
         facts: Measured = {
             "seed": seed,
@@ -186,6 +189,16 @@ class Arm:
         }
         atomic.write_json(self.own / f"seed-{seed}.json", facts)
         self.say(f"seed {seed}: test {task.metric.replace('_', ' ')} {value:.3f}")
+
+    def yardsticks(self, subject: Subject, engine: EagerEngine, batch: int) -> None:
+        """What answers come to on the test split that need no training, as files."""
+        test = subject.encoded["test"]
+
+        def untuned() -> Scores:
+            with subject.adapters.disabled():
+                return score(engine, test, batch)
+
+        yardsticks.write(self.own, yardsticks.find(self.problem.task, test, untuned))
 
     def noise(self, rate: float) -> None:
         """The same run on shuffled labels: what an update looks like that learned nothing."""

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from lorafit.comparison import yardsticks
 from lorafit.comparison.measured import Measured
-from lorafit.comparison.recommendation import beside_constant, learned, recommend
+from lorafit.comparison.recommendation import recommend
 from lorafit.comparison.request import Request, arm_folder
 from lorafit.comparison.search import at_edge
 from lorafit.errors import TrainingError
@@ -29,6 +30,7 @@ from lorafit.evidence.json import Json
 from lorafit.machine.describe import describe
 from lorafit.methods import methods
 from lorafit.run import atomic
+from lorafit.settings.spoken import in_python
 from lorafit.tasks import stored
 from lorafit.tasks.base import Task
 from lorafit.units import shortened
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MARGIN = 0.01
-"""What does not matter: one point of a metric between 0 and 1, else 1 % of the reference."""
+"""What does not matter: one point of a metric that is 1 at most, else 1 % of the best method's."""
 
 
 @dataclass(frozen=True)
@@ -94,8 +96,8 @@ class Comparison:
 
     @property
     def recommendation(self) -> str:
-        """One sentence."""
-        return self.record.recommendation.sentence
+        """One sentence; what it advises are keywords, in the record flags."""
+        return in_python(self.record.recommendation.sentence)
 
 
 def conclude(
@@ -129,11 +131,11 @@ def assemble(
     task = stored(request.task)
     done = [method for method in request.arms if method not in failed]
     runs = {method: _runs(folder, method, request) for method in done}
-    arms = {method: _arm(folder, method, runs[method], request, task) for method in done}
+    # The test examples are the same for all arms, so one arm's yardsticks are everybody's.
+    simple = next(filter(None, (yardsticks.read(arm_folder(folder, m)) for m in done)), [])
+    arms = {method: _arm(folder, method, runs[method], request, task, simple) for method in done}
     reference = next((name for name in ("full", "lora") if name in arms), next(iter(arms)))
-    margin = MARGIN
-    if not task.greater_is_better:
-        margin *= abs(arms[reference].metric.value)
+    margin = _margin(arms, task)
     for method, arm in arms.items():
         if method != reference:
             found = _compared(runs[method], runs[reference], request, task, margin)
@@ -168,7 +170,21 @@ def _runs(folder: Path, method: str, request: Request) -> list[Scores]:
     return found
 
 
-def _arm(folder: Path, method: str, runs: list[Scores], request: Request, task: Task) -> Arm:
+def _margin(arms: Mapping[str, Arm], task: Task) -> float:
+    """What does not matter. Of the best method: one that learned nothing would make it wide."""
+    values = [arm.metric.value for arm in arms.values()]
+    best = max(values) if task.greater_is_better else min(values)
+    return MARGIN if task.infos[task.metric].high == 1 else MARGIN * abs(best)
+
+
+def _arm(  # noqa: PLR0913
+    folder: Path,
+    method: str,
+    runs: list[Scores],
+    request: Request,
+    task: Task,
+    simple: Sequence[yardsticks.Yardstick],
+) -> Arm:
     own = arm_folder(folder, method)
     seeds: list[Measured] = [
         atomic.read_json(own / f"seed-{seed}.json") for seed in range(request.seeds)
@@ -186,7 +202,7 @@ def _arm(folder: Path, method: str, runs: list[Scores], request: Request, task: 
     train_loss = mean(lambda facts: facts["train_loss"])
     validation_loss = mean(lambda facts: facts["validation_loss"])
     lost: list[Mapping[str, object]] = [facts["forgetting"] for facts in seeds]
-    beside = beside_constant(runs, request, task)
+    beside = yardsticks.beside(runs, simple, metric)
     details = {
         key: [value for one in lost if isinstance(value := one[key], float)]
         for key, first in lost[0].items()
@@ -202,8 +218,9 @@ def _arm(folder: Path, method: str, runs: list[Scores], request: Request, task: 
         share=seeds[0]["trainable_parameters"] / request.parameters,
         metric=average(runs, metric),
         loss=average(runs, loss),
-        beside_constant=beside,
-        learned=learned(beside, task),
+        beside_constant=None if beside is None else beside.difference,
+        yardstick="" if beside is None else beside.way,
+        learned=beside is None or beside.learned,
         by_seed=[facts["metric"] for facts in seeds],
         time_s=mean(lambda facts: facts["time_s"]),
         cpu_s=mean(lambda facts: facts["cpu_s"]),

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -20,8 +21,10 @@ import pyarrow.parquet as pq
 
 from lorafit.errors import DataError
 from lorafit.evidence.json import Json
+from lorafit.evidence.predictions import Predictions
 
 FORMATS = (".csv", ".tsv", ".jsonl", ".parquet")
+_DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _TAKEN = ("row", "answer", "probability", "probabilities", "spans", "words", "tags")
 _AT_ONCE = 4096
 """Rows of a group in a parquet file."""
@@ -64,7 +67,7 @@ class AnswerFile:
             ".jsonl": self._add_line,
             ".parquet": self._add_to_group,
         }[path.suffix.lower()]
-        self._delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+        self._delimiter = _DELIMITERS.get(path.suffix.lower(), ",")
         self._table: Any = None
         self._group: list[Json] = []
         self._parquet: pq.ParquetWriter | None = None
@@ -146,6 +149,63 @@ class AnswerFile:
             self._parquet = pq.ParquetWriter(self._unfinished, schema)
         self._parquet.write_table(pa.Table.from_pylist(self._group, self._parquet.schema))
         self._group.clear()
+
+
+def write_table(path: Path, table: pa.Table, named: bool = True) -> None:
+    """Writes predictions of `lorafit.evidence.predictions`, all or nothing.
+
+    Args:
+        path: Ends in one of `FORMATS`, and does not exist. A csv or tsv file is for people: it
+            has no lists of probabilities.
+        table: The predictions.
+        named: Whether lists of probabilities are of the labels, whose names a jsonl file then has.
+
+    Raises:
+        DataError: The file cannot or should not be written.
+    """
+    check_target(path)
+    kind = path.suffix.lower()
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        if kind == ".parquet":
+            pq.write_table(table, unfinished)
+        else:
+            with unfinished.open("w", encoding="utf-8", newline="") as file:
+                if kind == ".jsonl":
+                    file.writelines(_json_lines(table, named))
+                else:
+                    _write_delimited(table, csv.writer(file, delimiter=_DELIMITERS[kind]))
+        unfinished.replace(path)
+    except OSError as error:
+        raise DataError(f'cannot write "{path}": {error.strerror or error}.') from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _json_lines(table: pa.Table, named: bool) -> Iterator[str]:
+    names = Predictions(table).label_names if named else []
+    for row in Predictions(table).rows(range(len(table))):
+        for name, value in row.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                row[name] = None  # JSON has no such number
+            elif names and name.endswith("_probabilities") and isinstance(value, list):
+                row[name] = dict(zip(names, value, strict=True))
+        yield json_text(row) + "\n"
+
+
+def _write_delimited(table: pa.Table, file: Any) -> None:
+    columns = [name for name in table.column_names if not name.endswith("_probabilities")]
+    file.writerow(columns)
+    for row in Predictions(table.select(columns)).rows(range(len(table))):
+        file.writerow([_cell(value) for value in row.values()])
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    if isinstance(value, float):
+        return f"{value:.6g}" if math.isfinite(value) else ""
+    return value
 
 
 def json_text(value: Any) -> str:

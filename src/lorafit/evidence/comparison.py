@@ -22,7 +22,7 @@ Standing = Literal["better", "not worse", "worse", "cannot tell"]
 """What the interval of a difference to a reference says."""
 
 LEARNED_NOTHING = "learned nothing"
-"""What is said of a method that is not better than always giving the most frequent answer."""
+"""What is said of a method that is not better than an answer that needs no training."""
 
 
 @with_config(MORE)
@@ -177,7 +177,9 @@ class Arm(BaseModel):
     verdict: Standing | None = None
     """What that says; ``None`` for the reference itself."""
     beside_constant: Measured | None = None
-    """The metric less that of always answering the most frequent class; ``None``: not asked."""
+    """The metric less that of the best answer that needs no training; ``None``: there is none."""
+    yardstick: str = ""
+    """Which that is: always answering the most frequent class, the base model as it is, ..."""
     learned: bool = True
     """Whether it is better than that: the interval leaves zero out."""
     loss_difference: Measured | None = None

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from lorafit.evidence.comparison import LEARNED_NOTHING, Arm, ComparisonRecord
 from lorafit.evidence.comparison_rows import by_quality
+from lorafit.evidence.json import Json
 from lorafit.units import size
 
 _LATEX = {
@@ -17,7 +17,7 @@ _LATEX = {
 }
 
 
-def records(found: ComparisonRecord) -> list[dict[str, Any]]:
+def records(found: ComparisonRecord) -> list[Json]:
     """One record a method, all numbers as they were measured.
 
     Returns:

@@ -9,12 +9,15 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pyarrow as pa
 
 from lorafit.evidence.json import Json
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FILE = "predictions.parquet"
 LABELS = b"label_names"
@@ -109,6 +112,23 @@ class Predictions:
         sure = self._numbers("tuned_probability")
         gained, lost = np.flatnonzero(~base & tuned), np.flatnonzero(base & ~tuned)
         return _falling(gained, sure), _falling(lost, sure)
+
+    def frame(self, part: Literal["mistakes", "flips"] | None = None) -> pd.DataFrame:
+        """The rows as a DataFrame, whose ``attrs["label_names"]`` are `label_names`.
+
+        Args:
+            part: ``mistakes`` or ``flips`` alone, these with a column ``flip`` that says which
+                way: ``gained`` or ``lost``; ``None``: all rows.
+        """
+        found: pd.DataFrame = self.table.to_pandas()
+        found.attrs["label_names"] = self.label_names
+        if part is None:
+            return found
+        if part == "mistakes":
+            return found.iloc[self.mistakes()]
+        gained, lost = self.flips()
+        names = ["gained"] * len(gained) + ["lost"] * len(lost)
+        return found.iloc[np.concatenate([gained, lost])].assign(flip=names)
 
     def rows(self, places: Sequence[int] | np.ndarray) -> Iterator[Json]:
         """Some rows as dicts."""

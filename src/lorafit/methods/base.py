@@ -67,7 +67,7 @@ class Method(ABC, Generic[C]):
     """Peak learning rate the pipeline starts from; ``None``: `TrainConfig`'s."""
 
     @classmethod
-    def starting_from(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+    def starting_from(cls, given: Mapping[str, object]) -> dict[str, object]:
         """What is recommended beside what is set: `recommended`, less what does not go with it.
 
         Args:

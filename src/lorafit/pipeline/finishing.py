@@ -14,7 +14,7 @@ from lorafit.export.peft_config import describe as describe_adapter
 from lorafit.pipeline import predictions
 from lorafit.pipeline.handoff import verify_handoff
 from lorafit.pipeline.job import Job
-from lorafit.pipeline.measure import measured_with_predictions
+from lorafit.pipeline.measure import measured
 from lorafit.pipeline.subject import Subject
 from lorafit.pipeline.tuned import FACTS, Tuned, adapter_facts
 from lorafit.run import atomic
@@ -48,10 +48,10 @@ def finish(
     subject, run, config = job.subject, job.folder, job.config
     folder = _saved(job)
     described = describe_adapter(subject.adapters, "default")
-    outcome, said = measured_with_predictions(
+    outcome, said = measured(
         _tuned(job), job.problem.splits["test"], subject.encoded["test"], config, subject.engine
     )
-    predictions.keep(run, said)
+    predictions.keep(run.path, said)
     parameters = sum(p.numel() for p in subject.adapters.trainable().values())
     trained = training_facts(subject, result, parameters)
     handoff = verify_handoff(job, folder)

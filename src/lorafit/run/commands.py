@@ -15,6 +15,11 @@ def resume_command(folder: Path) -> str:
     return f"lorafit train --resume {shlex.quote(str(folder))}"
 
 
+def resume_call(folder: Path) -> str:
+    """The same in Python."""
+    return f'lorafit.train(resume="{folder}")'
+
+
 def predict_command(folder: str, texts: Any) -> str:
     """What to type for a prediction.
 

@@ -14,6 +14,7 @@
       adapter/          the result, in PEFT format
       eval.json         base and tuned metrics on the test split, with intervals
       predictions.parquet  what base and tuned model said of each test example
+      evaluations/      the same two of other data, a folder for each evaluation
       report.html       all of it on one page
 
 What is written there, `lorafit.run.writer` writes.
@@ -36,7 +37,7 @@ from lorafit.evidence import Choice as Choice
 from lorafit.evidence import Choices, Evaluation, Interval
 from lorafit.evidence.training import ChoosingCost
 from lorafit.run import atomic, config_file
-from lorafit.run.commands import resume_command
+from lorafit.run.commands import resume_call, resume_command
 from lorafit.units import shortened
 
 if TYPE_CHECKING:
@@ -189,10 +190,10 @@ class Run:
         """
         path = self.path / "adapter"
         if not (path / "adapter_config.json").is_file():
-            raise RunError(
-                f'"{self.path}" has no adapter yet (status: {self.summary.status}). '
-                f"Finish it with: {resume_command(self.path)}"
-            )
+            said = f'"{self.path}" has no adapter yet (status: {self.summary.status}).'
+            error = RunError(f"{said} Finish it with: {resume_command(self.path)}")
+            error.speak(f"{said} Finish it with: {resume_call(self.path)}")
+            raise error
         return path
 
     @property
@@ -264,8 +265,6 @@ class Run:
 
     def _frame(self, part: Literal["mistakes", "flips"] | None) -> pd.DataFrame:
         # Here: listing runs does without.
-        import numpy as np
-
         from lorafit.evidence.predictions import FILE, Predictions
 
         path = self.path / FILE
@@ -275,18 +274,9 @@ class Run:
                 "earlier lorafit, which kept none. A new run has it."
             )
         try:
-            found = Predictions.read(path)
-            frame: pd.DataFrame = found.table.to_pandas()
+            return Predictions.read(path).frame(part)
         except (OSError, ValueError) as error:
             raise RunError(f'cannot read "{path}": {error}') from error
-        frame.attrs["label_names"] = found.label_names
-        if part is None:
-            return frame
-        if part == "mistakes":
-            return frame.iloc[found.mistakes()]
-        gained, lost = found.flips()
-        names = ["gained"] * len(gained) + ["lost"] * len(lost)
-        return frame.iloc[np.concatenate([gained, lost])].assign(flip=names)
 
     @property
     def choices(self) -> dict[str, Choice]:

@@ -26,6 +26,7 @@ from lorafit.errors import DataError
 from lorafit.evidence import MetricInfo, Table
 from lorafit.evidence.json import Json
 from lorafit.tasks.parts.answers import Predicted
+from lorafit.tasks.parts.constant import Constant
 from lorafit.tasks.parts.metrics import NLL, Metric, described
 
 Supervision = Literal["example", "token", "next_token", "target"]
@@ -82,6 +83,9 @@ class Task(ABC):
     loss_info: ClassVar[MetricInfo] = NLL
     """What it is."""
 
+    pretrained: ClassVar[bool] = False
+    """Whether the base model does the task as it is. Then a model that has learned something is
+    better than its base, and not only than `constant`."""
     stratified: ClassVar[bool] = False
     """Whether splits that are set aside keep the share of each label."""
     reading: ClassVar[Sequence[str]] = (
@@ -273,14 +277,15 @@ class Task(ABC):
         """
         return None
 
-    def constant(self, labels: np.ndarray) -> tuple[str, np.ndarray] | None:
-        """The best answer that looks at no text, in words, and as `keep` would give it.
+    def constant(self, encoded: Dataset) -> Constant | None:
+        """The best answer that looks at no text.
 
         Args:
-            labels: As `keep` gives them, ``(n, ...)``.
+            encoded: Encoded examples that all have a label.
 
         Returns:
-            The words that follow "always answering", and ``(n, ...)``; ``None``: there is none.
+            ``None``: the task has none. Then nothing is held against a model that answers the
+            same to everything.
         """
         return None
 

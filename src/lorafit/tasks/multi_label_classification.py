@@ -29,6 +29,7 @@ from lorafit.evidence.json import Json
 from lorafit.tasks import tasks
 from lorafit.tasks.base import Fit, ModelKind
 from lorafit.tasks.parts.answers import Predicted
+from lorafit.tasks.parts.constant import Constant
 from lorafit.tasks.parts.labels import (
     UNKNOWN,
     check_names,
@@ -205,12 +206,21 @@ class MultiLabelClassification(TextTask):
     def _named(self, has: np.ndarray) -> list[str]:
         return [name for name, one in zip(self.label_names, has, strict=True) if one]
 
-    def constant(self, labels: np.ndarray) -> tuple[str, np.ndarray]:
-        """The labels that most examples have, often none."""
-        most = labels.mean(axis=0) > 0.5
-        names = [f'"{name}"' for name, has in zip(self.label_names, most, strict=True) if has]
-        kept = np.broadcast_to(np.where(most, 1.0, -1.0) + THRESHOLD, labels.shape)
-        return " and ".join(names) or "no label", kept
+    def constant(self, encoded: Dataset) -> Constant:
+        """The most frequent labels, as many as make micro F1 the highest.
+
+        The labels that more than half of the examples have would often be none, with an F1 of 0.
+        """
+        labels = np.array(encoded["labels"]) == 1
+        often = labels.sum(axis=0)
+        order = np.argsort(-often, kind="stable")
+        said = len(labels) * np.arange(1, len(order) + 1)
+        f1 = 2 * often[order].cumsum() / (said + often.sum())
+        best = order[: int(f1.argmax()) + 1] if often.any() else order[:0]
+        chosen = np.isin(np.arange(len(order)), best)
+        names = [f'"{name}"' for name, has in zip(self.label_names, chosen, strict=True) if has]
+        kept = np.broadcast_to(np.where(chosen, 1.0, -1.0) + THRESHOLD, labels.shape)
+        return Constant(" and ".join(names) or "no label", kept)
 
     def never_predicted(self, kept: np.ndarray, labels: np.ndarray) -> list[str]:
         """The labels that some examples have and none was given."""

@@ -22,6 +22,7 @@ from lorafit.evidence.json import Json
 from lorafit.tasks import tasks
 from lorafit.tasks.base import Fit, ModelKind
 from lorafit.tasks.parts.answers import Predicted
+from lorafit.tasks.parts.constant import Constant
 from lorafit.tasks.parts.labels import named_head
 from lorafit.tasks.parts.metrics import Metric
 from lorafit.tasks.parts.texts import TextTask
@@ -150,10 +151,11 @@ class Regression(TextTask):
         values = np.asarray(outputs, dtype=np.float64)
         return Predicted(labels=labels.astype(np.float64).tolist(), answers=values[:, 0].tolist())
 
-    def constant(self, labels: np.ndarray) -> tuple[str, np.ndarray]:
+    def constant(self, encoded: Dataset) -> Constant:
         """The mean."""
+        labels = np.array(encoded["labels"], dtype=np.float32)
         mean = float(labels.mean())
-        return f"the mean, {mean:.3g}", np.full((len(labels), 1), mean)
+        return Constant(f"the mean, {mean:.3g}", np.full((len(labels), 1), mean))
 
     def decode(
         self,

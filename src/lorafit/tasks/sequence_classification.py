@@ -22,6 +22,7 @@ from lorafit.evidence.json import Json
 from lorafit.tasks import tasks
 from lorafit.tasks.base import Fit, ModelKind
 from lorafit.tasks.parts.answers import Predicted
+from lorafit.tasks.parts.constant import Constant
 from lorafit.tasks.parts.labels import (
     UNKNOWN,
     check_names,
@@ -184,12 +185,13 @@ class SequenceClassification(TextTask):
             probabilities=probabilities.tolist(),
         )
 
-    def constant(self, labels: np.ndarray) -> tuple[str, np.ndarray]:
+    def constant(self, encoded: Dataset) -> Constant:
         """The most frequent class."""
+        labels = np.array(encoded["labels"])
         kept = np.zeros((len(labels), len(self.label_names)))
         most = int(np.bincount(labels).argmax())
         kept[:, most] = 1.0
-        return f'"{self.label_names[most]}"', kept
+        return Constant(f'"{self.label_names[most]}"', kept)
 
     def never_predicted(self, kept: np.ndarray, labels: np.ndarray) -> list[str]:
         """The classes that some examples have and none was given."""

@@ -5,6 +5,7 @@ The first token of a word carries its tag; the others, and special tokens, have 
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -32,13 +33,14 @@ from lorafit.evidence.tables import Cell
 from lorafit.tasks import tasks
 from lorafit.tasks.base import Fit, ModelKind, Supervision, Task
 from lorafit.tasks.parts.answers import Predicted
+from lorafit.tasks.parts.constant import Constant
 from lorafit.tasks.parts.labels import UNKNOWN, check_names, listed, named_head
 from lorafit.tasks.parts.metrics import NLL_OF_TOKENS, Metric
 from lorafit.tasks.parts.padding import ensure_pad_token
 from lorafit.tasks.parts.places import with_rows
 from lorafit.tasks.tags import metrics
 from lorafit.tasks.tags.align import align
-from lorafit.tasks.tags.spans import OUTSIDE, check_iob1, scheme_of, spans, split_tag
+from lorafit.tasks.tags.spans import OUTSIDE, Span, check_iob1, scheme_of, spans, split_tag
 
 _WORD = re.compile(r"\w+|[^\w\s]")
 
@@ -85,6 +87,7 @@ class TokenClassification(Task):
         if self.scheme is None:
             self.metric = "accuracy"
         self.kinds = self._kinds()
+        self._place = {kind: index for index, kind in enumerate(self.kinds)}
 
     def _kinds(self) -> list[str]:
         """What is counted: the types of spans, or the single tags."""
@@ -287,21 +290,24 @@ class TokenClassification(Task):
             are right, predicted and true; and ``(n,)`` the words, ``UNKNOWN`` where none is
             tagged.
         """
-        known = labels != UNKNOWN
         said, true = logits.argmax(dim=-1).cpu().numpy(), labels.cpu().numpy()
-        mask, place = known.cpu().numpy(), {kind: i for i, kind in enumerate(self.kinds)}
+        mask = true != UNKNOWN
         counts = np.zeros((len(true), 1 + 3 * len(self.kinds)), dtype=np.int64)
         for row in range(len(true)):
             predicted, wanted = said[row][mask[row]], true[row][mask[row]]
-            counts[row, 0] = (predicted == wanted).sum()
             found, right = self._spans(predicted), self._spans(wanted)
-            for column, some in enumerate((found & right, found, right)):
-                for kind, *_ in some:
-                    counts[row, 1 + 3 * place[kind] + column] += 1
+            self._count(counts[row], (predicted == wanted).sum(), found, right)
         words = mask.sum(axis=1)
         return counts, np.where(words == 0, UNKNOWN, words)
 
-    def _spans(self, tags: np.ndarray) -> set[tuple[str, int, int]]:
+    def _count(self, counts: np.ndarray, words: int, found: set[Span], right: set[Span]) -> None:
+        """Fills an example's row of what `keep` returns."""
+        counts[0] = words
+        for column, some in enumerate((found & right, found, right)):
+            for kind, *_ in some:
+                counts[1 + 3 * self._place[kind] + column] += 1
+
+    def _spans(self, tags: np.ndarray) -> set[Span]:
         names = [self.label_names[tag] for tag in tags]
         if self.scheme is None:
             return {(name, index, index) for index, name in enumerate(names)}
@@ -338,6 +344,47 @@ class TokenClassification(Task):
             probability=np.array([float(row.prod()) for row in chances]),
             probabilities=[row.tolist() for row in chances],
         )
+
+    def constant(self, encoded: Dataset) -> Constant:
+        """The most frequent tag; of spans that is mostly the one outside, which finds none.
+
+        Then a model is also held against whatever single tag has the highest F1.
+        """
+        true = [row[row != UNKNOWN] for row in map(np.array, encoded["labels"])]
+        spans_of = [self._spans(row) for row in true]
+        often = np.bincount(np.concatenate(true), minlength=len(self.label_names))
+        most = int(often.argmax())
+        kept, answer = self._always(most, true, spans_of), f'"{self.label_names[most]}"'
+        if self.scheme is None:
+            return Constant(answer, kept)
+        others = (self._always(tag, true, spans_of) for tag in range(len(self.label_names)))
+        right, _, total = metrics.totals(kept)
+        spans_found = f"{right:,} of the {total:,} spans" if right else "no span"
+        return Constant(
+            answer,
+            kept,
+            sentence=(
+                f"Always answering {answer} would be right on {often[most] / often.sum():.1%} of "
+                f"the words and find {spans_found}."
+            ),
+            strongest=max(others, key=lambda counts: metrics.f1(counts, counts)),
+        )
+
+    def _always(
+        self, tag: int, true: Sequence[np.ndarray], spans_of: Sequence[set[Span]]
+    ) -> np.ndarray:
+        """What `keep` would return for one tag for all words.
+
+        Args:
+            tag: Its number.
+            true: The tags of each example.
+            spans_of: The spans of each example.
+        """
+        counts = np.zeros((len(true), 1 + 3 * len(self.kinds)), dtype=np.int64)
+        found = functools.cache(lambda words: self._spans(np.full(words, tag)))
+        for row, (tags, right) in enumerate(zip(true, spans_of, strict=True)):
+            self._count(counts[row], (tags == tag).sum(), found(len(tags)), right)
+        return counts
 
     def tables(self, kept: np.ndarray, labels: np.ndarray) -> list[Table]:
         """Precision, recall and F1 of each kind of span, or of each tag."""

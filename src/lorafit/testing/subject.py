@@ -21,6 +21,7 @@ from transformers import PreTrainedTokenizerBase
 from lorafit.adapt import Adapters
 from lorafit.api import Tuned, predict
 from lorafit.config import GenerateConfig
+from lorafit.data.batches import Example
 from lorafit.engine.base import Engine
 from lorafit.engine.choose import Computing, Setting, choose_engine
 from lorafit.engine.generic.engine import GenericEngine
@@ -35,7 +36,7 @@ ENGINES: tuple[Setting, ...] = ("eager", "generic", "fast")
 LONGEST = 30
 """Longest input in tokens."""
 
-_NEAR: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-5}
+_RELATIVE, _ABSOLUTE = 1e-4, 1e-5
 """Sums of float32 in another order; weights are so large that answers differ by about 1."""
 
 
@@ -146,12 +147,14 @@ def check_alone(found: Subject, rows: Dataset) -> None:
         assert same(alone, answer), (rows[index], alone, answer)
 
 
-def _check_engine(engine: Engine, model: Any, examples: list[dict[str, Any]]) -> None:
+def _check_engine(engine: Engine, model: Any, examples: list[Example]) -> None:
     alone = [engine.answers(engine.collate([example])) for example in examples]
     together = engine.answers(engine.collate(examples))
     assert together.finite.all(), engine.name
     losses = np.concatenate([one.losses for one in alone])
-    np.testing.assert_allclose(together.losses, losses, err_msg=engine.name, **_NEAR)
+    np.testing.assert_allclose(
+        together.losses, losses, rtol=_RELATIVE, atol=_ABSOLUTE, err_msg=engine.name
+    )
     kept = np.concatenate([one.kept for one in alone])
     np.testing.assert_allclose(together.kept, kept, rtol=1e-4, atol=1e-4, err_msg=engine.name)
     loss, gradient = _trained(engine, model, examples)
@@ -161,7 +164,7 @@ def _check_engine(engine: Engine, model: Any, examples: list[dict[str, Any]]) ->
     assert (gradient - expected).norm() <= 1e-4 * expected.norm() + 1e-6, engine.name
 
 
-def _trained(engine: Engine, model: Any, batch: list[dict[str, Any]]) -> tuple[float, torch.Tensor]:
+def _trained(engine: Engine, model: Any, batch: list[Example]) -> tuple[float, torch.Tensor]:
     """The loss of a batch and its gradient."""
     for parameter in model.parameters():
         parameter.grad = None

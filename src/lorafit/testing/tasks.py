@@ -25,6 +25,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 import lorafit
 from lorafit.api import Tuned
 from lorafit.config import DataConfig
+from lorafit.data.batches import Example
 from lorafit.engine.base import Engine
 from lorafit.errors import DataError, LorafitError, ModelError
 from lorafit.evaluation.score import Scores, check_labelled, intervals, score
@@ -50,7 +51,7 @@ from lorafit.testing.subject import (
     tokenizer_for,
 )
 
-_TRAINING: dict[str, Any] = {
+_TRAINING: Mapping[str, Any] = {
     "strategy": "none",
     "num_train_epochs": 6,
     "per_device_train_batch_size": 8,
@@ -174,7 +175,7 @@ class TaskChecks(ABC):
         """Whether text or label, before anything is trained."""
         splits = DatasetDict(train=self.rows(48))
         for column in ("text", "label"):
-            asked: dict[str, Any] = {**self.columns, column: ["no_such"]}
+            asked: Mapping[str, Any] = {**self.columns, column: ["no_such"]}
             with pytest.raises(DataError, match=r"no_such|no column"):
                 tasks[self.task].from_data(splits, DataConfig(path="x", **asked))
 
@@ -362,9 +363,11 @@ class TaskChecks(ABC):
 
     def test_the_constant_answer_is_scored_like_any_other(self) -> None:
         """If the task has one; tables have a cell a column."""
-        task, scores = self._scores()
-        found = task.constant(scores.labels)
-        for kept in [scores.logits] if found is None else [scores.logits, found[1]]:
+        (tuned, engine), rows = self.model(), self.rows(24, seed=5)
+        task, encoded = tuned.task, _encoded(tuned, rows)
+        scores, found = score(engine, encoded, 8), task.constant(encoded)
+        constant = [] if found is None else [found.kept, found.yardstick]
+        for kept in [scores.logits, *constant]:
             assert len(kept) == len(scores)
             for metric in task.metrics.values():
                 _assert_within(metric(kept, scores.labels), metric.info)
@@ -374,7 +377,7 @@ class TaskChecks(ABC):
                 assert table["title"]
                 assert {len(row) for row in table["rows"]} <= {len(table["columns"])}
                 json.dumps(table)
-        assert found is None or found[0]
+        assert found is None or found.by
 
     # 6. Answers ---------------------------------------------------------------------------
 
@@ -490,10 +493,10 @@ class TaskChecks(ABC):
             exec(code, scope)
         assert printed.getvalue()
 
-    def _text_of(self, row: Mapping[str, Any]) -> dict[str, Any]:
+    def _text_of(self, row: Example) -> Example:
         return {name: row[name] for name in self.text}
 
-    def _computed(self) -> tuple[Task, torch.Tensor, torch.Tensor, list[dict[str, Any]]]:
+    def _computed(self) -> tuple[Task, torch.Tensor, torch.Tensor, list[Example]]:
         """The task, logits and labels of a few examples, and these."""
         tuned, engine = self.model()
         examples = list(_encoded(tuned, self.rows(6, seed=3, shortest=6)))

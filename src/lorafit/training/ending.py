@@ -67,12 +67,12 @@ class Falling(TypedDict, total=False):
     """Fields of a `Course`; none: there were too few evaluations to say.
 
     Attributes:
-        falling: Whether the validation loss was still falling.
+        falling: Whether the validation loss was still falling; ``None``: nobody can tell.
         setting: Name of the setting to try then.
         value: The value to try.
     """
 
-    falling: bool
+    falling: bool | None
     setting: str
     value: float
 
@@ -101,8 +101,22 @@ def still_falling(
     lowest = min(loss for _, loss in level)
     early = [loss for step, loss in level if step <= max((1.0 - LATE) * end, begin)]
     fall, late = first - lowest, min(early) - last
-    if not (last == lowest and late > FALLING * fall > 0):
-        return {"falling": False}
+    return judged(last == lowest and late > FALLING * fall > 0, settings, steps, steps_per_epoch)
+
+
+def judged(
+    falling: bool | None, settings: TrainConfig, steps: int, steps_per_epoch: int
+) -> Falling:
+    """The fields of a `Course` that say whether the loss was still falling, and what to try.
+
+    Args:
+        falling: Whether it was; ``None``: nobody can tell.
+        settings: It was trained with.
+        steps: Optimizer steps it took.
+        steps_per_epoch: Of an epoch.
+    """
+    if not falling:
+        return {"falling": falling}
     epochs = steps / steps_per_epoch
     number = settings.max_steps is not None
     setting, value = ("max_steps", steps) if number else ("num_train_epochs", epochs)

@@ -195,7 +195,7 @@ class _Found:
 
     python: Any
     numpy: Any
-    torch: torch.Tensor
+    cpu: torch.Tensor
     seed: int
     cuda: list[torch.Tensor] | None
     mps: torch.Tensor | None
@@ -208,9 +208,9 @@ class _Found:
         return cls(
             python=random.getstate(),
             numpy=np.random.get_state(legacy=False),
-            torch=torch.get_rng_state(),
+            cpu=torch.get_rng_state(),
             seed=torch.initial_seed(),
-            cuda=torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None,
+            cuda=torch.cuda.get_rng_state_all() if _cuda_in_use() else None,
             mps=torch.mps.get_rng_state() if torch.backends.mps.is_available() else None,
             deterministic=(
                 torch.are_deterministic_algorithms_enabled(),
@@ -223,7 +223,7 @@ class _Found:
         """Makes it so again."""
         random.setstate(self.python)
         np.random.set_state(self.numpy)
-        torch.set_rng_state(self.torch)
+        torch.set_rng_state(self.cpu)
         if self.cuda is not None:
             torch.cuda.set_rng_state_all(self.cuda)
         elif torch.cuda.is_available():
@@ -236,6 +236,11 @@ class _Found:
             os.environ.pop(_CUBLAS, None)
         else:
             os.environ[_CUBLAS] = self.cublas
+
+
+def _cuda_in_use() -> bool:
+    found: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    return found
 
 
 def _forget_accelerate() -> None:

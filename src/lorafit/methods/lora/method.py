@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import nn
 
@@ -51,7 +51,7 @@ class Lora(Method[LoraConfig]):
     }
 
     @classmethod
-    def starting_from(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+    def starting_from(cls, given: Mapping[str, object]) -> dict[str, object]:
         """No dropout beside ``target_parameters``: the input of such weights is nobody's to drop.
 
         PEFT refuses the two together, so 0 holds for the layers too.

@@ -24,6 +24,7 @@ from lorafit.errors import ConfigError, DataError
 from lorafit.evidence import MetricInfo
 from lorafit.evidence.json import Json
 from lorafit.tasks.base import Task
+from lorafit.tasks.parts.constant import Constant
 from lorafit.tasks.parts.labels import UNKNOWN
 from lorafit.tasks.parts.metrics import NLL_OF_TOKENS, Metric
 from lorafit.tasks.parts.padding import ensure_pad_token
@@ -56,6 +57,7 @@ class GenerativeTask(Task):
     """
 
     metric = "perplexity"
+    pretrained: ClassVar[bool] = True
     loss_info: ClassVar[MetricInfo] = NLL_OF_TOKENS
     shift: ClassVar[int]
     """Positions between the logits that predict a label and the label."""
@@ -153,6 +155,22 @@ class GenerativeTask(Task):
         labels = labels[:, self.shift :]
         wanted = labels != UNKNOWN
         return logits[:, : labels.shape[1]][wanted].float(), labels[wanted], wanted.sum(dim=1)
+
+    def constant(self, encoded: Dataset) -> Constant:
+        """The tokens' frequencies: what a model comes to that knows nothing else (unigrams)."""
+        rows = [np.array(row[self.shift :], dtype=np.int64) for row in encoded["labels"]]
+        learned = [row[row != UNKNOWN] for row in rows]
+        _, inverse, often = np.unique(
+            np.concatenate(learned), return_inverse=True, return_counts=True
+        )
+        losses, right = -np.log(often / often.sum())[inverse], inverse == often.argmax()
+        kept, _ = self.keep_tokens(
+            torch.from_numpy(losses),
+            torch.from_numpy(right),
+            torch.tensor([len(row) for row in learned]),
+        )
+        how = "guessing each token by how frequent it is"
+        return Constant("the most frequent token", kept, way=how)
 
     @property
     def metrics(self) -> dict[str, Metric]:

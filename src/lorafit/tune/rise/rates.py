@@ -31,6 +31,7 @@ from lorafit.run import Choice
 from lorafit.tune.bench.bench import Bench, Scored, Trained
 from lorafit.tune.bench.state import State
 from lorafit.tune.decide import gain
+from lorafit.tune.rise.course import Ended
 from lorafit.tune.rise.trunk import BRANCH, branch
 
 HORIZON = 0.35
@@ -57,12 +58,14 @@ class Rate:
         state: Where the trunk goes on: of one of the finalists.
         trunk: Its pieces of work, so far the trunk's.
         choice: With its reason and evidence.
+        ended: The end of the branch that decayed from ``state``; ``None``: it diverged.
     """
 
     value: float
     state: State
     trunk: list[Trained]
     choice: Choice
+    ended: Ended | None
 
 
 def warmed(rate: float, warmup: int) -> Any:
@@ -128,7 +131,8 @@ def choose(bench: Bench, start: State) -> Rate:
             f"in short trials of {len(tried)} rates {best:.2g} was best for {reached} steps; "
             f"longer training needs smaller ones, {bench.total_steps} steps {value:.2g}"
         )
-    return Rate(value, state, pieces, Choice(float(f"{value:.3g}"), reason, evidence))
+    ended = Ended(reached, scored[origin].losses) if origin in scored else None
+    return Rate(value, state, pieces, Choice(float(f"{value:.3g}"), reason, evidence), ended)
 
 
 def _tried(bench: Bench, start: State, centre: float, short: int) -> dict[float, Trained]:

@@ -33,6 +33,7 @@ from lorafit.tune.bench.bench import Bench, Scored, Trained
 from lorafit.tune.bench.state import State
 from lorafit.tune.decide import Gain, gain
 from lorafit.tune.rise import modules, rates, scale, short
+from lorafit.tune.rise.course import Ended, still_falling
 from lorafit.tune.rise.trunk import BRANCH, Trunk, advance, branch
 
 FIRST_RANK = 8
@@ -102,11 +103,12 @@ class Rise(Strategy):
             skipped = _rise(bench, trunk, tests)
         if "adapter.target_modules" in bench.open:
             _without_weak(bench, trunk, untuned, choices)
-        _decay(bench, trunk)
+        end = _decay(bench, trunk)
         assert trunk.best is not None
+        falling = still_falling(untuned.losses, trunk.ended, end)
         if ranked:
             choices["r"] = _rank_choice(trunk, tests, skipped, untuned)
-        return _finish(bench, trunk, choices)
+        return replace(_finish(bench, trunk, choices), course=bench.plan.judged(falling))
 
 
 def _begin(bench: Bench, start: State, choices: dict[str, Choice]) -> Trunk:
@@ -117,7 +119,8 @@ def _begin(bench: Bench, start: State, choices: dict[str, Choice]) -> Trunk:
     choices["learning_rate"] = found.choice
     bench.say(f"learning_rate {found.choice.value:g}: {found.choice.reason}")
     bench.adopt([piece.entry for piece in found.trunk], found.state.step)
-    return Trunk(found.state, found.choice.value, pieces=list(found.trunk))
+    ended = [] if found.ended is None else [found.ended]
+    return Trunk(found.state, found.choice.value, pieces=list(found.trunk), ended=ended)
 
 
 def _rise(bench: Bench, trunk: Trunk, tests: list[RankTest]) -> str:
@@ -155,6 +158,8 @@ def _rise(bench: Bench, trunk: Trunk, tests: list[RankTest]) -> str:
             f"rank {bigger} instead of {r} at step {test.step} changes the validation loss by "
             f"{test.gain.change}: " + (f"{bigger} is taken" if pays else f"{r} is kept")
         )
+        ended = grew if pays else stayed
+        trunk.ended.append(Ended(trunk.state.step + bench.steps(BRANCH), ended.losses))
         if pays:
             trunk.state = tall
         else:
@@ -253,8 +258,9 @@ def _without_weak(bench: Bench, trunk: Trunk, untuned: Scored, choices: dict[str
                 margin = MARGIN * max(0.0, untuned.nll - scored.nll)
                 evidence |= {"without": weakest, "gain": difference.to_dict(), "margin": margin}
                 trunk.judge(full.state, scored)
+                ended = scored
                 if difference.not_worse(margin):
-                    trunk.state = less
+                    ended, trunk.state = scored_less, less
                     every = [name for name in every if name not in weakest]
                     reason = (
                         f"without {names}, which {_hold(weakest)} {held:.1%} of the change to the "
@@ -266,6 +272,7 @@ def _without_weak(bench: Bench, trunk: Trunk, untuned: Scored, choices: dict[str
                         f"change to the weights, but without {_them(weakest)} the validation loss "
                         f"changes by {difference.change}"
                     )
+                trunk.ended.append(Ended(trunk.state.step + bench.steps(BRANCH), ended.losses))
     choices["target_modules"] = Choice(every, reason, evidence)
     bench.say(f"target_modules: {reason}")
 
@@ -278,7 +285,7 @@ def _them(names: Sequence[str]) -> str:
     return "it" if len(names) == 1 else "them"
 
 
-def _decay(bench: Bench, trunk: Trunk) -> None:
+def _decay(bench: Bench, trunk: Trunk) -> Ended:
     """Phase 4: the last part with falling rate; evaluations where a plain run makes them."""
     ratio = bench.config.train.decay_ratio
     begin = bench.total_steps - bench.steps(ratio)
@@ -291,6 +298,7 @@ def _decay(bench: Bench, trunk: Trunk) -> None:
         scored = bench.score(f"decay-{point}", "decay", trunk.state)
         kept = trunk.judge(trunk.state, scored)
         bench.notes.evaluated(point, scored.metrics, kept)
+    return Ended(bench.total_steps, scored.losses)
 
 
 def _finish(bench: Bench, trunk: Trunk, choices: dict[str, Choice]) -> Found:
