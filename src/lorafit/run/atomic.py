@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lorafit.errors import RunError
+from lorafit.evidence.json import parsed
 
 TEMPORARY = ".tmp-"
 """Prefix of unfinished files and folders: never read, safe to delete."""
@@ -109,8 +110,8 @@ def read_json(path: Path) -> Any:
         RunError: The file is missing or is not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parsed(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise RunError(f'there is no "{path}"') from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise RunError(f'cannot read "{path}": {error}') from error
