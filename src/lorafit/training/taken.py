@@ -120,6 +120,7 @@ def steps_taken(
         with _diverging(selection):
             outcome = stepper.take(step)
             state.count(step.number, outcome)
+            state.parts = stepper.parts
             if selection is not None and plan.evaluates(step.number):
                 metrics = selection.evaluate(step.number)
                 best = state.judge(metrics["eval_loss"])

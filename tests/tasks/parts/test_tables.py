@@ -54,7 +54,8 @@ def test_of_many_classes_the_worst_and_the_most_confused_are_listed(classes: int
     predicted = np.where(random.random(len(true)) < 0.5, true, (true + 1) % classes)
     each, mistakes = tables_of_classes(true, predicted, names)
     assert str(MOST_CLASSES) in each["title"]
-    assert len(each["rows"]) == len(mistakes["rows"]) == MOST_CLASSES
+    assert len(each["rows"]) == MOST_CLASSES
+    assert len(mistakes["rows"]) <= MOST_CLASSES
     scores = f1_score(true, predicted, labels=range(classes), average=None, zero_division=0.0)
     lowest = sorted(scores[number] for number in set(true.tolist()))[:MOST_CLASSES]
     assert [row[3] for row in each["rows"]] == pytest.approx(lowest)
