@@ -32,6 +32,7 @@ def trained(tmp_path: Path) -> Trained:
     def train(name: str, **settings: Any) -> lorafit.Run:
         given: dict[str, Any] = {
             "r": 2,
+            "lora_dropout": 0.0,
             "max_steps": 6,
             "per_device_train_batch_size": 8,
             "max_length": 16,
