@@ -1,7 +1,7 @@
 """One method, measured: the search for its rate, a run a seed, and what they leave behind.
 
-``python -m lorafit.comparison.arm FOLDER METHOD`` does it in a process of its own, so that the
-peak of memory is this method's and a crash is nobody else's. Every finished trial and run is a
+``process.py`` does it in a process of its own, so that the peak of memory is this method's and a
+crash is nobody else's. Every finished trial and run is a
 file; a second call goes on after the last one.
 """
 
@@ -22,7 +22,7 @@ import torch
 from datasets import Dataset, DatasetDict, load_from_disk
 
 from lorafit import paths, pipeline
-from lorafit.comparison.request import Request, arm_folder
+from lorafit.comparison.request import BASE, Request, arm_folder
 from lorafit.comparison.search import chosen, next_rate
 from lorafit.config import AdapterConfig, Config
 from lorafit.engine.eager import EagerEngine
@@ -31,7 +31,7 @@ from lorafit.evaluation import forgetting, spectrum
 from lorafit.evaluation.score import Scores, score
 from lorafit.export import peft as peft_format
 from lorafit.model.language import load_language_model
-from lorafit.pipeline.problem import Problem
+from lorafit.pipeline.problem import Problem, identified
 from lorafit.pipeline.subject import Subject
 from lorafit.pipeline.tuned import FACTS, adapter_facts
 from lorafit.run import atomic
@@ -200,7 +200,7 @@ class Arm:
     def base(self) -> str:
         """Where the base model is."""
         live = self.request.base.startswith(LIVE)
-        return str(self.folder / "base") if live else self.request.base
+        return str(self.folder / BASE) if live else self.request.base
 
     def config(self, rate: float, seed: int, steps: int) -> Config:
         """The settings of one run."""
@@ -283,9 +283,10 @@ class Arm:
         """Saves the adapter and returns the bytes of its two files."""
         adapter = self.own / "adapter"
         peft_format.save(subject.adapters, adapter)
-        subject.tokenizer.save_pretrained(adapter)
+        with atomic.writing(adapter, "the tokenizer"):
+            subject.tokenizer.save_pretrained(adapter)
         config = self.config(1.0, 0, self.request.steps)
-        facts = adapter_facts(subject, self.problem.task, config)
+        facts = adapter_facts(subject, self.problem.task, config, identified(config.model, None))
         atomic.write_json(adapter / FACTS, facts)
         kept = ("adapter_model.safetensors", "adapter_config.json")
         return sum((adapter / file).stat().st_size for file in kept)
@@ -316,7 +317,10 @@ def _cost(trained: Trained) -> dict[str, Any]:
 
 
 def main(folder: str, method: str) -> int:
-    """Runs one arm; lines go to standard output, everything else to standard error."""
+    """Runs one arm in this process, which holds the lock of its folder.
+
+    Lines go to standard output, everything else to standard error.
+    """
     logging.basicConfig(stream=sys.stderr, format="%(message)s")
     logging.getLogger("lorafit").setLevel(logging.INFO)
 
@@ -325,6 +329,7 @@ def main(folder: str, method: str) -> int:
         sys.stdout.flush()
 
     own = arm_folder(Path(folder), method)
+    atomic.remove([*atomic.unfinished(own), *atomic.unfinished(own / "adapter")])
     (own / "failed.json").unlink(missing_ok=True)
     try:
         Arm(Path(folder), method, say).run()
@@ -335,7 +340,3 @@ def main(folder: str, method: str) -> int:
         )
         return 1
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))

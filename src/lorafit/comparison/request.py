@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,13 +29,18 @@ from lorafit.comparison.fitting import Field
 from lorafit.comparison.search import TRIALS
 from lorafit.config import Config
 from lorafit.data.fingerprint import fingerprint
-from lorafit.errors import ConfigError
+from lorafit.errors import ConfigError, RunError
 from lorafit.evaluation.forgetting import LONGEST
-from lorafit.pipeline.problem import Problem
-from lorafit.run import atomic, names
+from lorafit.pipeline.problem import Live, Problem
+from lorafit.run import atomic, names, stage
 from lorafit.run.listing import REQUEST
 from lorafit.settings import LIVE
 from lorafit.training.steps import StepPlan
+
+log = logging.getLogger(__name__)
+
+BASE = "base"
+"""Folder of a live model."""
 
 NOISE = ("full", "lora")
 """The arms that are also trained on shuffled labels."""
@@ -183,13 +189,18 @@ def _weights(model: nn.Module) -> str:
     return f"{LIVE} {digest.hexdigest()}"
 
 
-def find_or_make(request: Request, splits: DatasetDict, general: list[str]) -> tuple[Path, bool]:
+def find_or_make(
+    request: Request, splits: DatasetDict, general: list[str], live: Live | None = None
+) -> tuple[Path, bool]:
     """The folder of a comparison: a new one, or the one in which it was begun.
+
+    A new one appears with everything in it that arms read.
 
     Args:
         request: What is compared.
         splits: The data.
         general: The general text.
+        live: The model, if it was passed as an object.
 
     Returns:
         The folder, and whether it was there already.
@@ -199,20 +210,58 @@ def find_or_make(request: Request, splits: DatasetDict, general: list[str]) -> t
     """
     config = request.settings
     parent, name = Path(config.run.dir), config.run.name
-    for known in sorted(parent.glob(f"*/{REQUEST}"), reverse=True):
-        if atomic.read_json(known).get("key") == request.key and name in (None, known.parent.name):
-            return known.parent, True
+    found = _begun(parent, name, request.key)
+    if found is not None:
+        if live is not None and not (found / BASE).is_dir():  # killed in an earlier version
+            with atomic.writing(found, "the model"), stage.staging(found, BASE) as base:
+                _save_base(live, base)
+                stage.place(base, found / BASE)
+        return found, True
+    usual = f"{names.automatic(config.model.name_or_path, config.data.path)}-compare"
+    if name is not None:
+        names.check(name)
     with atomic.writing(parent, "the comparison"):
-        parent.mkdir(parents=True, exist_ok=True)
-        if name is None:
-            usual = names.automatic(config.model.name_or_path, config.data.path)
-            folder = names.make_numbered(parent, f"{usual}-compare")
-        else:
-            names.check(name)
-            folder = parent / name
-            folder.mkdir()
-        with quiet.others():
-            splits.save_to_disk(str(folder / "data"))
-        (folder / "general.txt").write_text("\n".join(general) + "\n", encoding="utf-8")
-    atomic.write_json(folder / REQUEST, asdict(request) | {"key": request.key})
-    return folder, False
+        stage.sweep(parent)
+        with stage.staging(parent, name or usual) as folder:
+            with quiet.others():
+                splits.save_to_disk(str(folder / "data"))
+            (folder / "general.txt").write_text("\n".join(general) + "\n", encoding="utf-8")
+            if live is not None:
+                _save_base(live, folder / BASE)
+            atomic.write_json(folder / REQUEST, asdict(request) | {"key": request.key})
+            stage.settle(folder)
+            if name is None:
+                return names.place_numbered(folder, parent, usual), False
+            if not stage.place(folder, parent / name):
+                raise RunError(
+                    f'"{parent / name}" exists and holds something else than this comparison. '
+                    "Choose another run name."
+                )
+            return parent / name, False
+
+
+def _begun(parent: Path, name: str | None, key: str) -> Path | None:
+    """The folder in which a comparison was begun; damaged ones are passed over, and that is said.
+
+    Args:
+        parent: Where comparisons are.
+        name: The folder's name; ``None``: any.
+        key: Of the request.
+    """
+    for known in sorted(parent.glob(f"{name or '*'}/{REQUEST}"), reverse=True):
+        if known.parent.name.startswith(atomic.TEMPORARY):
+            continue
+        content: Any = None
+        try:
+            content = atomic.read_json(known)
+        except RunError as error:
+            log.warning("%s; it is passed over", error)
+        if isinstance(content, dict) and content.get("key") == key:
+            return known.parent
+    return None
+
+
+def _save_base(live: Live, folder: Path) -> None:
+    with quiet.others():
+        live.model.save_pretrained(folder)
+        live.tokenizer.save_pretrained(folder)

@@ -10,11 +10,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
+from lorafit.comparison.process import BUSY
 from lorafit.comparison.request import Request, arm_folder
 from lorafit.errors import RunError
-from lorafit.run import atomic
+from lorafit.run import atomic, locks
 
 log = logging.getLogger(__name__)
 
@@ -34,39 +33,45 @@ def run_arms(folder: Path, request: Request) -> dict[str, str]:
         Why arms failed, by method; they do not end the others.
 
     Raises:
-        RunError: Another process works in this folder.
-        KeyboardInterrupt: After Ctrl-C; the message says how to go on.
+        RunError: Another process works in this folder, or in that of an arm.
+        KeyboardInterrupt: After Ctrl-C; the arm has ended.
     """
     failed: dict[str, str] = {}
-    lock = FileLock(folder / ".lock", timeout=0)
-    try:
-        with lock:
-            for number, method in enumerate(request.arms, start=1):
-                if is_done(folder, request, method):
-                    log.info("[%d/%d] %s: done before", number, len(request.arms), method)
-                    continue
-                log.info("[%d/%d] %s", number, len(request.arms), method)
-                problem = _run(folder, method)
-                if problem is not None:
-                    failed[method] = problem
-                    log.warning("%s failed: %s", method, problem)
-    except Timeout as error:
-        raise RunError(f'another process is comparing in "{folder}". Wait for it.') from error
+    with locks.held(folder, "comparing"):
+        atomic.remove(atomic.unfinished(folder))
+        for number, method in enumerate(request.arms, start=1):
+            if is_done(folder, request, method):
+                log.info("[%d/%d] %s: done before", number, len(request.arms), method)
+                continue
+            log.info("[%d/%d] %s", number, len(request.arms), method)
+            problem = _run(folder, method)
+            if problem is not None:
+                failed[method] = problem
+                log.warning("%s failed: %s", method, problem)
     return failed
 
 
 def _run(folder: Path, method: str) -> str | None:
-    """Runs one arm; returns why it failed."""
+    """Runs one arm; returns why it failed.
+
+    Raises:
+        RunError: Another process works in its folder.
+    """
     own = arm_folder(folder, method)
     own.mkdir(parents=True, exist_ok=True)
     source = str(Path(atomic.__file__).parents[2])
     path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
-    command = [sys.executable, "-m", "lorafit.comparison.arm", str(folder), method]
+    command = [sys.executable, "-m", "lorafit.comparison.process", str(folder), method]
     environment = os.environ | {"PYTHONPATH": path}
     with (
         (own / "log.txt").open("a", encoding="utf-8") as errors,
         subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment
+            command,
+            stdin=subprocess.PIPE,  # that it closes tells the arm that this process has ended
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env=environment,
         ) as process,
     ):
         assert process.stdout is not None
@@ -74,12 +79,12 @@ def _run(folder: Path, method: str) -> str | None:
             for line in process.stdout:
                 log.info("  %s: %s", method, line.rstrip())
             code = process.wait()
-        except KeyboardInterrupt:
-            process.terminate()
+        except BaseException:
+            process.kill()  # what it had finished is in files, each of them whole
             process.wait()
-            raise KeyboardInterrupt(
-                "stopped. The same command goes on after the last finished run."
-            ) from None
+            raise
+    if code == BUSY:
+        raise RunError(f'another process is training in "{own}". Wait for it or stop it.')
     if code == 0:
         return None
     if (own / "failed.json").is_file():

@@ -92,8 +92,9 @@ def _saved(job: Job) -> Path:
     """Writes the adapter's folder: PEFT's files, the tokenizer, and our own facts."""
     subject, folder = job.subject, job.folder.path / "adapter"
     peft_format.save(subject.adapters, folder)
-    subject.tokenizer.save_pretrained(folder)
-    atomic.write_json(folder / FACTS, adapter_facts(subject, job.task, job.config))
+    with atomic.writing(folder, "the tokenizer"):
+        subject.tokenizer.save_pretrained(folder)
+    atomic.write_json(folder / FACTS, adapter_facts(subject, job.task, job.config, job.base))
     return folder
 
 

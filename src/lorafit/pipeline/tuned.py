@@ -13,7 +13,9 @@ from lorafit.adapt import Adapters
 from lorafit.config import Config, GenerateConfig, ModelConfig
 from lorafit.errors import AdapterError, ConfigError
 from lorafit.export import peft as peft_format
-from lorafit.pipeline.problem import live_model
+from lorafit.model.identity import Identity
+from lorafit.pipeline import unchanged
+from lorafit.pipeline.problem import identified, live_model
 from lorafit.pipeline.subject import Subject
 from lorafit.run import Run, atomic
 from lorafit.settings import LIVE
@@ -67,15 +69,26 @@ def load(
         raise ConfigError(f'"{adapter}" was made for a live model; pass it: load(source, model).')
     with quiet.saying_less():
         live = live_model(model, tokenizer)
+        now = None if live is None else identified(base, live)  # before there are adapters on it
         loaded = pipeline.load_base(base, task, facts["seed"], live=live)
     adapters = peft_format.load(loaded.model, adapter)
+    unchanged.say_base(adapter, facts, base.name_or_path, now or identified(base, None))
     loaded.model.train(False)
     generating = GenerateConfig(**facts.get("generate", {}))
     return Tuned(loaded.model, loaded.tokenizer, adapters, task, facts["max_length"], generating)
 
 
-def adapter_facts(subject: Subject, task: Task, config: Config) -> dict[str, Any]:
-    """What `load` needs beyond PEFT's files, so that the folder stands alone."""
+def adapter_facts(
+    subject: Subject, task: Task, config: Config, identity: Identity | None
+) -> dict[str, Any]:
+    """What `load` needs beyond PEFT's files, so that the folder stands alone.
+
+    Args:
+        subject: What was trained.
+        task: What it learned.
+        config: By which settings.
+        identity: What the base model was then.
+    """
     model = config.model.model_dump()
     base = subject.loaded.base_name
     if config.model.name_or_path != LIVE and base is not None:
@@ -88,6 +101,7 @@ def adapter_facts(subject: Subject, task: Task, config: Config) -> dict[str, Any
         "model": model,
         "seed": config.seed,
         "generate": config.generate.model_dump(),
+        unchanged.BASE: identity,
     }
 
 

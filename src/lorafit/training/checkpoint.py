@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
@@ -161,8 +161,7 @@ def save(
             folder.mkdir(parents=True, exist_ok=True)
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir()
-            _write_tensors(temporary / _TENSORS, tensors)
-            atomic.sync_file(temporary / _TENSORS)
+            atomic.save_tensors(temporary / _TENSORS, tensors)
             atomic.write_json(
                 temporary / _VALUES,
                 {
@@ -182,17 +181,6 @@ def save(
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     return target
-
-
-def _write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
-    try:
-        save_file(tensors, path)
-    except SafetensorError as error:
-        # safetensors reports a full disk as text: "... No space left on device (os error 28)".
-        code = str(error).rpartition("(os error ")[2].rstrip(")")
-        if code.isdigit():
-            raise OSError(int(code), os.strerror(int(code)), str(path)) from error
-        raise OSError(str(error)) from error
 
 
 def read(path: Path) -> Checkpoint:
@@ -282,9 +270,3 @@ def prune(folder: Path, keep: set[int]) -> None:
         if step not in keep:
             with atomic.writing(folder, "the checkpoints"):
                 remove(path_of(folder, step))
-
-
-def clean(folder: Path) -> None:
-    """Deletes what crashed processes left unfinished."""
-    for path in folder.glob(f"{atomic.TEMPORARY}*") if folder.is_dir() else ():
-        shutil.rmtree(path, ignore_errors=True)

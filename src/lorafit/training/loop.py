@@ -109,7 +109,7 @@ def fit(
             reporter.report(taken)
             if workers.any(signals.requested) and not taken.stopped:
                 keeper.save(state)
-                raise KeyboardInterrupt(_how_to_resume(state.step, plan.total_steps, run))
+                raise signals.stopped(_how_to_resume(state.step, plan.total_steps, run))
     why = stopped(state, plan.total_steps, settings.early_stopping_patience)
     return _result(state, why, plan.course(state.evaluated, state.step))
 

@@ -24,7 +24,7 @@ from lorafit.tune import search as searching
 from lorafit.tune import strategies
 from lorafit.tune.base import CHOOSABLE, Found
 from lorafit.tune.bench.bench import Bench
-from lorafit.tune.bench.journal import FOLDER
+from lorafit.run.folder import SEARCH as FOLDER
 from tests import tiny_text
 
 STEPS = 300
