@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ def full_disk(at: int) -> Fault:
     return act
 
 
-def send(at: int, *numbers: signal.Signals) -> Fault:
+def send(at: int, numbers: Sequence[signal.Signals]) -> Fault:
     """Sends signals to the process itself before one operation."""
 
     def act(number: int, what: str) -> None:

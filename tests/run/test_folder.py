@@ -205,7 +205,12 @@ def test_adapter_of_an_unfinished_run_is_an_error_that_says_how_to_go_on(run):
 
 def test_summary_has_what_the_listing_shows(run):
     empty = run.summary
-    assert (empty.status, empty.steps, empty.metric, empty.base) == ("interrupted", None, None, None)
+    assert (empty.status, empty.steps, empty.metric, empty.base) == (
+        "interrupted",
+        None,
+        None,
+        None,
+    )
     run.append_metrics({"step": 7})
     run.write_json(
         "eval.json",

@@ -107,7 +107,7 @@ def fit(
 
         for taken in steps_taken(stepper, plan, state, Selection(learner, keeper, settings)):
             reporter.report(taken)
-            if workers.any(signals.requested) and not taken.stopped:
+            if workers.any(signals.requested):
                 keeper.save(state)
                 raise signals.stopped(_how_to_resume(state.step, plan.total_steps, run))
     why = stopped(state, plan.total_steps, settings.early_stopping_patience)
