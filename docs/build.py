@@ -23,7 +23,7 @@ from lorafit.config import AdapterConfig, Config
 from lorafit.methods import method_of, methods
 from lorafit.settings.keys import method_config, method_fields, recommended, sections, top_level
 from lorafit.settings.meanings import meanings
-from lorafit.testing import MethodChecks
+from lorafit.testing import MethodChecks, TaskChecks
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = ROOT / "docs" / "reference"
@@ -113,7 +113,8 @@ def cli_page() -> str:
     parts = [
         "# Command line\n",
         "Exit codes: 0 success, 2 wrong usage (the input has to change), 1 any other failure,",
-        "130 after Ctrl-C. Results go to standard output, everything else to standard error.",
+        "130 after Ctrl-C, 143 after SIGTERM. Results go to standard output, everything else to",
+        "standard error.",
         "`--debug` shows the traceback of an error. `lorafit --install-completion` makes the shell",
         "complete commands and flags; `--show-completion` prints what it would install.\n",
     ]
@@ -147,10 +148,11 @@ def api_page() -> str:
         parts.append(f"## lorafit.{name}\n\n```\n{_signature(name, thing)}\n```\n\n{_doc(thing)}\n")
         if inspect.isclass(thing):
             parts += list(_methods(name, thing))
-    formula = MethodChecks.parameter_count
-    shown = f"```\n{_signature('parameter_count', formula)}\n```"
-    parts.append(f"## lorafit.testing.MethodChecks\n\n{_doc(MethodChecks)}\n")
-    parts.append(f"### MethodChecks.parameter_count\n\n{shown}\n\n{_doc(formula)}\n")
+    for checks, asked in ((MethodChecks, "parameter_count"), (TaskChecks, "row")):
+        member = getattr(checks, asked)
+        shown = f"```\n{_signature(asked, member)}\n```"
+        parts.append(f"## lorafit.testing.{checks.__name__}\n\n{_doc(checks)}\n")
+        parts.append(f"### {checks.__name__}.{asked}\n\n{shown}\n\n{_doc(member)}\n")
     return "\n".join(parts)
 
 

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from lorafit.settings.keys import SHORT
 from lorafit.settings.meanings import groups, meanings
 from lorafit.settings.resolve import MEASURABLE
-from lorafit.settings.synonyms import ALIASES
+from lorafit.settings.synonyms import ALIASES, OUTPUT
 
 FILE = Path(__file__).resolve().parents[1] / "src" / "lorafit" / "settings" / "keywords.py"
 
@@ -84,7 +84,7 @@ def keywords() -> dict[str, Field]:
     for name, key in (SHORT | ALIASES).items():
         if key not in POSITIONAL:
             found[name] = by_key[key]
-    return found
+    return found | dict.fromkeys(OUTPUT, ("str", "Folder of the run: ``dir`` and ``name`` in one."))
 
 
 def _field(key: str, models: list[type[BaseModel]]) -> Field:

@@ -222,7 +222,7 @@ def test_an_overridden_value_has_to_be_a_setting_too(tmp_path: Path) -> None:
 
 
 def test_a_group_is_no_value() -> None:
-    assert '"model" is a group of settings' in refused("model=distilbert")
+    assert '"run" is a group of settings' in refused("run=distilbert")
 
 
 def test_an_unknown_method_lists_the_methods() -> None:
@@ -364,7 +364,7 @@ def test_the_short_names_are_keywords_too() -> None:
         ("base_model", 'Did you mean "model"?'),
         ("max_seq_length", 'Did you mean "max_length"?'),
         ("device", "The device is not set: a GPU is used where torch finds one."),
-        ("output_dir", "run.dir"),
+        ("save_dir", "run.dir"),
     ],
 )
 def test_a_keyword_of_another_tool_is_answered_by_its_meaning(name: str, hint: str) -> None:
@@ -372,6 +372,28 @@ def test_a_keyword_of_another_tool_is_answered_by_its_meaning(name: str, hint: s
         from_keywords({name: 1})
     assert f'there is no setting "{name}". ' in str(caught.value)
     assert hint in str(caught.value)
+
+
+def test_short_names_of_model_data_and_output_are_taken_everywhere(tmp_path: Path) -> None:
+    named = {"model": "m", "data": "d.csv", "output": "out/first"}
+    (tmp_path / "a.yaml").write_text("model: m\ndata: d.csv\nrun:\n  dir: out\n  name: first\n")
+    layers = [
+        from_keywords(named),
+        from_keywords({"model": "m", "data": "d.csv", "output_dir": "out/first"}),
+        from_sets([f"{name}={value}" for name, value in named.items()]),
+        from_file(tmp_path / "a.yaml"),
+    ]
+    for layer in layers:
+        config = resolve(layer).config
+        assert (config.model.name_or_path, config.data.path) == ("m", "d.csv")
+        assert (config.run.dir, config.run.name) == ("out", "first")
+    for twice in ({"output": "a/b", "name": "c"}, {"output": "a/b", "output_dir": "a/b"}):
+        with pytest.raises(ConfigError, match=r"run\.\w+ is given twice"):
+            from_keywords(twice)
+    with pytest.raises(ConfigError, match=r"run\.name is set twice"):
+        from_sets(["output=a/b", "run.name=c"])
+    with pytest.raises(ConfigError, match="folder of one run"):
+        from_keywords({"output": "."})
 
 
 def test_each_synonym_means_a_setting_and_is_none_itself() -> None:

@@ -1,4 +1,4 @@
-"""Tiny tokenizers, models on disk and rows of text, for tests that need files."""
+"""Tiny models on disk and rows of text, with the tokenizers of `lorafit.testing`."""
 
 from __future__ import annotations
 
@@ -8,51 +8,35 @@ from typing import Any
 import torch
 import transformers as hf
 from datasets import Dataset, DatasetDict
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
+from lorafit.testing.words import (
+    BAD,
+    GOOD,
+    OTHER,
+    SPECIALS,
+    WORDS,
+    bert_tokenizer,
+    ending_tokenizer,
+    gpt2_tokenizer,
+)
 from tests import tiny
 
-SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-GOOD = ["great", "good", "fine", "lovely", "warm", "funny", "bright", "moving"]
-BAD = ["awful", "bad", "dull", "weak", "cold", "empty", "slow", "tired"]
-OTHER = ["a", "the", "film", "movie", "story", "and", "is", "very", "plot", "with", "of", "it"]
-WORDS = [*GOOD, *BAD, *OTHER]
-
-
-def bert_tokenizer(folder: Path, max_length: int = 40) -> hf.PreTrainedTokenizerBase:
-    """A WordPiece tokenizer of the words here, pieces of letters for all others."""
-    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
-    vocab = [*SPECIALS, *WORDS, *letters[1:], *(f"##{letter}" for letter in letters)]
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "vocab.txt"
-    path.write_text("\n".join(vocab) + "\n", encoding="utf-8")
-    return hf.BertTokenizer(vocab=str(path), model_max_length=max_length)
-
-
-def gpt2_tokenizer() -> hf.PreTrainedTokenizerBase:
-    """A word tokenizer with an end-of-sequence token and, like GPT-2's, no padding token."""
-    vocab = {word: index for index, word in enumerate(["<unk>", "<s>", "<|endoftext|>", *WORDS])}
-    backend = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
-    backend.pre_tokenizer = pre_tokenizers.Whitespace()
-    backend.decoder = decoders.WordPiece()
-    return hf.PreTrainedTokenizerFast(
-        tokenizer_object=backend, unk_token="<unk>", eos_token="<|endoftext|>"
-    )
-
-
-def ending_tokenizer() -> hf.PreTrainedTokenizerBase:
-    """A word tokenizer that pads, and ends each text, as T5's does."""
-    names = ["<pad>", "</s>", "<unk>"]
-    vocab = {word: index for index, word in enumerate([*names, *WORDS])}
-    backend = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
-    backend.pre_tokenizer = pre_tokenizers.Whitespace()
-    backend.decoder = decoders.WordPiece()
-    backend.post_processor = processors.TemplateProcessing(
-        single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", 1)]
-    )
-    return hf.PreTrainedTokenizerFast(
-        tokenizer_object=backend, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
-    )
+__all__ = [
+    "BAD",
+    "GOOD",
+    "OTHER",
+    "SPECIALS",
+    "WORDS",
+    "bert_tokenizer",
+    "ending_tokenizer",
+    "gpt2_tokenizer",
+    "prompts",
+    "rows",
+    "save_base",
+    "save_classifier",
+    "save_language_model",
+    "splits",
+]
 
 
 def save_base(

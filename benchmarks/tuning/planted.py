@@ -9,6 +9,7 @@ scaled so that their mean squared difference is 1: the loss is the student's rel
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -74,7 +75,7 @@ class Planted(TextTask):
         return {"name": self.name}
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Planted:
+    def from_dict(cls, values: Mapping[str, object]) -> Planted:
         return cls(["text"], "label")
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         compare,
         demo,
         evaluate,
+        load,
         merge,
         plan,
         predict,
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
         TrainingError,
     )
     from lorafit.methods.lora import LoraConfig
-    from lorafit.pipeline.tuned import Tuned, load
+    from lorafit.pipeline.tuned import Tuned
     from lorafit.result import Run
 
 __version__ = "0.1.0"
@@ -54,12 +55,12 @@ _HOMES = {
     "add_weighted": "lorafit.adapt.weighted",
     **dict.fromkeys(
         (
-            *("compare", "demo", "evaluate", "merge", "plan", "predict", "preview", "shrink"),
-            "train",
+            *("compare", "demo", "evaluate", "load", "merge", "plan", "predict", "preview"),
+            *("shrink", "train"),
         ),
         "lorafit.api",
     ),
-    **dict.fromkeys(("Tuned", "load"), "lorafit.pipeline.tuned"),
+    "Tuned": "lorafit.pipeline.tuned",
     **dict.fromkeys(
         (
             *("AdapterError", "ConfigError", "DataError", "DivergenceError", "HandoffError"),

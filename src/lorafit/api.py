@@ -36,7 +36,7 @@ from lorafit.pipeline.defaults import record_choices
 from lorafit.pipeline.job import Job
 from lorafit.pipeline.planning import Plan
 from lorafit.pipeline.problem import Live, identified
-from lorafit.pipeline.tuned import Tuned, load, opened
+from lorafit.pipeline.tuned import Tuned, opened
 from lorafit.report import closing
 from lorafit.report.comparison import write_comparison
 from lorafit.report.html import write_report
@@ -46,6 +46,7 @@ from lorafit.run import RunWriter
 from lorafit.run.commands import way_back
 from lorafit.settings import LIVE, Settings, from_call
 from lorafit.settings.keywords import CompareKeywords, SettingsKeywords, ShrinkKeywords
+from lorafit.settings.spoken import in_python, is_typed
 from lorafit.shrinking import files
 from lorafit.shrinking.choose import check_rank, with_data, without_data
 from lorafit.shrinking.files import Shrunk
@@ -53,7 +54,7 @@ from lorafit.shrinking.measure import Shrinking
 from lorafit.training.progress import Progress
 from lorafit.training.trackers import check_trackers
 from lorafit.tune import search
-from lorafit.using import evaluate, predict
+from lorafit.using import evaluate, load, predict
 
 __all__ = [
     "Tuned",
@@ -293,7 +294,8 @@ def preview(
     live = pipeline.live_model(model, tokenizer)
     whole = from_call(model, data, config, None, settings)
     problem = pipeline.pose(data, whole.config, live)
-    return previewing.describe(problem, whole.config, live)
+    found = previewing.describe(problem, whole.config, live)
+    return found if is_typed() else found.spoken(in_python)
 
 
 @shown
@@ -428,8 +430,7 @@ def _recorded(job: Job) -> dict[str, str | None]:
     environment = job.folder.write_environment(**facts)
     seen.keep(job.folder, job.problem.splits["train"], job.problem.task)
     job.folder.write_json("data.json", pipeline.data_record(job.subject, job.task))
-    versions: dict[str, str | None] = environment["versions"]
-    return versions
+    return environment["versions"]
 
 
 def _lora_folder(source: str | Path | RunFolder) -> str | Path:

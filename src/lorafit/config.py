@@ -7,6 +7,7 @@ The settings of the adapter itself belong to its method (``methods/<name>.py``);
 
 from __future__ import annotations
 
+import unicodedata
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -37,6 +38,26 @@ class ModelConfig(Stage):
     """Attention of transformers, e.g. ``sdpa`` or ``eager``; ``None``: its own choice."""
     trust_remote_code: bool = False
     """Whether Python code that comes with the model may run on this machine."""
+    add_tokens: list[str] | None = None
+    """New tokens for the tokenizer, such as ``<drug>``, which texts are read with; their rows of
+    the embeddings are trained (``trainable_token_indices``)."""
+
+    @field_validator("add_tokens")
+    @classmethod
+    def _tokens(cls, tokens: list[str] | None) -> list[str] | None:
+        """What no tokenizer could tell from other text is refused."""
+        for token in tokens or []:
+            if not token.strip():
+                raise ValueError("a token is empty; write each new token out, such as <drug>")
+            if token != token.strip():
+                raise ValueError(f"the token {token!r} begins or ends with a space; leave it out")
+            if any(unicodedata.category(sign) in ("Cc", "Cs", "Zl", "Zp") for sign in token):
+                raise ValueError(
+                    f"the token {token!r} has a control character in it; leave that out"
+                )
+            if (tokens or []).count(token) > 1:
+                raise ValueError(f'the token "{token}" is there twice')
+        return tokens or None
 
 
 class DataConfig(Stage):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from lorafit import run
+
+if TYPE_CHECKING:
+    from lorafit.evidence.evaluated import Evaluated
 
 
 class Run(run.Run):
@@ -29,11 +33,11 @@ class Run(run.Run):
 
         return predict(self, texts)
 
-    def evaluate(self, data: Any = None) -> dict[str, Any]:
+    def evaluate(self, data: Any = None, out: str | Path | None = None) -> Evaluated:
         """Scores the base and the tuned model; see `lorafit.evaluate`."""
         from lorafit.using import evaluate
 
-        return evaluate(self, data)
+        return evaluate(self, data, out)
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the verdict."""

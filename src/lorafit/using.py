@@ -1,41 +1,83 @@
-"""The calls on a run that has been trained: what it predicts, and how good it is."""
+"""The calls on a run that has been trained: it is loaded, what it predicts, and how good it is."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
 from lorafit import pipeline
 from lorafit.console.calls import shown
+from lorafit.data.answers import check_target, write_table
 from lorafit.errors import ConfigError
-from lorafit.pipeline import predicting, seen, unchanged
+from lorafit.evidence.evaluated import Evaluated
+from lorafit.pipeline import evaluations, predicting, seen, unchanged
+from lorafit.pipeline import tuned as tuned_models
 from lorafit.pipeline.measure import measured
-from lorafit.pipeline.tuned import Tuned, load, opened
+from lorafit.pipeline.tuned import Tuned, opened
 from lorafit.run import Run
 from lorafit.settings import LIVE
 
 
 @shown
-def evaluate(run: str | Path | Run, data: Any = None, *, progress: bool = True) -> dict[str, Any]:
+def load(
+    source: str | Path | Run,
+    model: PreTrainedModel | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+) -> Tuned:
+    """Puts a trained adapter on its base model.
+
+    Args:
+        source: The run, its folder, its name below ``runs/``, or a folder with an adapter
+            that lorafit made (the run is not needed then).
+        model: The base model, for a run that was made from a live one.
+        tokenizer: Its tokenizer.
+
+    Raises:
+        RunError: There is no such run, or it has no adapter yet.
+        AdapterError: The adapter does not fit the model.
+    """
+    return tuned_models.load(source, model, tokenizer)
+
+
+@shown
+def evaluate(
+    run: str | Path | Run,
+    data: Any = None,
+    out: str | Path | None = None,
+    *,
+    progress: bool = True,
+) -> Evaluated:
     """Scores the base and the tuned model of a run.
+
+    An evaluation on other data is kept in the run's folder, below ``evaluations``, with what both
+    models said of each row.
 
     Args:
         run: A finished run.
         data: Other data with the same columns; its test split, or all its rows if it has
             only one. ``None``: the run's own test split.
+        out: A csv, tsv, jsonl or parquet file that does not exist: takes what both models said of
+            each row; the last two have every probability.
         progress: Whether to show what is said along the way; ``False``: warnings only.
 
     Returns:
-        What ``eval.json`` holds; see `Run.eval`. For other data also ``split`` (``all rows``
-        where it has none) and ``trained_on``: how many of the rows the run was trained on, which
-        is a warning too; ``None``: not known.
+        What ``eval.json`` holds, as a dict; see `Run.eval`. For other data also ``split`` (``all
+        rows`` where it has none), ``data``, its name, and ``trained_on``: how many of the rows the
+        run was trained on, which is a warning too; ``None``: not known. Besides that
+        ``predictions`` (a DataFrame as that of `Run.predictions`), ``mistakes()``, ``flips()``,
+        and ``path``, where it is kept.
 
     Raises:
         RunError: There is no such run, or it has no adapter yet.
-        DataError: The data cannot be read, lacks the task's columns, or is not what it was.
+        DataError: The data cannot be read, lacks the task's columns, or is not what it was; or
+            ``out`` exists or cannot be written.
     """
+    if out is not None:
+        check_target(Path(out))
     run = opened(run)
-    tuned, config = load(run), run.config
+    tuned, config = tuned_models.load(run), run.config
     if config.data.path == LIVE and data is None:
         raise ConfigError(f'"{run.path}" was made from data in memory; pass data to evaluate on.')
     rows, split = pipeline.test_rows(data, config, tuned.task)
@@ -44,11 +86,16 @@ def evaluate(run: str | Path | Run, data: Any = None, *, progress: bool = True) 
             run, {"test": rows}, "Pass the data to evaluate on, as it is now."
         )
     encoded = tuned.task.encode(rows, tuned.tokenizer, tuned.max_length)
-    found = measured(tuned, rows, encoded, config)
+    config = evaluations.named(config, data)
+    found, said = measured(tuned, rows, encoded, config)
     outcome = found.model_copy(update={"split": split}).to_json()
+    folder, name = None, config.data.path
     if data is not None:
-        outcome["trained_on"] = seen.say(run, rows, tuned.task)
-    return outcome
+        outcome |= {"data": name, "trained_on": seen.say(run, rows, tuned.task)}
+        folder = evaluations.keep(run, name, outcome, said)
+    if out is not None:
+        write_table(Path(out), said, named=tuned.task.supervision == "example")
+    return Evaluated(outcome, said, folder)
 
 
 @shown

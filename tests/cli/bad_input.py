@@ -114,7 +114,8 @@ TABLE = [
     Bad("train model reviews.csv --max-steps 9", "no flag", "--set train.max_steps=VALUE"),
     Bad("train model reviews.csv --device cuda", "no such thing", "The device is not set: a GPU"),
     Bad("train model reviews.csv --load-in-4bit", "no such thing", "Quantized bases are not"),
-    Bad("train --data reviews.csv", "an argument as a flag", "It has no flag: lorafit train MODEL"),
+    Bad("train model reviews.csv --model lm", "two models", "MODEL is model and --model is lm"),
+    Bad("train model reviews.csv --output ..", "no name for a run", "the folder of one run"),
     Bad(
         "train model reviews.csv --lr 1e-3 --learning-rate 2e-3",
         "two values for one setting",

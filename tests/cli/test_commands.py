@@ -125,7 +125,7 @@ def test_a_run_is_found_by_its_name(cli: Cli, api: FakeApi, tmp_path: Path) -> N
     assert cli("train", "--resume", "x", "--runs-dir", "out").exit_code == 0
     assert cli("evaluate", "x", "--runs-dir", "out").exit_code == 0
     assert api.calls[0][2]["resume"] == str(Path("out/x"))
-    assert api.calls[1][1] == (str(Path("out/x")), None)
+    assert api.calls[1][1] == (str(Path("out/x")), None, None)
 
 
 def test_resume_refuses_other_settings(cli: Cli, api: FakeApi) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -121,3 +123,40 @@ def test_preview_and_plan_write_nothing(cli: Cli, files: Path, tmp_path: Path) -
     assert plan.exit_code == 0, plan.stderr
     assert "query, value" in plan.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_commands_of_the_page_on_new_tokens_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Cli
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tiny_text.save_base(tmp_path / "bert-base-uncased")
+    tiny_text.save_language_model(tmp_path / "Qwen/Qwen1.5-MoE-A2.7B", "mixtral")
+    rows = tiny_text.rows(60).map(lambda row: {"text": f"{row['text']} <drug>"})
+    rows.to_csv(tmp_path / "reports.csv", index=False)
+    tiny_text.prompts(60).to_json(tmp_path / "prompts.jsonl")
+    page = Path(__file__).parents[2] / "docs/how-to/new-tokens.md"
+    commands = re.findall(r"^```\n(lorafit .*)\n```$", page.read_text("utf-8"), re.MULTILINE)
+    assert len(commands) == 3
+    for number, command in enumerate(commands):
+        few = ("--name", str(number), "--set", "generate.max_new_tokens=4")
+        result = cli(*shlex.split(command)[1:], *FLAGS, *few)
+        assert result.exit_code == 0, result.output
+    facts = [
+        json.loads((tmp_path / f"runs/{number}/adapter/adapter_config.json").read_text())
+        for number in range(3)
+    ]
+    assert [len(fields.get("trainable_token_indices") or ()) for fields in facts] == [2, 2, 0]
+    assert facts[2]["target_parameters"] == ["experts.gate_up_proj", "experts.down_proj"]
+    answered = cli("predict", "runs/0", "a warm film with <drug>")
+    assert answered.exit_code == 0, answered.output
+    merged = cli("merge", "runs/0", "merged")
+    assert merged.exit_code == 0, merged.output
+    for bad, message in (
+        (("--trainable-token-indices", "seven"), "should be a whole number"),
+        (("--trainable-token-indices", "1234"), "from 0 to 98"),
+        (("--add-tokens", " "), "a token is empty"),
+        (("--target-parameters", "q_prj.weight"), "no parameter"),
+    ):
+        result = cli("train", "bert-base-uncased", "reports.csv", *FLAGS, *bad)
+        assert result.exit_code == 2
+        assert message in result.stderr, result.stderr

@@ -78,9 +78,8 @@ def test_an_unknown_flag_is_refused_by_every_command(cli: Cli, api: FakeApi, nam
         ("--warmup", "Did you mean --set train.warmup_ratio=VALUE?"),
         ("--max-steps", "Did you mean --set train.max_steps=VALUE?"),
         ("--trust-remote-code", "Did you mean --set model.trust_remote_code=VALUE?"),
-        ("--model", "lorafit train MODEL DATA"),
         ("--learning-rat", "Did you mean --learning-rate?"),
-        ("--output-dir", "(--name)"),
+        ("--save-dir", "(--name)"),
         ("--fp16", "train.bf16=true"),
         ("--gradient-checkpointing", "a smaller batch_size"),
         ("--split", "data.test_fraction"),
@@ -92,6 +91,58 @@ def test_a_flag_of_another_tool_is_answered_by_its_meaning(cli: Cli, typed: str,
     line = only_line(result)
     assert line.startswith(f"UsageError: No such option: {typed}. ")
     assert hint in line
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "m d",
+        "--model m --data d",
+        "--model m d",
+        "d --model m",
+        "m --data d",
+        "--data d m",
+        "m d --model m",
+        "m d --data d",
+    ],
+)
+@pytest.mark.parametrize("output", ["", "--output out/r", "--output-dir ./out/r --name r"])
+def test_model_data_and_output_may_be_flags(
+    cli: Cli, api: FakeApi, typed: str, output: str
+) -> None:
+    result = cli("train", *typed.split(), *output.split())
+    assert result.exit_code == 0, result.stderr
+    [(_, _, call)] = api.calls
+    config = call["config"].config
+    assert (config.model.name_or_path, config.data.path) == ("m", "d")
+    assert (config.run.dir, config.run.name) == (("out", "r") if output else ("runs", None))
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("m d --model x", "MODEL is m and --model is x"),
+        ("m d --data x", "DATA is d and --data is x"),
+        ("m d --output out/x --name y", "--output is out/x and --name is y"),
+        ("m d --output out/x --runs-dir other", "both set run.dir"),
+        ("m d --output ..", 'not ".."'),
+        ("--data d", "which model?"),
+        ("--model m", "which data?"),
+    ],
+)
+def test_names_that_disagree_are_refused(cli: Cli, api: FakeApi, typed: str, said: str) -> None:
+    result = cli("train", *typed.split())
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert api.calls == []
+
+
+def test_a_lone_file_of_data_is_no_model_in_the_example(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "tickets.csv").write_text("text,label\na,b\n")
+    result = cli("train", str(tmp_path / "tickets.csv"))
+    assert result.exit_code == 2
+    assert "which model?" in result.stderr
+    assert "lorafit train distilbert-base-uncased" in result.stderr
 
 
 def test_a_command_without_settings_hints_at_its_own_flags_only(cli: Cli) -> None:

@@ -6,16 +6,17 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import transformers as hf
 from datasets import DatasetDict
 
 from lorafit import pipeline
-from lorafit.comparison import fitting
+from lorafit.comparison import fitting, yardsticks
 from lorafit.comparison.arm import Arm
 from lorafit.comparison.outcome import Comparison, conclude
-from lorafit.comparison.request import Size, find_or_make, make_request
+from lorafit.comparison.request import Size, arm_folder, find_or_make, make_request
 from lorafit.evidence.comparison_rows import remarks
 from lorafit.methods import methods
 from lorafit.report.comparison import write_comparison
@@ -68,8 +69,8 @@ def test_perplexity_is_better_where_it_is_lower(causal: Comparison) -> None:
     content = causal.content
     assert content["metric"] == "perplexity"
     assert content["greater_is_better"] is False
-    full = causal.rows["full"]
-    assert content["margin"] == pytest.approx(0.01 * full["metric"]["value"])
+    values = {name: row["metric"]["value"] for name, row in causal.rows.items()}
+    assert content["margin"] == pytest.approx(0.01 * min(values.values()))
     for row in causal.rows.values():
         assert row["metric"]["low"] < row["metric"]["value"] < row["metric"]["high"]
         assert math.log(row["metric"]["value"]) == pytest.approx(row["loss"]["value"], rel=1e-4)
@@ -77,12 +78,28 @@ def test_perplexity_is_better_where_it_is_lower(causal: Comparison) -> None:
             assert row["difference"]["high"] < 0
         if row["verdict"] == "worse":
             assert row["difference"]["low"] > 0
-    best = min(causal.rows, key=lambda name: causal.rows[name]["metric"]["value"])
+    ranked = {name: values[name] for name, row in causal.rows.items() if row["learned"]}
+    best = min(ranked, key=lambda name: ranked[name], default=None)
     assert content["recommendation"]["best"] == best
     for names in content["fronts"].values():
-        assert names[-1] == best  # the dearest that is worth it
+        assert names[-1:] == ([] if best is None else [best])  # the dearest that is worth it
     assert "Perplexity (lower is better)." in remarks(causal.record)
     assert "perplexity (lower is better)" in (causal.path / "compare.html").read_text()
+
+
+def test_of_written_text_a_method_is_held_against_the_base_model_as_it_is(
+    causal: Comparison,
+) -> None:
+    base, unigrams = yardsticks.read(causal.path / "arms" / "full")[::-1]
+    assert base.way == yardsticks.UNTUNED
+    assert unigrams.way == "guessing each token by how frequent it is"
+    for name, row in causal.rows.items():
+        assert row["yardstick"] in (base.way, unigrams.way)
+        assert row["learned"] == (row["beside_constant"]["high"] < 0)
+        for ours, theirs in zip(
+            (unigrams, base), yardsticks.read(arm_folder(causal.path, name)), strict=True
+        ):  # the same examples and the same base
+            np.testing.assert_allclose(ours.kept, theirs.kept, rtol=1e-4)
 
 
 def test_a_causal_model_is_asked_what_it_forgot_of_its_language(causal: Comparison) -> None:

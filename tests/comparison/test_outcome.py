@@ -4,9 +4,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from datasets import Dataset
 
+from lorafit.comparison import yardsticks
 from lorafit.comparison.outcome import crossing, front
-from lorafit.comparison.recommendation import beside_constant, learned, recommend
+from lorafit.comparison.recommendation import recommend
+from lorafit.comparison.yardsticks import Beside, Yardstick
+from lorafit.evaluation.seeds import Measure
 from lorafit.evidence import Arm, Interval
 from lorafit.evidence.comparison import Recommendation
 from tests.comparison.helpers import scores_of, task
@@ -71,8 +75,14 @@ class Asked:
     data: ClassVar[dict[str, Any]] = {"train": {"rows": 320}}
 
 
-def beside(right: np.ndarray) -> Interval | None:
-    return beside_constant([scores_of(right)], Asked(), task())  # type: ignore[arg-type]
+def beside(right: np.ndarray) -> Beside:
+    scores = scores_of(right)
+    constant = task().constant(Dataset.from_dict({"labels": scores.labels}))
+    assert constant is not None
+    simple = [Yardstick(constant.by, constant.yardstick)]
+    found = yardsticks.beside([scores], simple, Measure(task(), "accuracy"))
+    assert found is not None
+    return found
 
 
 def recommended(right: dict[str, np.ndarray], rows: dict[str, Arm]) -> Recommendation:
@@ -80,7 +90,11 @@ def recommended(right: dict[str, np.ndarray], rows: dict[str, Arm]) -> Recommend
     found = {name: beside(mask) for name, mask in right.items()}
     judged = {
         name: row.model_copy(
-            update={"beside_constant": found[name], "learned": learned(found[name], task())}
+            update={
+                "beside_constant": found[name].difference,
+                "yardstick": found[name].way,
+                "learned": found[name].learned,
+            }
         )
         for name, row in rows.items()
     }
@@ -132,8 +146,8 @@ def test_methods_that_learned_nothing_are_not_ranked_and_more_steps_are_advised(
     found = recommended(dict.fromkeys(rows, one), rows)
     assert (found.method, found.best) == (None, None)
     assert found.sentence == (
-        "No method is ranked: on 1,000 examples none is better than always answering the most "
-        "frequent class (accuracy 0.500) after 30 steps. Train longer: --num-train-epochs 10."
+        'No method is ranked: on 1,000 examples none is better than always answering "neg" '
+        "(accuracy 0.500) after 30 steps. Train longer: --num-train-epochs 10."
     )
 
 
@@ -141,11 +155,5 @@ def test_whether_a_method_learned_something_is_a_paired_interval() -> None:
     n = np.arange(1000)
     luck = (n % 2 == 0) & (n % 50 != 0) | (n % 50 == 1)  # moves both ways, gains nothing
     real = (n % 2 == 0) | (n % 10 == 1)
-    assert [learned(beside(mask), task()) for mask in (n % 2 == 0, luck, real)] == [
-        False,
-        False,
-        True,
-    ]
-    gained = beside(real)
-    assert gained is not None
-    assert gained.value == pytest.approx(0.1)
+    assert [beside(mask).learned for mask in (n % 2 == 0, luck, real)] == [False, False, True]
+    assert beside(real).difference.value == pytest.approx(0.1)

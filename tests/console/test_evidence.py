@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from lorafit.console.evidence import curves, show_cost, show_evidence, whiskers
+from lorafit.evidence.measurements import Evidence
 from lorafit.run import Choice
 
 
-def gain(mean: float, low: float, high: float) -> dict[str, Any]:
+def gain(mean: float, low: float, high: float) -> dict[str, float]:
     return {"mean": mean, "low": low, "high": high, "se": 0.01, "n": 500, "confidence": 0.95}
 
 
-RATES = {
+RATES: Evidence = {
     "tried": [
         {"learning_rate": 0.001, "steps": 24, "loss": 0.68, "diverged": False},
         {"learning_rate": 0.003, "steps": 24, "loss": 0.61, "diverged": False},
@@ -23,7 +22,7 @@ RATES = {
         {"learning_rate": 0.003, "steps": 80, "loss": 0.50, "decayed": True},
     ]
 }
-TESTS = {
+TESTS: Evidence = {
     "tests": [
         {"r": 1, "against": 4, "step": 160, "gain": gain(0.05, 0.042, 0.058)},
         {"r": 4, "against": 16, "step": 280, "gain": gain(-0.006, -0.049, 0.037)},
@@ -67,8 +66,8 @@ def test_what_is_not_a_curve_is_left_out() -> None:
 
 
 def test_all_is_shown_in_ascii(capsys: pytest.CaptureFixture[str]) -> None:
-    shares = {"share_of_energy": {"query": 0.6, "value": 0.4}}
-    scale = {"curve": [{"factor": 0.5, "loss": 0.44}, {"factor": 1.0, "loss": 0.42}]}
+    shares: Evidence = {"share_of_energy": {"query": 0.6, "value": 0.4}}
+    scale: Evidence = {"curve": [{"factor": 0.5, "loss": 0.44}, {"factor": 1.0, "loss": 0.42}]}
     show_evidence(
         {
             "learning_rate": Choice(0.002, "", RATES),

@@ -14,8 +14,10 @@ from datasets import Dataset
 
 import lorafit
 from lorafit.console import output, saying
+from lorafit.console.matrix import show_class_tables
 from lorafit.console.progress import RichProgress
 from lorafit.console.result import show_result
+from lorafit.evidence import Table
 from lorafit.evidence.phases import spoken
 from lorafit.training.progress import Update
 from tests import tiny_text
@@ -239,3 +241,31 @@ def test_a_real_run_is_shown_whole(
     assert re.search(r"% by always answering \"[^\"]+\"\.", text)
     assert "Report: " in text
     assert text.replace(" ", "").endswith(f'lorafitpredict{run.path}"atext"useit'.replace(" ", ""))
+
+
+@at_widths
+@pytest.mark.parametrize("classes", [2, 9, 13, 20])
+@pytest.mark.parametrize("in_report", [True, False])
+def test_a_confusion_matrix_is_whole_or_says_where_it_is(
+    seat: Seat, columns: int, classes: int, in_report: bool
+) -> None:
+    terminal = seat(columns)
+    names = [f"technischer Defekt {number}" for number in range(classes)]
+    counts = [[1000 + classes * row + column for column in range(classes)]
+              for row in range(classes)]  # fmt: skip
+    table: Table = {
+        "title": "Confusion",
+        "columns": ["true", *names],
+        "rows": [[name, *row] for name, row in zip(names, counts, strict=True)],
+    }
+    show_class_tables([table], in_report)
+    shown, text = terminal.shown, text_of(terminal)
+    assert all(len(line) <= columns for line in shown)
+    if "have no room here" in text:
+        assert 6 * classes > columns - 8  # not even the numbers fit
+        assert ("report.html" in text) == in_report
+        return
+    for name, row in zip(names, counts, strict=True):
+        assert name in text
+        ends = r"\s+".join(f"{count:,}" for count in row)
+        assert any(re.search(rf"\s{ends}$", line) for line in shown), (name, row)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lorafit.evidence import Evaluation
-from lorafit.evidence.headline import sentences
+from lorafit.evidence.headline import sentences, simple_sentence
 
 ACCURACY = {"title": "accuracy", "form": "share", "low": 0, "high": 1}
 
@@ -43,6 +43,61 @@ def test_a_model_that_is_no_better_than_one_answer_is_no_success() -> None:
 
 
 @pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (-0.03, -0.01, "That is no better than always the same answer."),
+        (-0.01, 0.03, "That may be no better than always the same answer."),
+        (0.01, 0.03, None),
+    ],
+)
+def test_the_paired_interval_says_whether_one_answer_is_as_good(
+    low: float, high: float, said: str | None
+) -> None:
+    ahead = {"difference": (low + high) / 2, "low": low, "high": high}
+    simple = {"answer": '"a"', "metrics": {"accuracy": 0.5}, "ahead": ahead}
+    found = " ".join(sentences(evaluation(baseline=simple)))
+    assert (said or "Right 82.5%") in found
+    assert ("Train longer" in found) == (said is not None)
+
+
+def test_of_tags_a_sentence_says_what_one_tag_comes_to() -> None:
+    said = "Always answering O would be right on 83.0% of the words and find no span."
+    found = sentences(
+        evaluation(
+            metric="f1",
+            metrics={"f1": {"title": "F1"}},
+            base={"f1": 0.02},
+            tuned={"f1": 0.71},
+            baseline={"answer": '"O"', "metrics": {"f1": 0.0}, "sentence": said},
+        )
+    )
+    assert found == [
+        "F1 0.710 on 387 test examples (higher is better); 0.02 before tuning.",
+        said,
+    ]
+
+
+def test_of_written_text_it_is_said_what_the_frequencies_of_tokens_come_to() -> None:
+    found = sentences(
+        evaluation(
+            metric="perplexity",
+            metrics={"perplexity": {"title": "perplexity", "greater_is_better": False}},
+            base={"perplexity": 25.1},
+            tuned={"perplexity": 12.3},
+            baseline={
+                "answer": "the most frequent token",
+                "metrics": {"perplexity": 310.0},
+                "way": "guessing each token by how frequent it is",
+            },
+        )
+    )
+    assert found == [
+        "Perplexity 12.300 on 387 test examples (lower is better); 25.1 before tuning; "
+        "310 by guessing each token by how frequent it is."
+    ]
+
+
+@pytest.mark.parametrize(
     ("low", "high", "said"), [(-0.1, 0.2, "may be chance"), (-0.3, -0.1, "made the model worse")]
 )
 def test_a_difference_that_is_none_is_said(low: float, high: float, said: str) -> None:
@@ -75,3 +130,28 @@ def test_of_numbers_the_typical_error_is_told_beside_the_headline() -> None:
 
 def test_without_a_tuned_model_there_is_nothing_to_say() -> None:
     assert sentences(Evaluation()) == []
+
+
+@pytest.mark.parametrize(
+    ("metric", "baseline", "said"),
+    [
+        (
+            {"title": "accuracy", "form": "share"},
+            {"answer": '"a"'},
+            'Always answering "a" would be right 58.0% of the time.',
+        ),
+        (
+            {"title": "perplexity", "greater_is_better": False},
+            {"answer": "a token", "way": "guessing each token by how frequent it is"},
+            "Guessing each token by how frequent it is would come to perplexity 0.58 (lower is "
+            "better).",
+        ),
+        ({"title": "F1"}, {"answer": '"O"', "sentence": "It finds no span."}, "It finds no span."),
+    ],
+)
+def test_pages_have_one_sentence_for_each_task(
+    metric: dict[str, Any], baseline: dict[str, Any], said: str
+) -> None:
+    simple = baseline | {"metrics": {"accuracy": 0.58}}
+    assert simple_sentence(evaluation(metrics={"accuracy": metric}, baseline=simple)) == said
+    assert simple_sentence(evaluation(baseline=None)) == ""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -67,7 +68,7 @@ def test_a_file_of_a_later_version_is_refused() -> None:
 
 
 def test_a_damaged_file_is_refused_with_the_place() -> None:
-    content = FOUND.to_json()
+    content: Any = FOUND.to_json()
     content["tuned"]["accuracy"]["value"] = "high"
     with pytest.raises(
         RunError, match=r'"runs/a/eval.json" is damaged: .*tuned.accuracy.value.* is .high.'
@@ -76,7 +77,7 @@ def test_a_damaged_file_is_refused_with_the_place() -> None:
 
 
 def test_of_a_damaged_file_the_whole_parts_can_be_had() -> None:
-    content = FOUND.to_json() | {"n": "many"}
+    content: Any = FOUND.to_json() | {"n": "many"}
     content["tuned"]["accuracy"]["low"] = "low"
     content["base"]["accuracy"]["value"] = None
     content["tables"][0]["rows"] = [["x", {}], ["y", 0.5], [None, 1]]
@@ -94,3 +95,23 @@ def test_of_a_damaged_file_the_whole_parts_can_be_had() -> None:
     assert not found.tuned["accuracy"].complete
     assert found.paired == FOUND.paired
     assert found.tables[0]["rows"] == [["x"], ["y", 0.5], [1]]
+
+
+def test_what_another_version_measured_is_kept_as_it_is() -> None:
+    content = {
+        "schema": 1,
+        "r": {"value": 8, "reason": "measured", "evidence": {"tests": "elsewhere", "novel": [1]}},
+        "cost": {"runs": 1.4, "joules": 3, "phases": {"trunk": {"runs": 1.0, "watts": 2}}},
+    }
+    assert Choices.from_json(content).to_json() == content
+    content = FOUND.to_json() | {"training": {"steps": 3, "joules": 4.5, "best_eval_loss": None}}
+    assert Evaluation.from_json(content).to_json() == content
+
+
+@pytest.mark.parametrize("evidence", ["none", [1, 2], 3])
+def test_evidence_that_is_no_object_is_damage(evidence: object) -> None:
+    content = {"r": {"value": 8, "reason": "measured", "evidence": evidence}}
+    with pytest.raises(RunError, match=r'"choices.json" is damaged: .*choices.r.evidence'):
+        Choices.from_json(content)
+    found, lost = Choices.whole_parts(content)
+    assert (found.choices["r"].value, lost) == (8, ["choices.r.evidence"])

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests import tiny_text
 
 ROOT = Path(__file__).parents[2]
@@ -74,9 +76,18 @@ def test_the_new_method_trains_and_keeps_the_promises(tmp_path: Path) -> None:
     assert config["peft_type"] == "LORAFIT_LORA_XS"
 
 
-def test_the_new_method_passes_its_own_tests(tmp_path: Path) -> None:
+def test_the_new_task_trains_and_answers(tmp_path: Path) -> None:
+    lines = example("07_new_task.py", tmp_path, *FEW).splitlines()
+    assert [line.split()[0] for line in lines[-5:-1]] == ["base", "tuned", "peace", "murder"]
+    folder = tmp_path / lines[-1].rpartition(": ")[2]
+    facts = json.loads((folder / "lorafit.json").read_text("utf-8"))
+    assert facts["task"]["grades"] == ["1", "2", "3", "4", "5"]
+
+
+@pytest.mark.parametrize("name", ["05_new_method.py", "07_new_task.py"])
+def test_what_is_new_passes_its_own_tests(name: str, tmp_path: Path) -> None:
     result = subprocess.run(
-        [sys.executable, "-m", "pytest", str(ROOT / "examples" / "05_new_method.py"), "-q"],
+        [sys.executable, "-m", "pytest", str(ROOT / "examples" / name), "-q"],
         cwd=tmp_path,
         capture_output=True,
         text=True,

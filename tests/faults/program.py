@@ -21,8 +21,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from lorafit import api
+# The commands import it in the call, which would be in each fork.
+import lorafit.api  # noqa: F401
 from lorafit.__main__ import main
+from lorafit.run import Run
 from tests import tiny_text
 from tests.faults.operations import Ended, Fault, forked, full_disk, kill, send
 
@@ -49,7 +51,7 @@ def train(top: Path, runs: Path, resume: bool = False) -> Callable[[], Any]:
     def work() -> None:
         log = os.open(runs.with_suffix(".err"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(log, 2)
-        settings = {"train.max_steps": 2, "train.per_device_train_batch_size": 8}
+        settings: dict[str, Any] = {"train.max_steps": 2, "train.per_device_train_batch_size": 8}
         settings |= {"train.bf16": "false", "tune.strategy": "none"}
         settings |= {"run.dir": runs, "run.name": "x"}
         new = [str(top / "base"), str(top / "data")]
@@ -102,7 +104,7 @@ def faults(
         runs = top / f"at-{number}"
         ended = forked(train(top, runs), runs, make(number))
         first = said(runs)
-        status = api.RunFolder(runs / "x").summary.status if (runs / "x").exists() else None
+        status = Run(runs / "x").summary.status if (runs / "x").exists() else None
         went_on = again(top, runs)
         run = runs / "x"
         results.append(

@@ -32,7 +32,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, file in data.items():
         shutil.move(file, top / "data" / f"{name}.jsonl")
     settings: dict[str, Any] = {"max_steps": 2, "strategy": "none", "bf16": False, "batch_size": 8}
-    folders = {"run.dir": str(top / "runs"), "run.name": "x"}
+    folders: dict[str, Any] = {"run.dir": str(top / "runs"), "run.name": "x"}
     lorafit.train(str(top / "base"), str(top / "data"), **settings, **folders, progress=False)
     return top
 

@@ -16,7 +16,7 @@ import transformers as hf
 from datasets import DatasetDict
 
 from lorafit.comparison.request import Request, find_or_make
-from lorafit.config import Config
+from lorafit.config import Config, DataConfig, ModelConfig
 from lorafit.errors import RunError
 from lorafit.export.folder import staged
 from lorafit.pipeline.problem import Live
@@ -25,7 +25,7 @@ from tests import tiny, tiny_text
 from tests.faults.operations import forked, kill
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
-CONFIG = Config(model={"name_or_path": "m"}, data={"path": "d"})
+CONFIG = Config(model=ModelConfig(name_or_path="m"), data=DataConfig(path="d"))
 
 
 def each_operation(work: Callable[[Path], Any], top: Path) -> Iterator[Path]:

@@ -32,6 +32,13 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("llama", {"target_parameters": ["q_proj.weight"], "target_modules": ["v_proj"]}),
     ("llama", {"trainable_token_indices": TOKENS, "target_modules": ["q_proj"]}),
     ("llama", {"trainable_token_indices": {"embed_tokens": [7]}, "target_modules": ["q_proj"]}),
+    (
+        "llama",
+        {
+            "trainable_token_indices": {"embed_tokens": TOKENS, "lm_head": [3, 7]},
+            "target_modules": ["q_proj"],
+        },
+    ),
     ("gpt2", {"trainable_token_indices": TOKENS, "target_modules": ["c_attn"]}),
     ("qwen2", {"trainable_token_indices": TOKENS, "target_modules": ["q_proj"]}),
     ("gemma3", {"trainable_token_indices": TOKENS, "target_modules": ["q_proj"]}),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,10 @@ from datasets import Dataset, DatasetDict
 
 import lorafit
 from lorafit.config import Config
-from lorafit.errors import RunError
+from lorafit.data.answers import write_table
+from lorafit.errors import DataError, RunError
 from lorafit.evaluation.score import Scores
-from lorafit.evidence.predictions import FILE
+from lorafit.evidence.predictions import FILE, Predictions
 from lorafit.pipeline.predictions import Said, table, text_hash
 from lorafit.run import RunWriter
 from lorafit.tasks.causal_lm import CausalLM
@@ -172,6 +175,109 @@ def test_a_run_without_says_so(tmp_path: Path) -> None:
     (base / FILE).write_bytes(b"PAR1 damaged")
     with pytest.raises(RunError, match="cannot read"):
         run.mistakes()
+
+
+# What `evaluate` keeps ----------------------------------------------------------------------
+
+
+def same(ours: pd.DataFrame, theirs: pd.DataFrame) -> None:
+    """Floats of two computations of the same batches are equal."""
+    assert list(ours) == list(theirs)
+    pd.testing.assert_frame_equal(ours, theirs)
+    assert ours.attrs == theirs.attrs
+
+
+def test_an_evaluation_has_the_predictions_of_its_rows_and_keeps_them(
+    trained: tuple[str, lorafit.Run, DatasetDict], tmp_path: Path
+) -> None:
+    kind, run, data = trained
+    found = run.evaluate(data, tmp_path / "said.parquet")
+    same(found.predictions, run.predictions)
+    same(found.mistakes(), run.mistakes())
+    same(found.flips(), run.flips())
+    assert found.evaluation.tuned == run.evaluation.tuned
+    assert found.path is not None
+    assert found.path.parent == run.path / "evaluations"
+    kept = json.loads((found.path / "eval.json").read_text())
+    assert (kept["data"], kept["split"]) == ("(live object)", "test")
+    assert kept["trained_on"] == found["trained_on"]
+    assert kept["tuned"] == found["tuned"]
+    for file in (found.path / FILE, tmp_path / "said.parquet"):
+        same(Predictions.read(file).frame(), run.predictions)
+    simple = found.evaluation.baseline
+    assert simple is not None  # every task has a constant answer
+    assert simple.ahead is not None
+    assert bool(simple.sentence) == (kind == "tags")
+
+
+def test_predictions_are_written_as_tables(
+    trained: tuple[str, lorafit.Run, DatasetDict], tmp_path: Path
+) -> None:
+    kind, run, _ = trained
+    found = run.predictions
+    for ending in ("csv", "tsv", "jsonl"):
+        path = tmp_path / f"said.{ending}"
+        write_table(path, Predictions.read(run.path / FILE).table, named=kind != "tags")
+        if ending != "jsonl":
+            table = pd.read_csv(path, sep="\t" if ending == "tsv" else ",")
+            assert list(table) == [name for name in found if not name.endswith("_probabilities")]
+            assert np.allclose(table.tuned_loss, found.tuned_loss, rtol=1e-5)
+            assert table.text_hash.tolist() == found.text_hash.tolist()
+            continue
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        assert [line["row"] for line in lines] == found.row.tolist()
+        assert list(lines[0]) == list(found)
+        if kind in ("classes", "pairs", "several"):
+            names = found.attrs["label_names"]
+            assert list(lines[0]["tuned_probabilities"]) == names
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "said.csv",
+        "said.jsonl",
+        "said.tsv",
+    ]
+
+
+def test_evaluations_are_numbered_and_files_never_overwritten(
+    trained: tuple[str, lorafit.Run, DatasetDict], tmp_path: Path
+) -> None:
+    kind, run, data = trained
+    if kind != "classes":
+        assert run.predictions is not None
+        return
+    file = tmp_path / "reviews.csv"
+    data["test"].to_csv(file, index=False)
+    folders = [run.evaluate(file).path for _ in range(2)]
+    assert [folder and folder.name for folder in folders] == ["reviews-001", "reviews-002"]
+    assert run.evaluate(file).predictions.source_row.tolist() == list(range(N))
+    for bad, says in (
+        (file, "exists and is not overwritten"),
+        (tmp_path / "a.xlsx", "answers cannot be written"),
+        (tmp_path / "none" / "a.csv", "there is no folder"),
+    ):
+        with pytest.raises(DataError, match=says):
+            run.evaluate(file, bad)
+    before = sorted((run.path / "evaluations").iterdir())
+    with pytest.raises(DataError):
+        run.evaluate(tmp_path / "none.csv")
+    assert sorted((run.path / "evaluations").iterdir()) == before
+
+
+def test_an_evaluation_that_cannot_be_kept_is_a_warning(
+    trained: tuple[str, lorafit.Run, DatasetDict],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    kind, run, data = trained
+    if kind != "classes":
+        assert run.predictions is not None
+        return
+    copy = tmp_path / "copy"
+    shutil.copytree(run.path, copy, ignore=shutil.ignore_patterns("evaluations"))
+    (copy / "evaluations").write_text("a file is in the way")
+    found = lorafit.evaluate(copy, data)
+    assert found.path is None
+    assert len(found.predictions) == N
+    assert "the evaluation is not kept: cannot write" in caplog.text
 
 
 # Rows that are not the examples -----------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,7 +58,7 @@ def test_a_comparison_is_read_and_shown(tmp_path: Path, capsys: pytest.CaptureFi
     assert found.arms["lora"].metric.low == content["arms"]["lora"]["metric"]["low"]
     assert found.arms["full"].difference is None
     assert found.seeds == 2
-    again = found.to_json()
+    again: Any = found.to_json()
     for name, arm in content["arms"].items():
         assert again["arms"][name].items() >= arm.items()
     assert again["fronts"] == content["fronts"]

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from lorafit.evidence import Choice
+from lorafit.evidence.measurements import Evidence
 from lorafit.report.choosing import charts
 
 GAIN = {"mean": 0.05, "se": 0.004, "low": 0.042, "high": 0.058, "n": 500, "confidence": 0.95}
-EVIDENCE: dict[str, dict[str, Any]] = {
+EVIDENCE: dict[str, Evidence] = {
     "learning_rate": {
         "tried": [
             {"learning_rate": 0.001, "steps": 24, "loss": 0.68},

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from datasets import Dataset
 from scipy.special import softmax
 
 from lorafit.config import Config, DataConfig, ModelConfig
@@ -52,7 +53,8 @@ TASK = MadeUp(["text"], "label", ["a", "b", "c"])
 def found() -> Evaluation:
     config = Config(model=ModelConfig(name_or_path="m"), data=DataConfig(path="d"))
     base = random_scores(80)
-    return evaluation(base, better(base, by=3.0), TASK, config)
+    encoded = Dataset.from_dict({"labels": base.labels})
+    return evaluation(base, better(base, by=3.0), TASK, encoded, config)
 
 
 def page(found: Evaluation, folder: Path) -> Page:

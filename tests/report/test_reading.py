@@ -12,11 +12,13 @@ import pytest
 
 from lorafit.evidence import Evaluation
 from lorafit.evidence.confusion import confusion_of
+from lorafit.evidence.measurements import RateTried
 from lorafit.report.chart import Axis
 from lorafit.report.choosing import charts
 from lorafit.report.curves import make_curves
 from lorafit.report.heat import heat_map
 from lorafit.report.html import write_report
+from lorafit.report.predicted import MOST_CELLS
 from lorafit.report.verdict import verdict_card
 from lorafit.report.words import used
 from lorafit.run import Choice
@@ -42,7 +44,8 @@ def test_the_surest_mistake_stands_first_with_text_label_answer_and_probability(
     assert "wrong on 3 of 5 test examples" in said
     first = "the best of a bad lot label rotten tuned: fresh 93.8 % base: fresh 51.6 %"
     assert first in said
-    order = [said.index(folders.TEXTS[at]) for at in (3, 4, 2)]
+    listed = said.partition("The surest mistakes")[2]
+    order = [listed.index(folders.TEXTS[at]) for at in (3, 4, 2)]
     assert order == sorted(order)
     assert folders.TEXTS[1] not in said  # right before and after
 
@@ -125,6 +128,51 @@ def test_twenty_classes_are_a_heat_map_with_numbered_columns_and_shares(run: Pat
     assert rows[0] == ("1", "3")  # the most frequent first
 
 
+def test_a_cell_of_the_matrix_leads_to_its_surest_mistakes(run: Path) -> None:
+    page = page_of(run)
+    leads = {str(a["href"]): str(a["aria-label"]) for a in page.all("a") if "aria-label" in a}
+    assert leads == {
+        "#cell-1": "97 of 533 of rotten were called fresh",
+        "#cell-2": "113 of 533 of fresh were called rotten",
+    }
+    assert [a["id"] for a in page.all("div") if a.get("class") == "cell"] == ["cell-1", "cell-2"]
+    first = page.said.partition("rotten called fresh: 2 examples")[2]
+    assert first.index(folders.TEXTS[3]) < first.index(folders.TEXTS[2]) < first.index("Back to")
+
+
+def many(count: int, classes: int, text: str) -> dict[str, list[Any]]:
+    """Wrong answers in every cell off the diagonal of a matrix."""
+    pairs = [(at % classes, (at + 1 + at // classes % (classes - 1)) % classes) for at in
+             range(count)]  # fmt: skip
+    return {
+        "row": list(range(count)),
+        "text": [text] * count,
+        "label": [f"class {true}" for true, _ in pairs],
+        "tuned": [f"class {answer}" for _, answer in pairs],
+        "tuned_right": [False] * count,
+        "tuned_probability": [0.9] * count,
+        "tuned_loss": [2.0] * count,
+    }
+
+
+@pytest.mark.parametrize("classes", [2, 9, 30])
+def test_the_page_stays_small_however_many_mistakes_its_cells_have(run: Path, classes: int) -> None:
+    content = folders.EVALUATION | {"tables": tables(np.full((classes, classes), 50))}
+    folders.write_json(run / "eval.json", content)
+    folders.predictions(run, many(3000, classes, "<b>long</b> & wrong " * 500))
+    page = write_report(run)
+    html = page.read_text(encoding="utf-8")
+    cells = html.count('class="cell"')
+    assert cells == min(MOST_CELLS, classes * (classes - 1))
+    assert "<b>long" not in html
+    assert html.count("&lt;b&gt;long") > cells
+    assert len(html) < 600_000
+    # Every link within the page has somewhere to go.
+    anchors = {str(a["id"]) for _, a in Page(html).elements if "id" in a}
+    for link in Page(html).all("a"):
+        assert str(link["href"]).removeprefix("#") in anchors
+
+
 def test_of_many_classes_those_with_mistakes_are_shown() -> None:
     counts = np.eye(60, dtype=int) * 10
     counts[40, 50] = 7
@@ -171,7 +219,9 @@ def test_ticks_of_a_log_axis_are_1_2_and_5_at_their_places() -> None:
 
 
 def test_rates_stand_where_their_ticks_say() -> None:
-    tried = [{"learning_rate": rate, "loss": 0.5 + rate, "steps": 9} for rate in (1e-3, 2e-3, 6e-3)]
+    tried: list[RateTried] = [
+        {"learning_rate": rate, "loss": 0.5 + rate, "steps": 9} for rate in (1e-3, 2e-3, 6e-3)
+    ]
     [curve] = charts({"learning_rate": Choice(2e-3, "", {"tried": tried})})["learning_rate"]
     ticks = dict(
         re.findall(r'class="tick" x="([\d.]+)%" y="100%"[^>]*>([\d.e-]+)<', str(curve.chart))
@@ -247,3 +297,17 @@ def test_the_trials_are_folded(run: Path) -> None:
     page = write_report(run).read_text(encoding="utf-8")
     section = page.partition('<section id="trials"')[2].partition("</section>")[0]
     assert section.index("<details>") < section.index("<table")
+
+
+def test_names_that_all_begin_alike_are_told_apart_beside_the_rows() -> None:
+    names = ["about the dog", "about the doctor", "about the car", *map("about {}".format, "ab")]
+    for count, shown in ((3, "…dog"), (5, "about the dog")):
+        columns = ["true", *names[:count]]
+        rows: list[list[str | int | float]] = [
+            [name, *(3 if other == name else 1 for other in names[:count])]
+            for name in names[:count]
+        ]
+        found = heat_map(confusion_of([{"title": "Confusion", "columns": columns, "rows": rows}]))
+        assert found is not None
+        assert f">{shown}</span>" in found.grid
+        assert 'title="about the dog"' in found.grid

@@ -13,6 +13,7 @@ from datasets import Dataset, DatasetDict
 
 import lorafit
 from lorafit.console.result import show_result
+from lorafit.evidence.headline import simple_sentence
 from lorafit.evidence.rows import metric_rows
 from lorafit.run.commands import predict_command
 from lorafit.tasks import tasks
@@ -163,6 +164,26 @@ def test_every_metric_is_on_page_terminal_and_card_as_its_task_describes_it(
         assert f"{row.tuned:.3f}" in card
     assert task.metric == rows[0].name
     assert kind != "classes" or "Accuracy" in page.said
+
+
+def test_what_always_the_same_answer_comes_to_stands_in_all_places(
+    trained: tuple[str, lorafit.Run], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The terminal's last lines, the report, the card, the notebook."""
+    kind, run = trained
+    simple, said = run.evaluation.baseline, simple_sentence(run.evaluation)
+    assert simple is not None
+    show_result(run)
+    assert (simple.sentence or simple.by) in " ".join(capsys.readouterr().out.split())
+    places = page_of(run).said, Page(run._repr_html_()).said
+    card = (run.adapter / "README.md").read_text(encoding="utf-8")
+    if kind in ("classes", "pairs"):
+        assert all("Always answering" in place for place in (*places, card))
+        return
+    assert all(" ".join(said.split()) in place for place in places)
+    assert said.partition("_")[0] in card  # where it may be escaped
+    assert ("spans" in said or "span" in said) == (kind == "tags")
+    assert ("token" in said) == (kind == "text")
 
 
 def test_what_the_run_wrote_is_typed(trained: tuple[str, lorafit.Run]) -> None:

@@ -171,7 +171,7 @@ def test_edited_config_that_is_wrong_is_one_clear_error(run, text, said):
 
 def test_choices_come_back_with_reason_and_evidence(run):
     assert run.choices == {}
-    choice = Choice(4, "smallest within one standard error", {"gain": [0.1, 0.0]})
+    choice = Choice(4, "smallest within one standard error", {"gain": {"low": 0.1, "high": 0.2}})
     run.write_choices({"r": choice}, cost={"runs": 1.4})
     assert run.choices == {"r": choice}
     assert run.read_json("choices.json")["cost"] == {"runs": 1.4}

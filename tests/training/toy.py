@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch.nn import Parameter
 from transformers import BertConfig, BertForSequenceClassification
 
 from lorafit.config import Config, DataConfig
+from lorafit.data.batches import Example
 from lorafit.engine.eager import EagerEngine
 from lorafit.evidence import MetricInfo
 from lorafit.run import RunWriter
@@ -44,9 +45,7 @@ class ToyTask(Task):
     def encode(self, rows: Dataset, tokenizer: Any, max_length: int) -> Dataset:
         raise NotImplementedError
 
-    def collate(
-        self, examples: Sequence[dict[str, Any]], tokenizer: Any
-    ) -> dict[str, torch.Tensor]:
+    def collate(self, examples: Sequence[Example], tokenizer: Any) -> dict[str, torch.Tensor]:
         width = max(len(example["input_ids"]) for example in examples)
         ids = torch.zeros(len(examples), width, dtype=torch.long)
         mask = torch.zeros_like(ids)
@@ -72,7 +71,7 @@ class ToyTask(Task):
         return {}
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
+    def from_dict(cls, values: Mapping[str, object]) -> Self:
         return cls()
 
 

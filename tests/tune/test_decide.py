@@ -69,4 +69,5 @@ def test_the_vertex_of_a_parabola_is_found_and_a_hill_has_none() -> None:
 
 def test_a_gain_in_a_sentence_has_four_digits_and_its_sign() -> None:
     found = Gain(-0.0009276357, -0.0040901400, 0.0022348686, n=1279, se=0.0016)
-    assert f"gains {found} nats" == "gains -0.0009 [-0.0041, +0.0022] nats"
+    assert f"{found}" == "-0.0009 [-0.0041, +0.0022]"
+    assert found.change == "+0.0009 [-0.0022, +0.0041]"

@@ -76,6 +76,15 @@ def test_every_choice_has_a_value_a_reason_and_evidence(run: lorafit.Run) -> Non
     assert {"mean", "se", "low", "high", "n"} <= set(tests[0]["gain"])
 
 
+def test_it_is_told_whether_the_loss_was_still_falling(run: lorafit.Run) -> None:
+    course = run.evaluation.course
+    assert course is not None
+    assert (course.steps, course.most_steps) == (320, None)
+    assert course.falling is not None  # the branches of the rate and of the rank are enough
+    assert (course.advice is not None) == course.falling
+    assert course.setting in (None, "max_steps")
+
+
 def test_the_adapter_is_what_was_chosen(run: lorafit.Run) -> None:
     own = json.loads((run.adapter / "adapter_config.json").read_text())
     assert own["r"] == run.choices["r"].value
@@ -336,6 +345,8 @@ def test_shuffled_labels_lead_to_the_smallest_rank_and_no_claim(base: Path, tmp_
     run = train(base, DatasetDict(shuffled), tmp_path)
     assert run.choices["r"].value == FIRST_RANK
     assert "more does not help" not in run.choices["r"].reason
+    assert run.evaluation.course is not None
+    assert not run.evaluation.course.falling
 
 
 def test_too_few_steps_are_said_and_the_defaults_taken(

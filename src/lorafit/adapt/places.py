@@ -16,9 +16,18 @@ def wrappers(model: nn.Module) -> Iterator[ModulesToSaveWrapper]:
 
 
 def put(model: nn.Module, path: str, module: nn.Module) -> None:
-    """Puts a module in the place of another."""
+    """Puts a module in the place of another, wherever that stands.
+
+    A table of embeddings may stand under several paths, each of which is called (T5's after
+    its vocabulary was resized).
+    """
     parent, _, child = path.rpartition(".")
+    before = model.get_submodule(path)
     setattr(model.get_submodule(parent), child, module)
+    for holder in model.modules():
+        for name, held in holder.named_children():
+            if held is before and holder is not module:
+                setattr(holder, name, module)
 
 
 def place_of(model: nn.Module, path: str) -> str:

@@ -81,14 +81,16 @@ class AdapterState:
     def updates(self, name: str = "default") -> Iterator[tuple[str, torch.Tensor]]:
         """How one adapter changes the weight matrices of layers, one by one.
 
-        Embeddings and modules trained whole are left out, and methods that change no weight.
+        Embeddings, their trained rows and modules trained whole are left out, and methods that
+        change no weight.
 
         Yields:
             The path of the layer and the change, float32, in the weight's orientation.
         """
         matrices = {site.path for site in self._all_sites if site.kind != "embedding"}
+        rows = {site.path for site in self.sites[name] if site.kind == "tokens"}
         for path, layer in self.layers_of(name):
-            if path in matrices and not layer.unmergeable:
+            if path in matrices - rows and not layer.unmergeable:
                 yield path, layer.delta_weight(name)
         for plain, parameter in self._replaced.of(name).items():
             path, _, key = plain.rpartition(".")

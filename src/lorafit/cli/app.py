@@ -21,6 +21,7 @@ from typer.core import TyperGroup
 import lorafit
 from lorafit.errors import LorafitError
 from lorafit.machine import signals
+from lorafit.settings.spoken import typed
 
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 """Click's error of wrong usage. Typer carries its own copy of click since 0.20 or so; the
@@ -131,7 +132,8 @@ def _guarded(function: Callable[..., None]) -> Callable[..., None]:
     def run(*args: Any, **kwargs: Any) -> None:
         debug = kwargs.get("debug", False)
         try:
-            function(*args, **kwargs)
+            with typed():
+                function(*args, **kwargs)
             sys.stdout.flush()  # a closed pipe shows here, not while the process ends
         except (typer.Exit, typer.Abort, UsageError):
             raise

@@ -19,16 +19,28 @@ def evaluate(
         str | None,
         typer.Argument(metavar="[DATA]", help="Other data; the run's own test split if left out."),
     ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FILE",
+            help="Write what both models say of each row to a csv, tsv, jsonl or parquet file.",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
     runs_dir: RunsDir = Path("runs"),
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Measure the base and the tuned model of RUN side by side, with intervals."""
+    """Measure the base and the tuned model of RUN side by side, with intervals.
+
+    What was measured on other data is kept in RUN/evaluations, with every prediction.
+    """
     from lorafit import api, console
 
     with console.saying(quiet=quiet):
-        result = api.evaluate(run_path(run, runs_dir), data)
+        result = api.evaluate(run_path(run, runs_dir), data, out)
     if as_json:
         typer.echo(json.dumps(result, indent=2))
     else:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from lorafit.errors import ConfigError
-from lorafit.settings.synonyms import ALIASES
+from lorafit.settings.synonyms import ALIASES, OUTPUT, place_and_name
 
 if TYPE_CHECKING:
     from lorafit.settings import Settings
@@ -164,6 +164,27 @@ FLAGS = (
         "Names such as q_lin,v_lin, a regular expression, or all-linear. Measured.",
         "Adapter",
     ),
+    Flag(
+        "adapter.target_parameters",
+        str,
+        "Also adapt weights that are no layers: experts.gate_up_proj,experts.down_proj.",
+        "Adapter",
+        metavar="NAMES",
+    ),
+    Flag(
+        "adapter.trainable_token_indices",
+        str,
+        "Also train these rows of the input embeddings: 17,42.",
+        "Adapter",
+        metavar="IDS",
+    ),
+    Flag(
+        "model.add_tokens",
+        list[str],
+        "New token for the tokenizer, with a trained row (repeat it for more).",
+        "Adapter",
+        metavar="TOKEN",
+    ),
     Flag("adapter.use_rslora", bool, "Scale by lora_alpha / sqrt(r).", "Adapter"),
     Flag("adapter.use_dora", bool, "Also train the length of each weight row.", "Adapter"),
     Flag("adapter.bias", str, "Biases to train: none, all or lora_only.", "Adapter"),
@@ -250,8 +271,11 @@ class Given:
         """
         if model is not None and data is not None:
             return
+        from lorafit.settings.order import is_data
         from lorafit.settings.resolve import MISSING
 
+        if model is not None and is_data(model):
+            model, data = None, model
         key = "model.name_or_path" if model is None else "data.path"
         example = shlex.join(
             ["lorafit", self.command, model or "distilbert-base-uncased", data or "reviews.csv"]
@@ -277,14 +301,12 @@ def with_settings(function: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(function)
     def run(**kwargs: Any) -> None:
         taken = {name: kwargs.pop(name) for name in added}
-        flags: dict[str, tuple[str, Any]] = {}
-        for key, argument in (("model.name_or_path", "model"), ("data.path", "data")):
-            if taken[argument] is not None:
-                flags[key] = (argument.upper(), taken[argument])
+        flags = _model_and_data(taken)
         for flag in flags_here:
             typed = _typed(flag, taken)
             if typed is not None:
                 flags[flag.key] = typed
+        _add_output(flags, taken)
         given = Given(flags, taken["config"], taken["sets"] or [], command)
         function(**kwargs, given=given)
 
@@ -297,6 +319,50 @@ def with_settings(function: Callable[..., None]) -> Callable[..., None]:
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     del run.__wrapped__
     return run
+
+
+def _model_and_data(taken: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
+    """MODEL and DATA, which may be typed as flags as well.
+
+    Raises:
+        ConfigError: One is typed twice, with different values.
+    """
+    places = [value for value in (taken["model"], taken["data"]) if value is not None]
+    keys = {"model": "model.name_or_path", "data": "data.path"}
+    named = {name: taken[f"named_{name}"] for name in keys}
+    if len(places) == 1 and named["model"] is not None and named["data"] is None:
+        places.insert(0, named["model"])  # a single argument beside --model is DATA
+    found: dict[str, tuple[str, Any]] = {}
+    for name, key in keys.items():
+        typed = places.pop(0) if places else None
+        if typed is not None and named[name] is not None and typed != named[name]:
+            raise ConfigError(
+                f"{name.upper()} is {typed} and --{name} is {named[name]}.\nLeave one of them out."
+            )
+        if typed is not None:
+            found[key] = (name.upper(), typed)
+        elif named[name] is not None:
+            found[key] = (f"--{name}", named[name])
+    return found
+
+
+def _add_output(flags: dict[str, tuple[str, Any]], taken: Mapping[str, Any]) -> None:
+    """The run's folder as place and name.
+
+    Raises:
+        ConfigError: These are given as well, and are others.
+    """
+    for name in OUTPUT:
+        flag, folder = f"--{name.replace('_', '-')}", taken[name]
+        if folder is None:
+            continue
+        for key, value in place_and_name(folder).items():
+            other, known = flags.setdefault(key, (flag, value))
+            if known != value:
+                raise ConfigError(
+                    f"{flag} is {folder} and {other} is {known}, but both set {key}.\n"
+                    "Leave one of them out."
+                )
 
 
 def _typed(flag: Flag, taken: dict[str, Any]) -> tuple[str, Any] | None:
@@ -348,6 +414,12 @@ def _parameters(flags: Sequence[Flag]) -> dict[str, inspect.Parameter]:
     anywhere = "Hub id, local path or package:NAME/path."
     add("model", str, typer.Argument(metavar="MODEL", help=anywhere))
     add("data", str, typer.Argument(metavar="DATA", help=anywhere))
+    for name in ("model", "data"):
+        also = f"{name.upper()}, as a flag."
+        add(f"named_{name}", str, typer.Option(f"--{name}", hidden=True, help=also))
+    for name in OUTPUT:
+        typed, folder = f"--{name.replace('_', '-')}", "Folder of the run: --runs-dir and --name."
+        add(name, str, typer.Option(typed, hidden=True, help=folder))
     for flag in flags:
         options: dict[str, Any] = {"help": flag.explained, "rich_help_panel": flag.panel}
         kind = flag.type

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import sys
@@ -15,6 +16,7 @@ import typer
 from lorafit.cli.app import command
 from lorafit.cli.flags import Debug, Quiet, RunArgument, RunsDir, run_path
 from lorafit.errors import ConfigError, DataError
+from lorafit.evidence.json import Json
 
 if TYPE_CHECKING:
     from lorafit.data.read.asked import Asked
@@ -98,7 +100,7 @@ def predict(
                 typer.echo(console.prediction_line(text, prediction))
 
 
-def _answers(asked: Asked, predict: Any, quiet: bool) -> Iterator[tuple[int, Any, dict[str, Any]]]:
+def _answers(asked: Asked, predict: Any, quiet: bool) -> Iterator[tuple[int, Any, Json]]:
     """Number, text and answer of each, computed some at a time; a bar shows how far it is."""
     from rich.progress import Progress
 
@@ -169,12 +171,15 @@ def read_texts(path: Path, encoding: str | None = None, skip: bool = False) -> l
     Raises:
         DataError: The file cannot be read, is not in this encoding, is empty or has an empty line.
     """
-    from lorafit.data.read.files import check_encoding
+    from lorafit.data.read.files import check_encoding, is_utf8_after_all
 
     name = "standard input" if str(path) == "-" else f'"{path}"'
     codec = check_encoding(encoding)
     try:
         data = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+        if is_utf8_after_all(encoding, lambda: io.BytesIO(data)):
+            log.warning("%s is UTF-8, and is read so: not %s", name, encoding)
+            codec = check_encoding(None)
         content = data.decode(codec)
     except UnicodeError as error:
         line = data.count(b"\n", 0, getattr(error, "start", 0)) + 1

@@ -15,13 +15,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import numpy as np
 import torch
 from datasets import Dataset, DatasetDict, load_from_disk
 
 from lorafit import paths, pipeline
+from lorafit.comparison import yardsticks
+from lorafit.comparison.measured import Cost, Measured, Saved
 from lorafit.comparison.request import BASE, Request, arm_folder
 from lorafit.comparison.search import chosen, next_rate
 from lorafit.config import AdapterConfig, Config
@@ -29,6 +31,7 @@ from lorafit.engine.eager import EagerEngine
 from lorafit.errors import DivergenceError
 from lorafit.evaluation import forgetting, spectrum
 from lorafit.evaluation.score import Scores, score
+from lorafit.evidence.comparison import Trial
 from lorafit.export import peft as peft_format
 from lorafit.model.language import load_language_model
 from lorafit.pipeline.problem import Problem, identified
@@ -36,7 +39,7 @@ from lorafit.pipeline.subject import Subject
 from lorafit.pipeline.tuned import FACTS, adapter_facts
 from lorafit.run import atomic
 from lorafit.settings import LIVE
-from lorafit.tasks import tasks
+from lorafit.tasks import stored
 from lorafit.training.loop import FitResult, fit
 from lorafit.training.progress import QuietProgress
 
@@ -114,21 +117,23 @@ class Arm:
             DivergenceError: All of them diverged.
         """
         file = self.own / "trials.json"
-        trials: list[dict[str, Any]] = atomic.read_json(file) if file.is_file() else []
+        trials: list[Trial] = atomic.read_json(file) if file.is_file() else []
 
         def tried() -> dict[float, float]:
             losses = ((t["learning_rate"], t["validation_loss"]) for t in trials)
             return {rate: math.inf if loss is None else loss for rate, loss in losses}
 
         while (rate := next_rate(tried(), self.request.rates[self.method])) is not None:
-            trial: dict[str, Any] = {"learning_rate": rate, "steps": self.request.trial_steps}
+            steps = self.request.trial_steps
+            trial: Trial = {"learning_rate": rate, "steps": steps, "validation_loss": None}
             try:
-                trained = self.train(rate, 0, self.request.trial_steps)
-                trial["validation_loss"] = trained.result.best_eval_loss
-                trial |= _cost(trained)
-                said = f"validation loss {trial['validation_loss']:.4f}"
+                trained = self.train(rate, 0, steps)
+                loss = trained.result.best_eval_loss
+                trial["validation_loss"] = loss
+                trial = cast("Trial", {**trial, **_cost(trained)})
+                said = f"validation loss {loss:.4f}"
             except DivergenceError as error:
-                trial |= {"validation_loss": None, "diverged": str(error)}
+                trial["diverged"] = str(error)
                 said = "diverged"
             trials.append(trial)
             atomic.write_json(file, trials)
@@ -148,22 +153,11 @@ class Arm:
         sample = train.select(range(min(SAMPLE, len(train))))
         seen = score(subject.engine, sample, batch)
         held = score(subject.engine, subject.encoded["validation"], batch)
-        facts: dict[str, Any] = {
-            "seed": seed,
-            "learning_rate": rate,
-            "steps": trained.result.steps,
-            "best_step": trained.result.best_step,
-            **_cost(trained),
-            "curve": trained.curve,
-            "train_loss": mean_loss(seen),
-            "validation_loss": mean_loss(held),
-            "trainable_parameters": sum(p.numel() for p in self.trainable(subject).values()),
-            "engine": subject.engine.name,
-            "forgetting": forgetting.measure(subject.adapters, self.probe(subject)),
-        }
+        forgotten = forgetting.measure(subject.adapters, self.probe(subject))
+        first: Saved = {}
         if seed == 0:
-            facts["saved_bytes"] = self.save(subject)
-            facts["path"] = self.path(trained, held, batch)
+            saved = self.save(subject)
+            first = {"saved_bytes": saved, "path": self.path(trained, held, batch)}
             self.spectra(subject, "update")
         eager = EagerEngine(subject.model, task, subject.tokenizer)
         final = score(eager, subject.encoded["test"], batch)
@@ -175,10 +169,36 @@ class Arm:
             losses=final.losses,
             units=units,
         )
+        if not (self.own / f"{yardsticks.FILE}.json").is_file():
+            self.yardsticks(subject, eager, batch)
         value = float(task.metrics[task.metric](final.logits, final.labels))
-        facts["metric"] = value
+        facts: Measured = {
+            "seed": seed,
+            "learning_rate": rate,
+            "steps": trained.result.steps,
+            "best_step": trained.result.best_step,
+            **_cost(trained),
+            "curve": trained.curve,
+            "train_loss": mean_loss(seen),
+            "validation_loss": mean_loss(held),
+            "trainable_parameters": sum(p.numel() for p in self.trainable(subject).values()),
+            "engine": subject.engine.name,
+            "forgetting": forgotten,
+            **first,
+            "metric": value,
+        }
         atomic.write_json(self.own / f"seed-{seed}.json", facts)
         self.say(f"seed {seed}: test {task.metric.replace('_', ' ')} {value:.3f}")
+
+    def yardsticks(self, subject: Subject, engine: EagerEngine, batch: int) -> None:
+        """What answers come to on the test split that need no training, as files."""
+        test = subject.encoded["test"]
+
+        def untuned() -> Scores:
+            with subject.adapters.disabled():
+                return score(engine, test, batch)
+
+        yardsticks.write(self.own, yardsticks.find(self.problem.task, test, untuned))
 
     def noise(self, rate: float) -> None:
         """The same run on shuffled labels: what an update looks like that learned nothing."""
@@ -193,8 +213,7 @@ class Arm:
         """The task and the rows, as every arm reads them."""
         splits = load_from_disk(str(self.folder / "data"))
         assert isinstance(splits, DatasetDict)
-        task = self.request.task
-        return Problem(tasks[task["name"]].from_dict(task), splits)
+        return Problem(stored(self.request.task), splits)
 
     @property
     def base(self) -> str:
@@ -251,7 +270,7 @@ class Arm:
                 )
         return self._probe
 
-    def path(self, trained: Trained, held: Scores, batch: int) -> list[dict[str, Any]]:
+    def path(self, trained: Trained, held: Scores, batch: int) -> list[dict[str, float]]:
         """Quality and forgetting with parts of the update.
 
         Parameters are moved back toward where they started; a new head stays as trained.
@@ -306,7 +325,7 @@ def with_shuffled_labels(rows: Dataset) -> Dataset:
     return rows.remove_columns("labels").add_column("labels", labels, feature=features)
 
 
-def _cost(trained: Trained) -> dict[str, Any]:
+def _cost(trained: Trained) -> Cost:
     result = trained.result
     return {
         "time_s": result.time_s,

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from datasets import Dataset
 
 from lorafit import pipeline
 from lorafit.errors import AdapterError, ConfigError
+from lorafit.evidence.json import Json
 from lorafit.methods import methods
 from lorafit.model.load import LoadedModel, max_length
 from lorafit.pipeline.problem import Live, Problem
@@ -32,7 +33,7 @@ class Entry:
         reserved_tokens: Positions of the model that the method takes itself.
     """
 
-    settings: dict[str, Any]
+    settings: Json
     learning_rate: float
     reserved_tokens: int
 

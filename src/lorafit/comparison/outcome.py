@@ -7,31 +7,39 @@ quality and one cost (parameters, time, memory, forgetting).
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from lorafit.comparison.recommendation import beside_constant, learned, recommend
+from lorafit.comparison import yardsticks
+from lorafit.comparison.measured import Measured
+from lorafit.comparison.recommendation import recommend
 from lorafit.comparison.request import Request, arm_folder
 from lorafit.comparison.search import at_edge
 from lorafit.errors import TrainingError
 from lorafit.evaluation.score import Scores
 from lorafit.evaluation.seeds import Measure, average, difference, verdict
 from lorafit.evaluation.spectrum import summarise
-from lorafit.evidence import Arm, ComparisonRecord, comparison_rows, markup
+from lorafit.evidence import Arm, ComparisonRecord, comparison_rows, comparison_table, markup
+from lorafit.evidence.comparison import Redundancy, Trial
 from lorafit.evidence.costs import COSTS
+from lorafit.evidence.json import Json
 from lorafit.machine.describe import describe
 from lorafit.methods import methods
 from lorafit.run import atomic
-from lorafit.tasks import tasks
+from lorafit.settings.spoken import in_python
+from lorafit.tasks import stored
 from lorafit.tasks.base import Task
 from lorafit.units import shortened
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 MARGIN = 0.01
-"""What does not matter: one point of a metric between 0 and 1, else 1 % of the reference."""
+"""What does not matter: one point of a metric that is 1 at most, else 1 % of the best method's."""
 
 
 @dataclass(frozen=True)
@@ -64,14 +72,32 @@ class Comparison:
 
     @property
     def rows(self) -> dict[str, dict[str, Any]]:
-        """What each method came to, by name."""
+        """What each method came to, by name; `record.arms` is the same, typed."""
         rows: dict[str, dict[str, Any]] = self.content["arms"]
         return rows
 
+    @functools.cached_property
+    def dataframe(self) -> pd.DataFrame:
+        """A row a method, the best first: metric, difference, verdict, costs.
+
+        ``dataframe.to_csv("methods.csv")`` writes it for a spreadsheet.
+        """
+        import pandas as pd  # slow, and only asked for here
+
+        return pd.DataFrame(comparison_table.records(self.record)).set_index("method")
+
+    def markdown(self) -> str:
+        """The methods as a table in Markdown, the best first."""
+        return comparison_table.markdown(self.record)
+
+    def latex(self) -> str:
+        """The same for LaTeX, with the rules of booktabs."""
+        return comparison_table.latex(self.record)
+
     @property
     def recommendation(self) -> str:
-        """One sentence."""
-        return self.record.recommendation.sentence
+        """One sentence; what it advises are keywords, in the record flags."""
+        return in_python(self.record.recommendation.sentence)
 
 
 def conclude(
@@ -102,14 +128,14 @@ def assemble(
         left_out: Methods that do not fit, and why.
         failed: Arms that failed, and why.
     """
-    task = tasks[request.task["name"]].from_dict(request.task)
+    task = stored(request.task)
     done = [method for method in request.arms if method not in failed]
     runs = {method: _runs(folder, method, request) for method in done}
-    arms = {method: _arm(folder, method, runs[method], request, task) for method in done}
+    # The test examples are the same for all arms, so one arm's yardsticks are everybody's.
+    simple = next(filter(None, (yardsticks.read(arm_folder(folder, m)) for m in done)), [])
+    arms = {method: _arm(folder, method, runs[method], request, task, simple) for method in done}
     reference = next((name for name in ("full", "lora") if name in arms), next(iter(arms)))
-    margin = MARGIN
-    if not task.greater_is_better:
-        margin *= abs(arms[reference].metric.value)
+    margin = _margin(arms, task)
     for method, arm in arms.items():
         if method != reference:
             found = _compared(runs[method], runs[reference], request, task, margin)
@@ -123,7 +149,7 @@ def assemble(
         greater_is_better=task.greater_is_better,
         confidence=request.settings.run.confidence,
         reference=reference,
-        request=asdict(request),
+        request=request.content,
         left_out=dict(left_out),
         failed=dict(failed),
         arms=arms,
@@ -144,22 +170,44 @@ def _runs(folder: Path, method: str, request: Request) -> list[Scores]:
     return found
 
 
-def _arm(folder: Path, method: str, runs: list[Scores], request: Request, task: Task) -> Arm:
+def _margin(arms: Mapping[str, Arm], task: Task) -> float:
+    """What does not matter. Of the best method: one that learned nothing would make it wide."""
+    values = [arm.metric.value for arm in arms.values()]
+    best = max(values) if task.greater_is_better else min(values)
+    return MARGIN if task.infos[task.metric].high == 1 else MARGIN * abs(best)
+
+
+def _arm(  # noqa: PLR0913
+    folder: Path,
+    method: str,
+    runs: list[Scores],
+    request: Request,
+    task: Task,
+    simple: Sequence[yardsticks.Yardstick],
+) -> Arm:
     own = arm_folder(folder, method)
-    seeds = [atomic.read_json(own / f"seed-{seed}.json") for seed in range(request.seeds)]
-    trials = atomic.read_json(own / "trials.json")
+    seeds: list[Measured] = [
+        atomic.read_json(own / f"seed-{seed}.json") for seed in range(request.seeds)
+    ]
+    trials: list[Trial] = atomic.read_json(own / "trials.json")
     losses = {
         t["learning_rate"]: np.inf if t["validation_loss"] is None else t["validation_loss"]
         for t in trials
     }
     metric, loss = _measures(request, task)
 
-    def mean(key: str) -> float:
-        return float(np.mean([facts[key] for facts in seeds]))
+    def mean(number: Callable[[Measured], float]) -> float:
+        return float(np.mean([number(facts) for facts in seeds]))
 
-    lost = [facts["forgetting"] for facts in seeds]
-    beside = beside_constant(runs, request, task)
-    numbers = [key for key, value in lost[0].items() if isinstance(value, float)]
+    train_loss = mean(lambda facts: facts["train_loss"])
+    validation_loss = mean(lambda facts: facts["validation_loss"])
+    lost: list[Mapping[str, object]] = [facts["forgetting"] for facts in seeds]
+    beside = yardsticks.beside(runs, simple, metric)
+    details = {
+        key: [value for one in lost if isinstance(value := one[key], float)]
+        for key, first in lost[0].items()
+        if isinstance(first, float)
+    }
     return Arm(
         family=methods[method].family,
         learning_rate=seeds[0]["learning_rate"],
@@ -170,24 +218,25 @@ def _arm(folder: Path, method: str, runs: list[Scores], request: Request, task: 
         share=seeds[0]["trainable_parameters"] / request.parameters,
         metric=average(runs, metric),
         loss=average(runs, loss),
-        beside_constant=beside,
-        learned=learned(beside, task),
+        beside_constant=None if beside is None else beside.difference,
+        yardstick="" if beside is None else beside.way,
+        learned=beside is None or beside.learned,
         by_seed=[facts["metric"] for facts in seeds],
-        time_s=mean("time_s"),
-        cpu_s=mean("cpu_s"),
+        time_s=mean(lambda facts: facts["time_s"]),
+        cpu_s=mean(lambda facts: facts["cpu_s"]),
         search_cpu_s=float(sum(t.get("cpu_s", 0.0) for t in trials)),
-        tokens_per_s=mean("tokens_per_s"),
+        tokens_per_s=mean(lambda facts: facts["tokens_per_s"]),
         # The first training of the process: what later runs leave behind does not count.
         peak_memory_bytes=min(
             x["peak_memory_bytes"] for x in (*trials, *seeds) if "peak_memory_bytes" in x
         ),
         saved_bytes=seeds[0]["saved_bytes"],
-        train_loss=mean("train_loss"),
-        validation_loss=mean("validation_loss"),
-        gap=mean("validation_loss") - mean("train_loss"),
-        forgetting=float(np.mean([x["forgetting"] for x in lost])),
-        forgetting_kind=lost[0]["kind"],
-        forgetting_details={key: float(np.mean([x[key] for x in lost])) for key in numbers},
+        train_loss=train_loss,
+        validation_loss=validation_loss,
+        gap=validation_loss - train_loss,
+        forgetting=mean(lambda facts: facts["forgetting"]["forgetting"]),
+        forgetting_kind=seeds[0]["forgetting"]["kind"],
+        forgetting_details={key: float(np.mean(values)) for key, values in details.items()},
         curve=_mean_curve([facts.get("curve", []) for facts in seeds]),
         path=seeds[0]["path"],
     )
@@ -205,7 +254,7 @@ def _mean_curve(curves: Sequence[list[dict[str, float]]]) -> list[dict[str, floa
 
 def _compared(
     ours: list[Scores], theirs: list[Scores], request: Request, task: Task, margin: float
-) -> dict[str, Any]:
+) -> Json:
     """The fields of an arm that set it beside the reference."""
     metric, loss = _measures(request, task)
     found = difference(ours, theirs, metric)
@@ -262,14 +311,14 @@ def crossing(path: Sequence[Mapping[str, float]], loss: float) -> float | None:
     return None
 
 
-def _redundancy(folder: Path, done: Sequence[str]) -> dict[str, Any]:
-    found = {}
+def _redundancy(folder: Path, done: Sequence[str]) -> dict[str, Redundancy]:
+    found: dict[str, Redundancy] = {}
     for method in done:
         updates = _arrays(arm_folder(folder, method) / "update.npz")
         if not updates:
             continue
         noise = _arrays(arm_folder(folder, method) / "noise.npz")
-        found[method] = summarise(updates, noise)
+        found[method] = cast("Redundancy", summarise(updates, noise))
         if noise:
             found[method]["shuffled"] = summarise(noise)
     return found

@@ -6,6 +6,7 @@ write the same files, even where a parent was killed and the comparison goes on 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -30,13 +31,14 @@ def main(folder: str, method: str) -> int:
     from lorafit.comparison import arm
     from lorafit.comparison.request import arm_folder
 
-    own = arm_folder(Path(folder), method)
-    try:
-        with locks.held(own, "training", patience=PATIENCE):
-            return arm.main(folder, method)
-    except RunError as error:
-        sys.stderr.write(f"{error}\n")
-        return BUSY
+    with contextlib.ExitStack() as stack:
+        try:
+            own = arm_folder(Path(folder), method)
+            stack.enter_context(locks.held(own, "training", patience=PATIENCE))
+        except RunError as error:
+            sys.stderr.write(f"{error}\n")
+            return BUSY
+        return arm.main(folder, method)
 
 
 if __name__ == "__main__":

@@ -1,61 +1,27 @@
 """Which method to take: of those that learned something the smallest that is not worse.
 
-A method that is not better than always giving the most frequent answer has learned nothing; it is
-not ranked, however few parameters it trains. And *cannot tell* is no recommendation: few examples
-make every interval wide, and the worst method indistinguishable.
+A method that is not better than a constant answer or, where the base model does the task as it is,
+than the base model (`lorafit.comparison.yardsticks`), has learned nothing; it is not ranked,
+however few parameters it trains. And *cannot tell* is no recommendation: few examples make every
+interval wide, and the worst method indistinguishable.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from lorafit.comparison.request import Request
 from lorafit.evaluation.score import Scores
 from lorafit.evaluation.seeds import Measure, difference, verdict
-from lorafit.evidence import Arm, Interval
+from lorafit.evidence import Arm
 from lorafit.evidence.comparison import Recommendation
 from lorafit.tasks.base import Task
 from lorafit.training.ending import longer
 
 
-def constant(scores: Scores, task: Task) -> Scores | None:
-    """What always answering the most frequent class comes to, on the same examples.
-
-    Args:
-        scores: Of any model.
-        task: What they are of.
-
-    Returns:
-        ``None``: the task is not one of one class a text.
-    """
-    logits, labels = scores.logits, scores.labels
-    classes = logits.ndim == 2 and labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer)
-    if task.task_type != "SEQ_CLS" or not classes or logits.shape[1] < 2:
-        return None
-    often = np.bincount(labels[labels >= 0], minlength=logits.shape[1])
-    answers = np.zeros_like(logits)
-    answers[:, int(often.argmax())] = 1.0
-    return Scores(answers, labels, scores.losses, scores.units)
-
-
-def beside_constant(runs: Sequence[Scores], request: Request, task: Task) -> Interval | None:
-    """The headline metric of a method less that of the most frequent class; ``None``: not asked."""
-    base = constant(runs[0], task)
-    if base is None:
-        return None
-    return difference(runs, [base] * len(runs), _measure(request, task))
-
-
 def _measure(request: Request, task: Task) -> Measure:
     """The headline metric."""
     return Measure(task, task.metric, request.settings.run.confidence, request.settings.seed)
-
-
-def learned(beside: Interval | None, task: Task) -> bool:
-    """Whether a method learned something: it is better than the most frequent class."""
-    return beside is None or verdict(beside, 0.0, task.greater_is_better) == "better"
 
 
 def recommend(
@@ -117,10 +83,10 @@ def _nothing(arms: Mapping[str, Arm], request: Request, metric: str, n: int) -> 
     """What is said where no method learned anything."""
     arm = next(iter(arms.values()))
     assert arm.beside_constant is not None
-    frequent = arm.metric.value - arm.beside_constant.value
+    simple = arm.metric.value - arm.beside_constant.value
     return (
-        f"No method is ranked: on {n:,} examples none is better than always answering the most "
-        f"frequent class ({metric} {frequent:.3f}) after {request.steps:,} steps. Train longer: "
+        f"No method is ranked: on {n:,} examples none is better than {arm.yardstick} "
+        f"({metric} {simple:.3f}) after {request.steps:,} steps. Train longer: "
         f"{_longer(request)}."
     )
 
@@ -129,7 +95,8 @@ def _longer(request: Request) -> str:
     """The flag that makes runs longer, with a number."""
     train = request.settings.train
     batch = train.per_device_train_batch_size * train.gradient_accumulation_steps
-    rows = request.data.get("train", {}).get("rows")
+    known = request.data.get("train")
+    rows = 0 if known is None else known["rows"]
     if train.max_steps is not None or not rows:
         return f"--max-steps {longer(request.steps):g}"
     return f"--num-train-epochs {longer(request.steps * batch / rows):g}"

@@ -18,7 +18,7 @@ import json
 import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from datasets import DatasetDict
@@ -31,6 +31,8 @@ from lorafit.config import Config
 from lorafit.data.fingerprint import fingerprint
 from lorafit.errors import ConfigError, RunError
 from lorafit.evaluation.forgetting import LONGEST
+from lorafit.evidence.comparison import Requested, Rows
+from lorafit.evidence.json import Json
 from lorafit.pipeline.problem import Live, Problem
 from lorafit.run import atomic, names, stage
 from lorafit.run.listing import REQUEST
@@ -67,18 +69,18 @@ class Request:
         text_length: Tokens that are read of each of its texts.
     """
 
-    config: dict[str, Any]
-    arms: dict[str, dict[str, Any]]
+    config: Json
+    arms: dict[str, Json]
     rates: dict[str, float]
     seeds: int
     budget: float
     steps: int
     trial_steps: int
     noise: list[str]
-    task: dict[str, Any]
+    task: Json
     parameters: int
     base: str
-    data: dict[str, Any]
+    data: dict[str, Rows]
     general: str
     text_length: int
 
@@ -86,6 +88,11 @@ class Request:
     def settings(self) -> Config:
         """The settings, checked."""
         return Config.model_validate(self.config)
+
+    @property
+    def content(self) -> Requested:
+        """JSON values, as the record of the comparison has them."""
+        return cast("Requested", asdict(self))
 
     @property
     def key(self) -> str:
@@ -151,10 +158,10 @@ def make_request(
     base, arms = config.model.name_or_path, {n: e.settings for n, e in field.entries.items()}
     if base == LIVE:  # on disk its head no longer looks new
         whole = field.loaded.new_modules
-        arms = {
-            name: own | {"modules_to_save": [*(own.get("modules_to_save") or []), *whole]}
-            for name, own in arms.items()
-        }
+        for name, own in arms.items():
+            kept = own.get("modules_to_save")
+            asked = kept if isinstance(kept, list | tuple) else ()
+            arms[name] = own | {"modules_to_save": [*asked, *whole]}
     # Only where an example has one label is there a shuffled one.
     plain = isinstance(field.train[0]["labels"], int | float)
     return Request(

@@ -8,8 +8,8 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
+from lorafit.comparison.measured import Failure
 from lorafit.comparison.process import BUSY
 from lorafit.comparison.request import Request, arm_folder
 from lorafit.errors import RunError
@@ -88,7 +88,7 @@ def _run(folder: Path, method: str) -> str | None:
     if code == 0:
         return None
     if (own / "failed.json").is_file():
-        failed: dict[str, Any] = atomic.read_json(own / "failed.json")
+        failed: Failure = atomic.read_json(own / "failed.json")
         return f"{failed['error']}: {failed['message']}"
     if code < 0:
         name = signal.Signals(-code).name

@@ -69,6 +69,8 @@ def _losses(title: str, points: Sequence[Mapping[str, Any]] | None, name: str) -
     """Losses as dots; those after equally many steps share a scale, for only they compare."""
     rows: Rows = []
     points = [point for point in points or () if "loss" in point and name in point]
+    if len(points) < 2:  # there is nothing to compare
+        return title, rows
     for point in points:
         loss = point["loss"]
         label = [f"{point[name]:.3g}"]

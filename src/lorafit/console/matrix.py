@@ -15,17 +15,18 @@ MOST_CLASSES = 25
 """Classes up to which a matrix can be read."""
 
 
-def show_class_tables(tables: Sequence[Table]) -> None:
+def show_class_tables(tables: Sequence[Table], in_report: bool = True) -> None:
     """Shows each class, the confusion matrix, the most frequent mistakes.
 
     Args:
         tables: As ``eval.json`` has them.
+        in_report: Whether a report has what has no room.
     """
     for table in tables:
         show()
         cells = [[cell(value) for value in row] for row in table["rows"]]
         if _is_matrix(table):
-            _show_matrix(table["title"], table["columns"], cells)
+            _show_matrix(table["title"], table["columns"], cells, in_report)
         else:
             show(f"{table['title']}:")
             show_table(cells, table["columns"], INDENT)
@@ -36,8 +37,10 @@ def _is_matrix(table: Table) -> bool:
     return table["columns"][1:] == [str(row[0]) for row in table["rows"]]
 
 
-def _show_matrix(title: str, columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
-    """Whole, else with numbers for names above the columns, else not."""
+def _show_matrix(
+    title: str, columns: Sequence[str], cells: Sequence[Sequence[str]], in_report: bool
+) -> None:
+    """Whole, else with numbers for names above the columns, else beside the rows too, else not."""
     if len(cells) <= MOST_CLASSES:
         if fits(cells, columns, INDENT):
             show(f"{title}:")
@@ -54,7 +57,14 @@ def _show_matrix(title: str, columns: Sequence[str], cells: Sequence[Sequence[st
             show(f"{title} (by their numbers):")
             show_table(numbered, header, INDENT)
             return
-    show(f"{title}: {len(cells)} classes have no room here; they are in report.html.")
+        bare = [[number, *row[1:]] for number, row in zip(numbers, cells, strict=True)]
+        if fits(bare, header, INDENT):
+            show(f"{title} (by their numbers):")
+            show(", ".join(f"{row[0].strip()}" for row in numbered))
+            show_table(bare, header, INDENT)
+            return
+    where = "they are in report.html" if in_report else "a wider terminal or --json shows them"
+    show(f"{title}: {len(cells)} classes have no room here; {where}.")
 
 
 def cell(value: Any) -> str:

@@ -81,6 +81,8 @@ def result_lines(run: Run) -> list[str]:
         before = "" if row.base is None else f"; before tuning {row.base:.3f}"
         on = "" if result.n is None else f" on {count(int(result.n))} {result.split} examples"
         lines.append(f"result: {row.label} {row.tuned:.3f}{on}{before}")
+    if result.course is not None and result.course.advice is not None:
+        lines.append(result.course.advice)
     lines.append(f"adapter: {run.adapter}")
     if run.report.is_file():
         lines.append(f"report: {run.report}")

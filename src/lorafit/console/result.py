@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 
 REPORT = "report.html"
-NATS = "(nats: the unit of the loss; a difference of 0.01 is small, one of 0.1 large)"
+LOSS = (
+    "(validation loss: how surprised the model is by examples it does not learn from; minus is "
+    "better, a difference of 0.01 is small, one of 0.1 large; in brackets: where it likely lies)"
+)
 SAMPLES = 2
 """Answers shown; all that were kept are in eval.json and report.html."""
 
@@ -60,7 +63,7 @@ def show_evaluation(result: Evaluation | Mapping[str, Any]) -> None:
     """
     if not isinstance(result, Evaluation):
         result = Evaluation.from_json(result)
-    _show_measured(result)
+    _show_measured(result, in_report=False)
     _show_sentences(result)
 
 
@@ -78,7 +81,7 @@ def _show_advice(result: Evaluation) -> None:
         show(f"{course.advice[0].upper()}{course.advice[1:]}.")
 
 
-def _show_measured(result: Evaluation) -> None:
+def _show_measured(result: Evaluation, in_report: bool = True) -> None:
     _show_metrics(result)
     level = result.confidence
     brackets = f" in brackets: {100 * level:g}% confidence intervals" if level else ""
@@ -89,7 +92,7 @@ def _show_measured(result: Evaluation) -> None:
     for row in metric_rows(result):
         if "nats" in row.info.unit:
             show(f"({row.label}: {row.info.note})")
-    show_class_tables(result.tables)
+    show_class_tables(result.tables, in_report)
     if result.generation is not None:
         show_samples(result.generation)
     if result.handoff is not None:
@@ -164,8 +167,8 @@ def show_choices(choices: Mapping[str, Choice]) -> None:
     show("Chosen:")
     rows = [(name, _value(choice.value), choice.reason) for name, choice in choices.items()]
     show_table(rows, indent=2)
-    if any("nats" in choice.reason for choice in choices.values()):
-        show(NATS)
+    if any("validation loss" in choice.reason for choice in choices.values()):
+        show(LOSS)
 
 
 def prediction_line(text: str, prediction: Mapping[str, Any]) -> str:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -19,8 +20,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lorafit.errors import DataError
+from lorafit.evidence.json import Json
+from lorafit.evidence.predictions import Predictions
 
 FORMATS = (".csv", ".tsv", ".jsonl", ".parquet")
+_DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _TAKEN = ("row", "answer", "probability", "probabilities", "spans", "words", "tags")
 _AT_ONCE = 4096
 """Rows of a group in a parquet file."""
@@ -57,15 +61,15 @@ class AnswerFile:
         self._path = path
         self._unfinished = path.with_name(f".{path.name}.{os.getpid()}")
         self._columns = [f"{name}_text" if name in _TAKEN else name for name in columns]
-        self._add: Callable[[dict[str, Any]], None] = {
+        self._add: Callable[[Json], None] = {
             ".csv": self._add_delimited,
             ".tsv": self._add_delimited,
             ".jsonl": self._add_line,
             ".parquet": self._add_to_group,
         }[path.suffix.lower()]
-        self._delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+        self._delimiter = _DELIMITERS.get(path.suffix.lower(), ",")
         self._table: Any = None
-        self._group: list[dict[str, Any]] = []
+        self._group: list[Json] = []
         self._parquet: pq.ParquetWriter | None = None
 
     def __enter__(self) -> Self:
@@ -113,10 +117,10 @@ class AnswerFile:
         row = {"row": number, **dict(zip(self._columns, texts, strict=True))}
         self._add(row | {"answer": answer} | dict(others))
 
-    def _add_line(self, row: dict[str, Any]) -> None:
+    def _add_line(self, row: Json) -> None:
         self._file.write(json_text(row) + "\n")
 
-    def _add_delimited(self, row: dict[str, Any]) -> None:
+    def _add_delimited(self, row: Json) -> None:
         names = [
             "row",
             *self._columns,
@@ -130,7 +134,7 @@ class AnswerFile:
         said = ", ".join(answer) if isinstance(answer, list) else answer
         self._table.writerow([row[name] if name != "answer" else said for name in names])
 
-    def _add_to_group(self, row: dict[str, Any]) -> None:
+    def _add_to_group(self, row: Json) -> None:
         if "spans" in row:  # their fields differ from task to task
             row["spans"] = json_text(row["spans"])
         self._group.append(row)
@@ -145,6 +149,63 @@ class AnswerFile:
             self._parquet = pq.ParquetWriter(self._unfinished, schema)
         self._parquet.write_table(pa.Table.from_pylist(self._group, self._parquet.schema))
         self._group.clear()
+
+
+def write_table(path: Path, table: pa.Table, named: bool = True) -> None:
+    """Writes predictions of `lorafit.evidence.predictions`, all or nothing.
+
+    Args:
+        path: Ends in one of `FORMATS`, and does not exist. A csv or tsv file is for people: it
+            has no lists of probabilities.
+        table: The predictions.
+        named: Whether lists of probabilities are of the labels, whose names a jsonl file then has.
+
+    Raises:
+        DataError: The file cannot or should not be written.
+    """
+    check_target(path)
+    kind = path.suffix.lower()
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        if kind == ".parquet":
+            pq.write_table(table, unfinished)
+        else:
+            with unfinished.open("w", encoding="utf-8", newline="") as file:
+                if kind == ".jsonl":
+                    file.writelines(_json_lines(table, named))
+                else:
+                    _write_delimited(table, csv.writer(file, delimiter=_DELIMITERS[kind]))
+        unfinished.replace(path)
+    except OSError as error:
+        raise DataError(f'cannot write "{path}": {error.strerror or error}.') from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _json_lines(table: pa.Table, named: bool) -> Iterator[str]:
+    names = Predictions(table).label_names if named else []
+    for row in Predictions(table).rows(range(len(table))):
+        for name, value in row.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                row[name] = None  # JSON has no such number
+            elif names and name.endswith("_probabilities") and isinstance(value, list):
+                row[name] = dict(zip(names, value, strict=True))
+        yield json_text(row) + "\n"
+
+
+def _write_delimited(table: pa.Table, file: Any) -> None:
+    columns = [name for name in table.column_names if not name.endswith("_probabilities")]
+    file.writerow(columns)
+    for row in Predictions(table.select(columns)).rows(range(len(table))):
+        file.writerow([_cell(value) for value in row.values()])
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    if isinstance(value, float):
+        return f"{value:.6g}" if math.isfinite(value) else ""
+    return value
 
 
 def json_text(value: Any) -> str:

@@ -11,7 +11,7 @@ without any stored state.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,10 @@ import pyarrow.compute as pc
 from datasets import Dataset
 
 from lorafit.data.columns.values import column_table
+
+Example = Mapping[str, Any]
+"""An encoded example as datasets gives it: ``input_ids`` (not padded), ``labels``, and what else
+the tokenizer and the task put there."""
 
 DEFAULT_BUCKET = 50
 """Batches in one sorted piece; the value of transformers' ``LengthGroupedSampler``."""
@@ -32,9 +36,9 @@ def lengths(encoded: Dataset) -> list[int]:
     return counts
 
 
-def fetch(encoded: Dataset, indices: list[int]) -> list[dict[str, Any]]:
+def fetch(encoded: Dataset, indices: list[int]) -> list[Example]:
     """The examples at some indices, as a list of rows."""
-    rows: list[dict[str, Any]] = encoded.__getitems__(indices)
+    rows: list[Example] = encoded.__getitems__(indices)
     return rows
 
 

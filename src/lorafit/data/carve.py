@@ -158,8 +158,11 @@ class _Carving:
         units = _units(rows, self.roles.strata, self.roles.text)
         total = len(units.rows)
         if total <= len(missing):
+            few = f"{total:,} usable row{'' if total == 1 else 's'}"
+            if total < len(rows):  # equal texts stay together
+                few = f"{len(rows):,} rows, but {total:,} different text{'' if total == 1 else 's'}"
             raise DataError(
-                f"the train split has {total:,} usable row{'' if total == 1 else 's'}, too few to "
+                f"the train split has {few}, too few to "
                 f"set aside a {' and a '.join(missing)} split. Give more rows, or these splits."
             )
         fractions = {

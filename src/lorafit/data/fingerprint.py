@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any
 
 from datasets import Dataset
 
+from lorafit.evidence.comparison import Rows
 
-def fingerprint(splits: Mapping[str, Dataset]) -> dict[str, Any]:
+
+def fingerprint(splits: Mapping[str, Dataset]) -> dict[str, Rows]:
     """Rows and a hash of each split: whether two runs saw the same data."""
     return {name: {"rows": len(rows), "sha256": _hash(rows)} for name, rows in splits.items()}
 

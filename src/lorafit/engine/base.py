@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from lorafit.data.batches import Example
 from lorafit.tasks.base import Task
 
 Batch = dict[str, Any]
@@ -100,10 +101,10 @@ class Engine(Protocol):
     reason: str
     """Why this engine was chosen, in one plain sentence."""
 
-    def collate(self, examples: Sequence[dict[str, Any]]) -> Batch:
+    def collate(self, examples: Sequence[Example]) -> Batch:
         """Makes one batch of encoded examples."""
 
-    def units(self, examples: Sequence[dict[str, Any]]) -> int:
+    def units(self, examples: Sequence[Example]) -> int:
         """How many losses these examples have; the loop divides a step's gradient by it."""
 
     def forward_backward(self, batch: Batch, scale: float) -> StepResult:

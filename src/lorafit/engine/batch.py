@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
+from lorafit.data.batches import Example
 from lorafit.engine.base import Batch
 from lorafit.engine.frozen import padded_rows
 from lorafit.engine.packing import Packing
 from lorafit.errors import DataError
 
 
-def check_examples(examples: Sequence[dict[str, Any]]) -> list[int]:
+def check_examples(examples: Sequence[Example]) -> list[int]:
     """The lengths of a batch's examples, in tokens.
 
     Raises:
@@ -25,9 +25,7 @@ def check_examples(examples: Sequence[dict[str, Any]]) -> list[int]:
     return lengths
 
 
-def pack_examples(
-    examples: Sequence[dict[str, Any]], pad: int, room: int, dtype: torch.dtype
-) -> Batch:
+def pack_examples(examples: Sequence[Example], pad: int, room: int, dtype: torch.dtype) -> Batch:
     """Lays the examples' tokens end to end.
 
     A last sequence of padding tokens, which nothing looks at, rounds the number of rows up

@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from lorafit.data.batches import Example
 from lorafit.engine.base import Batch, Engine
 from lorafit.engine.decoder import layout as decoder_layout
 from lorafit.engine.decoder.engine import FastDecoder
@@ -149,7 +150,7 @@ def _make(
     return generic
 
 
-def _probe(model: Any, per_token: bool) -> list[dict[str, Any]]:
+def _probe(model: Any, per_token: bool) -> list[Example]:
     """Examples of a few random tokens; ``per_token``: with labels of every token."""
     generator = torch.Generator().manual_seed(0)
     vocabulary = model.get_input_embeddings().weight.shape[0]
@@ -162,7 +163,7 @@ def _probe(model: Any, per_token: bool) -> list[dict[str, Any]]:
     return [{"input_ids": row, "labels": [0] * len(row) if per_token else 0} for row in ids]
 
 
-def _padded(examples: list[dict[str, Any]], model: Any) -> dict[str, Tensor]:
+def _padded(examples: list[Example], model: Any) -> dict[str, Tensor]:
     """The examples with padding by which the model knows it: classifiers on decoders look at it."""
     fill = getattr(model.config, "pad_token_id", None)
     rows = [torch.tensor(example["input_ids"]) for example in examples]

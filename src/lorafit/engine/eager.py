@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from lorafit.data.batches import Example
 from lorafit.engine.base import Answers, Batch, StepResult, answers_from_logits
 from lorafit.engine.batch import check_examples
 from lorafit.model.modes import evaluating
@@ -50,7 +51,7 @@ class EagerEngine:
         self.autocast = autocast
         self.reason = "plain torch runs every model"
 
-    def collate(self, examples: Sequence[dict[str, Any]]) -> Batch:
+    def collate(self, examples: Sequence[Example]) -> Batch:
         """Pads examples into the model's arguments and ``labels``, on the device.
 
         Raises:
@@ -60,7 +61,7 @@ class EagerEngine:
         batch = self.task.collate(examples, self.tokenizer)
         return {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
 
-    def units(self, examples: Sequence[dict[str, Any]]) -> int:
+    def units(self, examples: Sequence[Example]) -> int:
         """As the task counts them: one an example, or one a labelled token."""
         return self.task.count(examples)
 

@@ -70,6 +70,8 @@ def check_linear(module: nn.Module) -> None:
     if not hasattr(layer, "lora_A"):
         raise Unsupported(f"an adapter is a {type(layer).__name__}, not LoRA")
     for name in layer.lora_A:
+        if not isinstance(layer.lora_A[name], nn.Linear):
+            raise Unsupported(f'adapter "{name}" names a weight by target_parameters')
         if name in layer.lora_magnitude_vector or name in getattr(layer, "lora_variant", {}):
             raise Unsupported(f'adapter "{name}" is not plain LoRA (DoRA or another variant)')
         if getattr(layer.lora_B[name], "bias", None) is not None:

@@ -7,6 +7,7 @@ examples that are right, McNemar's exact test counts only those on which exactly
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 
 import numpy as np
@@ -18,7 +19,7 @@ from lorafit.evaluation.intervals import percentiles
 from lorafit.evaluation.score import Scores, check_labelled, mean_loss
 from lorafit.evidence import Difference, Interval
 from lorafit.tasks.base import Task
-from lorafit.tasks.parts.metrics import described
+from lorafit.tasks.parts.metrics import Metric, described
 
 
 def paired(
@@ -46,26 +47,44 @@ def paired(
             f"{len(tuned):,}); a paired comparison needs the same ones in the same order."
         )
     check_labelled(base)
-    sample = Sample(base.labels, (base.logits, tuned.logits))
-    result: dict[str, Difference] = {}
+    pair = base.logits, tuned.logits
+    result = {
+        name: metric_difference(metric, pair, base.labels, confidence, [seed, number])
+        for number, (name, metric) in enumerate(described(task.metrics).items())
+    }
     n = len(base)
-    for number, (name, metric) in enumerate(described(task.metrics).items()):
-        random = np.random.default_rng([seed, number])
-        before, after = resampled(metric, sample, random)
-        value = metric(tuned.logits, tuned.labels) - metric(base.logits, base.labels)
-        found = percentiles(value, after - before, n, confidence)
-        p_value = None
-        if metric.right is not None:
-            p_value = mcnemar(
-                metric.right(base.logits, base.labels), metric.right(tuned.logits, tuned.labels)
-            )
-        result[name] = as_difference(found.within(*metric.info.difference_bounds), p_value)
     losses = np.stack([base.losses, tuned.losses]).astype(np.float64)
     random = np.random.default_rng([seed, len(task.metrics)])
     means = resampled_mean(losses[1] - losses[0], random, base.units)
     value = mean_loss(tuned) - mean_loss(base)
     result[task.loss_name] = as_difference(percentiles(value, means, n, confidence))
     return result
+
+
+def metric_difference(
+    metric: Metric,
+    pair: tuple[np.ndarray, np.ndarray],
+    labels: np.ndarray,
+    confidence: float,
+    seed: Sequence[int],
+) -> Difference:
+    """Returns one metric of the second of two models minus that of the first.
+
+    Args:
+        metric: The metric.
+        pair: What `Task.keep` returns of both, ``(n, ...)`` each.
+        labels: Of the same examples.
+        confidence: Level of the interval (paired percentile bootstrap).
+        seed: Of the bootstrap.
+    """
+    old, new = pair
+    before, after = resampled(metric, Sample(labels, pair), np.random.default_rng(seed))
+    value = metric(new, labels) - metric(old, labels)
+    found = percentiles(value, after - before, len(labels), confidence)
+    p_value = None
+    if metric.right is not None:
+        p_value = mcnemar(metric.right(old, labels), metric.right(new, labels))
+    return as_difference(found.within(*metric.info.difference_bounds), p_value)
 
 
 def as_difference(found: Interval, p_value: float | None = None) -> Difference:

@@ -25,7 +25,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Required, TypedDict
 
 import numpy as np
 import torch
@@ -168,7 +168,35 @@ class _Given(nn.Module):
         return BaseModelOutputWithPast(last_hidden_state=self._hidden)
 
 
-def measure(adapters: Adapters, probe: Probe) -> dict[str, Any]:
+class Forgotten(TypedDict, total=False):
+    """How far a model's reading of general text moved.
+
+    Attributes:
+        kind: ``language`` or ``representation``.
+        forgetting: The headline: ``kl`` or ``cka_distance``.
+        kl: KL divergence from the base model, nats a token.
+        loss_change: Of the text, nats a token.
+        tokens: How many were compared.
+        cka_distance: 1 - CKA, mean over the layers.
+        cka_distance_by_layer: The same of each.
+        neighbours_lost: Share of each text's nearest ones that are others now.
+        texts: How many were compared.
+        reason: Why not as a language model.
+    """
+
+    kind: Required[str]
+    forgetting: Required[float]
+    kl: float
+    loss_change: float
+    tokens: int
+    cka_distance: float
+    cka_distance_by_layer: list[float]
+    neighbours_lost: float
+    texts: int
+    reason: str | None
+
+
+def measure(adapters: Adapters, probe: Probe) -> Forgotten:
     """Compares the adapted model with its base; see the module for the numbers.
 
     Returns:
@@ -181,10 +209,10 @@ def measure(adapters: Adapters, probe: Probe) -> dict[str, Any]:
         with adapters.disabled():
             base = [_pooled(model, batch) for batch in probe.batches]
         tuned = [_pooled(model, batch) for batch in probe.batches]
-    return compare_layers(_stack(base), _stack(tuned)) | {"reason": probe.reason}
+    return {**compare_layers(_stack(base), _stack(tuned)), "reason": probe.reason}
 
 
-def compare_layers(base: list[np.ndarray], tuned: list[np.ndarray]) -> dict[str, Any]:
+def compare_layers(base: list[np.ndarray], tuned: list[np.ndarray]) -> Forgotten:
     """Compares representations.
 
     Args:
@@ -225,7 +253,7 @@ def neighbour_overlap(x: np.ndarray, y: np.ndarray, k: int = NEIGHBOURS) -> floa
     return float(np.mean(shared)) / k
 
 
-def _language(adapters: Adapters, probe: Probe) -> dict[str, Any]:
+def _language(adapters: Adapters, probe: Probe) -> Forgotten:
     model = adapters.model
     kl = change = 0.0
     tokens = 0

@@ -12,10 +12,12 @@ r"""How redundant is an update? What its singular values, the largest first, say
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import cast
 
 import numpy as np
 import torch
+
+from lorafit.evidence.comparison import Ranks
 
 SHARES = (0.90, 0.99)
 
@@ -57,7 +59,7 @@ def describe(sigma: np.ndarray, noise: np.ndarray | None = None) -> dict[str, fl
 
 def summarise(
     spectra: Mapping[str, np.ndarray], noise: Mapping[str, np.ndarray] | None = None
-) -> dict[str, Any]:
+) -> Ranks:
     """The median over weights of each rank, and of how many weights.
 
     Args:
@@ -69,4 +71,4 @@ def summarise(
     keys = dict.fromkeys(key for row in rows for key in row)
     medians = {key: float(np.median([row[key] for row in rows if key in row])) for key in keys}
     full = float(np.median([len(sigma) for sigma in spectra.values()])) if rows else 0.0
-    return {"weights": len(rows), "full_rank": full, **medians}
+    return cast("Ranks", {"weights": len(rows), "full_rank": full, **medians})

@@ -8,7 +8,10 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
+from lorafit.evidence.json import Json
+from lorafit.evidence.measurements import Evidence, Kept
 from lorafit.evidence.record import Record
+from lorafit.evidence.training import ChoosingCost
 
 _OTHERS = ("cost", "whole_runs")
 """Entries of the file that are no choices."""
@@ -21,12 +24,12 @@ class Choice:
     Attributes:
         value: What was chosen (a JSON value; a set becomes a sorted list).
         reason: One plain sentence.
-        evidence: The measurements behind it (JSON values).
+        evidence: The measurements behind it.
     """
 
     value: Any = None
     reason: str = ""
-    evidence: dict[str, Any] = field(default_factory=dict)
+    evidence: Kept = field(default_factory=Evidence)
 
     def __post_init__(self) -> None:
         if isinstance(self.value, set | frozenset):
@@ -42,13 +45,13 @@ class Choices(Record):
 
     choices: dict[str, Choice] = Field(default_factory=dict)
     """By the name of the setting."""
-    cost: dict[str, Any] = Field(default_factory=dict)
+    cost: ChoosingCost = Field(default_factory=ChoosingCost)
     """What choosing and training cost, in plain runs; empty when nothing was measured."""
-    others: dict[str, Any] = Field(default_factory=dict)
+    others: Json = Field(default_factory=dict)
     """What else a strategy keeps."""
 
     @classmethod
-    def unpacked(cls, content: Mapping[str, Any]) -> dict[str, Any]:
+    def unpacked(cls, content: Mapping[str, object]) -> Json:
         """In the file the choices stand beside ``schema`` and ``cost``."""
         rest = {str(name): value for name, value in content.items()}
         version = rest.pop("schema", 0)
@@ -63,9 +66,9 @@ class Choices(Record):
         others = {name: value for name, value in rest.items() if name not in choices}
         return {"schema": version, "choices": choices, "cost": cost, "others": others}
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """JSON values in the layout of the file."""
         content = self.model_dump(mode="json", by_alias=True)
         choices, cost, others = (content.pop(name) for name in ("choices", "cost", "others"))
-        values: dict[str, Any] = content | choices | others
+        values: Json = content | choices | others
         return values | {"cost": cost} if cost else values

@@ -3,20 +3,119 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal, Required
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, with_config
+
+# pydantic reads this one; on Python 3.11 not typing's.
+from typing_extensions import TypedDict
 
 from lorafit.evidence.evaluation import Described
-from lorafit.evidence.interval import Measured
+from lorafit.evidence.interval import Measured, Number
+from lorafit.evidence.json import Json
 from lorafit.evidence.metric import MetricInfo
 from lorafit.evidence.record import Record
+from lorafit.evidence.training import MORE
+from lorafit.machine.environment import Environment
 
 Standing = Literal["better", "not worse", "worse", "cannot tell"]
 """What the interval of a difference to a reference says."""
 
 LEARNED_NOTHING = "learned nothing"
-"""What is said of a method that is not better than always giving the most frequent answer."""
+"""What is said of a method that is not better than an answer that needs no training."""
+
+
+@with_config(MORE)
+class Trial(TypedDict, total=False):
+    """A learning rate that was tried, and what that cost.
+
+    Attributes:
+        learning_rate: Which.
+        steps: For how many steps.
+        validation_loss: The lowest; ``None``: it diverged.
+        diverged: In what way; left out: it did not.
+        time_s: Seconds of the training.
+        cpu_s: Processor seconds of the training, of all threads.
+        tokens_per_s: Real tokens a second.
+        peak_memory_bytes: Of the process.
+    """
+
+    learning_rate: Required[Number]
+    steps: Number
+    validation_loss: Required[Number | None]
+    diverged: str
+    time_s: Number
+    cpu_s: Number
+    tokens_per_s: Number
+    peak_memory_bytes: Number
+
+
+@with_config(MORE)
+class Ranks(TypedDict, total=False):
+    """How many directions an update uses: medians over its weights.
+
+    Attributes:
+        weights: How many there are.
+        full_rank: Directions there are.
+        norm: Of the update.
+        stable_rank: All of the energy in units of the strongest direction's.
+        entropy_rank: By the entropy of the energies.
+        r90: The fewest directions that hold 90 % of the energy.
+        r99: The same for 99 %.
+        above_noise: Directions that the update on shuffled labels does not have.
+    """
+
+    weights: Number
+    full_rank: Number
+    norm: Number
+    stable_rank: Number
+    entropy_rank: Number
+    r90: Number
+    r99: Number
+    above_noise: Number
+
+
+@with_config(MORE)
+class Redundancy(Ranks, total=False):
+    """The ranks of a method's update.
+
+    Attributes:
+        shuffled: Those of its update on shuffled labels.
+    """
+
+    shuffled: Ranks
+
+
+class Rows(TypedDict):
+    """What is known of the rows of a split.
+
+    Attributes:
+        rows: How many there are.
+        sha256: Their hash.
+    """
+
+    rows: int
+    sha256: str
+
+
+@with_config(MORE)
+class Requested(TypedDict, total=False):
+    """What was asked for; see `lorafit.comparison.request.Request`."""
+
+    config: Json
+    arms: dict[str, Json]
+    rates: dict[str, Number]
+    seeds: Required[int]
+    budget: Number
+    steps: int
+    trial_steps: int
+    noise: list[str]
+    task: Json
+    parameters: int
+    base: str
+    data: dict[str, Rows]
+    general: str
+    text_length: int
 
 
 class Arm(BaseModel):
@@ -30,7 +129,7 @@ class Arm(BaseModel):
     """The best of those it tried."""
     rate_at_edge: bool
     """Whether that was the first or the last of them: a better one may lie beyond."""
-    trials: list[dict[str, Any]] = Field(default_factory=list)
+    trials: list[Trial] = Field(default_factory=list)
     """Each rate that was tried, with its loss and cost."""
     engine: str = ""
     """Which engine trained."""
@@ -78,7 +177,9 @@ class Arm(BaseModel):
     verdict: Standing | None = None
     """What that says; ``None`` for the reference itself."""
     beside_constant: Measured | None = None
-    """The metric less that of always answering the most frequent class; ``None``: not asked."""
+    """The metric less that of the best answer that needs no training; ``None``: there is none."""
+    yardstick: str = ""
+    """Which that is: always answering the most frequent class, the base model as it is, ..."""
     learned: bool = True
     """Whether it is better than that: the interval leaves zero out."""
     loss_difference: Measured | None = None
@@ -123,7 +224,7 @@ class ComparisonRecord(Record):
     """Level of all intervals."""
     reference: str
     """The method that the others are set beside."""
-    request: dict[str, Any]
+    request: Requested
     """What was asked for: settings, methods, seeds, rates."""
     left_out: dict[str, str] = Field(default_factory=dict)
     """Methods that do not fit, and why."""
@@ -135,14 +236,14 @@ class ComparisonRecord(Record):
     """Test examples."""
     margin: float
     """A loss of quality up to this does not matter."""
-    redundancy: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    redundancy: dict[str, Redundancy] = Field(default_factory=dict)
     """Ranks of the updates, by method."""
     fronts: dict[str, list[str]]
     """For each cost the methods that no other beats in both it and quality, of those that learned
     something."""
     recommendation: Recommendation
     """Which method to take."""
-    environment: dict[str, Any] = Field(default_factory=dict)
+    environment: Environment = Field(default_factory=Environment)
     """Versions, hardware, command."""
 
     @property
@@ -154,4 +255,4 @@ class ComparisonRecord(Record):
     @property
     def seeds(self) -> int:
         """Runs of each method."""
-        return int(self.request["seeds"])
+        return self.request["seeds"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 from pydantic import (
     BaseModel,
@@ -17,9 +17,11 @@ from typing_extensions import TypedDict
 from lorafit.evidence.baseline import Baseline
 from lorafit.evidence.course import Course
 from lorafit.evidence.interval import Measured, Number, Paired
+from lorafit.evidence.json import Json
 from lorafit.evidence.metric import MetricInfo
 from lorafit.evidence.record import Record
 from lorafit.evidence.tables import Table
+from lorafit.evidence.training import Training
 
 
 class Sample(TypedDict):
@@ -76,7 +78,7 @@ class HandOff(BaseModel):
         return {name: value for name, value in found.items() if value is not None}
 
     @model_serializer(mode="wrap")
-    def _known(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _known(self, handler: SerializerFunctionWrapHandler) -> Json:
         """What was compared: a way that was not is left out."""
         return {name: value for name, value in handler(self).items() if value is not None}
 
@@ -115,7 +117,7 @@ class Evaluation(Record):
     """Of a model that writes text."""
     handoff: HandOff | None = None
     """Whether what was saved computes what was trained; ``None``: not checked."""
-    training: dict[str, Any] = Field(default_factory=dict)
+    training: Training = Field(default_factory=Training)
     """What the training came to and cost: steps, time_s, peak_memory_bytes, ..."""
     course: Course | None = None
     """How long it was, and whether that was enough; ``None``: not a training's."""

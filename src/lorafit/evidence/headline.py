@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from lorafit.evidence.evaluation import Evaluation
-from lorafit.evidence.rows import MetricRow, metric_rows
+from lorafit.evidence.interval import Interval
+from lorafit.evidence.rows import MetricRow, Verdict, metric_rows
 from lorafit.units import count
 
 MOST_NAMED = 10
@@ -20,6 +21,8 @@ def sentences(evaluation: Evaluation) -> list[str]:
     if not rows or rows[0].tuned is None:
         return []
     found = [_quality(rows[0], evaluation)]
+    if evaluation.baseline is not None and evaluation.baseline.sentence:
+        found.append(evaluation.baseline.sentence)
     found += [_error(row, evaluation) for row in rows[1:] if _is_error(row, evaluation)]
     found += _doubts(rows[0], evaluation)
     names = evaluation.never_predicted
@@ -63,9 +66,8 @@ def _compared(row: MetricRow, evaluation: Evaluation) -> list[str]:
     if row.base is not None:
         found.append(f"{said(row.base.value)} before tuning")
     baseline = evaluation.baseline
-    if baseline is not None and row.name in baseline.metrics:
-        value = said(baseline.metrics[row.name])
-        found.append(f"{value} by always answering {baseline.answer}")
+    if baseline is not None and row.name in baseline.metrics and not baseline.sentence:
+        found.append(f"{said(baseline.metrics[row.name])} by {baseline.by}")
     return found
 
 
@@ -76,27 +78,52 @@ def _doubts(row: MetricRow, evaluation: Evaluation) -> list[str]:
         found.append("The difference from before tuning may be chance.")
     if row.verdict == "worse":
         found.append("Tuning made the model worse on these examples.")
-    if not beats_baseline(row, evaluation):
+    standing = beside_baseline(row, evaluation)
+    if standing in ("worse", "unclear"):
+        assert evaluation.baseline is not None
+        simple = evaluation.baseline.way or "always the same answer"
+        said = "That is no better" if standing == "worse" else "That may be no better"
         found.append(
-            "That is no better than always the same answer. Train longer (more epochs), or check "
-            "the data with `lorafit preview`."
+            f"{said} than {simple}. Train longer (more epochs), or check the data with "
+            "`lorafit preview`."
         )
     return found
 
 
-def beats_baseline(row: MetricRow, evaluation: Evaluation) -> bool:
-    """Whether a metric of the tuned model is better than always the same answer.
+def simple_sentence(evaluation: Evaluation) -> str:
+    """What always the same answer comes to, as a sentence by itself; empty: there is none."""
+    rows, baseline = metric_rows(evaluation), evaluation.baseline
+    if not rows or baseline is None or rows[0].name not in baseline.metrics:
+        return ""
+    if baseline.sentence:
+        return baseline.sentence
+    row, value = rows[0], baseline.metrics[rows[0].name]
+    by = f"{baseline.by[:1].upper()}{baseline.by[1:]}"
+    if row.info.is_share:
+        return f"{by} would be right {_percent(value)} of the time."
+    return f"{by} would come to {row.info.title} {value:.3g}{_way(row)}."
+
+
+def beside_baseline(row: MetricRow, evaluation: Evaluation) -> Verdict:
+    """How the tuned model stands beside always the same answer.
 
     Args:
-        row: The metric; without one of the tuned model, or where it is not known which way is
-            better, nothing is held against it.
+        row: The headline metric.
         evaluation: Has the baseline.
+
+    Returns:
+        ``worse``: no better at all; ``unclear``: the examples cannot tell; ``unknown``: there is no
+        such answer, or nobody said which way the metric is better.
     """
-    baseline, better = evaluation.baseline, row.info.greater_is_better
-    if baseline is None or row.tuned is None or better is None or row.name not in baseline.metrics:
-        return True
-    ahead = row.tuned.value - baseline.metrics[row.name]
-    return ahead > 0 if better else ahead < 0
+    baseline, up = evaluation.baseline, row.info.greater_is_better
+    if baseline is None or row.tuned is None or up is None or row.name not in baseline.metrics:
+        return "unknown"
+    ahead = baseline.ahead or Interval(row.tuned.value - baseline.metrics[row.name])
+    sign = 1 if up else -1
+    if sign * ahead.value <= 0:
+        return "worse"
+    sure = not ahead.complete or sign * (ahead.low if up else ahead.high) > 0
+    return "better" if sure else "unclear"
 
 
 def _way(row: MetricRow) -> str:

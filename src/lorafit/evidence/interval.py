@@ -68,7 +68,7 @@ class Interval:
         ends = (min(max(end, least), most) for end in (self.low, self.high))  # NaN stays
         return replace(self, **dict(zip(("low", "high"), ends, strict=True)))
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, float]:
         """JSON values; what is not known is left out."""
         known = {name: value for name, value in asdict(self).items() if value is not None}
         return {name: value for name, value in known.items() if not math.isnan(value)}
@@ -106,7 +106,7 @@ class Difference(Interval):
         """The estimate."""
         return self.value
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, float]:
         """JSON values; the estimate is called ``difference``."""
         values = super().to_dict()
         return {"difference": values.pop("value")} | values

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from typing import Literal
 
 from lorafit.evidence.interval import Number
+from lorafit.evidence.json import Json
 
 _PROPER = {
     **{"f1": "F1", "r2": "R²", "bleu": "BLEU", "rouge": "ROUGE", "rmse": "RMSE"},
@@ -62,7 +63,7 @@ class MetricInfo:
             return None, None
         return self.low - self.high, self.high - self.low
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Json:
         """JSON values; what is as usual is left out."""
         usual = {field.name: field.default for field in fields(self)}
         return {name: value for name, value in asdict(self).items() if value != usual[name]}

@@ -9,10 +9,15 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pyarrow as pa
+
+from lorafit.evidence.json import Json
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FILE = "predictions.parquet"
 LABELS = b"label_names"
@@ -108,7 +113,24 @@ class Predictions:
         gained, lost = np.flatnonzero(~base & tuned), np.flatnonzero(base & ~tuned)
         return _falling(gained, sure), _falling(lost, sure)
 
-    def rows(self, places: Sequence[int] | np.ndarray) -> Iterator[dict[str, Any]]:
+    def frame(self, part: Literal["mistakes", "flips"] | None = None) -> pd.DataFrame:
+        """The rows as a DataFrame, whose ``attrs["label_names"]`` are `label_names`.
+
+        Args:
+            part: ``mistakes`` or ``flips`` alone, these with a column ``flip`` that says which
+                way: ``gained`` or ``lost``; ``None``: all rows.
+        """
+        found: pd.DataFrame = self.table.to_pandas()
+        found.attrs["label_names"] = self.label_names
+        if part is None:
+            return found
+        if part == "mistakes":
+            return found.iloc[self.mistakes()]
+        gained, lost = self.flips()
+        names = ["gained"] * len(gained) + ["lost"] * len(lost)
+        return found.iloc[np.concatenate([gained, lost])].assign(flip=names)
+
+    def rows(self, places: Sequence[int] | np.ndarray) -> Iterator[Json]:
         """Some rows as dicts."""
         # Row by row: an array of places would load pandas.
         for place in places:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lorafit.errors import RunError
+from lorafit.evidence.json import Json
 
 SCHEMA = 1
 """Version of the files that are written. Files without one are of before there were versions."""
@@ -27,7 +28,7 @@ class Record(BaseModel):
     schema_version: int = Field(default=SCHEMA, alias="schema")
 
     @classmethod
-    def from_json(cls, content: Mapping[str, Any], source: str | None = None) -> Self:
+    def from_json(cls, content: Mapping[str, object], source: str | None = None) -> Self:
         """Reads the content of a file.
 
         Args:
@@ -56,7 +57,7 @@ class Record(BaseModel):
             ) from error
 
     @classmethod
-    def whole_parts(cls, content: Mapping[str, Any]) -> tuple[Self, list[str]]:
+    def whole_parts(cls, content: Mapping[str, object]) -> tuple[Self, list[str]]:
         """Reads what can be read of a file that may be damaged.
 
         Returns:
@@ -77,18 +78,18 @@ class Record(BaseModel):
                     lost.append(".".join(map(str, place)))
 
     @classmethod
-    def unpacked(cls, content: Mapping[str, Any]) -> dict[str, Any]:
+    def unpacked(cls, content: Mapping[str, object]) -> Json:
         """From the layout of the file to the fields of the record."""
         values = {str(name): value for name, value in content.items()}
         return {"schema": 0} | values
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Json:
         """JSON values in the layout of the file; what is not known is left out."""
         content = self.model_dump(mode="json", by_alias=True)
         return {name: value for name, value in content.items() if value is not None}
 
 
-def check_version(content: Mapping[str, Any], source: str) -> None:
+def check_version(content: Mapping[str, object], source: str) -> None:
     """Refuses a file of a later version than this one.
 
     Raises:

@@ -168,7 +168,7 @@ def _peft_selection(fields: dict[str, Any], paths: Iterable[str]) -> set[str]:
 
 def layer_sites(adapters: Adapters, name: str) -> list[Site]:
     """Where layers are adapted: what ``target_modules`` means."""
-    return [s for s in adapters.sites[name] if s.kind not in ("parameter", "tokens")]
+    return [site for site in adapters.sites[name] if site.is_layer]
 
 
 def plain(path: str) -> str:
@@ -291,6 +291,8 @@ def servable(config: MethodConfig) -> list[str]:
         reasons.append(f'vLLM does not load trained biases (bias="{config.bias}")')
     if config.modules_to_save:
         reasons.append(f"vLLM does not load modules_to_save ({', '.join(config.modules_to_save)})")
+    if config.trainable_token_indices:
+        reasons.append("vLLM does not load rows of embeddings (trainable_token_indices)")
     root = math.sqrt if config.use_rslora else float
     scale = config.lora_alpha / root(config.r)
     for pattern in [*config.rank_pattern, *config.alpha_pattern]:

@@ -6,8 +6,8 @@ Rendering is the command line's job.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -146,7 +146,16 @@ class Preview:
             return []
         return self.label if isinstance(self.label, list) else [self.label]
 
-    def to_dict(self) -> dict[str, Any]:
+    def spoken(self, words: Callable[[str], str]) -> Preview:
+        """The same with what it advises in other words: keywords for flags."""
+        if self.truth is None:
+            return self
+        problems, warnings = (
+            tuple(map(words, said)) for said in (self.truth.problems, self.truth.warnings)
+        )
+        return replace(self, truth=replace(self.truth, problems=problems, warnings=warnings))
+
+    def to_dict(self) -> dict[str, object]:
         """Returns everything as JSON values."""
         return asdict(self)
 

@@ -4,6 +4,7 @@
     memory.py      memory there is and peaks of this process
     cgroup.py      limits of the container
     allocator.py   keeps freed memory in the process
+    environment.py what is noted of it
     describe.py    all of it for a run's record
     doctor.py      all of it for ``lorafit doctor``, with what would be slow
 

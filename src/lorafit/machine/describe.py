@@ -7,10 +7,10 @@ import os
 import platform
 import shlex
 import sys
-from typing import Any
 
 import torch
 
+from lorafit.machine.environment import Environment
 from lorafit.machine.memory import memory
 from lorafit.machine.processor import processor, usable_cores
 
@@ -37,8 +37,8 @@ def _gpus() -> list[str]:
     return ["Apple MPS"] if torch.backends.mps.is_available() else []
 
 
-def describe() -> dict[str, Any]:
-    """JSON values that say what this process runs on.
+def describe() -> Environment:
+    """Says what this process runs on.
 
     ``memory_bytes`` and ``cores`` are what this process may use: all of the machine's, or the
     share of the container it runs in.

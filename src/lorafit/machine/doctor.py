@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, TypedDict
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -64,7 +64,7 @@ class Finding:
         """Whether it says what is installed."""
         return self.kind == "version"
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """JSON values."""
         return asdict(self)
 
@@ -268,8 +268,26 @@ print(json.dumps({
 """
 
 
+class Torch(TypedDict):
+    """What torch says of this machine.
+
+    Attributes:
+        version: Of torch.
+        gpus: Name and bytes of memory of each.
+        mps: Whether there is Apple's GPU.
+        threads: It would compute with.
+        capability: Instructions of the processor, as torch calls them.
+    """
+
+    version: str
+    gpus: list[tuple[str, int]]
+    mps: bool
+    threads: int
+    capability: str
+
+
 @functools.cache
-def ask_torch() -> dict[str, Any]:
+def ask_torch() -> Torch:
     """What torch says of this machine, asked in a process of its own.
 
     Raises:
@@ -286,7 +304,7 @@ def ask_torch() -> dict[str, Any]:
     if answer.returncode:
         lines = answer.stderr.strip().splitlines() or [f"exit code {answer.returncode}"]
         raise ImportError(f"torch and transformers cannot be imported: {lines[-1]}")
-    said: dict[str, Any] = json.loads(answer.stdout.splitlines()[-1])
+    said: Torch = json.loads(answer.stdout.splitlines()[-1])
     return said
 
 

@@ -54,15 +54,26 @@ class Method(ABC, Generic[C]):
 
     family: ClassVar[Family]
     config_class: type[C]
-    recommended: ClassVar[dict[str, Any]] = {}
+    recommended: ClassVar[Mapping[str, object]] = {}
     """Settings the pipeline starts from where the PEFT-compatible defaults are another choice."""
     starts_at_base: ClassVar[bool] = True
     """Whether a fresh adapter leaves the model's outputs as they are; if not, the method's
     documentation explains why."""
     preset_of: ClassVar[str | None] = None
     """The method whose settings this name recommends other values of."""
+    trains_embeddings: ClassVar[bool] = False
+    """Whether the embeddings are trained whole, whatever is set."""
     learning_rate: ClassVar[float | None] = None
     """Peak learning rate the pipeline starts from; ``None``: `TrainConfig`'s."""
+
+    @classmethod
+    def starting_from(cls, given: Mapping[str, object]) -> dict[str, object]:
+        """What is recommended beside what is set: `recommended`, less what does not go with it.
+
+        Args:
+            given: Settings of the method that somebody set.
+        """
+        return dict(cls.recommended)
 
     def select(self, model: nn.Module, sites: Sequence[Site], config: C) -> list[Site]:
         """Chooses the sites to adapt; none for methods that only train parameters.

@@ -36,6 +36,7 @@ class Full(Method[FullConfig]):
     family: ClassVar[Family] = "yardstick"
     config_class = FullConfig
     learning_rate = 5e-5
+    trains_embeddings = True
 
     def parameters(
         self, model: nn.Module, names: Sequence[str], sites: Sequence[Site], config: FullConfig

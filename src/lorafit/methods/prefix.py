@@ -26,7 +26,7 @@ keys and values of all layers. Where we differ from PEFT:
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, Self
 
 import torch
@@ -68,7 +68,7 @@ class Prefix(VirtualTokens[PrefixConfig]):
     """Trained keys and values."""
 
     config_class = PrefixConfig
-    recommended: ClassVar[dict[str, Any]] = {"init_weights": "vocab"}
+    recommended: ClassVar[Mapping[str, object]] = {"init_weights": "vocab"}
     learning_rate = 3e-3
 
     def select(self, model: nn.Module, sites: Sequence[Site], config: PrefixConfig) -> list[Site]:

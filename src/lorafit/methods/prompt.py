@@ -22,7 +22,7 @@ On disk this is PEFT's ``PROMPT_TUNING``: ``prompt_embeddings (n, d)``. Where we
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, Self
 
 import torch
@@ -64,7 +64,7 @@ class Prompt(VirtualTokens[PromptConfig]):
     """A soft prompt."""
 
     config_class = PromptConfig
-    recommended: ClassVar[dict[str, Any]] = {"prompt_tuning_init": "SAMPLE_VOCAB"}
+    recommended: ClassVar[Mapping[str, object]] = {"prompt_tuning_init": "SAMPLE_VOCAB"}
     learning_rate = 1e-2
 
     def select(self, model: nn.Module, sites: Sequence[Site], config: PromptConfig) -> list[Site]:

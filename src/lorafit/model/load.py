@@ -5,14 +5,15 @@ checkpoint lacks for the task (the classification head, usually) is initialised 
 transformers from torch's global generator: **seed before calling `load_model`**, and the
 same seed gives the same head.
 
-The length of the inputs is decided in ``limits.py``, which modules are new in ``new.py``.
+The length of the inputs is decided in ``limits.py``, which modules are new in ``new.py``; new
+tokens are added in ``new_tokens.py``.
 """
 
 from __future__ import annotations
 
 import copy
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from lorafit.errors import ModelError
 from lorafit.model.files import check_folder, translated
 from lorafit.model.limits import DEFAULT_MAX_LENGTH, max_length
 from lorafit.model.new import add_relabelled, new_modules, say_new
+from lorafit.model.new_tokens import NewTokens, add_tokens
 from lorafit.model.sites import head_modules
 from lorafit.tasks.base import Task
 from lorafit.tasks.parts.padding import ensure_pad_token, set_side, side_of
@@ -68,6 +70,8 @@ class LoadedModel:
     resized_head: bool = False
     """The checkpoint has a head of another shape: loading the base again needs
     ``ignore_mismatched_sizes=True``."""
+    new_tokens: NewTokens = field(default_factory=NewTokens)
+    """What was added to the tokenizer."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +154,7 @@ def load_model(config: ModelConfig, task: Task) -> LoadedModel:
     new = new_modules(model, missing, name)
     say_new(model, new, name)
     new = add_relabelled(model, new, stored_labels, name)
+    added = add_tokens(model, tokenizer, config.add_tokens or [])
     return LoadedModel(
         model,
         tokenizer,
@@ -157,6 +162,7 @@ def load_model(config: ModelConfig, task: Task) -> LoadedModel:
         source=name,
         base_name=source.base_name,
         resized_head=bool(info["mismatched_keys"]),
+        new_tokens=added,
     )
 
 

@@ -10,7 +10,7 @@ contains, and the head is what stands outside the model's ``base_model``.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -41,6 +41,11 @@ class Site:
     d_out: int
     role: Role
     block: int | None
+
+    @property
+    def is_layer(self) -> bool:
+        """Whether it is a layer, which ``target_modules`` can name."""
+        return self.kind not in ("parameter", "tokens")
 
     @property
     def name(self) -> str:
@@ -82,10 +87,14 @@ def find_sites(model: nn.Module) -> list[Site]:
     return sites
 
 
-def loose_weights(model: nn.Module) -> dict[str, int]:
+def loose_weights(model: nn.Module, adapted: Collection[str] = ()) -> dict[str, int]:
     """Weight matrices inside the blocks that are no layer, so that no adapter goes on them.
 
     In transformers 5 these are the experts of a mixture and what chooses among them.
+
+    Args:
+        model: Without adapters.
+        adapted: Paths of parameters, or their last parts, that are adapted all the same.
 
     Returns:
         Numbers in all parameters of one name, by that name (``experts.gate_up_proj``), in
@@ -97,7 +106,9 @@ def loose_weights(model: nn.Module) -> dict[str, int]:
         if not path.startswith(blocks) or shape_of(module) is not None:
             continue
         for name, parameter in module.named_parameters(recurse=False):
-            if parameter.ndim > 1:
+            whole = f"{path}.{name}"
+            meant = any(whole == one or whole.endswith(f".{one}") for one in adapted)
+            if parameter.ndim > 1 and not meant:
                 short = f"{path.rpartition('.')[2]}.{name}"
                 found[short] = found.get(short, 0) + parameter.numel()
     return found

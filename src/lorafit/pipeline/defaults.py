@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from lorafit.evidence.json import Json
 from lorafit.model.kind import kind_of_model
 from lorafit.pipeline.job import Job
 from lorafit.run import Choice
@@ -31,7 +32,7 @@ REASONS = {
 def made_choices(job: Job) -> dict[str, Choice]:
     """What was chosen for this run: by the user, by default, or by looking at the data."""
     adapter, task = job.config.adapter, job.task
-    values: dict[str, Any] = {"train.learning_rate": job.config.train.learning_rate}
+    values: Json = {"train.learning_rate": job.config.train.learning_rate}
     values |= {f"adapter.{name}": value for name, value in adapter.settings.items()}
     found = {"task": task.name, "text": list(task.text), "label": task.label}
     choices = {name: Choice(found[name], reason) for name, reason in task.reasons.items()}

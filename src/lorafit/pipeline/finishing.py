@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from lorafit.evidence import Choice
+from lorafit.evidence.training import Training
 from lorafit.export import peft as peft_format
 from lorafit.export.card import Card
 from lorafit.export.card import write as write_card
@@ -15,7 +14,7 @@ from lorafit.export.peft_config import describe as describe_adapter
 from lorafit.pipeline import predictions
 from lorafit.pipeline.handoff import verify_handoff
 from lorafit.pipeline.job import Job
-from lorafit.pipeline.measure import measured_with_predictions
+from lorafit.pipeline.measure import measured
 from lorafit.pipeline.subject import Subject
 from lorafit.pipeline.tuned import FACTS, Tuned, adapter_facts
 from lorafit.run import atomic
@@ -49,11 +48,12 @@ def finish(
     subject, run, config = job.subject, job.folder, job.config
     folder = _saved(job)
     described = describe_adapter(subject.adapters, "default")
-    outcome, said = measured_with_predictions(
+    outcome, said = measured(
         _tuned(job), job.problem.splits["test"], subject.encoded["test"], config, subject.engine
     )
-    predictions.keep(run, said)
-    trained = training_facts(subject, result)
+    predictions.keep(run.path, said)
+    parameters = sum(p.numel() for p in subject.adapters.trainable().values())
+    trained = training_facts(subject, result, parameters)
     handoff = verify_handoff(job, folder)
     outcome = outcome.model_copy(
         update={"handoff": handoff, "training": trained, "course": result.course}
@@ -63,26 +63,34 @@ def finish(
         config=config,
         task=job.task,
         base_name=subject.loaded.base_name,
-        rows=trained["rows"],
+        rows={name: len(rows) for name, rows in subject.encoded.items()},
         max_length=subject.max_length,
         adapter=described,
         choices=choices,
         evaluation=outcome,
         versions=versions,
-        trainable_parameters=trained["trainable_parameters"],
+        trainable_parameters=parameters,
         steps=result.steps,
         in_run=True,
         resized_head=subject.loaded.resized_head,
+        new_tokens=subject.loaded.new_tokens,
     )
     write_card(card, folder)
     run.deliver(config, job.settings.origins)
 
 
-def training_facts(subject: Subject, result: FitResult) -> dict[str, Any]:
+def training_facts(subject: Subject, result: FitResult, parameters: int) -> Training:
     """What training came to, and the sizes of what was trained and of its data."""
-    facts = {name: value for name, value in asdict(result).items() if name != "course"}
-    return facts | {
-        "trainable_parameters": sum(p.numel() for p in subject.adapters.trainable().values()),
+    return {
+        "steps": result.steps,
+        "best_step": result.best_step,
+        "best_eval_loss": result.best_eval_loss,
+        "train_loss": result.train_loss,
+        "tokens_per_s": result.tokens_per_s,
+        "peak_memory_bytes": result.peak_memory_bytes,
+        "time_s": result.time_s,
+        "stopped": result.stopped,
+        "trainable_parameters": parameters,
         "total_parameters": sum(p.numel() for p in subject.model.parameters()),
         "rows": {name: len(rows) for name, rows in subject.encoded.items()},
     }
@@ -91,7 +99,10 @@ def training_facts(subject: Subject, result: FitResult) -> dict[str, Any]:
 def _saved(job: Job) -> Path:
     """Writes the adapter's folder: PEFT's files, the tokenizer, and our own facts."""
     subject, folder = job.subject, job.folder.path / "adapter"
-    peft_format.save(subject.adapters, folder)
+    # The base gets the same new rows at every load: its embeddings are not the adapter's to carry.
+    embeddings: peft_format.SaveEmbeddings = False if subject.loaded.new_tokens.ids else "auto"
+    tensors = peft_format.tensors_of(subject.adapters, save_embedding_layers=embeddings)
+    peft_format.save(subject.adapters, folder, tensors=tensors)
     with atomic.writing(folder, "the tokenizer"):
         subject.tokenizer.save_pretrained(folder)
     atomic.write_json(folder / FACTS, adapter_facts(subject, job.task, job.config, job.base))

@@ -61,8 +61,10 @@ def measure(
     return base, score(engine, encoded, batch)
 
 
-def evaluation(base: Scores, tuned: Scores, task: Task, config: Config) -> Evaluation:
-    """What ``eval.json`` holds, less texts, hand-off and training."""
+def evaluation(
+    base: Scores, tuned: Scores, task: Task, encoded: Dataset, config: Config
+) -> Evaluation:
+    """What ``eval.json`` holds of encoded examples, less texts, hand-off and training."""
     level, seed = config.run.confidence, config.seed
     return Evaluation(
         n=len(tuned),
@@ -72,7 +74,7 @@ def evaluation(base: Scores, tuned: Scores, task: Task, config: Config) -> Evalu
         base=intervals(base, task, level, seed),
         tuned=intervals(tuned, task, level, seed),
         paired=paired(base, tuned, task, level, seed),
-        baseline=baseline(task, tuned.labels),
+        baseline=baseline(task, tuned, encoded, level, seed),
         never_predicted=task.never_predicted(tuned.logits, tuned.labels),
         tables=task.tables(tuned.logits, tuned.labels),
     )
@@ -80,8 +82,8 @@ def evaluation(base: Scores, tuned: Scores, task: Task, config: Config) -> Evalu
 
 def measured(
     tuned: Tuned, rows: Dataset, encoded: Dataset, config: Config, trained: Engine | None = None
-) -> Evaluation:
-    """Base and tuned model on the same rows: what ``eval.json`` holds, less the hand-off.
+) -> tuple[Evaluation, pa.Table]:
+    """Base and tuned model on the same rows.
 
     Args:
         tuned: The model with its adapter.
@@ -89,25 +91,18 @@ def measured(
         encoded: The same, encoded.
         config: The settings of the run.
         trained: The engine that trained, if it is at hand.
+
+    Returns:
+        What ``eval.json`` holds, less the hand-off, and what both models said of each example
+        (`lorafit.pipeline.predictions`).
     """
-    engine = measuring_engine(tuned.model, tuned.tokenizer, tuned.task, config, trained)
-    batch = config.train.per_device_eval_batch_size
-    base, after = measure(engine, tuned.adapters, encoded, batch)
-    outcome = evaluation(base, after, tuned.task, config)
-    return measure_texts(outcome, tuned, rows, config)[0]
-
-
-def measured_with_predictions(
-    tuned: Tuned, rows: Dataset, encoded: Dataset, config: Config, trained: Engine | None = None
-) -> tuple[Evaluation, pa.Table]:
-    """The same, and what both models said of each example (`lorafit.pipeline.predictions`)."""
     task = tuned.task
     engine = measuring_engine(tuned.model, tuned.tokenizer, task, config, trained)
     batch = config.train.per_device_eval_batch_size
     with tuned.adapters.disabled():
         base = said(engine, task, encoded, batch)
     after = said(engine, task, encoded, batch)
-    outcome = evaluation(base.scores, after.scores, task, config)
+    outcome = evaluation(base.scores, after.scores, task, encoded, config)
     outcome, written = measure_texts(outcome, tuned, rows, config)
     return outcome, predictions.table(task, rows, encoded, base, after, config, written)
 

@@ -13,6 +13,7 @@ from lorafit.engine.eager import EagerEngine
 from lorafit.errors import DataError
 from lorafit.evaluation.generation import generate as write
 from lorafit.evaluation.score import all_logits
+from lorafit.evidence.json import Json
 from lorafit.tasks.base import Task
 from lorafit.tasks.parts.generative import GenerativeTask
 
@@ -34,7 +35,7 @@ class Predictor(Protocol):
     generate: GenerateConfig
 
 
-def predict(tuned: Predictor, given: Any, at_once: int = ROWS_AT_ONCE) -> list[dict[str, Any]]:
+def predict(tuned: Predictor, given: Any, at_once: int = ROWS_AT_ONCE) -> list[Json]:
     """What the task says of each text.
 
     Args:
@@ -48,15 +49,13 @@ def predict(tuned: Predictor, given: Any, at_once: int = ROWS_AT_ONCE) -> list[d
     return list(answers(tuned, read_asked(given, tuned.task.text).cells, at_once))
 
 
-def answers(
-    tuned: Predictor, cells: Sequence[Any], at_once: int = ROWS_AT_ONCE
-) -> Iterator[dict[str, Any]]:
+def answers(tuned: Predictor, cells: Sequence[Any], at_once: int = ROWS_AT_ONCE) -> Iterator[Json]:
     """Answers to texts that were checked, in their order, some rows at a time."""
     for at in range(0, len(cells), at_once):
         yield from _some(tuned, cells[at : at + at_once])
 
 
-def _some(tuned: Predictor, cells: Sequence[Any]) -> list[dict[str, Any]]:
+def _some(tuned: Predictor, cells: Sequence[Any]) -> list[Json]:
     rows = tuned.task.rows(cells)
     if isinstance(tuned.task, GenerativeTask):
         prompts = tuned.task.prompts(rows, tuned.tokenizer, tuned.max_length)

@@ -19,7 +19,7 @@ from lorafit.data.columns.values import column_values
 from lorafit.evaluation.samples import Question
 from lorafit.evaluation.score import Scores
 from lorafit.evidence.predictions import FILE, LABELS
-from lorafit.run import Run, atomic
+from lorafit.run import atomic
 from lorafit.settings import LIVE
 from lorafit.tasks.base import Task
 from lorafit.tasks.parts.places import rows_of
@@ -83,7 +83,7 @@ def table(  # noqa: PLR0913
         ``_probability``, its ``_loss`` and all ``_probabilities``, as far as the task has them.
     """
     places = rows_of(encoded, len(rows))
-    columns: dict[str, Any] = {"row": places if places is not None else [None] * len(encoded)}
+    columns: dict[str, object] = {"row": places if places is not None else [None] * len(encoded)}
     columns["source_row"] = _source_rows(rows, places, len(encoded), config)
     columns |= _texts(task, rows, places, len(encoded), config.run.keep_texts)
     arrays = {name: _array(name, values) for name, values in columns.items()}
@@ -97,13 +97,13 @@ def table(  # noqa: PLR0913
     return found if names is None else found.replace_schema_metadata({LABELS: json.dumps(names)})
 
 
-def keep(run: Run, predictions: pa.Table) -> None:
-    """Writes the run's predictions, all or nothing.
+def keep(folder: Path, predictions: pa.Table) -> None:
+    """Writes predictions into a folder, of a run or of one of its evaluations, all or nothing.
 
     Raises:
         RunError: The file cannot be written.
     """
-    path = run.path / FILE
+    path = folder / FILE
     with atomic.writing(path, FILE):
         unfinished: Path = path.with_name(f"{atomic.TEMPORARY}{FILE}")
         parquet.write_table(predictions, unfinished, compression="zstd")

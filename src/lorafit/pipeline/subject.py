@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -19,14 +20,17 @@ from lorafit.config import Config, ModelConfig
 from lorafit.data.batches import BatchOrder, lengths
 from lorafit.engine.base import Engine
 from lorafit.engine.eager import EagerEngine
+from lorafit.errors import ConfigError
+from lorafit.evidence.json import Json
 from lorafit.export import peft as peft_format
 from lorafit.inspection.truth import Lesson, Truth, inspect
 from lorafit.methods import method_of, methods
 from lorafit.methods.base import MethodConfig
 from lorafit.model import load
 from lorafit.model.load import LoadedModel
-from lorafit.model.sites import loose_weights
+from lorafit.model.sites import Site, loose_weights
 from lorafit.pipeline.compute import make_engine
+from lorafit.pipeline.new_rows import with_new_rows
 from lorafit.pipeline.problem import Live, Problem
 from lorafit.run import Run
 from lorafit.tasks.base import Task
@@ -41,6 +45,10 @@ START = "start"
 
 CHECKED_EPOCHS = 3
 """Epochs whose batches are looked at for one without anything to learn."""
+
+
+LOOSE = 0.01
+"""Share of all parameters from which on weights that no adapter can go on are worth a line."""
 
 
 @dataclass
@@ -86,11 +94,22 @@ def load_base(
     deterministic: bool = False,
     live: Live | None = None,
 ) -> LoadedModel:
-    """Loads the base model, or takes a live one; a new head is initialised under the seed."""
+    """Loads the base model, or takes a live one; a new head is initialised under the seed.
+
+    Raises:
+        ConfigError: New tokens are wanted of a live model.
+    """
     seed_everything(seed, deterministic)
     if live is None:
         loaded = load.load_model(config, task)
     else:
+        if config.add_tokens:
+            raise ConfigError(
+                "add_tokens is for a model that is named; one that is passed is left as it is. Add "
+                "them yourself: tokenizer.add_tokens([...]), "
+                "model.resize_token_embeddings(len(tokenizer)), and name their ids in "
+                "--trainable-token-indices."
+            )
         loaded = load.from_live(live.model, live.tokenizer, task)
     task.meet(loaded.model)
     return loaded
@@ -105,6 +124,7 @@ def adapter_config(config: Config, loaded: LoadedModel, task: Task) -> MethodCon
     settings = dict(config.adapter.settings)
     whole = [*(settings.pop("modules_to_save", None) or []), *loaded.new_modules]
     settings["modules_to_save"] = list(dict.fromkeys(whole)) or None
+    settings = with_new_rows(config.adapter.method, settings, loaded)
     settings["task_type"] = settings.get("task_type") or task.task_type
     settings["base_model_name_or_path"] = loaded.base_name
     settings["revision"] = config.model.revision
@@ -165,7 +185,7 @@ def prepare(
     adapters = Adapters(loaded.model)
     if start is not None and start.is_dir():
         own = peft_format.read_config(start)
-    loose = loose_weights(loaded.model)
+    loose = loose_weights(loaded.model, getattr(own, "target_parameters", None) or ())
     sites = adapters.add(own)
     if start is not None and start.is_dir():
         peft_format.update(adapters, peft_format.read_tensors(start))
@@ -176,19 +196,42 @@ def prepare(
     log.info(
         "adapter: %s%s, %s of %s parameters train (%.2f %%)",
         config.adapter.method,
-        f" on {len(sites)} layers" if sites else "",
+        f" on {_counted(sites)}" if sites else "",
         f"{trainable:,}",
         f"{total:,}",
         100 * trainable / total,
     )
-    if sites and loose:
+    if sites and sum(loose.values()) >= LOOSE * total:
         log.info(
-            "not adapted: %s (%.0f %% of all parameters); they are no layers of their own",
+            "not adapted: %s (%.0f %% of all parameters); they are no layers of their own%s",
             ", ".join(loose),
             100 * sum(loose.values()) / total,
+            _remedy(own, loose),
         )
     engine = make_engine(loaded.model, loaded.tokenizer, problem.task, config)
     return Subject(loaded, adapters, engine, encoded, limit, truth, live is not None)
+
+
+def _counted(sites: Sequence[Site]) -> str:
+    """``12 layers, 2 groups of experts and 3 rows of embeddings``, as far as there are any."""
+    kinds = Counter({"parameter": "parameter", "tokens": "tokens"}.get(s.kind, "") for s in sites)
+    beside = kinds["parameter"]
+    words = [f"{kinds['']} layers"] if kinds[""] else []
+    if beside:
+        words.append(
+            f"{beside} {'module' if beside == 1 else 'modules'} with weights that are no layers"
+        )
+    if kinds["tokens"]:
+        words.append("rows of the embeddings")
+    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
+
+
+def _remedy(own: MethodConfig, loose: Mapping[str, int]) -> str:
+    """How to adapt weights that are no layers, where the method can."""
+    if "target_parameters" not in type(own).model_fields:
+        return ""
+    names = [*(getattr(own, "target_parameters", None) or ()), *loose]
+    return f". To adapt them: --target-parameters {','.join(names)}"
 
 
 def encode(
@@ -257,7 +300,7 @@ def keep_start(run: Run, subject: Subject) -> None:
         peft_format.save(subject.adapters, run.path / START)
 
 
-def data_record(subject: Subject, task: Task) -> dict[str, Any]:
+def data_record(subject: Subject, task: Task) -> Json:
     """The content of ``data.json``: task, what was found in the data, what its examples teach."""
     splits = {} if subject.truth is None else subject.truth.to_dict()["splits"]
     return asdict(task.findings) | {

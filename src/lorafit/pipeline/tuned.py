@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -12,6 +12,7 @@ from lorafit import pipeline, quiet
 from lorafit.adapt import Adapters
 from lorafit.config import Config, GenerateConfig, ModelConfig
 from lorafit.errors import AdapterError, ConfigError
+from lorafit.evidence.json import Json
 from lorafit.export import peft as peft_format
 from lorafit.model.identity import Identity
 from lorafit.pipeline import unchanged
@@ -19,7 +20,7 @@ from lorafit.pipeline.problem import identified, live_model
 from lorafit.pipeline.subject import Subject
 from lorafit.run import Run, atomic
 from lorafit.settings import LIVE
-from lorafit.tasks import tasks
+from lorafit.tasks import stored
 from lorafit.tasks.base import Task
 from lorafit.units import shortened
 
@@ -63,7 +64,7 @@ def load(
     """
     adapter = _adapter_folder(source)
     facts = atomic.read_json(adapter / FACTS)
-    task = tasks[facts["task"]["name"]].from_dict(facts["task"])
+    task = stored(facts["task"])
     base = ModelConfig(**facts["model"])
     if model is None and base.name_or_path == LIVE:
         raise ConfigError(f'"{adapter}" was made for a live model; pass it: load(source, model).')
@@ -78,9 +79,29 @@ def load(
     return Tuned(loaded.model, loaded.tokenizer, adapters, task, facts["max_length"], generating)
 
 
+class AdapterFacts(TypedDict):
+    """``lorafit.json`` beside an adapter.
+
+    Attributes:
+        task: As `Task.to_dict` has it.
+        max_length: Tokens of the longest input.
+        model: Settings of the base model.
+        seed: Of a new head.
+        generate: Settings of written answers; a file of the version before has none.
+        base: What the base model was (`lorafit.model.identity`); ``None``, or not there: not known.
+    """
+
+    task: Json
+    max_length: int
+    model: Json
+    seed: int
+    generate: NotRequired[Json]
+    base: NotRequired[Identity | None]
+
+
 def adapter_facts(
     subject: Subject, task: Task, config: Config, identity: Identity | None
-) -> dict[str, Any]:
+) -> AdapterFacts:
     """What `load` needs beyond PEFT's files, so that the folder stands alone.
 
     Args:
@@ -101,7 +122,7 @@ def adapter_facts(
         "model": model,
         "seed": config.seed,
         "generate": config.generate.model_dump(),
-        unchanged.BASE: identity,
+        "base": identity,
     }
 
 

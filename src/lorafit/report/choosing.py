@@ -11,11 +11,11 @@ from markupsafe import Markup
 from pydantic import ValidationError
 
 from lorafit.evidence import Choice, Interval
+from lorafit.evidence.json import Json, mapping
 from lorafit.report import numbers
 from lorafit.report.chart import Axis, Line, Point, interval_chart, line_chart
 from lorafit.report.curves import LEAST, Curve
-from lorafit.report.folder import Json, mapping
-from lorafit.report.numbers import is_number
+from lorafit.report.numbers import is_number, number
 
 HEIGHT = 130
 _STYLES = ("train", "eval", "plain")
@@ -42,7 +42,9 @@ def _records(evidence: Json, key: str, *numbers: str) -> list[Json]:
 def _rates(evidence: Json) -> Curve | None:
     """Loss against the logarithm of the rate, a line for each length that was tried."""
     tried = [
-        r for r in _records(evidence, "tried", "learning_rate", "loss") if r["learning_rate"] > 0
+        one
+        for one in _records(evidence, "tried", "learning_rate", "loss")
+        if number(one, "learning_rate") > 0
     ]
     if len(tried) < 2:
         return None
@@ -51,13 +53,13 @@ def _rates(evidence: Json) -> Curve | None:
     for style, steps in zip(_STYLES, lengths, strict=False):
         points = sorted(_point(one) for one in tried if one.get("steps") == steps)
         lines.append(Line(points, style, dots=True))
-    best = min(tried, key=lambda one: float(one["loss"]))
+    at, lowest = _point(min(tried, key=lambda one: number(one, "loss")))
     chart = _loss_chart(
         lines,
         "loss against learning rate",
         lambda x: f"{x:g}",
-        [(one["learning_rate"], _tip(one)) for one in sorted(tried, key=_point)],
-        f"lowest {numbers.general(best['loss'])} at {best['learning_rate']:.2g}",
+        [(number(one, "learning_rate"), _tip(one)) for one in sorted(tried, key=_point)],
+        f"lowest {numbers.general(lowest)} at {at:.2g}",
         log=True,
     )
     after = " and ".join(numbers.general(n) for n in lengths if is_number(n))
@@ -68,12 +70,14 @@ def _rates(evidence: Json) -> Curve | None:
 
 
 def _point(one: Json) -> Point:
-    return one["learning_rate"], one["loss"]
+    return number(one, "learning_rate"), number(one, "loss")
 
 
 def _tip(one: Json) -> str:
-    steps = f", {numbers.general(one['steps'])} steps" if is_number(one.get("steps")) else ""
-    return f"{one['learning_rate']:.2g}{steps}: {numbers.decimals(one['loss'])}"
+    rate, loss = _point(one)
+    steps = one.get("steps")
+    after = f", {numbers.general(steps)} steps" if is_number(steps) else ""
+    return f"{rate:.2g}{after}: {numbers.decimals(loss)}"
 
 
 def _gains(evidence: Json) -> Curve | None:
@@ -82,7 +86,8 @@ def _gains(evidence: Json) -> Curve | None:
     for test in _records(evidence, "tests", "r", "against"):
         gain = _interval(test.get("gain"))
         if gain is not None:
-            name = f"{numbers.general(test['r'])} to {numbers.general(test['against'])}"
+            r, against = number(test, "r"), number(test, "against")
+            name = f"{numbers.general(r)} to {numbers.general(against)}"
             form = numbers.signed(numbers.decimals)
             ends = [form(end) for end in gain.ends[1:]]
             rows.append((name, "tuned", gain, f"{name}: {form(gain.value)} {' to '.join(ends)}"))
@@ -105,7 +110,10 @@ def _interval(content: object) -> Interval | None:
 
 def _scales(evidence: Json) -> Curve | None:
     """Loss against the factor of the update."""
-    points = sorted((p["factor"], p["loss"]) for p in _records(evidence, "curve", "factor", "loss"))
+    points = sorted(
+        (number(one, "factor"), number(one, "loss"))
+        for one in _records(evidence, "curve", "factor", "loss")
+    )
     if len(points) < 2:
         return None
     best = min(points, key=lambda point: point[1])

@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from lorafit.evidence import Arm, ComparisonRecord
 from lorafit.evidence.comparison_rows import by_quality, metric_name, remarks
+from lorafit.evidence.json import mapping
 from lorafit.report import fronts, numbers
 from lorafit.report.chart import Axis, Line, interval_chart, line_chart
 from lorafit.report.curves import Curve
@@ -26,15 +27,15 @@ def write_comparison(folder: Path, found: ComparisonRecord) -> Path:
         RunError: The page cannot be written.
     """
     page = folder / PAGE
-    config = found.request["config"]
+    config = found.request.get("config", {})
     text = (
         templates()
         .get_template("compare.html.j2")
         .render(
             found=found,
             name=folder.resolve().name,
-            model=config["model"]["name_or_path"],
-            data=config["data"]["path"],
+            model=mapping(config.get("model")).get("name_or_path"),
+            data=mapping(config.get("data")).get("path"),
             metric=metric_name(found),
             chart=_chart(found),
             fronts=fronts.charts(found, f"Test {metric_name(found)}"),

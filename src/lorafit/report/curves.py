@@ -18,8 +18,7 @@ from markupsafe import Markup
 from lorafit.evidence import MetricInfo
 from lorafit.report import numbers
 from lorafit.report.chart import Axis, Line, Point, line_chart
-from lorafit.report.folder import Json
-from lorafit.report.numbers import Format, is_number
+from lorafit.report.numbers import Format, is_number, number
 
 MOST_POINTS = 400
 """Points of a line; more would not be seen on a screen."""
@@ -31,6 +30,10 @@ of next to nothing."""
 _WINDOW = 0.025
 """Standard deviation of the smoothing window, as a share of all lines."""
 _ENOUGH_TO_SMOOTH = 30
+
+
+Metrics = Mapping[str, object]
+"""A line of ``metrics.jsonl``."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ class Curves:
 
 
 def make_curves(
-    metrics: Sequence[Json], infos: Mapping[str, MetricInfo] | None = None
+    metrics: Sequence[Metrics], infos: Mapping[str, MetricInfo] | None = None
 ) -> Curves | None:
     """Draws the curves; ``None`` if no line has a step.
 
@@ -88,7 +91,8 @@ def make_curves(
     lines = [line for line in metrics if is_number(line.get("step"))]
     if not lines:
         return None
-    x = Axis(min(0, lines[0]["step"]), max(max(line["step"] for line in lines), 1))
+    steps = [number(line, "step") for line in lines]
+    x = Axis(min(0, steps[0]), max(max(steps), 1))
     train, evals = _points(lines, "train_loss"), _points(lines, "eval_loss")
     best = min(evals, key=lambda point: point[1]) if evals else None
     drawn, smoothed = _loss_lines(train, evals)
@@ -100,7 +104,7 @@ def make_curves(
         others=_others(lines, x, infos),
         best_step=None if best is None else int(best[0]),
         best_loss=None if best is None else best[1],
-        last_step=lines[-1]["step"],
+        last_step=int(steps[-1]),
         columns=columns,
         rows=rows,
         thinned=thinned,
@@ -166,8 +170,10 @@ def thin(points: Sequence[Point], most: int = MOST_POINTS) -> list[Point]:
     return kept
 
 
-def _points(lines: Sequence[Json], name: str) -> list[Point]:
-    return [(line["step"], line[name]) for line in lines if is_number(line.get(name))]
+def _points(lines: Sequence[Metrics], name: str) -> list[Point]:
+    return [
+        (number(line, "step"), number(line, name)) for line in lines if is_number(line.get(name))
+    ]
 
 
 def _every(items: Sequence[Any], most: int) -> tuple[list[Any], int]:
@@ -195,7 +201,7 @@ def _loss_lines(train: list[Point], evals: list[Point]) -> tuple[list[Line], boo
 
 
 def _loss_chart(
-    lines: Sequence[Json],
+    lines: Sequence[Metrics],
     drawn: Sequence[Line],
     x: Axis,
     train: list[Point],
@@ -211,7 +217,11 @@ def _loss_chart(
         for name, points in (("training loss", train), ("validation loss", evals))
         if points
     ]
-    tips = [(line["step"], tip) for line in _every(lines, MOST_TIPS)[0] if (tip := _loss_tip(line))]
+    tips = [
+        (number(line, "step"), tip)
+        for line in _every(lines, MOST_TIPS)[0]
+        if (tip := _loss_tip(line))
+    ]
     return line_chart(
         drawn,
         x,
@@ -225,16 +235,16 @@ def _loss_chart(
     )
 
 
-def _loss_tip(line: Json) -> str:
+def _loss_tip(line: Metrics) -> str:
     parts = [
-        f"{name} {numbers.decimals(line[key])}"
+        f"{name} {numbers.decimals(number(line, key))}"
         for name, key in (("training", "train_loss"), ("validation", "eval_loss"))
         if is_number(line.get(key))
     ]
     return f"step {line['step']}: " + ", ".join(parts) if parts else ""
 
 
-def _others(lines: Sequence[Json], x: Axis, infos: Mapping[str, MetricInfo]) -> list[Curve]:
+def _others(lines: Sequence[Metrics], x: Axis, infos: Mapping[str, MetricInfo]) -> list[Curve]:
     """Validation metrics, then learning rate and speed: whatever the lines have."""
     known = dict.fromkeys(key for line in lines for key in line)
     curves = []
@@ -262,7 +272,7 @@ def _least(info: MetricInfo, values: Sequence[float]) -> float:
 
 
 def _small(
-    lines: Sequence[Json],
+    lines: Sequence[Metrics],
     x: Axis,
     key: str,
     title: str,
@@ -291,7 +301,7 @@ def _small(
     return Curve(title, unit, chart)
 
 
-def _table(lines: Sequence[Json]) -> tuple[list[str], list[list[Any]], int]:
+def _table(lines: Sequence[Metrics]) -> tuple[list[str], list[list[Any]], int]:
     """The lines with an evaluation, or all if there is none."""
     chosen = [line for line in lines if is_number(line.get("eval_loss"))] or list(lines)
     chosen, stride = _every(chosen, MOST_ROWS)

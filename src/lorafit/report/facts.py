@@ -11,7 +11,8 @@ from math import prod
 from statistics import median
 from typing import Any
 
-from lorafit.report.folder import Json, RunFolder, mapping
+from lorafit.evidence.json import Json, mapping
+from lorafit.report.folder import RunFolder
 from lorafit.report.numbers import is_number
 from lorafit.run.commands import FOLDER, predict_command
 
@@ -71,7 +72,7 @@ _COST = ("steps", "epoch", "time_s", "peak_memory_bytes", "tokens_per_s", "stopp
 
 def measured(run: RunFolder) -> Json:
     """What the end of training wrote down; ``{}`` before."""
-    return {} if run.evaluation is None else run.evaluation.training
+    return {} if run.evaluation is None else dict(run.evaluation.training)
 
 
 def training_cost(run: RunFolder) -> Json:
@@ -96,7 +97,7 @@ def training_cost(run: RunFolder) -> Json:
 
 def choosing_cost(run: RunFolder) -> Json:
     """What the automatic choices cost."""
-    return run.choices.cost
+    return dict(run.choices.cost)
 
 
 def trained_facts(run: RunFolder) -> Json:
@@ -126,6 +127,7 @@ def data_facts(run: RunFolder) -> Json:
         for name, value in run.task.items()
         if value
     }
+    facts["new tokens"] = mapping(run.setting("model")).get("add_tokens")
     facts["longest input, tokens"] = run.extras.get("max_length")
     data = mapping(run.environment.get("data"))
     if data and all(isinstance(value, dict) for value in data.values()):
@@ -173,7 +175,8 @@ def data_notes(run: RunFolder) -> list[tuple[bool, str]]:
     return [
         (kind == "warnings", str(text))
         for kind in ("warnings", "facts")
-        for text in (run.data[kind] if isinstance(run.data.get(kind), list) else [])
+        if isinstance(said := run.data.get(kind), list)
+        for text in said
     ]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 
 from lorafit.errors import LorafitError, RunError
 from lorafit.evidence import Choices, Evaluation, MetricInfo, Record
+from lorafit.evidence.json import Json, mapping
 from lorafit.evidence.predictions import FILE as PREDICTIONS
 from lorafit.evidence.predictions import Predictions
 from lorafit.evidence.record import check_version
@@ -26,13 +27,7 @@ from lorafit.run import config_file
 from lorafit.run.folder import BEGUN
 from lorafit.run.locks import is_locked
 
-Json = dict[str, Any]
 R = TypeVar("R", bound=Record)
-
-
-def mapping(value: Any) -> Json:
-    """The value if it is a mapping with text keys, else an empty one."""
-    return {str(k): v for k, v in value.items()} if isinstance(value, Mapping) else {}
 
 
 @dataclass
@@ -187,10 +182,10 @@ def _infos(found: RunFolder) -> dict[str, MetricInfo]:
         return {}
     # Before files described their metrics; here, because only then tasks are needed.
     from lorafit.evaluation.written import infos
-    from lorafit.tasks import tasks
+    from lorafit.tasks import stored
 
     try:
-        return infos() | tasks[name].from_dict(found.task).infos
+        return infos() | stored(found.task).infos
     except (LorafitError, KeyError, TypeError, ValueError):
         return {}  # a task of a package that is not here, or a damaged one
 

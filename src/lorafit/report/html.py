@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Any
 
 from lorafit.evidence.confusion import class_scores, confusion_of, other_tables
+from lorafit.evidence.json import Json
 from lorafit.report import choosing, curves, facts, predicted, result, words
 from lorafit.report.folder import RunFolder, read_folder
 from lorafit.report.heat import heat_map
@@ -58,10 +58,14 @@ def render(run: RunFolder) -> str:
     return page.replace(WORDS, known, 1)
 
 
-def _content(run: RunFolder) -> dict[str, Any]:
+def _content(run: RunFolder) -> Json:
     parts = facts.adapter_parts(run.tensors)
     settings = facts.settings(run)
     tables = [] if run.evaluation is None else run.evaluation.tables
+    read = predicted.shown(run.predictions)
+    matrix = confusion_of(tables)
+    # Without a matrix nothing leads to its cells.
+    anchors = {} if read is None or matrix is None else read.anchors
     return {
         "run": run,
         "banner": _banner(run),
@@ -70,10 +74,11 @@ def _content(run: RunFolder) -> dict[str, Any]:
         "data": run.setting("data", "path"),
         "method": run.setting("adapter", "method"),
         "verdict": verdict_card(run.evaluation),
-        "predicted": predicted.shown(run.predictions),
+        "predicted": read,
         "rows": result.metric_rows(run.evaluation),
         "confidence": result.level(run.evaluation),
-        "heat": heat_map(confusion_of(tables)),
+        "heat": heat_map(matrix, anchors),
+        "anchors": anchors,
         "scores": class_scores(tables),
         "tables": other_tables(tables),
         "generation": None if run.evaluation is None else run.evaluation.generation,
@@ -134,11 +139,12 @@ def _banner(run: RunFolder) -> tuple[str, str] | None:
 
 _ADAPTER = (
     "peft_type", "task_type", "r", "lora_alpha", "lora_dropout", "target_modules",
-    "modules_to_save", "bias", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern",
+    "modules_to_save", "target_parameters", "trainable_token_indices", "bias", "use_rslora",
+    "use_dora", "rank_pattern", "alpha_pattern",
 )  # fmt: skip
 
 
-def _adapter_facts(run: RunFolder) -> dict[str, Any]:
+def _adapter_facts(run: RunFolder) -> Json:
     """The fields of ``adapter_config.json`` that say something."""
     return {
         name: run.adapter[name]

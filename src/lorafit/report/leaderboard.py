@@ -147,9 +147,11 @@ def _board(found: ComparisonRecord, columns: list[Column], only: object | None =
 
 def _useless(found: ComparisonRecord) -> str:
     """What it means that a method learned nothing, where one did."""
-    if all(arm.learned for arm in found.arms.values()):
+    ways = {arm.yardstick for arm in found.arms.values() if not arm.learned}
+    if not ways:
         return ""
-    return f" A method that {LEARNED_NOTHING} is no better than always the most frequent answer."
+    said = " or ".join(sorted(ways - {""})) or "always the most frequent answer"
+    return f" A method that {LEARNED_NOTHING} is no better than {said}."
 
 
 def _first(note: str) -> str:

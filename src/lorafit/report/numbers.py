@@ -8,7 +8,7 @@ folder may come from another version or an editor; what is not a number is shown
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeGuard
 
 from markupsafe import Markup
@@ -25,6 +25,13 @@ Format = Callable[[float], str]
 def is_number(value: Any) -> TypeGuard[int | float]:
     """Whether this is a finite number; booleans are none."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def number(record: Mapping[str, object], name: str) -> float:
+    """A number of a record that was found to have it (`is_number`)."""
+    value = record[name]
+    assert is_number(value)
+    return value
 
 
 def element(value: Any, form: Format) -> Markup:

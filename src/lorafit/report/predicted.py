@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from lorafit.evidence.json import Json
 from lorafit.evidence.predictions import TEXTS, Predictions
 from lorafit.report import numbers
 from lorafit.report.numbers import element, is_number
@@ -22,6 +23,10 @@ COLUMNS = (
 MOST_MISTAKES = 20
 MOST_FLIPS = 6
 """Of each kind."""
+MOST_CELLS = 40
+"""Cells of the confusion matrix that have examples: the fullest ones."""
+MOST_IN_CELL = 4
+"""Examples of each."""
 LONGEST = 400
 """Characters of a text that are shown."""
 MOST_NAMES = 40
@@ -63,6 +68,25 @@ class Example:
 
 
 @dataclass(frozen=True)
+class Cell:
+    """The mistakes of one cell of the confusion matrix.
+
+    Attributes:
+        anchor: Where on the page they are.
+        label: The true class.
+        answer: What the tuned model called it.
+        n: How many there are.
+        examples: The surest of them.
+    """
+
+    anchor: str
+    label: str
+    answer: str
+    n: int
+    examples: list[Example]
+
+
+@dataclass(frozen=True)
 class Shown:
     """What the page shows of the predictions.
 
@@ -76,6 +100,8 @@ class Shown:
         gains: Some of the first.
         losses: Some of the others.
         has_text: Whether the texts were kept.
+        cells: The mistakes by true class and answer, the most frequent pair first; none where an
+            answer is not one class.
     """
 
     kind: str
@@ -87,6 +113,12 @@ class Shown:
     gains: list[Example]
     losses: list[Example]
     has_text: bool
+    cells: list[Cell]
+
+    @property
+    def anchors(self) -> dict[tuple[str, str], str]:
+        """Where the mistakes of a true class and an answer are."""
+        return {(cell.label, cell.answer): cell.anchor for cell in self.cells}
 
 
 def shown(found: Predictions | None) -> Shown | None:
@@ -113,7 +145,32 @@ def shown(found: Predictions | None) -> Shown | None:
         gains=examples(gained[:MOST_FLIPS]),
         losses=examples(lost[:MOST_FLIPS]),
         has_text=bool(found.text_columns),
+        cells=_cells(found, wrong) if kind == "answers" else [],
     )
+
+
+def _cells(found: Predictions, wrong: np.ndarray) -> list[Cell]:
+    """The mistakes by true class and answer; the places of the surest come first."""
+    if not {"label", "tuned"} <= set(found.table.column_names):
+        return []
+    labels, answers = (found.table.column(name).to_pylist() for name in ("label", "tuned"))
+    places: dict[tuple[str, str], list[int]] = {}
+    for place in wrong.tolist():
+        label, answer = labels[place], answers[place]
+        if isinstance(label, list) or isinstance(answer, list):
+            return []
+        places.setdefault((str(label), str(answer)), []).append(place)
+    fullest = sorted(places.items(), key=lambda item: -len(item[1]))[:MOST_CELLS]
+    return [
+        Cell(
+            anchor=f"cell-{at}",
+            label=label,
+            answer=answer,
+            n=len(listed),
+            examples=[_example(row, found.kind) for row in found.rows(listed[:MOST_IN_CELL])],
+        )
+        for at, ((label, answer), listed) in enumerate(fullest, start=1)
+    ]
 
 
 def _different(found: Predictions, places: np.ndarray) -> np.ndarray:
@@ -127,7 +184,7 @@ def _different(found: Predictions, places: np.ndarray) -> np.ndarray:
     return np.array(list(first.values()), dtype=np.int64)
 
 
-def _example(row: dict[str, Any], kind: str) -> Example:
+def _example(row: Json, kind: str) -> Example:
     text, cut = _text(row)
     words, label, tuned = _text_parts(row), row.get("label"), row.get("tuned")
     named = said(label)
@@ -144,7 +201,7 @@ def _example(row: dict[str, Any], kind: str) -> Example:
     )
 
 
-def _side(row: dict[str, Any], name: str, kind: str) -> Side:
+def _side(row: Json, name: str, kind: str) -> Side:
     answer, sure = row.get(name), Markup("")
     label = row.get("label")
     if kind == "answers" and is_number(row.get(f"{name}_probability")):
@@ -192,12 +249,12 @@ def _tags(words: list[str], tags: list[str], others: list[str]) -> str:
     return ", ".join(different[:MOST_NAMES]) or "the same tags"
 
 
-def _text_parts(row: dict[str, Any]) -> list[str]:
+def _text_parts(row: Json) -> list[str]:
     text = row.get("text")
     return [str(word) for word in text] if isinstance(text, list) else []
 
 
-def _text(row: dict[str, Any]) -> tuple[str | None, bool]:
+def _text(row: Json) -> tuple[str | None, bool]:
     parts = [row[name] for name in TEXTS if row.get(name) is not None]
     if not parts:
         return None, False

@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from lorafit.evidence import Evaluation, Interval, Sample
 from lorafit.evidence import rows as evidence_rows
+from lorafit.evidence.headline import beside_baseline, simple_sentence
 from lorafit.evidence.rows import MetricRow, Verdict
 from lorafit.evidence.same_answer import baseline_of, never_predicted
 from lorafit.report import numbers
@@ -135,11 +136,14 @@ class SimpleAnswer:
 
 
 def _simple_answer(row: MetricRow, tuned: Interval, evaluation: Evaluation) -> SimpleAnswer | None:
-    """Always the same answer; ``None`` where it cannot be said how often that is right."""
+    """Always the same answer, and classes that are never given; ``None``: neither is known."""
     baseline, never = baseline_of(evaluation), never_predicted(evaluation)
     if baseline is None and not never:
         return None
     said, beaten = [], True
+    if baseline is not None and not row.info.is_share and (told := simple_sentence(evaluation)):
+        beaten = beside_baseline(row, evaluation) in ("better", "unknown")
+        said.append(Markup.escape(told))
     if baseline is not None and row.info.is_share and row.name in baseline.metrics:
         share = baseline.metrics[row.name]
         low = tuned.low if tuned.complete else tuned.value

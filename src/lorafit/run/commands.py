@@ -20,6 +20,11 @@ def way_back(folder: Path) -> str:
     return f"stopped. Go on with: {resume_command(folder)}"
 
 
+def resume_call(folder: Path) -> str:
+    """The same in Python."""
+    return f'lorafit.train(resume="{folder}")'
+
+
 def predict_command(folder: str, texts: Any) -> str:
     """What to type for a prediction.
 

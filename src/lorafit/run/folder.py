@@ -14,6 +14,7 @@
       adapter/          the result, in PEFT format
       eval.json         base and tuned metrics on the test split, with intervals
       predictions.parquet  what base and tuned model said of each test example
+      evaluations/      the same two of other data, a folder for each evaluation
       report.html       all of it on one page
 
 What is written there, `lorafit.run.writer` writes.
@@ -26,14 +27,15 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, NotRequired, Self, TypedDict, cast
 
 from lorafit.config import Config
 from lorafit.errors import RunError, did_you_mean
 from lorafit.evidence import Choice as Choice
 from lorafit.evidence import Choices, Evaluation, Interval
+from lorafit.evidence.training import ChoosingCost
 from lorafit.run import atomic, config_file
-from lorafit.run.commands import resume_command
+from lorafit.run.commands import resume_call, resume_command
 from lorafit.run.locks import is_locked
 from lorafit.units import shortened
 
@@ -57,6 +59,22 @@ REPORT = "report.html"
 
 SEARCH = "tune"
 """Folder of what a search has done so far; only there until the run is done."""
+
+
+class Written(TypedDict):
+    """``status.json``.
+
+    Attributes:
+        status: How far the run has got.
+        message: Why it failed.
+        created_at: ISO 8601, UTC.
+        updated_at: ISO 8601, UTC.
+    """
+
+    status: Status
+    message: NotRequired[str | None]
+    created_at: NotRequired[str]
+    updated_at: NotRequired[str]
 
 
 @dataclass(frozen=True)
@@ -177,10 +195,10 @@ class Run:
         """
         path = self.path / "adapter"
         if not (path / "adapter_config.json").is_file():
-            raise RunError(
-                f'"{self.path}" has no adapter yet (status: {self.summary.status}). '
-                f"Finish it with: {resume_command(self.path)}"
-            )
+            said = f'"{self.path}" has no adapter yet (status: {self.summary.status}).'
+            error = RunError(f"{said} Finish it with: {resume_command(self.path)}")
+            error.speak(f"{said} Finish it with: {resume_call(self.path)}")
+            raise error
         return path
 
     @property
@@ -252,8 +270,6 @@ class Run:
 
     def _frame(self, part: Literal["mistakes", "flips"] | None) -> pd.DataFrame:
         # Here: listing runs does without.
-        import numpy as np
-
         from lorafit.evidence.predictions import FILE, Predictions
 
         path = self.path / FILE
@@ -263,18 +279,9 @@ class Run:
                 "earlier lorafit, which kept none. A new run has it."
             )
         try:
-            found = Predictions.read(path)
-            frame: pd.DataFrame = found.table.to_pandas()
+            return Predictions.read(path).frame(part)
         except (OSError, ValueError) as error:
             raise RunError(f'cannot read "{path}": {error}') from error
-        frame.attrs["label_names"] = found.label_names
-        if part is None:
-            return frame
-        if part == "mistakes":
-            return frame.iloc[found.mistakes()]
-        gained, lost = found.flips()
-        names = ["gained"] * len(gained) + ["lost"] * len(lost)
-        return frame.iloc[np.concatenate([gained, lost])].assign(flip=names)
 
     @property
     def choices(self) -> dict[str, Choice]:
@@ -282,7 +289,7 @@ class Run:
         return self._choices.choices
 
     @property
-    def choosing_cost(self) -> dict[str, Any]:
+    def choosing_cost(self) -> ChoosingCost:
         """What choosing and training cost, in plain runs; empty when nothing was measured."""
         return self._choices.cost
 
@@ -380,12 +387,12 @@ class Run:
         return self.path / METRICS
 
     @property
-    def _status(self) -> dict[str, Any]:
+    def _status(self) -> Written:
         status: Any = None
         with contextlib.suppress(RunError):
             status = atomic.read_json(self._status_file)
         if isinstance(status, dict) and "status" in status:
-            return status
+            return cast("Written", status)
         # A damaged status must not make the results unreadable.
         return {"status": "failed", "message": "status.json is missing or damaged"}
 

@@ -12,13 +12,14 @@ import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from filelock import FileLock
 
 from lorafit.config import Config
 from lorafit.errors import RunError
 from lorafit.evidence import Choice, Choices, Evaluation
+from lorafit.machine.environment import Environment
 from lorafit.run import atomic, config_file, locks, names, stage
 from lorafit.run.folder import CONFIG, SEARCH, STATUS, Run, Status
 
@@ -107,7 +108,7 @@ class RunWriter(Run):
         """Writes ``eval.json``."""
         atomic.write_json(self.path / Evaluation.file, evaluation.to_json())
 
-    def write_environment(self, **facts: Any) -> dict[str, Any]:
+    def write_environment(self, **facts: Any) -> Environment:
         """Writes ``environment.json``: what `lorafit.machine.describe` finds, and ``facts``.
 
         Args:
@@ -119,7 +120,7 @@ class RunWriter(Run):
         # Loads torch, which listing runs can do without.
         from lorafit.machine.describe import describe
 
-        written = describe() | facts
+        written = cast("Environment", {**describe(), **facts})
         atomic.write_json(self.path / "environment.json", written)
         return written
 

@@ -7,13 +7,13 @@ key from then on.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
 
 from pydantic import BaseModel
 
 from lorafit.config import AdapterConfig, Config
 from lorafit.errors import ConfigError, did_you_mean
+from lorafit.evidence.json import Json
 from lorafit.settings.synonyms import ALIASES, instead, meant
 
 SHORT = {
@@ -58,15 +58,19 @@ def method_fields(method: str) -> list[str]:
     from lorafit.methods.base import MethodConfig
 
     filled_in = set(MethodConfig.model_fields) - {"modules_to_save"}
-    filled_in |= {"target_parameters", "trainable_token_indices"}  # of lorafit.peft
     return [name for name in method_config(method).model_fields if name not in filled_in]
 
 
-def recommended(method: str) -> dict[str, Any]:
-    """What a run starts from where that differs from the method's PEFT-compatible defaults."""
+def recommended(method: str, given: Mapping[str, object] | None = None) -> Json:
+    """What a run starts from where that differs from the method's PEFT-compatible defaults.
+
+    Args:
+        method: Its name.
+        given: Settings of the method that are set, which others may depend on.
+    """
     from lorafit.methods import methods
 
-    return dict(methods[method].recommended)
+    return methods[method].starting_from(given or {})
 
 
 def learning_rate(method: str) -> float | None:

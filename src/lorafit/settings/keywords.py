@@ -35,6 +35,10 @@ class SharedKeywords(TypedDict, total=False):
     trust_remote_code: bool
     """Whether Python code that comes with the model may run on this machine."""
 
+    add_tokens: str | Sequence[str] | None
+    """New tokens for the tokenizer, such as ``<drug>``, which texts are read with; their rows of
+    the embeddings are trained (``trainable_token_indices``)."""
+
     test: str | None
     """File with the test rows, where ``path`` has none."""
 
@@ -140,6 +144,14 @@ class SharedKeywords(TypedDict, total=False):
 
     alpha_pattern: Mapping[str, float]
     """Module name or expression to ``lora_alpha``, where it differs."""
+
+    target_parameters: str | Sequence[str] | None
+    """Weights that are no layers, such as the experts of a mixture (``experts.down_proj``), adapted
+    beside the target modules; without dropout."""
+
+    trainable_token_indices: Sequence[int] | Mapping[str, Sequence[int]] | None
+    """Rows of the input embeddings trained whole (ids of tokens), or rows by the name of an
+    embedding."""
 
     feedforward_modules: str | Collection[str] | None
     """The targets whose input is rescaled instead of their output; ``None``: those that stand in an
@@ -307,6 +319,12 @@ class SharedKeywords(TypedDict, total=False):
     lr: float | Literal["auto"]
     """Peak learning rate. LoRA wants about ten times that of full fine-tuning ("LoRA Without
     Regret", Thinking Machines 2025); docs/explanation has our measurements."""
+
+    output: str
+    """Folder of the run: ``dir`` and ``name`` in one."""
+
+    output_dir: str
+    """Folder of the run: ``dir`` and ``name`` in one."""
 
 
 class SettingsKeywords(SharedKeywords, total=False):

@@ -43,6 +43,12 @@ def check_order(model: str | None, data: str | None, again: str = "") -> None:
     )
 
 
+def is_data(name: str) -> bool:
+    """Whether there is a file or folder of data of this name."""
+    found = _local(name)
+    return found is not None and _holds_data(found)
+
+
 def _local(name: str) -> Path | None:
     """The file or folder of this name; ``None``: there is none."""
     try:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 import reprlib
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from lorafit.config import AdapterConfig, Config
 from lorafit.errors import ConfigError, LorafitError
+from lorafit.evidence.json import Json
 from lorafit.settings.keys import (
     check,
     fields,
@@ -67,13 +69,14 @@ def resolve(*layers: Layer) -> Settings:
                 raise ConfigError(
                     f"{key} is {value.value} ({value.origin}), but it should be a finite number."
                 )
-    values = {f"adapter.{name}": value for name, value in recommended(method).items()}
+    own = method_fields(method)
+    set_here = {name: given[f"adapter.{name}"].value for name in own if f"adapter.{name}" in given}
+    values = {f"adapter.{name}": value for name, value in recommended(method, set_here).items()}
     rate = learning_rate(method)
     if rate is not None:
         values["train.learning_rate"] = rate
     values |= {key: value.value for key, value in given.items()}
 
-    own = method_fields(method)
     adapter = {name: values.pop(f"adapter.{name}") for name in own if f"adapter.{name}" in values}
     stages = _nested(values)
     stages.setdefault("model", {})
@@ -99,18 +102,20 @@ def _method(given: Layer) -> str:
     return chosen.value
 
 
-def _nested(values: dict[str, Any]) -> dict[str, Any]:
-    nested: dict[str, Any] = {}
+def _nested(values: Mapping[str, object]) -> Json:
+    sections: dict[str, Json] = {}
+    nested: Json = {}
     for key, value in values.items():
         section, dot, name = key.partition(".")
         if dot:
-            nested.setdefault(section, {})[name] = value
+            nested[section] = sections.setdefault(section, {})
+            sections[section][name] = value
         else:
             nested[key] = value
     return nested
 
 
-def _validate(model: type[Model], values: dict[str, Any], given: Layer, at: str) -> Model:
+def _validate(model: type[Model], values: Json, given: Layer, at: str) -> Model:
     """Checks values strictly: a text is no number, ``true`` is not 1.
 
     Strictly as JSON, because there a list may become a set, which YAML has no word for.
@@ -127,10 +132,10 @@ def _validate(model: type[Model], values: dict[str, Any], given: Layer, at: str)
             and not (given[key].text or "[").lstrip().startswith(("[", "{"))
         ]
         for loc, text in texts:
-            group = values
+            group: Any = values
             for name in loc[:-1]:
-                group = group[name]  # type: ignore[index]
-            group[loc[-1]] = text  # type: ignore[index]
+                group = group[name]
+            group[loc[-1]] = text
         if not texts:
             raise _explained(first, given, at) from first
     try:
@@ -139,7 +144,7 @@ def _validate(model: type[Model], values: dict[str, Any], given: Layer, at: str)
         raise _explained(error, given, at) from error
 
 
-def _validate_json(model: type[Model], values: dict[str, Any]) -> Model:
+def _validate_json(model: type[Model], values: Json) -> Model:
     try:
         text = json.dumps(values, default=_plain)
     except (TypeError, ValueError) as error:

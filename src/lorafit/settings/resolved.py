@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lorafit.config import AdapterConfig, Config
+from lorafit.evidence.json import Json
 from lorafit.run.config_file import MEASURED
 
 DEFAULT = "default"
@@ -45,7 +46,7 @@ class Settings:
         Args:
             values: By key, of ``train`` and ``adapter``.
         """
-        train: dict[str, Any] = {}
+        train: Json = {}
         adapter = dict(self.config.adapter.settings)
         for key, value in values.items():
             section, _, name = key.partition(".")

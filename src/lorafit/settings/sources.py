@@ -14,18 +14,24 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from lorafit.config import Config
 from lorafit.errors import ConfigError
-from lorafit.settings.keys import place, sections
-from lorafit.settings.synonyms import ALIASES
+from lorafit.settings.keys import SHORT, place, sections
+from lorafit.settings.synonyms import ALIASES, OUTPUT, place_and_name
 
 LISTS = frozenset(
     {"adapter.exclude_modules", "adapter.modules_to_save", "adapter.target_modules"}
+    | {"adapter.target_parameters", "adapter.trainable_token_indices", "model.add_tokens"}
     | {"data.label", "data.text", "train.report_to"}
 )
 """Keys for which ``a,b`` on the command line is a list."""
+NUMBERS = frozenset({"adapter.trainable_token_indices"})
+"""Of those, the keys whose list is of whole numbers."""
 PATTERNS = frozenset({"adapter.exclude_modules", "adapter.target_modules"})
 """Of those, the keys for which PEFT reads a text as a regular expression."""
 WORDS = frozenset({"all-linear", "auto"})
 """Texts that are neither a name nor an expression."""
+
+SET_NAMES = ALIASES | {name: SHORT[name] for name in ("data", "model")}
+"""Short names that ``--set`` takes."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +85,10 @@ def from_file(path: str | Path) -> Layer:
             raise ConfigError(f'"{path}": the key {name!r} is {_kind(name)}, not a name.')
         if name in sections() and value is None:
             continue  # a group whose lines are all commented out
+        if name in SET_NAMES and isinstance(value, str):
+            key = SET_NAMES[name]
+            layer[key] = Value(_as_list(key, value), f"file {path} line {lines[name]}")
+            continue
         fields = value if name in sections() and isinstance(value, dict) else {None: value}
         for field, item in fields.items():
             key = name if field is None else f"{name}.{field}"
@@ -90,7 +100,7 @@ def from_file(path: str | Path) -> Layer:
 def from_sets(assignments: Iterable[str]) -> Layer:
     """Reads ``--set key=value`` texts; the value is YAML, or the plain text where it is not.
 
-    The key may be one of `ALIASES`: ``lr=1e-3``.
+    The key may be one of `SET_NAMES` or of `OUTPUT`: ``lr=1e-3``, ``output=runs/first``.
 
     Raises:
         ConfigError: A text has no ``=``, its value is a list or mapping left open, or an alias
@@ -101,7 +111,7 @@ def from_sets(assignments: Iterable[str]) -> Layer:
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         typed = key.strip()
-        key = ALIASES.get(typed, typed)
+        key = SET_NAMES.get(typed, typed)
         if not equals or not key:
             raise ConfigError(
                 f'--set wants KEY=VALUE, such as train.learning_rate=1e-3, but got "{assignment}".'
@@ -117,12 +127,15 @@ def from_sets(assignments: Iterable[str]) -> Layer:
             value = text
         if isinstance(value, str):
             value = _from_text(key, value)
-        if spelled.setdefault(key, typed) != typed and layer[key].value != value:
-            raise ConfigError(
-                f"{key} is set twice, to two values: --set {spelled[key]}={layer[key].text} and "
-                f"--set {assignment}.\nLeave one of them out."
-            )
-        layer[key] = Value(value, "flag --set", text)
+        values = place_and_name(value) if key in OUTPUT else {key: value}
+        for meant, item in values.items():
+            if spelled.setdefault(meant, typed) != typed and layer[meant].value != item:
+                raise ConfigError(
+                    f"{meant} is set twice, to two values: "
+                    f"--set {spelled[meant]}={layer[meant].text} and "
+                    f"--set {assignment}.\nLeave one of them out."
+                )
+            layer[meant] = Value(item, "flag --set", text)
     return layer
 
 
@@ -145,10 +158,13 @@ def from_keywords(keywords: Mapping[str, Any], method: str = "lora") -> Layer:
     method = str(keywords.get("method", keywords.get("adapter.method", method)))
     layer: Layer = {}
     for name, value in keywords.items():
-        key = place(name, method)
-        if key in layer:
-            raise ConfigError(f"{key} is given twice: as {layer[key].origin} and keyword {name}.")
-        layer[key] = Value(_as_list(key, value), f"keyword {name}")
+        values = place_and_name(value) if name in OUTPUT else {place(name, method): value}
+        for key, item in values.items():
+            if key in layer:
+                raise ConfigError(
+                    f"{key} is given twice: as {layer[key].origin} and keyword {name}."
+                )
+            layer[key] = Value(_as_list(key, item), f"keyword {name}")
     return layer
 
 
@@ -205,6 +221,8 @@ def _from_text(key: str, text: str) -> Any:
 
     >>> _from_text("adapter.target_modules", "q_lin, v_lin")
     ['q_lin', 'v_lin']
+    >>> _from_text("adapter.trainable_token_indices", "7,8")
+    [7, 8]
     >>> _from_text("adapter.target_modules", r".*attention\.(q|v)_lin")
     '.*attention\\.(q|v)_lin'
     """
@@ -213,6 +231,8 @@ def _from_text(key: str, text: str) -> Any:
     names = [name.strip() for name in text.split(",") if name.strip()]
     if key in PATTERNS and not all(re.fullmatch(r"[\w.-]+", name) for name in names):
         return text
+    if key in NUMBERS:
+        return [int(name) if re.fullmatch(r"-?\d+", name) else name for name in names]
     return names
 
 

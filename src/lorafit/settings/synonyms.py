@@ -7,6 +7,10 @@ meaning first: `ALIASES` are taken as the setting, `MEANT` are answered with its
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from lorafit.errors import ConfigError
+
 ALIASES = {
     "alpha": "adapter.lora_alpha",
     "dropout": "adapter.lora_dropout",
@@ -15,6 +19,9 @@ ALIASES = {
     "rank": "adapter.r",
 }
 """Names that work: as flags, as keywords and with ``--set``."""
+
+OUTPUT = ("output", "output_dir")
+"""Names for a run's folder, whose place and name are two settings."""
 
 _MEANT: dict[str, str] = {
     "adapter.lora_alpha": "scaling",
@@ -43,6 +50,7 @@ _MEANT: dict[str, str] = {
     "data.where": "filter",
     "generate.max_new_tokens": "max_output_tokens",
     "generate.num_beams": "beams",
+    "model.add_tokens": "added_tokens additional_tokens extra_tokens new_tokens tokens",
     "model.dtype": "torch_dtype",
     "model.name_or_path": (
         "base_model checkpoint model_id model_name model_path pretrained "
@@ -87,7 +95,7 @@ _DEVICE = (
 )
 _OUTPUT = (
     "A run is the folder NAME in the folder of all runs: "
-    "set run.name (--name) and run.dir (--runs-dir)."
+    "set output (--output DIR/NAME), or run.name (--name) and run.dir (--runs-dir)."
 )
 _QUANTIZED = (
     "Quantized bases are not trained. model.dtype=bfloat16 halves the memory of the frozen weights."
@@ -112,7 +120,7 @@ _LABELS = "The classes are read off the label column: set data.label (--label)."
 INSTEAD = {
     **dict.fromkeys(("cpu", "cuda", "device", "device_map", "gpu", "gpus", "no_cuda"), _DEVICE),
     **dict.fromkeys(("num_gpus", "use_cpu", "use_gpu"), _DEVICE),
-    **dict.fromkeys(("logging_dir", "out", "out_dir", "output", "output_dir", "save_dir"), _OUTPUT),
+    **dict.fromkeys(("logging_dir", "out", "out_dir", "save_dir"), _OUTPUT),
     **dict.fromkeys(("save_path", "output_path"), _OUTPUT),
     **dict.fromkeys(("bits", "load_in_4bit", "load_in_8bit", "qlora", "quantization"), _QUANTIZED),
     **dict.fromkeys(("quantization_bit", "quantization_config", "quantize"), _QUANTIZED),
@@ -129,6 +137,21 @@ INSTEAD = {
     "verbose": "What is done is said anyway; --debug adds the traceback of an error.",
 }
 """Names of what lorafit does not have, or does otherwise, to what to do."""
+
+
+def place_and_name(folder: object) -> dict[str, str]:
+    """What a run's folder says: the folder of all runs, and the name of the run.
+
+    >>> place_and_name("out/first"), place_and_name("first")
+    ({'run.dir': 'out', 'run.name': 'first'}, {'run.dir': '.', 'run.name': 'first'})
+
+    Raises:
+        ConfigError: It has no name.
+    """
+    path = Path(str(folder))
+    if path.name in ("", ".."):
+        raise ConfigError(f'output is the folder of one run, such as runs/first, not "{folder}".')
+    return {"run.dir": str(path.parent), "run.name": path.name}
 
 
 def normal(name: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 from torch import Tensor
@@ -15,6 +15,7 @@ from lorafit.evaluation.compare import as_difference, paired
 from lorafit.evaluation.intervals import mean_interval
 from lorafit.evaluation.score import Scores
 from lorafit.evidence import Difference
+from lorafit.evidence.json import Json
 from lorafit.export import peft as peft_format
 from lorafit.shrinking import files
 from lorafit.shrinking.files import RankQuality, Shrunk, Source
@@ -176,7 +177,7 @@ def _energy(found: dict[str, Directions], k: int) -> float:
     return min(kept_energy(one.values, k) for one in found.values())
 
 
-def _facts(result: Shrunk) -> dict[str, Any]:
+def _facts(result: Shrunk) -> Json:
     """The content of ``shrink.json``: all of the result but where it is."""
     facts = {field.name: getattr(result, field.name) for field in fields(result)}
     del facts["path"]

@@ -125,6 +125,11 @@ def read(source: str | Path) -> Source:
             f"{config.init_lora_weights} changed. Load it with lorafit.peft and save it again: "
             "that writes an ordinary LoRA."
         )
+    if config.target_parameters:
+        raise AdapterError(
+            f"{source} adapts weights that are no layers (target_parameters), whose rank cannot be "
+            "made smaller afterwards. Train it with a smaller --r."
+        )
     tensors = read_tensors(folder, source=str(source))
     factors = {
         key.removeprefix(PREFIX).removesuffix(a): (key, key.removesuffix(a) + b)

@@ -31,7 +31,7 @@ from lorafit.run import atomic
 from lorafit.settings import LIVE
 from lorafit.shrinking import files
 from lorafit.shrinking.files import Source
-from lorafit.tasks import tasks
+from lorafit.tasks import stored, tasks
 from lorafit.tasks.base import Task
 from lorafit.training.learner import Learner
 from lorafit.training.loop import fit
@@ -67,7 +67,7 @@ class Shrinking:
         facts = source.folder / FACTS
         if facts.is_file():
             known = atomic.read_json(facts)
-            self.task: Task = tasks[known["task"]["name"]].from_dict(known["task"])
+            self.task: Task = stored(known["task"])
             base, limit, seed = ModelConfig(**known["model"]), known["max_length"], known["seed"]
             splits = load_splits(data, config.data)
             roles = pipeline.roles(self.task)

@@ -20,10 +20,13 @@ from datasets import Dataset, DatasetDict
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lorafit.config import DataConfig, SpecialTokens
+from lorafit.data.batches import Example
 from lorafit.data.findings import UNKEPT, Findings
 from lorafit.errors import DataError
 from lorafit.evidence import MetricInfo, Table
+from lorafit.evidence.json import Json
 from lorafit.tasks.parts.answers import Predicted
+from lorafit.tasks.parts.constant import Constant
 from lorafit.tasks.parts.metrics import NLL, Metric, described
 
 Supervision = Literal["example", "token", "next_token", "target"]
@@ -80,6 +83,9 @@ class Task(ABC):
     loss_info: ClassVar[MetricInfo] = NLL
     """What it is."""
 
+    pretrained: ClassVar[bool] = False
+    """Whether the base model does the task as it is. Then a model that has learned something is
+    better than its base, and not only than `constant`."""
     stratified: ClassVar[bool] = False
     """Whether splits that are set aside keep the share of each label."""
     reading: ClassVar[Sequence[str]] = (
@@ -158,7 +164,7 @@ class Task(ABC):
 
     @abstractmethod
     def collate(
-        self, examples: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase
+        self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase
     ) -> dict[str, torch.Tensor]:
         """Pads encoded examples into the model's keyword arguments plus ``labels``."""
 
@@ -174,7 +180,7 @@ class Task(ABC):
         """
         return torch.ones(len(labels), dtype=torch.int64, device=labels.device)
 
-    def count(self, examples: Sequence[dict[str, Any]]) -> int:
+    def count(self, examples: Sequence[Example]) -> int:
         """How many losses encoded examples have; the sum of `units` of their batch."""
         return len(examples)
 
@@ -246,7 +252,7 @@ class Task(ABC):
         logits: Sequence[np.ndarray] | np.ndarray,
         encoded: Dataset | None = None,
         rows: Dataset | None = None,
-    ) -> list[dict[str, Any]]:
+    ) -> list[Json]:
         """What `lorafit predict` says of each example; the first value is the answer.
 
         Args:
@@ -271,14 +277,15 @@ class Task(ABC):
         """
         return None
 
-    def constant(self, labels: np.ndarray) -> tuple[str, np.ndarray] | None:
-        """The best answer that looks at no text, in words, and as `keep` would give it.
+    def constant(self, encoded: Dataset) -> Constant | None:
+        """The best answer that looks at no text.
 
         Args:
-            labels: As `keep` gives them, ``(n, ...)``.
+            encoded: Encoded examples that all have a label.
 
         Returns:
-            The words that follow "always answering", and ``(n, ...)``; ``None``: there is none.
+            ``None``: the task has none. Then nothing is held against a model that answers the
+            same to everything.
         """
         return None
 
@@ -306,14 +313,14 @@ class Task(ABC):
             ModelError: The model does not have it.
         """
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Json:
         """Everything needed to rebuild the task, as JSON values."""
         values = {name: getattr(self, name) for name in self.fields}
         plain = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
         return {"name": self.name} | plain | {"special_tokens": self.special_tokens}
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
+    def from_dict(cls, values: Mapping[str, object]) -> Self:
         """Inverse of `to_dict`.
 
         A task that was stored before `special_tokens` existed read their names as the tokens.
@@ -327,5 +334,6 @@ class Task(ABC):
         if missing:
             raise DataError(f"the stored task lacks {', '.join(missing)}.")
         task = cls(*[values[name] for name in cls.fields])
-        task.special_tokens = values.get("special_tokens", "control")
+        asked = values.get("special_tokens", "control")
+        task.special_tokens = "text" if asked == "text" else "control"
         return task

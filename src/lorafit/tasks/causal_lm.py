@@ -11,6 +11,7 @@ from datasets import Dataset, DatasetDict
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from lorafit.config import DataConfig, SpecialTokens
+from lorafit.data.batches import Example
 from lorafit.data.columns.chats import (
     Message,
     check_chats,
@@ -107,9 +108,9 @@ class CausalLM(GenerativeTask):
         self._source: Mapping[str, Dataset] = {}
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
+    def from_dict(cls, values: Mapping[str, object]) -> Self:
         """Inverse of `to_dict`; runs of earlier versions say nothing of bad rows."""
-        return super().from_dict({"skip_bad_rows": False} | values)
+        return super().from_dict({"skip_bad_rows": False, **values})
 
     @classmethod
     def fits(cls, rows: Dataset, config: DataConfig, model: ModelKind) -> Fit | None:
@@ -299,7 +300,7 @@ class CausalLM(GenerativeTask):
         return encoded_table(pieces, pieces, [False] * len(pieces), (places, len(rows)))
 
     def collate(
-        self, examples: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase
+        self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase
     ) -> dict[str, torch.Tensor]:
         """Pads on the right: ``input_ids``, ``attention_mask``, ``labels``, ``(n, longest)``."""
         inputs = padded_inputs(examples, tokenizer, self.findings)

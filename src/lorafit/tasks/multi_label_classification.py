@@ -12,16 +12,24 @@ from scipy.special import expit
 from torch.nn import functional as F
 
 from lorafit.config import DataConfig
-from lorafit.data.columns.choose import LABEL_NAMES, choose_columns, described, label_columns
+from lorafit.data.columns.choose import (
+    LABEL_NAMES,
+    check_asked,
+    choose_columns,
+    described,
+    label_columns,
+)
 from lorafit.data.columns.labelled import binary_columns, find_label, find_labels, has_text, holds
 from lorafit.data.columns.values import class_name, column_values, is_missing
 from lorafit.data.findings import Findings
 from lorafit.data.read.splits import train_rows
 from lorafit.errors import DataError
 from lorafit.evidence import MetricInfo, Table
+from lorafit.evidence.json import Json
 from lorafit.tasks import tasks
 from lorafit.tasks.base import Fit, ModelKind
 from lorafit.tasks.parts.answers import Predicted
+from lorafit.tasks.parts.constant import Constant
 from lorafit.tasks.parts.labels import (
     UNKNOWN,
     check_names,
@@ -94,6 +102,7 @@ class MultiLabelClassification(TextTask):
             DataError: There are no labels, or one occurs in another split and never in train.
         """
         train = train_rows(splits)
+        check_asked(train, config)
         label, why = _label(train, config)
         findings = Findings()
         columns = choose_columns(_without(splits, label), config.text, need_label=False)
@@ -159,7 +168,7 @@ class MultiLabelClassification(TextTask):
         logits: Sequence[np.ndarray] | np.ndarray,
         encoded: Dataset | None = None,
         rows: Dataset | None = None,
-    ) -> list[dict[str, Any]]:
+    ) -> list[Json]:
         """The labels of each example, and the probability of each label."""
         values = np.asarray(logits, dtype=np.float64)
         return [
@@ -197,12 +206,21 @@ class MultiLabelClassification(TextTask):
     def _named(self, has: np.ndarray) -> list[str]:
         return [name for name, one in zip(self.label_names, has, strict=True) if one]
 
-    def constant(self, labels: np.ndarray) -> tuple[str, np.ndarray]:
-        """The labels that most examples have, often none."""
-        most = labels.mean(axis=0) > 0.5
-        names = [f'"{name}"' for name, has in zip(self.label_names, most, strict=True) if has]
-        kept = np.broadcast_to(np.where(most, 1.0, -1.0) + THRESHOLD, labels.shape)
-        return " and ".join(names) or "no label", kept
+    def constant(self, encoded: Dataset) -> Constant:
+        """The most frequent labels, as many as make micro F1 the highest.
+
+        The labels that more than half of the examples have would often be none, with an F1 of 0.
+        """
+        labels = np.array(encoded["labels"]) == 1
+        often = labels.sum(axis=0)
+        order = np.argsort(-often, kind="stable")
+        said = len(labels) * np.arange(1, len(order) + 1)
+        f1 = 2 * often[order].cumsum() / (said + often.sum())
+        best = order[: int(f1.argmax()) + 1] if often.any() else order[:0]
+        chosen = np.isin(np.arange(len(order)), best)
+        names = [f'"{name}"' for name, has in zip(self.label_names, chosen, strict=True) if has]
+        kept = np.broadcast_to(np.where(chosen, 1.0, -1.0) + THRESHOLD, labels.shape)
+        return Constant(" and ".join(names) or "no label", kept)
 
     def never_predicted(self, kept: np.ndarray, labels: np.ndarray) -> list[str]:
         """The labels that some examples have and none was given."""

@@ -18,9 +18,11 @@ from lorafit.data.findings import Findings
 from lorafit.data.read.splits import train_rows
 from lorafit.errors import DataError
 from lorafit.evidence import MetricInfo
+from lorafit.evidence.json import Json
 from lorafit.tasks import tasks
 from lorafit.tasks.base import Fit, ModelKind
 from lorafit.tasks.parts.answers import Predicted
+from lorafit.tasks.parts.constant import Constant
 from lorafit.tasks.parts.labels import named_head
 from lorafit.tasks.parts.metrics import Metric
 from lorafit.tasks.parts.texts import TextTask
@@ -149,17 +151,18 @@ class Regression(TextTask):
         values = np.asarray(outputs, dtype=np.float64)
         return Predicted(labels=labels.astype(np.float64).tolist(), answers=values[:, 0].tolist())
 
-    def constant(self, labels: np.ndarray) -> tuple[str, np.ndarray]:
+    def constant(self, encoded: Dataset) -> Constant:
         """The mean."""
+        labels = np.array(encoded["labels"], dtype=np.float32)
         mean = float(labels.mean())
-        return f"the mean, {mean:.3g}", np.full((len(labels), 1), mean)
+        return Constant(f"the mean, {mean:.3g}", np.full((len(labels), 1), mean))
 
     def decode(
         self,
         logits: Sequence[np.ndarray] | np.ndarray,
         encoded: Dataset | None = None,
         rows: Dataset | None = None,
-    ) -> list[dict[str, Any]]:
+    ) -> list[Json]:
         """The number of each example."""
         return [{"value": float(row[0])} for row in np.asarray(logits, dtype=np.float64)]
 
@@ -204,32 +207,40 @@ def _check_numbers(rows: Dataset, name: str) -> None:
         )
 
 
+# Without scipy's tests of significance and scikit-learn's checks: the bootstrap calls each
+# thousands of times.
+
+
 def _spearman(logits: np.ndarray, labels: np.ndarray) -> float:
-    return _correlation(scipy.stats.spearmanr, logits, labels)
+    return _correlation(scipy.stats.rankdata(logits[:, 0]), scipy.stats.rankdata(labels))
 
 
 def _pearson(logits: np.ndarray, labels: np.ndarray) -> float:
-    return _correlation(scipy.stats.pearsonr, logits, labels)
+    return _correlation(logits[:, 0].astype(np.float64), labels.astype(np.float64))
 
 
-def _correlation(measure: Any, logits: np.ndarray, labels: np.ndarray) -> float:
-    """A correlation, 0 where one side is constant and there is none."""
-    predicted = logits[:, 0]
+def _correlation(predicted: np.ndarray, labels: np.ndarray) -> float:
+    """Pearson's, 0 where one side is constant and there is none."""
     if np.ptp(predicted) == 0 or np.ptp(labels) == 0:
         return 0.0
-    return float(measure(predicted, labels).statistic)
+    one, other = predicted - predicted.mean(), labels - labels.mean()
+    found = one @ other / (np.linalg.norm(one) * np.linalg.norm(other))
+    return float(np.clip(found, -1.0, 1.0))
+
+
+def _squares(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    squares: np.ndarray = (labels.astype(np.float64) - logits[:, 0]) ** 2
+    return squares
 
 
 def _rmse(logits: np.ndarray, labels: np.ndarray) -> float:
-    from sklearn.metrics import mean_squared_error
-
-    return float(np.sqrt(mean_squared_error(labels, logits[:, 0])))
+    return float(np.sqrt(_squares(logits, labels).mean()))
 
 
 def _r2(logits: np.ndarray, labels: np.ndarray) -> float:
-    from sklearn.metrics import r2_score
-
-    return float(r2_score(labels, logits[:, 0])) if np.ptp(labels) else 0.0
+    if not np.ptp(labels):
+        return 0.0
+    return float(1.0 - _squares(logits, labels).mean() / labels.astype(np.float64).var())
 
 
 _METRICS = {

@@ -10,6 +10,7 @@ from datasets import Dataset, DatasetDict
 from transformers import AutoModelForSeq2SeqLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from lorafit.config import DataConfig
+from lorafit.data.batches import Example
 from lorafit.data.columns.choose import check_asked
 from lorafit.data.columns.labelled import find_labels
 from lorafit.data.columns.prompts import choose_prompt, find_prompt, refuse_other_answers
@@ -144,7 +145,7 @@ class Seq2Seq(GenerativeTask):
         return encoded_table(cut, [ids[:max_length] for ids in labels], truncated)
 
     def collate(
-        self, examples: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase
+        self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase
     ) -> dict[str, torch.Tensor]:
         """Pads both texts on the right.
 

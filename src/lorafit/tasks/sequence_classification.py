@@ -18,9 +18,11 @@ from lorafit.data.findings import Findings
 from lorafit.data.read.splits import train_rows
 from lorafit.errors import DataError
 from lorafit.evidence import MetricInfo, Table
+from lorafit.evidence.json import Json
 from lorafit.tasks import tasks
 from lorafit.tasks.base import Fit, ModelKind
 from lorafit.tasks.parts.answers import Predicted
+from lorafit.tasks.parts.constant import Constant
 from lorafit.tasks.parts.labels import (
     UNKNOWN,
     check_names,
@@ -155,7 +157,7 @@ class SequenceClassification(TextTask):
         logits: Sequence[np.ndarray] | np.ndarray,
         encoded: Dataset | None = None,
         rows: Dataset | None = None,
-    ) -> list[dict[str, Any]]:
+    ) -> list[Json]:
         """The most probable label of each example, its probability, and those of all labels."""
         probabilities = softmax(np.asarray(logits, dtype=np.float64), axis=-1)
         return [
@@ -183,12 +185,13 @@ class SequenceClassification(TextTask):
             probabilities=probabilities.tolist(),
         )
 
-    def constant(self, labels: np.ndarray) -> tuple[str, np.ndarray]:
+    def constant(self, encoded: Dataset) -> Constant:
         """The most frequent class."""
+        labels = np.array(encoded["labels"])
         kept = np.zeros((len(labels), len(self.label_names)))
         most = int(np.bincount(labels).argmax())
         kept[:, most] = 1.0
-        return f'"{self.label_names[most]}"', kept
+        return Constant(f'"{self.label_names[most]}"', kept)
 
     def never_predicted(self, kept: np.ndarray, labels: np.ndarray) -> list[str]:
         """The classes that some examples have and none was given."""

@@ -5,6 +5,7 @@ The first token of a word carries its tag; the others, and special tokens, have 
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -19,6 +20,7 @@ from torch.nn import functional as F
 from transformers import AutoModelForTokenClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from lorafit.config import DataConfig
+from lorafit.data.batches import Example
 from lorafit.data.columns.choose import require_columns
 from lorafit.data.columns.tagged import find_tagged, tag_names, tagged_rows
 from lorafit.data.columns.values import column_values
@@ -26,17 +28,19 @@ from lorafit.data.findings import Findings
 from lorafit.data.read.splits import train_rows
 from lorafit.errors import DataError, ModelError
 from lorafit.evidence import MetricInfo, Table
+from lorafit.evidence.json import Json
 from lorafit.evidence.tables import Cell
 from lorafit.tasks import tasks
 from lorafit.tasks.base import Fit, ModelKind, Supervision, Task
 from lorafit.tasks.parts.answers import Predicted
+from lorafit.tasks.parts.constant import Constant
 from lorafit.tasks.parts.labels import UNKNOWN, check_names, listed, named_head
 from lorafit.tasks.parts.metrics import NLL_OF_TOKENS, Metric
 from lorafit.tasks.parts.padding import ensure_pad_token
 from lorafit.tasks.parts.places import with_rows
 from lorafit.tasks.tags import metrics
 from lorafit.tasks.tags.align import align
-from lorafit.tasks.tags.spans import OUTSIDE, check_iob1, scheme_of, spans, split_tag
+from lorafit.tasks.tags.spans import OUTSIDE, Span, check_iob1, scheme_of, spans, split_tag
 
 _WORD = re.compile(r"\w+|[^\w\s]")
 
@@ -83,6 +87,7 @@ class TokenClassification(Task):
         if self.scheme is None:
             self.metric = "accuracy"
         self.kinds = self._kinds()
+        self._place = {kind: index for index, kind in enumerate(self.kinds)}
 
     def _kinds(self) -> list[str]:
         """What is counted: the types of spans, or the single tags."""
@@ -169,8 +174,13 @@ class TokenClassification(Task):
         require_columns(rows, self.text, "which holds the words here")
         labelled = self.label in rows.features
         found = tagged_rows(rows, column, self.label if labelled else None)
-        places = [at for at, (words, tags) in enumerate(found) if words and tags is not None]
-        kept = [(words, tags) for words, tags in found if words and tags is not None]
+        filled = [
+            (place, words, tags)
+            for place, (words, tags) in enumerate(found)
+            if words and tags is not None
+        ]
+        places = [place for place, *_ in filled]
+        kept = [(words, tags) for _, words, tags in filled]
         if len(kept) < len(found):
             self.findings.warn(
                 f"dropped {len(found) - len(kept):,} of {len(found):,} rows without words or "
@@ -179,10 +189,15 @@ class TokenClassification(Task):
         if not kept:
             raise DataError(f"every one of the {len(found):,} rows is without words or tags.")
         numbers = {name: index for index, name in enumerate(self.label_names)}
-        unseen = {tag for _, tags in kept for tag in tags if tag not in numbers} if labelled else ()
+        unseen: dict[str, int] = {}
+        for place, (_, tags) in zip(places, kept, strict=True):
+            for tag in tags if labelled else ():
+                if tag not in numbers:
+                    unseen.setdefault(tag, place)
         if unseen:
             raise DataError(
-                f'tag {listed(sorted(unseen))} of column "{self.label}" never occurs in train. '
+                f'tag {listed(sorted(unseen))} of column "{self.label}" (first row '
+                f"{min(unseen.values()) + 1:,}) never occurs in train. "
                 f"The tags are {listed(self.label_names)}."
             )
         aligned = align(
@@ -228,7 +243,7 @@ class TokenClassification(Task):
             self.findings.warn(f"{lost:,} words have no token of their own and are left out")
 
     def collate(
-        self, examples: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase
+        self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase
     ) -> dict[str, torch.Tensor]:
         """Pads encoded examples at the end.
 
@@ -263,7 +278,7 @@ class TokenClassification(Task):
         """The tagged words of each example."""
         return (labels != UNKNOWN).sum(dim=1)
 
-    def count(self, examples: Sequence[dict[str, Any]]) -> int:
+    def count(self, examples: Sequence[Example]) -> int:
         """All tagged words."""
         return sum(label != UNKNOWN for example in examples for label in example["labels"])
 
@@ -275,21 +290,24 @@ class TokenClassification(Task):
             are right, predicted and true; and ``(n,)`` the words, ``UNKNOWN`` where none is
             tagged.
         """
-        known = labels != UNKNOWN
         said, true = logits.argmax(dim=-1).cpu().numpy(), labels.cpu().numpy()
-        mask, place = known.cpu().numpy(), {kind: i for i, kind in enumerate(self.kinds)}
+        mask = true != UNKNOWN
         counts = np.zeros((len(true), 1 + 3 * len(self.kinds)), dtype=np.int64)
         for row in range(len(true)):
             predicted, wanted = said[row][mask[row]], true[row][mask[row]]
-            counts[row, 0] = (predicted == wanted).sum()
             found, right = self._spans(predicted), self._spans(wanted)
-            for column, some in enumerate((found & right, found, right)):
-                for kind, *_ in some:
-                    counts[row, 1 + 3 * place[kind] + column] += 1
+            self._count(counts[row], (predicted == wanted).sum(), found, right)
         words = mask.sum(axis=1)
         return counts, np.where(words == 0, UNKNOWN, words)
 
-    def _spans(self, tags: np.ndarray) -> set[tuple[str, int, int]]:
+    def _count(self, counts: np.ndarray, words: int, found: set[Span], right: set[Span]) -> None:
+        """Fills an example's row of what `keep` returns."""
+        counts[0] = words
+        for column, some in enumerate((found & right, found, right)):
+            for kind, *_ in some:
+                counts[1 + 3 * self._place[kind] + column] += 1
+
+    def _spans(self, tags: np.ndarray) -> set[Span]:
         names = [self.label_names[tag] for tag in tags]
         if self.scheme is None:
             return {(name, index, index) for index, name in enumerate(names)}
@@ -327,6 +345,47 @@ class TokenClassification(Task):
             probabilities=[row.tolist() for row in chances],
         )
 
+    def constant(self, encoded: Dataset) -> Constant:
+        """The most frequent tag; of spans that is mostly the one outside, which finds none.
+
+        Then a model is also held against whatever single tag has the highest F1.
+        """
+        true = [row[row != UNKNOWN] for row in map(np.array, encoded["labels"])]
+        spans_of = [self._spans(row) for row in true]
+        often = np.bincount(np.concatenate(true), minlength=len(self.label_names))
+        most = int(often.argmax())
+        kept, answer = self._always(most, true, spans_of), f'"{self.label_names[most]}"'
+        if self.scheme is None:
+            return Constant(answer, kept)
+        others = (self._always(tag, true, spans_of) for tag in range(len(self.label_names)))
+        right, _, total = metrics.totals(kept)
+        spans_found = f"{right:,} of the {total:,} spans" if right else "no span"
+        return Constant(
+            answer,
+            kept,
+            sentence=(
+                f"Always answering {answer} would be right on {often[most] / often.sum():.1%} of "
+                f"the words and find {spans_found}."
+            ),
+            strongest=max(others, key=lambda counts: metrics.f1(counts, counts)),
+        )
+
+    def _always(
+        self, tag: int, true: Sequence[np.ndarray], spans_of: Sequence[set[Span]]
+    ) -> np.ndarray:
+        """What `keep` would return for one tag for all words.
+
+        Args:
+            tag: Its number.
+            true: The tags of each example.
+            spans_of: The spans of each example.
+        """
+        counts = np.zeros((len(true), 1 + 3 * len(self.kinds)), dtype=np.int64)
+        found = functools.cache(lambda words: self._spans(np.full(words, tag)))
+        for row, (tags, right) in enumerate(zip(true, spans_of, strict=True)):
+            self._count(counts[row], (tags == tag).sum(), found(len(tags)), right)
+        return counts
+
     def tables(self, kept: np.ndarray, labels: np.ndarray) -> list[Table]:
         """Precision, recall and F1 of each kind of span, or of each tag."""
         rows: list[list[Cell]] = []
@@ -352,7 +411,7 @@ class TokenClassification(Task):
         logits: Sequence[np.ndarray] | np.ndarray,
         encoded: Dataset | None = None,
         rows: Dataset | None = None,
-    ) -> list[dict[str, Any]]:
+    ) -> list[Json]:
         """The spans of each example, and the tag of each word (``None``: it was cut off)."""
         if encoded is None or rows is None:
             raise DataError("token classification needs the rows beside the logits.")
@@ -370,9 +429,7 @@ class TokenClassification(Task):
             result.append(self._answer(words, tags, sure))
         return result
 
-    def _answer(
-        self, words: list[str], tags: list[str | None], sure: list[float]
-    ) -> dict[str, Any]:
+    def _answer(self, words: list[str], tags: list[str | None], sure: list[float]) -> Json:
         if self.scheme is None:
             said = " ".join(f"{word}/{tag}" for word, tag in zip(words, tags, strict=True))
             return {"label": said, "words": words, "tags": tags}

@@ -123,7 +123,7 @@ CLASSIFIERS = FAMILIES
 """Every family here has a sequence-classification head."""
 ARCHITECTURES = sorted(CONFIGS)
 """All that the promise names, for what has to hold of each."""
-WRITERS = ["bart", "gemma3", "gpt2", "llama", "mixtral", "phi3", "qwen3", "t5"]
+WRITERS = ["bart", "gemma3", "gpt2", "llama", "mixtral", "phi3", "qwen2", "qwen3", "t5"]
 """Those of them with a language model's head."""
 
 

@@ -16,7 +16,6 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -25,7 +24,9 @@ from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from lorafit.errors import RunError
+from lorafit.evidence.json import Json
 from lorafit.run import atomic
+from lorafit.training.generators import Generators
 from lorafit.training.state import TrainState
 
 log = logging.getLogger(__name__)
@@ -51,9 +52,9 @@ class Checkpoint:
     path: Path
     step: int
     tensors: dict[str, torch.Tensor]
-    state: dict[str, Any]
-    expects: dict[str, Any]
-    generators: list[dict[str, Any]]
+    state: Json
+    expects: Json
+    generators: list[Generators]
 
 
 # Weights and optimizer
@@ -134,8 +135,8 @@ def save(
     folder: Path,
     state: TrainState,
     tensors: dict[str, torch.Tensor],
-    expects: Mapping[str, Any],
-    generators: Sequence[tuple[dict[str, Any], dict[str, torch.Tensor]]],
+    expects: Mapping[str, object],
+    generators: Sequence[tuple[Generators, dict[str, torch.Tensor]]],
 ) -> Path:
     """Writes one checkpoint; on any failure what was there before is untouched.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TypedDict
 
 from lorafit.config import TrainConfig
 
@@ -63,9 +63,23 @@ def most_steps(settings: TrainConfig, steps_per_epoch: int) -> int:
     return steps_of(USUAL_EPOCHS if epochs == "auto" else epochs, steps_per_epoch)
 
 
+class Falling(TypedDict, total=False):
+    """Fields of a `Course`; none: there were too few evaluations to say.
+
+    Attributes:
+        falling: Whether the validation loss was still falling; ``None``: nobody can tell.
+        setting: Name of the setting to try then.
+        value: The value to try.
+    """
+
+    falling: bool | None
+    setting: str
+    value: float
+
+
 def still_falling(
     evaluated: Evaluated, settings: TrainConfig, steps: int, steps_per_epoch: int
-) -> dict[str, Any]:
+) -> Falling:
     """Whether the validation loss was still falling at the end, and what to try then.
 
     Asked of the part with level learning rate: where the rate falls the loss falls too, however
@@ -78,7 +92,7 @@ def still_falling(
         steps_per_epoch: Of an epoch.
 
     Returns:
-        The fields ``falling``, ``setting`` and ``value`` of a `Course`.
+        What a `Course` says of it.
     """
     level = [e for e in evaluated if e[0] <= (1.0 - settings.decay_ratio) * steps]
     if len(level) < FEWEST_EVALUATIONS:
@@ -87,8 +101,22 @@ def still_falling(
     lowest = min(loss for _, loss in level)
     early = [loss for step, loss in level if step <= max((1.0 - LATE) * end, begin)]
     fall, late = first - lowest, min(early) - last
-    if not (last == lowest and late > FALLING * fall > 0):
-        return {"falling": False}
+    return judged(last == lowest and late > FALLING * fall > 0, settings, steps, steps_per_epoch)
+
+
+def judged(
+    falling: bool | None, settings: TrainConfig, steps: int, steps_per_epoch: int
+) -> Falling:
+    """The fields of a `Course` that say whether the loss was still falling, and what to try.
+
+    Args:
+        falling: Whether it was; ``None``: nobody can tell.
+        settings: It was trained with.
+        steps: Optimizer steps it took.
+        steps_per_epoch: Of an epoch.
+    """
+    if not falling:
+        return {"falling": falling}
     epochs = steps / steps_per_epoch
     number = settings.max_steps is not None
     setting, value = ("max_steps", steps) if number else ("num_train_epochs", epochs)

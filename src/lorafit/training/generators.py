@@ -4,18 +4,48 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
 
 
-def generator_states() -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+class NumpyState(TypedDict):
+    """The state of NumPy's generator, as `numpy.random.get_state` gives it.
+
+    Attributes:
+        bit_generator: Its name.
+        key: Its words.
+        pos: Which of them is next.
+        has_gauss: Whether a normal number is left over.
+        gauss: That number.
+    """
+
+    bit_generator: str
+    key: list[int]
+    pos: int
+    has_gauss: int
+    gauss: float
+
+
+class Generators(TypedDict):
+    """The states of Python's and NumPy's generators, as JSON values.
+
+    Attributes:
+        python: Version, words and left-over normal number of `random.getstate`.
+        numpy: Of NumPy's.
+    """
+
+    python: list[Any]
+    numpy: NumpyState
+
+
+def generator_states() -> tuple[Generators, dict[str, torch.Tensor]]:
     """The states of this process's random generators: JSON values, and torch's as tensors."""
     version, words, gauss = random.getstate()
     bits = np.random.get_state(legacy=False)
     assert isinstance(bits, dict)
-    values = {
+    values: Generators = {
         "python": [version, list(words), gauss],
         "numpy": {
             "bit_generator": bits["bit_generator"],
@@ -34,7 +64,7 @@ def generator_states() -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     return values, tensors
 
 
-def restore_generators(values: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
+def restore_generators(values: Generators, tensors: Mapping[str, torch.Tensor]) -> None:
     """Inverse of `generator_states`; states of devices that are not here are left out."""
     version, words, gauss = values["python"]
     random.setstate((version, tuple(words), gauss))

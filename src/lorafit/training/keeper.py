@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch.nn import Parameter
@@ -36,7 +35,7 @@ class Keeper:
         run: RunWriter | None,
         trainable: Mapping[str, Parameter],
         optimizer: Optimizer,
-        expects: dict[str, Any],
+        expects: Mapping[str, object],
         workers: Workers,
     ) -> None:
         self._run = run

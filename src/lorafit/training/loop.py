@@ -110,6 +110,8 @@ def fit(
             if workers.any(signals.requested):
                 keeper.save(state)
                 raise signals.stopped(_how_to_resume(state.step, plan.total_steps, run))
+        if workers.any(signals.requested):  # while the last state was kept
+            raise signals.stopped(_how_to_resume(state.step, plan.total_steps, run))
     why = stopped(state, plan.total_steps, settings.early_stopping_patience)
     return _result(state, why, plan.course(state.evaluated, state.step))
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from lorafit.evidence.json import Json
 
 if TYPE_CHECKING:
     from lorafit.training.stepper import Outcome
@@ -85,13 +88,13 @@ class TrainState:
         self.evals_since_best += 1
         return False
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Json:
         """JSON values."""
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> TrainState:
+    def from_dict(cls, values: Mapping[str, Any]) -> TrainState:
         """Inverse of `to_dict`."""
         tallies = {name: Tally(**values[name]) for name in ("total", "window")}
         evaluated = [(int(step), float(loss)) for step, loss in values.get("evaluated", ())]
-        return cls(**(values | tallies | {"evaluated": evaluated}))
+        return cls(**{**values, **tallies, "evaluated": evaluated})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from datasets import Dataset
 
@@ -17,6 +17,7 @@ from lorafit.training.ending import (
     Evaluated,
     epochs_of,
     is_open,
+    judged,
     most_steps,
     still_falling,
 )
@@ -112,6 +113,17 @@ class StepPlan:
             epochs=epochs_of(steps, self.steps_per_epoch),
             most_steps=self.total_steps if self.open else None,
             **still_falling(evaluated, self._settings, steps, self.steps_per_epoch),
+        )
+
+    def judged(self, falling: bool | None) -> Course:
+        """The course of a whole training of which something else said whether its loss still fell.
+
+        Args:
+            falling: Whether it did; ``None``: nobody can tell.
+        """
+        return replace(
+            self.course((), self.total_steps),
+            **judged(falling, self._settings, self.total_steps, self.steps_per_epoch),
         )
 
     def logs(self, step: int) -> bool:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from lorafit.evidence import Course
+from lorafit.evidence.json import Json
 from lorafit.run import Choice
 from lorafit.tune.bench.bench import Bench
 from lorafit.tune.bench.state import State
@@ -40,14 +40,14 @@ class Found:
     """
 
     state: State
-    values: dict[str, Any]
+    values: Json
     choices: dict[str, Choice]
     best_step: int
     eval_loss: float
     train_loss: float
     stopped: str = "all steps are done"
     course: Course | None = None
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, object] = field(default_factory=dict)
     """More for ``choices.json``, such as curves."""
 
 

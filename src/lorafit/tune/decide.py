@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 import scipy
@@ -54,6 +53,11 @@ class Gain(Interval):
         """Whether the interval excludes zero."""
         return self.excludes(0.0)
 
+    @property
+    def change(self) -> str:
+        """How the loss changes from A to B, with its interval, for reasons; minus is better."""
+        return f"{-self.mean:+.4f} [{-self.high:+.4f}, {-self.low:+.4f}]"
+
     def below(self, margin: float) -> bool:
         """Whether the gain is certainly below a margin: then B is not needed."""
         return self.high < margin
@@ -62,10 +66,11 @@ class Gain(Interval):
         """Whether B is at most ``margin`` worse than A (non-inferiority)."""
         return self.low > -margin
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, float]:
         """JSON values."""
         values = {"mean": self.value, "se": self.se, "low": self.low, "high": self.high}
-        return values | {"n": self.n, "confidence": self.level}
+        more = {"n": self.n, "confidence": self.level}
+        return values | {name: value for name, value in more.items() if value is not None}
 
     def __str__(self) -> str:
         return f"{self:+.4f}"

@@ -7,7 +7,6 @@ import re
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
@@ -51,7 +50,7 @@ class Searched:
     result: FitResult
     settings: Settings
     choices: Mapping[str, Choice] = field(default_factory=dict)
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, object] = field(default_factory=dict)
 
 
 def open_settings(settings: Settings) -> frozenset[str]:

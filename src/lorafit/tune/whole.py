@@ -6,17 +6,19 @@ plain run makes them, the best state kept. It costs 1 U.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from lorafit.errors import TrainingError
+from lorafit.evidence.json import Json
+from lorafit.evidence.measurements import Rival
 from lorafit.run import Choice
 from lorafit.training.schedule import make_factor
 from lorafit.tune.base import Found
 from lorafit.tune.bench.bench import Bench, Scored, Trained
 from lorafit.tune.bench.state import State
-from lorafit.tune.decide import gain
+from lorafit.tune.decide import Gain, gain
 
 RANKS = (1, 4, 16)
 RATE_FACTORS = (1 / 9, 1 / 3, 1.0, 3.0)
@@ -54,11 +56,10 @@ class Point:
             words.append(f"{len(self.target_modules)} kinds of modules")
         return ", ".join(words)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Json:
         """JSON values, of what varies."""
-        values = {"learning_rate": self.learning_rate, "r": self.r}
         modules = None if self.target_modules is None else list(self.target_modules)
-        values["target_modules"] = modules  # type: ignore[assignment]
+        values = {"learning_rate": self.learning_rate, "r": self.r, "target_modules": modules}
         return {name: value for name, value in values.items() if value is not None}
 
 
@@ -103,7 +104,7 @@ def module_sets(bench: Bench) -> list[tuple[str, ...] | None]:
     """The sets of modules to try: those of attention, and all that the adapter stands on."""
     if "adapter.target_modules" not in bench.open:
         return [None]
-    sites = bench.tunable.adapters.sites["default"]
+    sites = [site for site in bench.tunable.adapters.sites["default"] if site.is_layer]
     every = {site.name for site in sites}
     attention = {site.name for site in sites if site.role == ATTENTION}
     # A name that is also used outside attention cannot be asked for alone.
@@ -115,7 +116,7 @@ def module_sets(bench: Bench) -> list[tuple[str, ...] | None]:
 def run(bench: Bench, point: Point) -> Outcome:
     """Makes one whole run; of its states only the best is kept."""
     bench.notes.begin_run(point.said)
-    settings: dict[str, Any] = {}
+    settings: Json = {}
     if point.r is not None:
         settings["r"] = point.r
     if point.target_modules is not None:
@@ -191,7 +192,9 @@ def found(bench: Bench, outcomes: Sequence[Outcome], how: str) -> Found:
             continue
         rivals = _rivals(outcomes, winner, name)
         reason = _reason(how, len(outcomes), name, rivals, bench.tunable.keeps_scaling)
-        choices[name] = Choice(chosen[name], reason, {"rivals": rivals})
+        choices[name] = Choice(
+            chosen[name], reason, {"rivals": [_beside(value, lost) for value, lost in rivals]}
+        )
     losses = [float(x) for piece in winner.pieces for x in piece.losses]
     values = {"train.learning_rate": winner.point.learning_rate}
     return Found(
@@ -210,8 +213,8 @@ def found(bench: Bench, outcomes: Sequence[Outcome], how: str) -> Found:
     )
 
 
-def _rivals(outcomes: Sequence[Outcome], winner: Outcome, name: str) -> list[dict[str, Any]]:
-    """For every other value of a setting its best run, against the winner, paired."""
+def _rivals(outcomes: Sequence[Outcome], winner: Outcome, name: str) -> list[tuple[object, Gain]]:
+    """For every other value of a setting what the winner has over its best run, paired."""
     assert winner.best is not None
     best: dict[Any, Outcome] = {}
     for outcome in outcomes:
@@ -221,17 +224,19 @@ def _rivals(outcomes: Sequence[Outcome], winner: Outcome, name: str) -> list[dic
         if value not in best or outcome.nll < best[value].nll:
             best[value] = outcome
     return [
-        {
-            "value": list(value) if isinstance(value, tuple) else value,
-            "gain": gain(outcome.best[2].losses, winner.best[2].losses).to_dict(),
-        }
+        (value, gain(outcome.best[2].losses, winner.best[2].losses))
         for value, outcome in sorted(best.items(), key=lambda item: item[1].nll)
         if outcome.best is not None
     ]
 
 
+def _beside(value: object, lost: Gain) -> Rival:
+    plain = list(value) if isinstance(value, tuple) else value
+    return {"value": plain, "gain": lost.to_dict()}
+
+
 def _reason(
-    how: str, count: int, name: str, rivals: Sequence[Mapping[str, Any]], keeps_scaling: bool
+    how: str, count: int, name: str, rivals: Sequence[tuple[object, Gain]], keeps_scaling: bool
 ) -> str:
     """One sentence for one setting."""
     first = f"best of {count} whole runs {how} on the validation rows"
@@ -240,12 +245,8 @@ def _reason(
         return f"{first}; {same} was the same in all of them"
     if not rivals:
         return first
-    against = rivals[0]["gain"]
-    shown = rivals[0]["value"]
+    shown, lost = rivals[0]
     shown = f"{shown:.2g}" if isinstance(shown, float) else shown
-    shown = f"{len(shown)} modules" if isinstance(shown, list) else shown
-    sure = "" if against["low"] > 0 else ", indistinguishable"
-    return (
-        f"{first}; the best with {shown} loses {against['mean']:.4f} "
-        f"[{against['low']:.4f}, {against['high']:.4f}] nats{sure}"
-    )
+    shown = f"{len(shown)} modules" if isinstance(shown, tuple) else shown
+    sure = "" if lost.low > 0 else ", which may be chance"
+    return f"{first}; with {shown} at best, the validation loss differs by {lost}{sure}"

@@ -2,6 +2,7 @@ import bz2
 import contextlib
 import csv
 import gzip
+import io
 import json
 import logging
 import lzma
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lorafit.data.read.files import read_file
+from lorafit.data.read.files import is_utf8_after_all, read_file
 from lorafit.data.read.reading import Reading
 from lorafit.errors import DataError
 
@@ -311,6 +312,25 @@ def test_a_quote_that_never_closes_cannot_be_skipped(tmp_path):
 def test_an_encoding_that_is_named_is_read(tmp_path, encoding):
     path = write(tmp_path / "a.csv", "text,label\ncafé,1\n".encode(encoding))
     assert read_file(path, Reading(encoding=encoding))["text"][0] == "café"
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "latin_1", "cp1251", "iso8859-15"])
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.tsv"])
+def test_utf8_is_read_as_that_where_another_encoding_is_said(tmp_path, caplog, encoding, name):
+    text = '{"text": "Rückgabe"}\n' if name == "a.jsonl" else "text\nRückgabe\n"
+    path = write(tmp_path / name, text.encode())
+    assert read_file(path, Reading(encoding=encoding))["text"][0] == "Rückgabe"
+    assert f"is UTF-8, and is read so: not {encoding}" in caplog.text
+
+
+@pytest.mark.parametrize("encoding", [None, "cp1252", "utf-16", "shift_jis", "ascii", "utf-8"])
+def test_only_what_can_be_nothing_but_utf8_is_taken_for_it(encoding):
+    plain = io.BytesIO(b"text\nplain ascii\n")
+    assert not is_utf8_after_all(encoding, lambda: plain)
+    cp1252 = io.BytesIO("text\nRückgabe\n".encode("cp1252"))
+    assert not is_utf8_after_all(encoding, lambda: cp1252)
+    utf8 = io.BytesIO("text\nRückgabe\n".encode())
+    assert is_utf8_after_all(encoding, lambda: utf8) == (encoding == "cp1252")
 
 
 @pytest.mark.parametrize("encoding", ["latin-x", "hex", ""])

@@ -63,8 +63,18 @@ def test_of_several_runs_the_time_left_is_that_of_all() -> None:
 def test_a_search_beside_one_training_takes_its_budget_at_most() -> None:
     search = Searching(budget=1.5)
     assert search.step(1).part == ""
-    assert search.progress.updates[-1].time_left_s == pytest.approx(1.5 * 20)
+    assert search.progress.updates[-1].time_left_s == pytest.approx(1.4 * 20)
     search.notes.book("learning rate", Cost(trained=20.0, time_s=4.0))
-    assert search.step(1).time_left_s == pytest.approx(1.3 * 20)
+    assert search.step(1).time_left_s == pytest.approx(1.2 * 20)
     search.notes.trunk_step = 10
     assert search.step(10).time_left_s == 0.0
+
+
+def test_where_the_whole_cost_is_known_the_time_left_falls_with_every_step() -> None:
+    search = Searching(budget=1.5)
+    search.notes.expect_cost(1.8)
+    left: list[float] = []
+    for _ in range(4):  # four pieces of three steps
+        left += [search.step(number).time_left_s for number in range(1, 4)]
+        search.notes.book("number of steps", Cost(trained=30.0, time_s=6.0))
+    assert left == pytest.approx([max(0.0, 1.8 - 0.1 * steps) * 20 for steps in range(1, 13)])

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import Parameter
 
+from lorafit.training.generators import generator_states
 from lorafit.tune.bench.adamw import RowAdamW
 from lorafit.tune.bench.state import Shape, State, capture, grown, put_back
 
@@ -40,7 +41,7 @@ def train(
 
 
 def state(parameters: dict[str, Parameter], optimizer: RowAdamW, r: int) -> State:
-    return State.of(3, Shape({"r": r}), capture(parameters, optimizer), {})
+    return State.of(3, Shape({"r": r}), capture(parameters, optimizer), generator_states()[0])
 
 
 def adam(parameters: dict[str, Parameter], lr: float = 0.01) -> RowAdamW:
@@ -113,7 +114,7 @@ def test_a_shared_counter_would_take_far_larger_steps() -> None:
     shared = dict(found.tensors)
     for name in (A, B):
         shared[f"step/{name}"] = found.tensors[f"step/{name}"].max().expand(1)
-    planted = State.of(found.step, found.shape, shared, {})
+    planted = State.of(found.step, found.shape, shared, generator_states()[0])
     big = {name: Parameter(t.clone()) for name, t in planted.of_kind("weight").items()}
     other = adam(big)
     put_back(planted, big, other)

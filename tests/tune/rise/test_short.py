@@ -14,6 +14,7 @@ import lorafit
 from lorafit import pipeline
 from lorafit.console import show_result
 from lorafit.evidence import Course
+from lorafit.evidence.measurements import RateTried
 from lorafit.pipeline import planning
 from lorafit.run import RunWriter
 from lorafit.run.config_file import MEASURED
@@ -50,6 +51,11 @@ def run(base: Path, data: DatasetDict, tmp_path_factory: pytest.TempPathFactory)
     return train(base, data, tmp_path_factory.mktemp("runs"))
 
 
+def loss(tried: RateTried) -> float:
+    assert tried["loss"] is not None
+    return tried["loss"]
+
+
 def test_the_number_of_steps_is_a_measured_choice(run: lorafit.Run) -> None:
     choice = run.choices["num_train_epochs"]
     tried = choice.evidence["lengths"]
@@ -70,7 +76,7 @@ def test_the_rate_is_the_best_of_three_after_as_many_steps(run: lorafit.Run) -> 
     tried = run.choices["learning_rate"].evidence["tried"]
     assert [one["learning_rate"] for one in tried] == pytest.approx([2e-3 / 3, 2e-3, 6e-3])
     assert {one["steps"] for one in tried} == {TRIAL}
-    best = min(tried, key=lambda one: one["loss"])
+    best = min(tried, key=loss)
     assert run.config.train.learning_rate == pytest.approx(best["learning_rate"], rel=1e-2)
 
 
@@ -190,6 +196,6 @@ def test_longer_runs_of_a_given_number_of_steps_try_rates_in_sixty(
     assert 1 < cost["runs"] <= cost["budget"]
     tried = run.choices["learning_rate"].evidence["tried"]
     assert [one["steps"] for one in tried] == [TRIAL] * 3
-    best = min(tried, key=lambda one: one["loss"])
+    best = min(tried, key=loss)
     assert run.config.train.learning_rate == pytest.approx(best["learning_rate"], rel=1e-2)
     assert run.evaluation.training["steps"] == 120

@@ -15,6 +15,7 @@ import json
 import lzma
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO, cast
@@ -42,6 +43,9 @@ _FORMATS = (
     *(".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".arrow", ".feather"),
     *SUFFIXES,
 )
+_BINARY = (".parquet", ".arrow", ".feather")
+"""Formats that have no encoding."""
+_CHUNK = 1 << 20
 
 
 def format_of(path: Path) -> str | None:
@@ -91,6 +95,9 @@ def read_file(path: Path, reading: Reading = PLAIN) -> Dataset:
         return cast(BinaryIO, opener(str(path)))
 
     try:
+        if kind not in _BINARY and is_utf8_after_all(reading.encoding, open_bytes):
+            reading.findings.warn(f'"{path}" is UTF-8, and is read so: not {reading.encoding}')
+            reading = replace(reading, encoding=None)
         table = _read(path, kind, open_bytes, reading)
     except UnicodeError as error:
         if reading.encoding is None and isinstance(error, UnicodeDecodeError):
@@ -123,6 +130,32 @@ def check_encoding(encoding: str | None) -> str:
     return "utf-8-sig" if name == "utf-8" else name
 
 
+def is_utf8_after_all(encoding: str | None, open_bytes: Callable[[], BinaryIO]) -> bool:
+    """Whether a text that is said to be of an encoding with one byte a character is UTF-8.
+
+    Text with other letters than those of ASCII that is right as UTF-8 is nothing else: as cp1252
+    "ü" would be "Ã¼". A run's encoding is that of its own data, and other data may have another.
+    """
+    if encoding is None or not _is_of_single_bytes(check_encoding(encoding)):
+        return False
+    decoder, ascii_only = codecs.getincrementaldecoder("utf-8")(), True
+    try:
+        with open_bytes() as file:
+            for chunk in iter(lambda: file.read(_CHUNK), b""):
+                ascii_only = ascii_only and chunk.isascii()
+                decoder.decode(chunk)
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        return False
+    return not ascii_only
+
+
+def _is_of_single_bytes(codec: str) -> bool:
+    upper = bytes(range(0xC0, 0x100))
+    known = not codec.startswith("utf") and codec != "ascii"
+    return known and len(upper.decode(codec, "replace")) == len(upper)
+
+
 def _read(
     path: Path, kind: str, open_bytes: Callable[[], BinaryIO], reading: Reading
 ) -> pa.Table | list[Any]:
@@ -130,7 +163,7 @@ def _read(
     encoding = check_encoding(reading.encoding)
     if kind == ".parquet":
         return pq.read_table(io.BytesIO(_all(open_bytes)))
-    if kind in (".arrow", ".feather"):
+    if kind in _BINARY:
         return _read_arrow(pa.BufferReader(_all(open_bytes)))
 
     def open_text() -> TextIO:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
+from lorafit.data.batches import Example
 from lorafit.engine.autograd import apply
 from lorafit.engine.base import (
     Answers,
@@ -66,7 +67,7 @@ class FastDecoder:
 
     # --- batches -------------------------------------------------------------------------
 
-    def collate(self, examples: Sequence[dict[str, Any]]) -> Batch:
+    def collate(self, examples: Sequence[Example]) -> Batch:
         """Lays the examples' tokens end to end.
 
         Raises:
@@ -92,7 +93,7 @@ class FastDecoder:
         rows = (labels != IGNORED).nonzero().squeeze(1)
         return {**batch, "labels": padded, "rows": rows - 1, "targets": labels[rows]}
 
-    def _last_rows(self, examples: Sequence[dict[str, Any]]) -> Tensor:
+    def _last_rows(self, examples: Sequence[Example]) -> Tensor:
         """The row a classifier looks at: transformers' rule, the last that is not padding."""
         rows, start = [], 0
         for example in examples:
@@ -103,7 +104,7 @@ class FastDecoder:
             start += len(ids)
         return torch.tensor(rows)
 
-    def units(self, examples: Sequence[dict[str, Any]]) -> int:
+    def units(self, examples: Sequence[Example]) -> int:
         """Label tokens of a language model, otherwise examples."""
         if not self.layout.causal_lm:
             return len(examples)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
+from lorafit.data.batches import Example
 from lorafit.engine.base import Answers, Batch, StepResult, answers_from_logits
 from lorafit.engine.batch import pack_examples
 from lorafit.engine.encoder.block import Block, Gradient, Saved, Stream, dropout_p
@@ -66,7 +67,7 @@ class FastEncoder:
 
     # --- batches -------------------------------------------------------------------------
 
-    def collate(self, examples: Sequence[dict[str, Any]]) -> Batch:
+    def collate(self, examples: Sequence[Example]) -> Batch:
         """Lays the examples' tokens end to end.
 
         Raises:
@@ -76,12 +77,12 @@ class FastEncoder:
         batch = pack_examples(examples, self.tokenizer.pad_token_id or 0, room, self.dtype)
         return {**batch, "labels": self._labels(examples)}
 
-    def _labels(self, examples: Sequence[dict[str, Any]]) -> Tensor:
+    def _labels(self, examples: Sequence[Example]) -> Tensor:
         if self.layout.pools_first:
             return torch.tensor([example["labels"] for example in examples])
         return self.task.collate(examples, self.tokenizer)["labels"]
 
-    def units(self, examples: Sequence[dict[str, Any]]) -> int:
+    def units(self, examples: Sequence[Example]) -> int:
         """As the task counts them: one an example, or one a labelled token."""
         return self.task.count(examples)
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from lorafit.data.batches import Example
 from lorafit.engine.base import (
     Answers,
     Batch,
@@ -60,7 +60,7 @@ class GenericEngine:
         causal_lm = getattr(task, "task_type", None) == "CAUSAL_LM"
         self.language = LanguageHead(model, dtype) if causal_lm else None
 
-    def collate(self, examples: Sequence[dict[str, Any]]) -> Batch:
+    def collate(self, examples: Sequence[Example]) -> Batch:
         """Pads the examples in groups of like length.
 
         Raises:
@@ -75,7 +75,7 @@ class GenericEngine:
         order = [index for group in groups for index in group]
         return {"parts": parts, "order": order, "labels": whole["labels"]}
 
-    def units(self, examples: Sequence[dict[str, Any]]) -> int:
+    def units(self, examples: Sequence[Example]) -> int:
         """Label tokens of a language model; otherwise as the task counts."""
         if self.language is not None:
             return sum(label_count(example["labels"]) for example in examples)

@@ -41,6 +41,12 @@ def _is_plain_lora(module: nn.Module) -> bool:
     )
 
 
+def _has_factors(module: nn.Module) -> bool:
+    """Whether it has a pair of factors an adapter, and not one for each of its parameters."""
+    factors: Any = getattr(module, "lora_A", None)
+    return factors is not None and all(isinstance(A, nn.Linear) for A in factors.values())
+
+
 class Parts:
     """The layers of one model that have a faster form.
 
@@ -65,7 +71,7 @@ class Parts:
                 continue
             linear = FrozenLinear([module], dtype)
             self.frozen[id(weight)] = linear
-            if base is not module and hasattr(module, "lora_A"):
+            if base is not module and _has_factors(module):
                 self.adapted[module] = Projection([module], dtype)
 
 

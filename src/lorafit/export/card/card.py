@@ -8,6 +8,7 @@ from typing import Any
 
 from lorafit.config import Config
 from lorafit.evidence import Choice, Evaluation
+from lorafit.model.new_tokens import NewTokens
 from lorafit.tasks.base import Task
 
 
@@ -44,3 +45,5 @@ class Card:
     """The data was read by a run, so that a name that is no path is one of the Hub."""
     resized_head: bool = False
     """`LoadedModel.resized_head`."""
+    new_tokens: NewTokens = field(default_factory=NewTokens)
+    """`LoadedModel.new_tokens`."""

@@ -63,6 +63,7 @@ def facts(card: Card) -> list[tuple[str, str, str]]:
         ("text", " and ".join(card.task.text), ""),
         ("label", card.task.to_dict().get("label"), ""),
         ("max_length", card.max_length, ""),
+        ("new tokens", ", ".join(f"{name} ({i})" for name, i in card.new_tokens.ids.items()), ""),
         *((name, adapter.get(name), _reason(card, name)) for name in _ADAPTER_FACTS),
         ("trainable parameters", card.trainable_parameters, ""),
         ("learning_rate", train.learning_rate, _reason(card, "learning_rate")),
@@ -92,6 +93,7 @@ def facts(card: Card) -> list[tuple[str, str, str]]:
 
 _ADAPTER_FACTS = (
     *("r", "lora_alpha", "lora_dropout", "target_modules", "modules_to_save"),
+    *("target_parameters", "trainable_token_indices"),
     *("use_rslora", "use_dora", "init_lora_weights", "rank_pattern", "alpha_pattern"),
 )
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from lorafit.evidence import Evaluation, Table
 from lorafit.evidence.confusion import class_scores, confusion_of
+from lorafit.evidence.headline import simple_sentence
 from lorafit.evidence.same_answer import baseline_of, never_predicted
 from lorafit.export.card.card import Card
 from lorafit.export.card.names import data_name
@@ -19,7 +20,7 @@ _FEW = 30
 
 def does(card: Card) -> str:
     """What the model does, as the end of a sentence."""
-    names = card.task.to_dict().get("label_names") or []
+    names = getattr(card.task, "label_names", None) or []
     known = {
         "sequence_classification": f"gives a text one of {len(names)} labels",
         "multi_label_classification": f"gives a text any of {len(names)} labels",
@@ -43,10 +44,12 @@ def weights(card: Card) -> str:
 
 
 def same_answer(evaluation: Evaluation | None) -> str:
-    """How often always the same answer would be right; empty: not such a task."""
+    """What always the same answer would come to; empty: there is none."""
     found = None if evaluation is None else baseline_of(evaluation)
     if evaluation is None or found is None:
         return ""
+    if evaluation.metric is None or not evaluation.info(evaluation.metric).is_share:
+        return escaped(simple_sentence(evaluation))
     shares = [value for name, value in found.metrics.items() if evaluation.info(name).is_share]
     if not shares:
         return ""

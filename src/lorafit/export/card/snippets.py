@@ -30,6 +30,7 @@ def peft_snippet(card: Card, adapter: str = FOLDER) -> str:
     if card.resized_head:
         arguments.append("ignore_mismatched_sizes=True")
     joined = "".join(f"    {argument},\n" for argument in arguments)
+    resized = card.new_tokens.resized_to
     return "\n".join(
         [
             *imports,
@@ -41,6 +42,7 @@ def peft_snippet(card: Card, adapter: str = FOLDER) -> str:
             *([f"id2label = {{{named}}}"] if labels else []),
             f"base = {auto}.from_pretrained(\n{joined})",
             "tokenizer = AutoTokenizer.from_pretrained(adapter)",
+            *([] if resized is None else [f"base.resize_token_embeddings({resized})"]),
             "base.config.pad_token_id = tokenizer.pad_token_id",
             "model = PeftModel.from_pretrained(base, adapter).eval()",
             "",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Any, Literal, Self
+from collections.abc import Mapping
+from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -47,9 +48,11 @@ class LoraConfig(MethodConfig):
     alpha_pattern: dict[str, float] = Field(default_factory=dict)
     """Module name or expression to ``lora_alpha``, where it differs."""
     target_parameters: list[str] | None = None
-    """Weights that are no layers, such as the experts of a mixture (``experts.down_proj``)."""
+    """Weights that are no layers, such as the experts of a mixture (``experts.down_proj``), adapted
+    beside the target modules; without dropout."""
     trainable_token_indices: list[int] | dict[str, list[int]] | None = None
-    """Rows of the input embeddings trained whole, or rows by the name of an embedding."""
+    """Rows of the input embeddings trained whole (ids of tokens), or rows by the name of an
+    embedding."""
 
     @field_validator("init_lora_weights")
     @classmethod
@@ -79,11 +82,14 @@ class LoraConfig(MethodConfig):
 
     @model_validator(mode="after")
     def _plain_for_parameters(self) -> Self:
-        if self.target_parameters and (self.use_dora or self.lora_dropout or self.has_origin):
-            raise ValueError(
-                "target_parameters takes plain LoRA: no use_dora, no lora_dropout, no start from "
-                "the weights (pissa, olora)"
-            )
+        apart = {
+            "use_dora": self.use_dora,
+            f"lora_dropout {self.lora_dropout:g}": self.lora_dropout,
+            f"init_lora_weights {self.init_lora_weights}": self.has_origin,
+        }
+        wrong = [name for name, is_set in apart.items() if is_set]
+        if self.target_parameters and wrong:
+            raise ValueError(f"target_parameters takes plain LoRA, without {' or '.join(wrong)}")
         return self
 
     def rank(self, path: str) -> int:
@@ -106,7 +112,7 @@ class LoraConfig(MethodConfig):
         return isinstance(init, str) and (init == "olora" or init.startswith("pissa"))
 
 
-def _by_pattern(patterns: dict[str, Any], path: str, default: float) -> float:
+def _by_pattern(patterns: Mapping[str, float], path: str, default: float) -> float:
     """PEFT's rule: the first pattern that matches the last parts of the path."""
     for pattern, value in patterns.items():
         if re.match(rf"(.*\.)?({pattern})$", path):

@@ -19,8 +19,8 @@ rank ``2r``, ``[B, -B_0] [A; A_0]``, which fits the unmodified base everywhere.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
-from typing import Any, ClassVar
+from collections.abc import Collection, Mapping, Sequence
+from typing import ClassVar
 
 from torch import nn
 
@@ -43,12 +43,21 @@ class Lora(Method[LoraConfig]):
 
     family: ClassVar[Family] = "reparametrization"
     config_class = LoraConfig
-    recommended: ClassVar[dict[str, Any]] = {
+    recommended: ClassVar[Mapping[str, object]] = {
         "r": 8,
         "lora_alpha": 16,
         "target_modules": ALL_LINEAR,
         "lora_dropout": 0.05,
     }
+
+    @classmethod
+    def starting_from(cls, given: Mapping[str, object]) -> dict[str, object]:
+        """No dropout beside ``target_parameters``: the input of such weights is nobody's to drop.
+
+        PEFT refuses the two together, so 0 holds for the layers too.
+        """
+        found = super().starting_from(given)
+        return found | ({"lora_dropout": 0.0} if given.get("target_parameters") else {})
 
     def select(self, model: nn.Module, sites: Sequence[Site], config: LoraConfig) -> list[Site]:
         """Resolves the patterns; every pattern has to match something."""
@@ -127,7 +136,7 @@ class Lora(Method[LoraConfig]):
             return LoraParameters(layer)
         if site.kind == "tokens":
             words = self._model.get_input_embeddings()  # type: ignore[operator]
-            tied = not isinstance(layer, nn.Embedding)
+            tied = layer is not words and layer.weight is words.weight
             return TokenRows(layer, main=words if tied else None)
         return LoraEmbedding(layer) if site.kind == "embedding" else LoraLinear(layer, site)
 

@@ -59,11 +59,19 @@ def parameter_sites(model: nn.Module, names: Sequence[str]) -> list[Site]:
         if name not in found:
             loose = list(loose_weights(model))
             there = f" It has {', '.join(loose)}." if loose else ""
+            near = did_you_mean(name, dict.fromkeys([*loose, *_named_like(model, name)]))
             raise TargetError(
                 f'target_parameters: no parameter of {type(model).__name__} is called "{name}".'
-                f"{there}{did_you_mean(name, loose)}"
+                f"{there}{near}"
             )
     return sites
+
+
+def _named_like(model: nn.Module, name: str) -> list[str]:
+    """The matrices of a model, by as many last parts of their paths as a name has."""
+    parts = name.count(".") + 1
+    found = (path.split(".") for path, p in model.named_parameters() if p.ndim in (2, 3))
+    return list(dict.fromkeys(".".join(path[-parts:]) for path in found))
 
 
 def matching(path: str, module: nn.Module, names: Sequence[str]) -> list[str]:

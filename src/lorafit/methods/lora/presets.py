@@ -5,7 +5,8 @@ On disk they are LoRA adapters; every setting of ``lora`` can be given with them
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import ClassVar
 
 from lorafit.methods import methods
 from lorafit.methods.lora.method import Lora
@@ -17,7 +18,7 @@ class RsLora(Lora):
 
     preset_of = "lora"
     learning_rate = 6e-4
-    recommended: ClassVar[dict[str, Any]] = Lora.recommended | {"use_rslora": True}
+    recommended: ClassVar[Mapping[str, object]] = {**Lora.recommended, "use_rslora": True}
 
 
 @methods.register("dora")
@@ -25,7 +26,7 @@ class Dora(Lora):
     """LoRA that also trains the length of each weight row (``use_dora``)."""
 
     preset_of = "lora"
-    recommended: ClassVar[dict[str, Any]] = Lora.recommended | {"use_dora": True}
+    recommended: ClassVar[Mapping[str, object]] = {**Lora.recommended, "use_dora": True}
 
 
 @methods.register("pissa")
@@ -37,7 +38,8 @@ class Pissa(Lora):
 
     preset_of = "lora"
     learning_rate = 6e-4
-    recommended: ClassVar[dict[str, Any]] = Lora.recommended | {
+    recommended: ClassVar[Mapping[str, object]] = {
+        **Lora.recommended,
         "init_lora_weights": "pissa",
         "lora_alpha": 8,
     }

@@ -24,12 +24,13 @@ TokenIndices = list[int] | dict[str, list[int]]
 
 
 def token_sites(model: nn.Module, sites: Sequence[Site], indices: TokenIndices) -> list[Site]:
-    """The embeddings whose rows are meant, and the output embeddings that are tied to them.
+    """The embeddings whose rows are meant, and what is tied to the input embeddings.
 
     Args:
         model: The model, perhaps with adapters on it already.
         sites: All adaptable layers.
-        indices: Rows of the input embeddings, or rows by the name of a layer.
+        indices: Rows of the input embeddings, or rows by the name of a layer: embeddings, or
+            output embeddings.
 
     Raises:
         TargetError: There is no such embedding.
@@ -37,15 +38,21 @@ def token_sites(model: nn.Module, sites: Sequence[Site], indices: TokenIndices) 
     """
     embeddings = [site for site in sites if site.kind == "embedding"]
     words = getattr(model, "get_input_embeddings", lambda: None)()
+    output = output_embeddings(model)
     own = next((s for s in embeddings if _at(model, s.path) is words), None)
     if isinstance(indices, dict):
         wanted: dict[Site, list[int]] = {}
         for name, rows in indices.items():
             hits = [s for s in sites if matches(s.path, [name])]
-            if not hits or hits[0].kind != "embedding":
+            if not hits or not (hits[0].kind == "embedding" or _at(model, hits[0].path) is output):
                 there = ", ".join(s.path for s in embeddings)
                 raise TargetError(
                     f'trainable_token_indices: no embedding is called "{name}"; there is {there}.'
+                )
+            if own is not None and hits[0] is not own and _is_tied(model, hits[0], words):
+                raise TargetError(
+                    f"trainable_token_indices: {hits[0].path} is tied to {own.path} and has its "
+                    "rows; name those alone."
                 )
             wanted |= dict.fromkeys(hits, rows)
     elif own is None:
@@ -57,17 +64,23 @@ def token_sites(model: nn.Module, sites: Sequence[Site], indices: TokenIndices) 
         wanted = {own: indices}
     found = []
     for site, rows in wanted.items():
-        if not rows or len(set(rows)) < len(rows) or not all(0 <= i < site.d_in for i in rows):
+        count = site.d_in if site.kind == "embedding" else site.d_out
+        if not rows or len(set(rows)) < len(rows) or not all(0 <= i < count for i in rows):
             raise ConfigError(
                 f"trainable_token_indices: rows of {site.path} are different numbers from 0 to "
-                f"{site.d_in - 1}, got {rows!s:.60}. For new tokens call "
-                "`model.resize_token_embeddings(len(tokenizer))` first."
+                f"{count - 1}, got {rows!s:.60}. New tokens are added with --add-tokens; in a "
+                "script, call `model.resize_token_embeddings(len(tokenizer))` first."
             )
         found.append(_tokens(site))
-        output = output_embeddings(model)
-        if site is own and output is not None and _weight(output) is _weight(words):
-            found += [_tokens(s) for s in sites if _at(model, s.path) is output]
-    return found
+        if site is own:
+            found += [_tokens(s) for s in sites if s is not own and _is_tied(model, s, words)]
+    return list(dict.fromkeys(found))
+
+
+def _is_tied(model: nn.Module, site: Site, words: Any) -> bool:
+    """Whether a layer has the input embeddings' table for its weight."""
+    module = _at(model, site.path)
+    return module is not None and getattr(module, "weight", None) is _weight(words)
 
 
 def rows_of(config: LoraConfig, path: str) -> list[int]:
@@ -99,8 +112,8 @@ class TokenRows(AdapterLayer[LoraConfig]):
     """Trained rows in place of an embedding's own: ``(rows, dim)`` float32 for each adapter.
 
     Args:
-        base_layer: The embedding, or output embeddings tied to one.
-        main: For tied output embeddings the layer around the embedding, which has the rows.
+        base_layer: An embedding, or the output embeddings.
+        main: For a layer that is tied to an embedding the one around that, which has the rows.
     """
 
     adapter_layer_names: ClassVar[tuple[str, ...]] = ("trainable_tokens_delta",)
@@ -159,7 +172,9 @@ class TokenRows(AdapterLayer[LoraConfig]):
             index = torch.tensor(self.token_indices[name], device=rows.device)
             if isinstance(self.base_layer, nn.Embedding):
                 scale = getattr(self.base_layer, "embed_scale", None)
-                rows = rows if scale is None else rows * scale.to(rows.dtype)
+                if isinstance(scale, torch.Tensor):  # Gemma's; BART's is a number
+                    scale = scale.to(rows.dtype)
+                rows = rows if scale is None else rows * scale
                 hit = x.unsqueeze(-1) == index.to(x.device)
                 replaced = F.embedding(hit.to(torch.uint8).argmax(-1), rows)
                 result = torch.where(hit.any(-1, keepdim=True), replaced, result)

@@ -67,7 +67,7 @@ class PeftMethod(Method[PeftConfig]):
     """One tuner of peft."""
 
     family: ClassVar[Family] = "reparametrization"
-    recommended: ClassVar[dict[str, Any]] = {"target_modules": ALL_LINEAR}
+    recommended: ClassVar[Mapping[str, object]] = {"target_modules": ALL_LINEAR}
     tuner: ClassVar[str]
 
     def select(self, model: nn.Module, sites: Sequence[Site], config: PeftConfig) -> list[Site]:

@@ -26,6 +26,7 @@ from transformers import BatchEncoding, PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from lorafit.config import SpecialTokens
+from lorafit.data.columns.chats import Message
 from lorafit.data.findings import UNKEPT, Findings
 from lorafit.errors import DataError, ModelError
 
@@ -268,7 +269,7 @@ class Framed:
         # What an assistant writes itself, such as <think>, are tokens it has to learn to write.
         self._assistants = control_names(tokenizer)
 
-    def is_needed(self, messages: Sequence[dict[str, Any]]) -> bool:
+    def is_needed(self, messages: Sequence[Message]) -> bool:
         """Whether a message names a control token.
 
         Raises:
@@ -293,7 +294,7 @@ class Framed:
             )
         return bool(_count(encoded["input_ids"], control).any())
 
-    def rendered(self, messages: Sequence[dict[str, Any]], prompt: bool = False) -> str:
+    def rendered(self, messages: Sequence[Message], prompt: bool = False) -> str:
         """The conversation for `read`.
 
         Args:
@@ -305,13 +306,11 @@ class Framed:
         )
         return self._shown(str(found))
 
-    def content(self, message: dict[str, Any]) -> str:
+    def content(self, message: Message) -> str:
         """What of `rendered` a message is."""
         return self._shown(self._hidden([message])[0]["content"])
 
-    def rendered_turns(
-        self, messages: Sequence[dict[str, Any]]
-    ) -> tuple[str, list[tuple[int, int]]]:
+    def rendered_turns(self, messages: Sequence[Message]) -> tuple[str, list[tuple[int, int]]]:
         """The same, and from where to where the template marks what the assistant says."""
         tokenizer = self._tokenizer
         render: Any = render_jinja_template
@@ -334,10 +333,10 @@ class Framed:
         encoded: Any = twin.backend.encode(rendered, add_special_tokens=False)
         return encoded.ids, encoded.offsets
 
-    def _in(self, message: dict[str, Any]) -> re.Pattern[str]:
+    def _in(self, message: Message) -> re.Pattern[str]:
         return one_of(self._assistants if message["role"] == "assistant" else self._names)
 
-    def _hidden(self, messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    def _hidden(self, messages: Sequence[Message]) -> list[Message]:
         twin = twin_of(self._tokenizer, self._names)
         return [
             m | {"content": self._in(m).sub(lambda found: twin.hidden(found[0]), m["content"])}

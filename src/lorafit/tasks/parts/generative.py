@@ -16,12 +16,15 @@ from datasets.table import InMemoryTable
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
+from lorafit.data.batches import Example
 from lorafit.data.columns.choose import require_columns
 from lorafit.data.columns.values import texts
 from lorafit.data.findings import UNKEPT, Findings
 from lorafit.errors import ConfigError, DataError
 from lorafit.evidence import MetricInfo
+from lorafit.evidence.json import Json
 from lorafit.tasks.base import Task
+from lorafit.tasks.parts.constant import Constant
 from lorafit.tasks.parts.labels import UNKNOWN
 from lorafit.tasks.parts.metrics import NLL_OF_TOKENS, Metric
 from lorafit.tasks.parts.padding import ensure_pad_token
@@ -54,6 +57,7 @@ class GenerativeTask(Task):
     """
 
     metric = "perplexity"
+    pretrained: ClassVar[bool] = True
     loss_info: ClassVar[MetricInfo] = NLL_OF_TOKENS
     shift: ClassVar[int]
     """Positions between the logits that predict a label and the label."""
@@ -125,7 +129,7 @@ class GenerativeTask(Task):
         """Learned tokens of each example, ``(n,)``."""
         return (labels[:, self.shift :] != UNKNOWN).sum(dim=1)
 
-    def count(self, examples: Sequence[dict[str, Any]]) -> int:
+    def count(self, examples: Sequence[Example]) -> int:
         """Learned tokens of all examples."""
         return sum(
             label != UNKNOWN for example in examples for label in example["labels"][self.shift :]
@@ -152,6 +156,22 @@ class GenerativeTask(Task):
         wanted = labels != UNKNOWN
         return logits[:, : labels.shape[1]][wanted].float(), labels[wanted], wanted.sum(dim=1)
 
+    def constant(self, encoded: Dataset) -> Constant:
+        """The tokens' frequencies: what a model comes to that knows nothing else (unigrams)."""
+        rows = [np.array(row[self.shift :], dtype=np.int64) for row in encoded["labels"]]
+        learned = [row[row != UNKNOWN] for row in rows]
+        _, inverse, often = np.unique(
+            np.concatenate(learned), return_inverse=True, return_counts=True
+        )
+        losses, right = -np.log(often / often.sum())[inverse], inverse == often.argmax()
+        kept, _ = self.keep_tokens(
+            torch.from_numpy(losses),
+            torch.from_numpy(right),
+            torch.tensor([len(row) for row in learned]),
+        )
+        how = "guessing each token by how frequent it is"
+        return Constant("the most frequent token", kept, way=how)
+
     @property
     def metrics(self) -> dict[str, Metric]:
         """Perplexity (the exponential of the mean loss of a token), and right tokens."""
@@ -162,19 +182,19 @@ class GenerativeTask(Task):
         logits: Sequence[np.ndarray] | np.ndarray,
         encoded: Dataset | None = None,
         rows: Dataset | None = None,
-    ) -> list[dict[str, Any]]:
+    ) -> list[Json]:
         """Not used: what these tasks predict is generated, not read off one pass."""
         raise NotImplementedError(f"{self.name} generates")
 
 
-def pad(examples: Sequence[dict[str, Any]], name: str, fill: int) -> torch.Tensor:
+def pad(examples: Sequence[Example], name: str, fill: int) -> torch.Tensor:
     """One column of examples as ``(n, longest)``, filled on the right."""
     rows = [torch.tensor(example[name], dtype=torch.int64) for example in examples]
     return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=fill)
 
 
 def padded_inputs(
-    examples: Sequence[dict[str, Any]],
+    examples: Sequence[Example],
     tokenizer: PreTrainedTokenizerBase,
     findings: Findings = UNKEPT,
 ) -> dict[str, torch.Tensor]:

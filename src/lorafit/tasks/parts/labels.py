@@ -7,8 +7,8 @@ a task learned from one file fits another that stores the same labels differentl
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -63,7 +63,8 @@ def read_label_names(splits: DatasetDict, column: str, findings: Findings = UNKE
         unseen = [name for name in found if name not in train]
         if unseen:
             rows = sum(found[name] for name in unseen)
-            raise DataError(_unseen(column, unseen, rows, split, names))
+            count = f"{_rows(rows)} of the {split} split"
+            raise DataError(_unseen(column, unseen, count, names))
     _refuse_written_lists(names, column)
     _warn_of_spellings(names, column, findings)
     _warn_of_several(names, column, findings)
@@ -80,7 +81,7 @@ def label_numbers(rows: Dataset, column: str, names: Sequence[str]) -> np.ndarra
     feature = rows.features[column]
     number = {name: index for index, name in enumerate(names)}
     numbers = np.full(len(rows), UNKNOWN, dtype=np.int64)
-    unseen: Counter[str] = Counter()
+    unseen: defaultdict[str, list[int]] = defaultdict(list)
     for index, value in enumerate(column_values(rows, column)):
         if is_missing(value, feature):
             continue
@@ -88,9 +89,8 @@ def label_numbers(rows: Dataset, column: str, names: Sequence[str]) -> np.ndarra
         if name in number:
             numbers[index] = number[name]
         else:
-            unseen[name] += 1
-    if unseen:
-        raise DataError(_unseen(column, list(unseen), sum(unseen.values()), None, names))
+            unseen[name].append(index)
+    _refuse_unseen(column, unseen, names)
     return numbers
 
 
@@ -104,7 +104,7 @@ def label_sets(rows: Dataset, column: str, names: Sequence[str]) -> np.ndarray:
     """
     number = {name: index for index, name in enumerate(names)}
     result = np.zeros((len(rows), len(names)), dtype=np.int64)
-    unseen: Counter[str] = Counter()
+    unseen: defaultdict[str, list[int]] = defaultdict(list)
     for index, found in enumerate(_names_of_rows(rows, column)):
         if found is None:
             result[index] = UNKNOWN
@@ -113,9 +113,8 @@ def label_sets(rows: Dataset, column: str, names: Sequence[str]) -> np.ndarray:
             if name in number:
                 result[index, number[name]] = 1
             else:
-                unseen[name] += 1
-    if unseen:
-        raise DataError(_unseen(column, list(unseen), sum(unseen.values()), None, names))
+                unseen[name].append(index)
+    _refuse_unseen(column, unseen, names)
     return result
 
 
@@ -197,17 +196,34 @@ def _number(name: str) -> tuple[int, str]:
     return int(name), name
 
 
-def _unseen(
-    column: str, unseen: Sequence[str], rows: int, split: str | None, names: Sequence[str]
-) -> str:
+def _refuse_unseen(column: str, unseen: Mapping[str, Sequence[int]], names: Sequence[str]) -> None:
+    """Refuses labels that train does not have.
+
+    Args:
+        column: Where they are.
+        unseen: Each of them, with the places of its rows.
+        names: Those that train has.
+
+    Raises:
+        DataError: There is one.
+    """
+    if unseen:
+        rows = set().union(*unseen.values())
+        count = f"{_rows(len(rows))}, first row {min(rows) + 1:,}"
+        raise DataError(_unseen(column, list(unseen), count, names))
+
+
+def _unseen(column: str, unseen: Sequence[str], count: str, names: Sequence[str]) -> str:
     labels = ", ".join(f'"{name}"' for name in unseen[:_SHOWN])
-    place = f" of the {split} split" if split else ""
-    count = f"{rows:,} row{'' if rows == 1 else 's'}"
     return (
-        f'label {labels} of column "{column}" ({count}{place}) never occurs in train, so it '
+        f'label {labels} of column "{column}" ({count}) never occurs in train, so it '
         f"cannot be learned. The classes are {listed(names)}.{did_you_mean(unseen[0], names)} "
         "Remove these rows (for example with where), or add training rows of this class."
     )
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} row{'' if count == 1 else 's'}"
 
 
 def _refuse_written_lists(names: Sequence[str], column: str) -> None:

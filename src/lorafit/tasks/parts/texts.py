@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import datasets
 import numpy as np
@@ -18,6 +18,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from lorafit.data.batches import Example
 from lorafit.data.columns.choose import label_columns, require_columns
 from lorafit.data.columns.values import texts
 from lorafit.errors import DataError, ModelError
@@ -135,7 +136,7 @@ class TextTask(Task):
             self.findings.warn(f"dropped {dropped.sum():,} of {len(dropped):,} rows {reason}")
 
     def collate(
-        self, examples: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase
+        self, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase
     ) -> dict[str, torch.Tensor]:
         """Pads encoded examples on the side that the model needs, whatever the tokenizer says.
 
@@ -186,21 +187,23 @@ class TextTask(Task):
         if self.read_at is None:
             return
         token = tokenizer.convert_ids_to_tokens(self.read_at)
+        # Two texts end twice or, as BART's, three times; the model reads them at the last.
+        added = tokenizer(*["a"] * len(self.text))["input_ids"].count(self.read_at)
+        if added == 0:
+            raise ModelError(
+                f'the model reads a text at its end-of-sequence token ("{token}"), and '
+                f"{type(tokenizer).__name__} adds none. Use the tokenizer that belongs to the "
+                "model, or one that ends each text with this token."
+            )
         for number, ids in enumerate(examples, start=1):
             count = ids.count(self.read_at)
-            if count == 1:
-                continue
-            if count == 0:
-                raise ModelError(
-                    f'the model reads a text at its end-of-sequence token ("{token}"), and '
-                    f"{type(tokenizer).__name__} adds none. Use the tokenizer that belongs to the "
-                    "model, or one that ends each text with this token."
+            if count != added:
+                raise DataError(
+                    f'text {number} of {len(examples):,} has the end-of-sequence token "{token}" '
+                    f"{count} times instead of {added}, and the model reads a text where it ends. "
+                    "Read the names of control tokens as text: "
+                    "--set data.special_tokens=text."
                 )
-            raise DataError(
-                f'text {number} of {len(examples):,} has the end-of-sequence token "{token}" '
-                f"{count} times, and the model reads a text at the only one. Read the names of "
-                "control tokens as text: --set data.special_tokens=text."
-            )
 
     def meet(self, model: PreTrainedModel) -> None:
         """Notes on which side the model needs padding, and where it reads a text.

@@ -31,9 +31,9 @@ from lorafit.training.steps import StepPlan
 from lorafit.training.taken import steps_taken
 from lorafit.tune.bench.adamw import RowAdamW
 from lorafit.tune.bench.energies import collecting
-from lorafit.tune.bench.journal import BUDGET, START, Entry, Journal
+from lorafit.tune.bench.journal import BUDGET, START, Entry, Facts, Journal
 from lorafit.tune.bench.ledger import Cost, Ledger
-from lorafit.tune.bench.notes import Notes, metrics_line
+from lorafit.tune.bench.notes import Line, Notes, metrics_line
 from lorafit.tune.bench.state import State
 from lorafit.tune.bench.tunable import Tunable
 from lorafit.tune.decide import sharpened
@@ -369,7 +369,7 @@ class Bench:
         stepper = Stepper(learner, optimizer, schedule, settings, fresh=state.step == 0)
         count = TrainState(step=state.step)
         losses: list[float] = []
-        lines: list[dict[str, Any]] = []
+        lines: list[Line] = []
         diverged = False
         self.subject.model.train()
         try:
@@ -386,7 +386,7 @@ class Bench:
         finally:
             self.subject.model.train(False)
         cost = self._cost(trained=count.total.tokens, began=began)
-        facts = {"cost": cost, "diverged": diverged, "lines": lines}
+        facts: Facts = {"cost": cost, "diverged": diverged, "lines": lines}
         kept = None if diverged else self.tunable.captured(until, state.shape, optimizer)
         return Entry("", facts, {"losses": torch.tensor(losses, dtype=torch.float64)}, kept)
 
@@ -400,15 +400,15 @@ class Bench:
         except DivergenceError:
             # So far off that it is no candidate; a number keeps the comparison going.
             nothing = torch.full((len(rows),), 1e6, dtype=torch.float64)
-            facts = {"cost": {}, "metrics": {"eval_loss": 1e6}, "sharpness": 1.0}
-            return Entry("", facts, {"losses": nothing, "raw": nothing})
+            failed: Facts = {"cost": {}, "metrics": {"eval_loss": 1e6}, "sharpness": 1.0}
+            return Entry("", failed, {"losses": nothing, "raw": nothing})
         sharp, sharpness = sharpened(found, self.task)
         losses, raw = (x.astype(np.float64) / self._mean_units for x in (sharp, found.losses))
         tokens = sum(lengths(rows))
         cost = self._cost(evaluated=float(tokens), began=began)
         metrics = {"eval_loss": float(raw.mean())}
         metrics |= self._metrics(found)
-        facts = {"cost": cost, "metrics": metrics, "sharpness": sharpness}
+        facts: Facts = {"cost": cost, "metrics": metrics, "sharpness": sharpness}
         arrays = {"losses": torch.from_numpy(losses), "raw": torch.from_numpy(raw)}
         return Entry("", facts, arrays)
 

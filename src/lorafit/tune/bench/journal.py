@@ -12,16 +12,17 @@ memory too.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from lorafit.errors import RunError
+from lorafit.evidence.json import Json
 from lorafit.run import Run, atomic
 from lorafit.run.folder import SEARCH
 from lorafit.tune.bench.state import Shape, State, count_factors
@@ -33,19 +34,41 @@ START = "start"
 """Name of the piece of work that a search begins with; its state is never let go of."""
 
 
+class Facts(TypedDict, total=False):
+    """What a piece of work came to, as JSON has it; each kind of work has its own part.
+
+    Attributes:
+        cost: The fields of a `lorafit.tune.bench.ledger.Cost`; none: it was not computed.
+        diverged: Of a training: whether it did.
+        lines: Of a training: of ``metrics.jsonl``.
+        metrics: Of a scoring: by name.
+        sharpness: Of a scoring: the best factor of the logits.
+        energies: Of the adapted modules, by path.
+        runs: Of the budget: plain runs.
+    """
+
+    cost: dict[str, float]
+    diverged: bool
+    lines: Sequence[Mapping[str, object]]
+    metrics: dict[str, float]
+    sharpness: float
+    energies: dict[str, float]
+    runs: float
+
+
 @dataclass
 class Entry:
     """A finished piece of work.
 
     Attributes:
         name: Unique in the search.
-        facts: JSON values: what came out, what it cost.
+        facts: What came out, what it cost.
         arrays: Numbers per example or step.
         kept: The state it ended in, if any; its tensors are gone once nothing starts from it.
     """
 
     name: str
-    facts: dict[str, Any]
+    facts: Facts
     arrays: dict[str, Tensor] = field(default_factory=dict)
     kept: State | None = None
 
@@ -118,7 +141,7 @@ class Journal:
         if self._run is None:
             return
         state = entry.kept
-        values: dict[str, Any] = {"facts": entry.facts, "state": None}
+        values: Json = {"facts": entry.facts, "state": None}
         with atomic.writing(self.folder, "the search's journal"):
             if state is not None:
                 self._save(entry.name, "state.safetensors", state.tensors)

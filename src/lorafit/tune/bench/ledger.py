@@ -11,7 +11,8 @@ rank 8, but as much as all the rest where the rank has grown to the width of the
 from __future__ import annotations
 
 from dataclasses import astuple, dataclass, field
-from typing import Any
+
+from lorafit.evidence.training import ChoosingCost
 
 FORWARD, BACKWARD, UPDATE = 2, 2, 2
 """Operations per parameter and token: output, gradient of the input, gradient of the weight."""
@@ -121,7 +122,7 @@ class Ledger:
         work = done.flops(self.parameters)
         return done.time_s * wanted.flops(self.parameters) / work if work else 0.0
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> ChoosingCost:
         """JSON values, as in ``choices.json``."""
         return {
             "runs": self.runs(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypedDict
 
 from lorafit.machine.memory import peak_memory_bytes
 from lorafit.run import RunWriter
@@ -47,6 +47,8 @@ class Notes:
         self._budget = budget
         self._shown = Tally()
         self._runs = self._run_number = 0
+        self._most: float | None = None
+        self._booked = 0.0
         self._part = ""
         self.trunk_step = 0
         if run is not None:
@@ -61,8 +63,13 @@ class Notes:
     def book(self, phase: str, cost: Cost = NOTHING) -> None:
         """Counts a cost and shows what its phase has cost so far; without one, that it begins."""
         self._ledger.add(phase, cost)
+        self._booked = self._shown.tokens
         spent = self._ledger.phases[phase]
         self._progress.phase(phase, self._ledger.runs(spent), spent.time_s)
+
+    def expect_cost(self, most: float) -> None:
+        """Says what all of the search costs at most, in plain runs."""
+        self._most = most
 
     def expect_runs(self, count: int) -> None:
         """Says how many whole runs will be made, at most: what is shown counts them."""
@@ -117,14 +124,22 @@ class Notes:
     def _left(self, step: int) -> float:
         """Plain runs still to be made, in a step of one of them.
 
-        Whole runs are counted. Otherwise the rest of the training that is delivered takes at most
-        its share of the budget, for the tests beside it are bounded by that.
+        Whole runs are counted, and where the cost of all is known, its rest is. Otherwise the rest
+        of the training that is delivered takes at most its share of the budget, for the tests
+        beside it are bounded by that.
         """
         if self._run_number:
             later = max(0, self._runs - self._run_number)
             return later + 1 - min(1.0, step / self._plan.total_steps)
+        if self._most is not None:
+            return max(0.0, self._most - self._spent())
         trunk = 1 - min(1.0, max(self.trunk_step, 0) / self._plan.total_steps)
-        return max(trunk, min(self._budget * trunk, self._budget - self._ledger.runs()))
+        return max(trunk, min(self._budget * trunk, self._budget - self._spent()))
+
+    def _spent(self) -> float:
+        """Plain runs, the steps since the last booking included."""
+        going_on = Cost.of(trained=self._shown.tokens - self._booked)
+        return self._ledger.runs() + self._ledger.runs(going_on)
 
     def _seconds_per_run(self) -> float:
         """As fast as everything so far; at first, as the steps so far."""
@@ -134,7 +149,29 @@ class Notes:
         return self._ledger.unit.trained / max(self._shown.tokens_per_s, 1e-9)
 
 
-def metrics_line(step: Step, outcome: Outcome, window: Tally) -> dict[str, Any]:
+class Line(TypedDict):
+    """A line of ``metrics.jsonl``; means are over the steps since the line before.
+
+    Attributes:
+        step: Optimizer step.
+        epoch: Passes over the training examples.
+        train_loss: Mean, nats per unit.
+        learning_rate: Of the step.
+        grad_norm: Before clipping; ``None``: not measured.
+        tokens_per_s: Real tokens a second.
+        peak_memory_bytes: Of the GPU, or without one of the process.
+    """
+
+    step: int
+    epoch: float
+    train_loss: float
+    learning_rate: float
+    grad_norm: float | None
+    tokens_per_s: float
+    peak_memory_bytes: int
+
+
+def metrics_line(step: Step, outcome: Outcome, window: Tally) -> Line:
     """A line of ``metrics.jsonl``.
 
     Args:

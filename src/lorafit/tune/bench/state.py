@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from lorafit.training.generators import Generators
 from lorafit.tune.bench.adamw import RowAdamW
 
 _FACTORS = {
@@ -63,12 +64,12 @@ class State:
     step: int
     shape: Shape
     tensors: dict[str, Tensor]
-    generators: Mapping[str, Any]
+    generators: Generators
     factors: int
 
     @classmethod
     def of(
-        cls, step: int, shape: Shape, tensors: dict[str, Tensor], generators: Mapping[str, Any]
+        cls, step: int, shape: Shape, tensors: dict[str, Tensor], generators: Generators
     ) -> State:
         """A state with all its tensors; the factors are counted in them."""
         return cls(step, shape, tensors, generators, count_factors(tensors))
@@ -117,32 +118,64 @@ def grown(state: State, fresh: Mapping[str, Tensor], shape: Shape, scale: float)
         scale: Old scaling divided by new scaling.
     """
     tensors = dict(state.tensors)
+    r = int(state.shape.settings["r"])
     for name, start in fresh.items():
         dim = rank_dimension(name)
         if dim is None:
             continue
         weight = state.tensors[f"weight/{name}"]
-        own = weight.shape[dim]
-        extra = start.narrow(dim, own, start.shape[dim] - own)
+        stack = Stack(dim, weight.shape[dim] // r)
+        weight, start = stack.apart(weight), stack.apart(start)
+        own = weight.shape[1]
+        extra = start[:, own:]
         # A keeps its gradient; B's is proportional to the scaling.
         is_b = dim == 1
         factor = scale if is_b else 1.0
-        tensors[f"weight/{name}"] = torch.cat(
-            [weight * factor, torch.zeros_like(extra) if is_b else extra], dim=dim
-        )
+
+        def put(
+            kind: str, old: Tensor, new: Tensor, name: str = name, stack: Stack = stack
+        ) -> None:
+            tensors[f"{kind}/{name}"] = stack.together(torch.cat([old, new], dim=1))
+
+        put("weight", weight * factor, torch.zeros_like(extra) if is_b else extra)
         if f"step/{name}" not in state.tensors:
             continue
         nothing = torch.zeros_like(extra)
         moments = {"exp_avg": 1.0 / factor, "exp_avg_sq": 1.0 / factor**2}
         for kind, change in moments.items():
-            old = state.tensors[f"{kind}/{name}"]
-            tensors[f"{kind}/{name}"] = torch.cat([old * change, nothing], dim=dim)
+            put(kind, stack.apart(state.tensors[f"{kind}/{name}"]) * change, nothing)
         counted = [1, 1]
-        counted[dim] = own
-        steps = state.tensors[f"step/{name}"].expand(counted)
-        counted[dim] = extra.shape[dim]
-        tensors[f"step/{name}"] = torch.cat([steps, torch.zeros(counted)], dim=dim)
+        counted[dim] = state.tensors[f"weight/{name}"].shape[dim]
+        steps = stack.apart(state.tensors[f"step/{name}"].expand(counted))
+        put("step", steps, torch.zeros((len(steps), extra.shape[1], *steps.shape[2:])))
     return State.of(state.step, shape, tensors, state.generators)
+
+
+@dataclass(frozen=True)
+class Stack:
+    """How the ranks of several matrices are laid out in one factor.
+
+    A layer has one matrix. Weights that are no layers may be a stack of them, such as experts:
+    ``A (experts r, d_in)`` has the ranks of an expert together, ``B (d_out, r experts)`` the
+    experts of a rank.
+
+    Attributes:
+        dim: The dimension the ranks are in: 0 for ``A``, 1 for ``B``.
+        matrices: How many there are.
+    """
+
+    dim: int
+    matrices: int
+
+    def apart(self, factor: Tensor) -> Tensor:
+        """``A`` as ``(experts, r, d_in)``, ``B`` as ``(d_out, r, experts)``."""
+        if self.dim == 0:
+            return factor.reshape(self.matrices, -1, factor.shape[1])
+        return factor.reshape(factor.shape[0], -1, self.matrices)
+
+    def together(self, apart: Tensor) -> Tensor:
+        """The inverse of `apart`."""
+        return apart.reshape(-1, apart.shape[2]) if self.dim == 0 else apart.flatten(1)
 
 
 def without(state: State, names: set[str], shape: Shape) -> State:

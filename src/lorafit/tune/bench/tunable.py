@@ -80,7 +80,8 @@ class Tunable:
 
     def largest_rank(self) -> int:
         """The rank above which an update of the narrowest layer is not low-rank."""
-        return min(min(s.d_in, s.d_out) for s in self.adapters.sites["default"])
+        sites = [s for s in self.adapters.sites["default"] if s.kind != "tokens"]
+        return min(min(s.d_in, s.d_out) for s in sites)
 
     def begin_with(self, r: int) -> None:
         """Takes another rank than the configured one to start with, at the same scaling."""
@@ -121,13 +122,14 @@ class Tunable:
 
     def without(self, state: State, names: frozenset[str]) -> State:
         """The state without the adapters on the layers of these names."""
-        sites = [s for s in self.adapters.sites["default"] if s.name not in names]
-        kept = sorted(site.path for site in sites)
+        layers = [s for s in self.adapters.sites["default"] if s.is_layer]
+        kept = sorted(site.path for site in layers if site.name not in names)
+        left_out = [site.path for site in layers if site.name in names]
         gone = {
             name
             for name in state.of_kind("weight")
             if rank_dimension(name) is not None
-            and not any(name.startswith(f"{path}.") for path in kept)
+            and any(name.startswith(f"{path}.") for path in left_out)
         }
         return without(state, gone, state.shape.with_(target_modules=kept))
 
@@ -137,7 +139,7 @@ class Tunable:
             self._reshape(state.shape)
         optimizer = self._optimizer()
         put_back(state, self.trainable(), optimizer)
-        restore_generators(dict(state.generators), state.of_kind("generator"))
+        restore_generators(state.generators, state.of_kind("generator"))
         return optimizer
 
     def captured(self, step: int, shape: Shape, optimizer: RowAdamW) -> State:

@@ -6,7 +6,7 @@ gradients at the start. A short branch without the weakest modules then decides.
 
 from __future__ import annotations
 
-from typing import Any
+from lorafit.evidence.measurements import Evidence
 
 WEAK = 0.05
 """Share of the energy below which a kind of module is tried without."""
@@ -34,6 +34,6 @@ def weak(found: dict[str, float]) -> list[str]:
     return chosen
 
 
-def evidence(found: dict[str, float]) -> dict[str, Any]:
-    """JSON values for ``choices.json``."""
+def evidence(found: dict[str, float]) -> Evidence:
+    """The shares as ``choices.json`` has them."""
     return {"share_of_energy": {name: round(share, 4) for name, share in found.items()}}

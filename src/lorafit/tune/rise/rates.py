@@ -26,10 +26,12 @@ from typing import Any
 import numpy as np
 
 from lorafit.errors import TrainingError
+from lorafit.evidence.measurements import Evidence, RateTried
 from lorafit.run import Choice
 from lorafit.tune.bench.bench import Bench, Scored, Trained
 from lorafit.tune.bench.state import State
 from lorafit.tune.decide import gain
+from lorafit.tune.rise.course import Ended
 from lorafit.tune.rise.trunk import BRANCH, branch
 
 HORIZON = 0.35
@@ -56,12 +58,14 @@ class Rate:
         state: Where the trunk goes on: of one of the finalists.
         trunk: Its pieces of work, so far the trunk's.
         choice: With its reason and evidence.
+        ended: The end of the branch that decayed from ``state``; ``None``: it diverged.
     """
 
     value: float
     state: State
     trunk: list[Trained]
     choice: Choice
+    ended: Ended | None
 
 
 def warmed(rate: float, warmup: int) -> Any:
@@ -108,13 +112,10 @@ def choose(bench: Bench, start: State) -> Rate:
     for piece in (*tried.values(), *finalists.values(), *branched):
         if piece not in pieces:
             bench.journal.forget(piece.entry)
-    evidence = {
-        "tried": [
-            _line(rate, short, scores.get(rate), tried[rate].diverged) for rate in sorted(tried)
-        ]
+    evidence: Evidence = {
+        "tried": [line_of(rate, short, scores.get(rate)) for rate in sorted(tried)]
         + [
-            _line(rate, reached, scored[rate].nll if rate in scored else None, rate not in scored)
-            | {"decayed": True}
+            line_of(rate, reached, scored[rate].nll if rate in scored else None, decayed=True)
             for rate in sorted(finalists)
         ],
         "best_after": {"steps": reached, "learning_rate": best},
@@ -122,15 +123,16 @@ def choose(bench: Bench, start: State) -> Rate:
     }
     if flat:
         reason = (
-            f"training is insensitive to it: {len(scores)} rates from {min(scores):.1g} to "
-            f"{max(scores):.1g} cannot be told apart after {reached} steps; {value:g} is usual"
+            f"it hardly matters here: short trials of {reached} steps cannot tell {len(scores)} "
+            f"rates from {min(scores):.1g} to {max(scores):.1g} apart; {value:g} is usual"
         )
     else:
         reason = (
-            f"of {len(tried)} rates {best:.2g} is best over {reached} steps; "
-            f"a run of {bench.total_steps} steps wants {value:.2g}"
+            f"in short trials of {len(tried)} rates {best:.2g} was best for {reached} steps; "
+            f"longer training needs smaller ones, {bench.total_steps} steps {value:.2g}"
         )
-    return Rate(value, state, pieces, Choice(float(f"{value:.3g}"), reason, evidence))
+    ended = Ended(reached, scored[origin].losses) if origin in scored else None
+    return Rate(value, state, pieces, Choice(float(f"{value:.3g}"), reason, evidence), ended)
 
 
 def _tried(bench: Bench, start: State, centre: float, short: int) -> dict[float, Trained]:
@@ -207,8 +209,17 @@ def _decayed(bench: Bench, rate: float, piece: Trained) -> tuple[Trained | None,
     return branch(bench, f"lr-{rate:.3g}-decayed", "learning rate", piece.state, rate)
 
 
-def _line(rate: float, steps: int, loss: float | None, diverged: bool) -> dict[str, Any]:
-    return {"learning_rate": rate, "steps": steps, "loss": loss, "diverged": diverged}
+def line_of(rate: float, steps: int, loss: float | None, decayed: bool = False) -> RateTried:
+    """A rate as evidence; ``None`` for the loss: it diverged."""
+    line: RateTried = {
+        "learning_rate": rate,
+        "steps": steps,
+        "loss": loss,
+        "diverged": loss is None,
+    }
+    if decayed:
+        line["decayed"] = True
+    return line
 
 
 def _scores(tried: dict[float, Trained], first: int) -> dict[float, float]:

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from lorafit.data.batches import lengths
 from lorafit.errors import TrainingError
 from lorafit.evidence import Course
+from lorafit.evidence.measurements import Evidence, RateTried
 from lorafit.run import Choice
 from lorafit.training.ending import epochs_of, longer
 from lorafit.tune import whole
@@ -25,7 +25,7 @@ from lorafit.tune.base import EPOCHS, Found
 from lorafit.tune.bench.bench import Bench, Scored, Trained
 from lorafit.tune.bench.state import State
 from lorafit.tune.decide import gain
-from lorafit.tune.rise.rates import warmed
+from lorafit.tune.rise.rates import line_of, warmed
 from lorafit.tune.rise.size import FACTORS, FEWEST_STEPS, Size, Tokens, level_steps, sized
 from lorafit.tune.whole import Point
 
@@ -131,6 +131,7 @@ def choose(bench: Bench) -> Found:
     tokens = Tokens.of(bench.plan, lengths(bench.train_set), lengths(bench.selection))
     open_rate = "train.learning_rate" in bench.open
     size = sized(bench.plan, tokens, open_rate, bench.budget)
+    bench.notes.expect_cost(size.runs)
     prior = bench.config.train.learning_rate
     rates = [prior * factor for factor in FACTORS[: size.rates]]
     if not bench.plan.open and size.trial == bench.total_steps:
@@ -149,7 +150,7 @@ def choose(bench: Bench) -> Found:
             best.forget(bench)
             bench.say(f"learning rate {best.rate:.3g} is the best; with it the whole run")
             found = _whole(bench, [best.rate])
-        evidence = {"tried": [_line(one, size.trial) for one in sorted(grown, key=_rate)]}
+        evidence: Evidence = {"tried": [_line(one, size.trial) for one in sorted(grown, key=_rate)]}
         reason = _why(grown, best, size, bench)
         rate = Choice(float(f"{best.rate:.3g}"), reason, evidence)
         found = replace(found, choices=found.choices | {"learning_rate": rate})
@@ -238,7 +239,7 @@ def _length_reason(growing: Growing, size: Size) -> str:
         lost = gain(last.scored.losses, best.scored.losses)
         return (
             f"the validation loss stops falling: {last.length} steps are no better than "
-            f"{best.length} (they lose {lost} nats)"
+            f"{best.length} (from there it changes by {lost})"
         )
     if len(growing.tried) < 2:
         if best.length < size.lengths[-1]:
@@ -248,7 +249,10 @@ def _length_reason(growing: Growing, size: Size) -> str:
     won = gain(before.scored.losses, best.scored.losses)
     if best.length < size.lengths[-1]:
         return f"{best.length} steps; training diverges in a longer run"
-    return f"{best.length} steps, the most, are better than {before.length} (they gain {won} nats)"
+    return (
+        f"{best.length} steps, the most, are better than {before.length}: "
+        f"the validation loss changes by {won.change}"
+    )
 
 
 def _why(grown: Sequence[Growing], best: Growing, size: Size, bench: Bench) -> str:
@@ -261,18 +265,18 @@ def _why(grown: Sequence[Growing], best: Growing, size: Size, bench: Bench) -> s
         return f"{first}; training diverges at the others"
     second = min(others, key=lambda one: one.tried[0].scored.nll)
     lost = gain(second.tried[0].scored.losses, best.tried[0].scored.losses)
-    sure = "" if lost.certain else ", indistinguishable"
-    return f"{first}; {second.rate:.2g} loses {lost} nats{sure}"
+    sure = "" if lost.certain else ", which may be chance"
+    return f"{first}; with {second.rate:.2g} the validation loss differs by {lost}{sure}"
 
 
 def _rate(growing: Growing) -> float:
     return growing.rate
 
 
-def _line(growing: Growing, steps: int) -> dict[str, Any]:
+def _line(growing: Growing, steps: int) -> RateTried:
     """A tried rate, as evidence."""
     loss = growing.tried[0].scored.nll if growing.tried else None
-    return {"learning_rate": growing.rate, "steps": steps, "loss": loss, "diverged": loss is None}
+    return line_of(growing.rate, steps, loss)
 
 
 def _whole(bench: Bench, rates: Sequence[float]) -> Found:
@@ -290,17 +294,16 @@ def _whole(bench: Bench, rates: Sequence[float]) -> Found:
         why = measured.reason
         if len(rates) == 1:
             why = f"default; the budget of {bench.budget:g} runs pays for no other rate"
-        tried = [
-            {
-                "learning_rate": outcome.point.learning_rate,
-                "steps": bench.total_steps,
-                "loss": None if outcome.best is None else outcome.nll,
-                "diverged": outcome.best is None,
-            }
+        lines = [
+            line_of(
+                outcome.point.learning_rate,
+                bench.total_steps,
+                None if outcome.best is None else outcome.nll,
+            )
             for outcome in sorted(outcomes, key=lambda outcome: outcome.point.learning_rate)
         ]
         choices["learning_rate"] = Choice(
-            float(f"{measured.value:.3g}"), f"{few}: {why}", measured.evidence | {"tried": tried}
+            float(f"{measured.value:.3g}"), f"{few}: {why}", {**measured.evidence, "tried": lines}
         )
     return replace(found, choices=choices)
 

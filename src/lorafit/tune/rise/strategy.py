@@ -23,8 +23,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
+from lorafit.evidence.json import Json
+from lorafit.evidence.measurements import Evidence, RankTested
 from lorafit.run import Choice
 from lorafit.tune import strategies
 from lorafit.tune.base import Found, Strategy
@@ -32,6 +33,7 @@ from lorafit.tune.bench.bench import Bench, Scored, Trained
 from lorafit.tune.bench.state import State
 from lorafit.tune.decide import Gain, gain
 from lorafit.tune.rise import modules, rates, scale, short
+from lorafit.tune.rise.course import Ended, still_falling
 from lorafit.tune.rise.trunk import BRANCH, Trunk, advance, branch
 
 FIRST_RANK = 8
@@ -75,7 +77,7 @@ class RankTest:
         """
         return self.gain.pays and not self.gain.below(LITTLE)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> RankTested:
         """JSON values."""
         return {"r": self.r, "against": self.grown, "step": self.step, "gain": self.gain.to_dict()}
 
@@ -101,11 +103,12 @@ class Rise(Strategy):
             skipped = _rise(bench, trunk, tests)
         if "adapter.target_modules" in bench.open:
             _without_weak(bench, trunk, untuned, choices)
-        _decay(bench, trunk)
+        end = _decay(bench, trunk)
         assert trunk.best is not None
+        falling = still_falling(untuned.losses, trunk.ended, end)
         if ranked:
             choices["r"] = _rank_choice(trunk, tests, skipped, untuned)
-        return _finish(bench, trunk, choices)
+        return replace(_finish(bench, trunk, choices), course=bench.plan.judged(falling))
 
 
 def _begin(bench: Bench, start: State, choices: dict[str, Choice]) -> Trunk:
@@ -116,7 +119,8 @@ def _begin(bench: Bench, start: State, choices: dict[str, Choice]) -> Trunk:
     choices["learning_rate"] = found.choice
     bench.say(f"learning_rate {found.choice.value:g}: {found.choice.reason}")
     bench.adopt([piece.entry for piece in found.trunk], found.state.step)
-    return Trunk(found.state, found.choice.value, pieces=list(found.trunk))
+    ended = [] if found.ended is None else [found.ended]
+    return Trunk(found.state, found.choice.value, pieces=list(found.trunk), ended=ended)
 
 
 def _rise(bench: Bench, trunk: Trunk, tests: list[RankTest]) -> str:
@@ -148,12 +152,14 @@ def _rise(bench: Bench, trunk: Trunk, tests: list[RankTest]) -> str:
         else:
             if slower != trunk.rate:
                 trunk.rate = slower
-                trunk.changes += (f"r={bigger} takes {slower:.2g}",)
+                trunk.changes += (f"{slower:.2g} from r={bigger} on",)
             _keep_if_best(bench, trunk, grow, grew)
         bench.say(
-            f"r {r} against {bigger} at step {test.step}: gain {test.gain} nats: "
-            + ("grows" if pays else "stays")
+            f"rank {bigger} instead of {r} at step {test.step} changes the validation loss by "
+            f"{test.gain.change}: " + (f"{bigger} is taken" if pays else f"{r} is kept")
         )
+        ended = grew if pays else stayed
+        trunk.ended.append(Ended(trunk.state.step + bench.steps(BRANCH), ended.losses))
         if pays:
             trunk.state = tall
         else:
@@ -186,7 +192,7 @@ def _rank_choice(trunk: Trunk, tests: list[RankTest], skipped: str, untuned: Sco
     """The chosen rank in one sentence, with the gain of going on at each rank."""
     assert trunk.best is not None
     r = int(trunk.best.state.shape.settings["r"])
-    evidence = {"tests": [test.to_dict() for test in tests]}
+    evidence: Evidence = {"tests": [test.to_dict() for test in tests]}
     if tests and not gain(untuned.losses, trunk.best.scored.losses).low > 0:
         return Choice(
             r,
@@ -200,20 +206,24 @@ def _rank_choice(trunk: Trunk, tests: list[RankTest], skipped: str, untuned: Sco
             return Choice(r, f"the smallest; {skipped or 'nothing was tested'}", evidence)
         return Choice(
             r,
-            f"going from {bought.r} to {r} gained {bought.gain} nats; {skipped or 'not tested on'}",
+            f"going from {bought.r} to {r} changed the validation loss by {bought.gain.change}; "
+            f"{skipped or 'larger ones were not tried'}",
             evidence,
         )
     if last.grows:
-        reason = f"chosen on the validation rows although {last.grown} gained {last.gain} nats"
+        reason = (
+            f"the lowest validation loss in the end, although a short trial with {last.grown} "
+            f"changed it by {last.gain.change}"
+        )
     elif last.gain.below(LITTLE):
         reason = (
-            f"more does not help: r={last.grown} gains {last.gain} nats, "
-            f"at most {LITTLE:g} even at the upper end"
+            f"more does not help: r={last.grown} changes the validation loss by "
+            f"{last.gain.change}, and certainly lowers it by less than {LITTLE:g}"
         )
     else:
         reason = (
-            f"r={last.grown} is indistinguishable on {last.gain.n:,} examples: "
-            f"gain {last.gain} nats; the smaller one is kept"
+            f"{last.gain.n:,} examples cannot tell whether r={last.grown} is better: it changes "
+            f"the validation loss by {last.gain.change}; the smaller one is kept"
         )
     return Choice(r, reason, evidence)
 
@@ -248,20 +258,21 @@ def _without_weak(bench: Bench, trunk: Trunk, untuned: Scored, choices: dict[str
                 margin = MARGIN * max(0.0, untuned.nll - scored.nll)
                 evidence |= {"without": weakest, "gain": difference.to_dict(), "margin": margin}
                 trunk.judge(full.state, scored)
+                ended = scored
                 if difference.not_worse(margin):
-                    trunk.state = less
+                    ended, trunk.state = scored_less, less
                     every = [name for name in every if name not in weakest]
                     reason = (
                         f"without {names}, which {_hold(weakest)} {held:.1%} of the change to the "
-                        f"weights, the loss changes by {-difference.mean:+.4f} nats: not worse"
+                        f"weights, the validation loss changes by {difference.change}: not worse"
                     )
                 else:
                     reason = (
                         f"all linear layers: {names} {_hold(weakest)} only {held:.1%} of the "
-                        "change to the weights, but without them the loss changes by "
-                        f"{-difference.mean:+.4f} "
-                        f"[{-difference.high:+.4f}, {-difference.low:+.4f}] nats"
+                        f"change to the weights, but without {_them(weakest)} the validation loss "
+                        f"changes by {difference.change}"
                     )
+                trunk.ended.append(Ended(trunk.state.step + bench.steps(BRANCH), ended.losses))
     choices["target_modules"] = Choice(every, reason, evidence)
     bench.say(f"target_modules: {reason}")
 
@@ -270,7 +281,11 @@ def _hold(names: Sequence[str]) -> str:
     return "holds" if len(names) == 1 else "hold"
 
 
-def _decay(bench: Bench, trunk: Trunk) -> None:
+def _them(names: Sequence[str]) -> str:
+    return "it" if len(names) == 1 else "them"
+
+
+def _decay(bench: Bench, trunk: Trunk) -> Ended:
     """Phase 4: the last part with falling rate; evaluations where a plain run makes them."""
     ratio = bench.config.train.decay_ratio
     begin = bench.total_steps - bench.steps(ratio)
@@ -283,6 +298,7 @@ def _decay(bench: Bench, trunk: Trunk) -> None:
         scored = bench.score(f"decay-{point}", "decay", trunk.state)
         kept = trunk.judge(trunk.state, scored)
         bench.notes.evaluated(point, scored.metrics, kept)
+    return Ended(bench.total_steps, scored.losses)
 
 
 def _finish(bench: Bench, trunk: Trunk, choices: dict[str, Choice]) -> Found:
@@ -292,7 +308,7 @@ def _finish(bench: Bench, trunk: Trunk, choices: dict[str, Choice]) -> Found:
     state, scored = best.state, best.scored
     settings = dict(state.shape.settings)
     rate = float(f"{best.rate:.3g}")
-    values: dict[str, Any] = {"train.learning_rate": rate}
+    values: Json = {"train.learning_rate": rate}
     chosen = choices.get("learning_rate")
     if chosen is not None and best.changes:
         reason = "; ".join([chosen.reason, *best.changes])
@@ -305,14 +321,15 @@ def _finish(bench: Bench, trunk: Trunk, choices: dict[str, Choice]) -> Found:
         s = alpha / bench.tunable.size(int(settings["r"]))
         if found.factor == 1.0:
             reason = (
-                f"scaling {s:.4g}, as trained: no other strength of the update is better by more "
-                f"than one standard error (best gain {found.gain:.4f} nats)"
+                f"scaling {s:.4g}, as trained: no other strength of the update is clearly better "
+                f"(the best changes the validation loss by {found.gain.change})"
             )
         else:
             eval_loss -= found.gain.mean
             reason = (
-                f"scaling {s:.4g}: the loss is lowest with the update at {found.factor:.0%} of its "
-                f"trained strength, gain {found.gain} nats"
+                f"scaling {s:.4g}: the validation loss is lowest with the update at "
+                f"{found.factor:.0%} of its trained strength, which changes it by "
+                f"{found.gain.change}"
             )
         choices["lora_alpha"] = Choice(
             alpha,

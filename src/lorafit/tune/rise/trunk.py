@@ -8,6 +8,7 @@ from typing import Any
 from lorafit.errors import TrainingError
 from lorafit.tune.bench.bench import CHUNK, Bench, Scored, Trained
 from lorafit.tune.bench.state import State
+from lorafit.tune.rise.course import Ended
 
 BRANCH = 0.05
 """Length of a branch, as a share of the steps."""
@@ -44,6 +45,7 @@ class Trunk:
         changes: What became of the measured rate, in words.
         pieces: Its pieces of work so far.
         best: The best scored state.
+        ended: The ends of the branches that it might have ended with.
     """
 
     state: State
@@ -51,6 +53,7 @@ class Trunk:
     changes: tuple[str, ...] = ()
     pieces: list[Trained] = field(default_factory=list)
     best: Best | None = None
+    ended: list[Ended] = field(default_factory=list)
 
     def judge(self, state: State, scored: Scored) -> bool:
         """Keeps a scored state if it is the best so far."""

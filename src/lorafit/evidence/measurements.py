@@ -1,0 +1,142 @@
+"""The measurements behind a choice: ``evidence`` in ``choices.json``.
+
+They are typed for whoever makes them. Read back they are whatever the file has: another version
+or another strategy may have measured something else, and what is shown of it is looked at first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import PlainSerializer, PlainValidator
+from typing_extensions import TypedDict
+
+Gained = Mapping[str, float]
+"""A gain with its interval, as `lorafit.tune.decide.Gain` has it in JSON."""
+
+
+class RateTried(TypedDict, total=False):
+    """A learning rate that was tried.
+
+    Attributes:
+        learning_rate: Which.
+        steps: For how many steps.
+        loss: What it came to, nats per example; ``None``: it diverged.
+        diverged: Whether it did.
+        decayed: Whether the rate fell at the end; left out: no.
+    """
+
+    learning_rate: float
+    steps: int
+    loss: float | None
+    diverged: bool
+    decayed: bool
+
+
+class Best(TypedDict):
+    """The best rate of a comparison that was shorter than the run.
+
+    Attributes:
+        steps: How long that was.
+        learning_rate: The best.
+    """
+
+    steps: int
+    learning_rate: float
+
+
+class Length(TypedDict):
+    """A length of the training.
+
+    Attributes:
+        steps: How long.
+        loss: After them, nats per example.
+    """
+
+    steps: int
+    loss: float
+
+
+class RankTested(TypedDict):
+    """A rank set beside a larger one.
+
+    Attributes:
+        r: The rank.
+        against: The larger one.
+        step: Where both began.
+        gain: Of the larger one, nats per example.
+    """
+
+    r: int
+    against: int
+    step: int
+    gain: Gained
+
+
+class Scaled(TypedDict):
+    """The update multiplied by a factor.
+
+    Attributes:
+        factor: Which.
+        loss: With it, nats per example.
+    """
+
+    factor: float
+    loss: float
+
+
+class Rival(TypedDict):
+    """The best run with another value of a setting.
+
+    Attributes:
+        value: Of the setting.
+        gain: What the chosen one has over it, nats per example.
+    """
+
+    value: object
+    gain: Gained
+
+
+class Evidence(TypedDict, total=False):
+    """What was measured for a choice; each strategy fills what it measures.
+
+    Attributes:
+        tried: Learning rates.
+        best_after: The best of them after a part of the run.
+        horizon_exponent: How the best rate falls with the length of the run.
+        lengths: Of the training.
+        most_steps: The longest that there might have been.
+        tests: Ranks.
+        share_of_energy: Each kind of module's share of the change to the weights.
+        without: Kinds of modules that were left out on trial.
+        gain: Of leaving them out.
+        margin: The loss that this may cost, nats per example.
+        curve: The update at several strengths.
+        rivals: Other values of the setting.
+        layers: How many carry the adapter.
+    """
+
+    tried: list[RateTried]
+    best_after: Best
+    horizon_exponent: float
+    lengths: list[Length]
+    most_steps: int
+    tests: list[RankTested]
+    share_of_energy: dict[str, float]
+    without: list[str]
+    gain: Gained
+    margin: float
+    curve: list[Scaled]
+    rivals: list[Rival]
+    layers: int
+
+
+def _any_object(value: object) -> object:
+    if not isinstance(value, dict):
+        raise ValueError("it is no JSON object")  # noqa: TRY004 pydantic's own
+    return value
+
+
+Kept = Annotated[Evidence, PlainValidator(_any_object), PlainSerializer(dict)]
+"""Evidence in a record."""
