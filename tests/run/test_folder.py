@@ -196,7 +196,7 @@ def test_status_keeps_the_day_of_creation_and_the_message(run):
 
 
 def test_adapter_of_an_unfinished_run_is_an_error_that_says_how_to_go_on(run):
-    with pytest.raises(RunError, match=r"has no adapter yet \(status: interrupted\).*--resume"):
+    with pytest.raises(RunError, match=r"has no adapter yet \(status: interrupted\).*resume="):
         _ = run.adapter
     (run.path / "adapter").mkdir()
     (run.path / "adapter" / "adapter_config.json").write_text("{}")
