@@ -19,10 +19,11 @@ from transformers import PreTrainedTokenizerBase
 
 from lorafit.config import ModelConfig
 from lorafit.errors import LorafitError
+from lorafit.evidence.json import Json
 from lorafit.model.load import find_source
 from lorafit.model.sites import head_modules
 
-Identity = dict[str, Any]
+Identity = Json
 """``of``: what was looked at; then ``weights``, ``config`` and ``tokenizer``: digests by file."""
 
 PARTS = ("weights", "config", "tokenizer")
