@@ -58,8 +58,10 @@ def test_weights_in_several_files_are_those_that_the_index_names(tmp_path: Path)
     model.save_pretrained(tmp_path, max_shard_size="20KB")
     found = of(tmp_path)
     assert found is not None
-    assert len(found["weights"]) > 2
-    assert "model.safetensors.index.json" in found["weights"]
+    weights = found["weights"]
+    assert isinstance(weights, dict)
+    assert len(weights) > 2
+    assert "model.safetensors.index.json" in weights
 
 
 def test_what_is_not_here_or_not_known_is_no_change(base: Path, tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def of_files(config: ModelConfig) -> Identity | None:
         }
     except (LorafitError, OSError, ValueError):  # loading it says what is wrong
         return None
-    return {"of": CACHED if source.folder is None else LOCAL} | found
+    return {"of": CACHED if source.folder is None else LOCAL, **found}
 
 
 def of_object(model: nn.Module, tokenizer: PreTrainedTokenizerBase | None) -> Identity:
