@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import signal
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from lorafit.tune import search as searching
 from lorafit.tune import strategies
 from lorafit.tune.base import CHOOSABLE, Found
 from lorafit.tune.bench.bench import Bench
+from lorafit.tune.rise import strategy
 from tests import tiny_text
 
 STEPS = 300
@@ -36,6 +38,19 @@ BUDGETS = {
     "the rank rises, and then a test is refused": 1.4,
     "every test is refused": 1.03,
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _tests_at_every_budget() -> Iterator[None]:
+    """The rank begins low enough for a small model, is tested whatever the budget, and grows.
+
+    What so small a model gains is noise, and the cases are about what follows from a growth.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(strategy, "FIRST_RANK", 8)
+        patch.setattr(strategy, "ROOM", 1.0)
+        patch.setattr(strategy.RankTest, "grows", True)
+        yield
 
 
 class Killed(BaseException):

@@ -9,7 +9,7 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from lorafit.errors import DivergenceError, RunError
 from lorafit.evaluation.score import Scores, score
 from lorafit.pipeline.job import Job
 from lorafit.run.commands import resume_command
+from lorafit.training.diverging import Watch, guessing
 from lorafit.training.interrupt import Interruptible
 from lorafit.training.progress import Progress
 from lorafit.training.schedule import make_schedule
@@ -48,6 +49,9 @@ SCALE_PASSES, SCALE_EXAMPLES = 4, 256
 
 METERED_BATCHES = 4
 """Training batches over which the energy of the sites is measured."""
+
+LATE = 0.125
+"""Share of the steps at the end over which states are scored."""
 
 CHUNK = 0.05
 """Share of the steps after which a long training is noted: what a kill costs at most."""
@@ -125,7 +129,7 @@ class Bench:
         self.plan = StepPlan(self.train_set, config)
         self.total_steps = self.plan.total_steps
         self._eval_tokens = sum(lengths(self.selection))
-        late = range(self.total_steps - self.steps(config.train.decay_ratio) // 2, self.total_steps)
+        late = range(self.late_from, self.total_steps)
         self._late_evaluations = max(1, sum(self.plan.evaluates(step + 1) for step in late))
         rows = fetch(self.selection, list(range(len(self.selection))))
         self._mean_units = max(1.0, self.task.count(rows) / len(rows))
@@ -137,6 +141,8 @@ class Bench:
         self.ledger = Ledger(frozen, self._unit())
         self.notes = Notes(run, progress, self.ledger, self.plan, self.budget)
         self._signals = Interruptible(enabled=False)
+        self._guess = guessing(self.task, self.train_set)
+        self._watch: Watch | None = None
 
     # What a plain run costs
 
@@ -172,6 +178,11 @@ class Bench:
         factors = state.factors if r is None else state.factors_at(r)
         cost = Cost.of(trained, evaluated, factors=factors)
         return self.ledger.runs(self.ledger.total + cost) <= self.budget
+
+    @property
+    def late_from(self) -> int:
+        """Step after which the training that is delivered is scored: before, the rate is high."""
+        return self.total_steps - self.steps(LATE)
 
     @property
     def scale_share(self) -> float:
@@ -227,9 +238,10 @@ class Bench:
             rate: Learning rate of each step.
             **about: What to note of it in ``trials.jsonl``.
         """
+        watch = self._watched(phase, state, about)
 
         def work() -> Entry:
-            return self._train(state, until, rate)
+            return self._train(state, until, rate, watch)
 
         entry, cost = self._paid(name, phase, work)
         losses = entry.arrays["losses"].numpy()
@@ -360,7 +372,19 @@ class Bench:
         """Leaves a state in the model; its optimizer."""
         return self.tunable.load(self._whole(state))
 
-    def _train(self, state: State, until: int, rate: Rate) -> Entry:
+    def _watched(self, phase: str, state: State, about: Mapping[str, Any]) -> Watch | None:
+        """What looks whether a training that is long enough diverges; trials may.
+
+        A trunk whose rate is open needs none: it goes back and takes a lower one.
+        """
+        if phase != "whole runs" and (phase != "trunk" or "train.learning_rate" in self.open):
+            return None
+        if state.step == 0 or self._watch is None:
+            peak = about.get("learning_rate") if phase == "whole runs" else None
+            self._watch = Watch(self._guess, self.total_steps, self.config.train, peak)
+        return self._watch
+
+    def _train(self, state: State, until: int, rate: Rate, watch: Watch | None) -> Entry:
         began = time.perf_counter()
         optimizer = self._load(state)
         schedule = make_schedule(optimizer, rate, state.step)
@@ -376,6 +400,8 @@ class Bench:
             for taken in steps_taken(stepper, self.plan, count, until=until):
                 losses.append(taken.outcome.loss)
                 self.notes.stepped(taken.step, taken.outcome)
+                if watch is not None and (diverges := watch.see(taken.step, taken.outcome)):
+                    log.warning("%s", diverges)
                 if self.plan.logs(count.step) or taken.stopped:
                     lines.append(metrics_line(taken.step, taken.outcome, count.window))
                     count.window = Tally()

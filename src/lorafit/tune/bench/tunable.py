@@ -83,9 +83,15 @@ class Tunable:
         sites = [s for s in self.adapters.sites["default"] if s.kind != "tokens"]
         return min(min(s.d_in, s.d_out) for s in sites)
 
-    def begin_with(self, r: int) -> None:
-        """Takes another rank than the configured one to start with, at the same scaling."""
+    def begin_with(self, r: int, scaling: float) -> None:
+        """Takes another rank than the configured one to start with, and another scaling.
+
+        The scaling stays where the rates are for another one: where the user has set
+        ``lora_alpha`` or the learning rate, and with rank-stabilised LoRA.
+        """
         self.shape = self.of_rank(self.shape, r)
+        if self.keeps_scaling and not getattr(self._fresh, "use_rslora", False):
+            self.shape = self.shape.with_(lora_alpha=scaling * self.size(r))
         self._fresh_adapter(self.shape)
 
     def _fresh_adapter(self, shape: Shape) -> None:

@@ -34,11 +34,14 @@ from lorafit.tune.bench.state import State
 from lorafit.tune.decide import Gain, gain
 from lorafit.tune.rise import modules, rates, scale, short
 from lorafit.tune.rise.course import Ended, still_falling
-from lorafit.tune.rise.trunk import BRANCH, Trunk, advance, branch
+from lorafit.tune.rise.trunk import BRANCH, Trunk, advance, begun, branch, current
 
-FIRST_RANK = 8
-"""Where it begins. From 1 or 2 the losses on news (20 classes) were higher, whatever became of
-the learning rate (docs/explanation/tuning.md)."""
+FIRST_RANK = 16
+"""Where it begins. In the grids of whole runs none smaller is better at its best rate, and a
+language model loses .1 nats with 4; from 1 or 2 the losses on news (20 classes) were higher,
+whatever became of the learning rate (docs/explanation/tuning.md)."""
+SCALING = 1.0
+"""Where nobody has set it; the rates are for it."""
 GROWTH = 4
 RATE_EXPONENT = 0.5
 """At the same scaling a rank k times as large takes the learning rate divided by k to this power:
@@ -46,6 +49,10 @@ under Adam that is the same as keeping ``lora_alpha``. With the full rate, news 
 at a loss of .997 instead of .904 (docs/explanation/tuning.md)."""
 TESTS = (0.20, 0.35, 0.50)
 """Where the rank is tested, as shares of the steps."""
+ROOM = 1.5
+"""Budget in plain runs from which the rank and the modules are tested. On the pairs of
+benchmarks/tuning the tests change the result by less than its noise
+(docs/explanation/tuning.md)."""
 LITTLE = 0.01
 """Nats: a gain certainly below is not worth four times the rank."""
 MODULES_AT = 0.60
@@ -93,7 +100,8 @@ class Rise(Strategy):
         choices: dict[str, Choice] = {}
         ranked = "adapter.r" in bench.open
         if ranked:
-            bench.tunable.begin_with(r=FIRST_RANK)
+            first = min(FIRST_RANK, bench.tunable.largest_rank())
+            bench.tunable.begin_with(first, SCALING)
         start = bench.start()
         untuned = bench.score("untuned", "start", start)
         trunk = _begin(bench, start, choices)
@@ -114,20 +122,22 @@ class Rise(Strategy):
 def _begin(bench: Bench, start: State, choices: dict[str, Choice]) -> Trunk:
     """Phase 1, or a trunk at the user's rate."""
     if "train.learning_rate" not in bench.open:
-        return Trunk(start, bench.config.train.learning_rate)
+        return begun(bench, start, bench.config.train.learning_rate)
     found = rates.choose(bench, start)
     choices["learning_rate"] = found.choice
     bench.say(f"learning_rate {found.choice.value:g}: {found.choice.reason}")
     bench.adopt([piece.entry for piece in found.trunk], found.state.step)
-    ended = [] if found.ended is None else [found.ended]
-    return Trunk(found.state, found.choice.value, pieces=list(found.trunk), ended=ended)
+    trunk = begun(bench, found.state, found.choice.value, found.trunk)
+    trunk.ended = [] if found.ended is None else [found.ended]
+    return trunk
 
 
 def _rise(bench: Bench, trunk: Trunk, tests: list[RankTest]) -> str:
     """Phase 2. Returns why the last test was not made, or ``""``."""
     refused = 0
-    points = TESTS if bench.budget >= 1.25 else TESTS[:2]
-    for share in points:
+    if bench.budget < ROOM:
+        return f"larger ones are tested from a budget of {ROOM:g} runs on (--budget {ROOM:g})"
+    for share in TESTS:
         advance(bench, trunk, bench.steps(share))
         r = int(trunk.state.shape.settings["r"])
         largest = bench.tunable.largest_rank()
@@ -136,11 +146,11 @@ def _rise(bench: Bench, trunk: Trunk, tests: list[RankTest]) -> str:
         bigger = next_rank(bench, trunk.state, r, largest)
         if bigger is None:
             return f"the budget of {bench.budget:g} runs allowed no further test"
-        stay, stayed = branch(bench, f"stay-{r}-{share}", "rank", trunk.state, trunk.rate)
+        rate = current(bench, trunk)
+        stay, stayed = branch(bench, f"stay-{r}-{share}", "rank", trunk.state, rate)
         tall = bench.grow(trunk.state, bigger)
-        kept = bench.tunable.keeps_scaling
-        slower = trunk.rate * (r / bigger) ** RATE_EXPONENT if kept else trunk.rate
-        grow, grew = branch(bench, f"grow-{bigger}-{share}", "rank", tall, slower)
+        less = (r / bigger) ** RATE_EXPONENT if bench.tunable.keeps_scaling else 1.0
+        grow, grew = branch(bench, f"grow-{bigger}-{share}", "rank", tall, rate * less)
         if stayed is None or grew is None:
             return "a trial diverged"
         test = RankTest(r, bigger, trunk.state.step, gain(stayed.losses, grew.losses))
@@ -150,9 +160,9 @@ def _rise(bench: Bench, trunk: Trunk, tests: list[RankTest]) -> str:
         if not pays:
             bench.journal.forget(grow.entry)
         else:
-            if slower != trunk.rate:
-                trunk.rate = slower
-                trunk.changes += (f"{slower:.2g} from r={bigger} on",)
+            if less != 1.0:
+                trunk.rate *= less
+                trunk.changes += (f"{trunk.rate:.2g} from r={bigger} on",)
             _keep_if_best(bench, trunk, grow, grew)
         bench.say(
             f"rank {bigger} instead of {r} at step {test.step} changes the validation loss by "
@@ -203,7 +213,8 @@ def _rank_choice(trunk: Trunk, tests: list[RankTest], skipped: str, untuned: Sco
     if last is None:
         bought = next((test for test in reversed(tests) if test.grown == r), None)
         if bought is None:
-            return Choice(r, f"the smallest; {skipped or 'nothing was tested'}", evidence)
+            skipped = skipped or "nothing was tested"
+            return Choice(r, f"where a search begins; {skipped}", evidence)
         return Choice(
             r,
             f"going from {bought.r} to {r} changed the validation loss by {bought.gain.change}; "
@@ -240,15 +251,16 @@ def _without_weak(bench: Bench, trunk: Trunk, untuned: Scored, choices: dict[str
     if weakest:
         names = ", ".join(weakest)
         held = sum(found[name] for name in weakest)
-        if not bench.affords(trunk.state, 2 * bench.steps(BRANCH), 2):
+        if bench.budget < ROOM or not bench.affords(trunk.state, 2 * bench.steps(BRANCH), 2):
             reason = (
                 f"all linear layers; {names} hold {held:.1%} of the change to the weights, "
                 "but the budget allowed no test without them"
             )
         else:
-            full, scored = branch(bench, "modules-all", "modules", trunk.state, trunk.rate)
+            rate = current(bench, trunk)
+            full, scored = branch(bench, "modules-all", "modules", trunk.state, rate)
             less = bench.leave_out(trunk.state, weakest)
-            part, scored_less = branch(bench, "modules-less", "modules", less, trunk.rate)
+            part, scored_less = branch(bench, "modules-less", "modules", less, rate)
             if scored is None or scored_less is None:
                 reason = "all linear layers: a trial diverged"
             else:
@@ -286,15 +298,10 @@ def _them(names: Sequence[str]) -> str:
 
 
 def _decay(bench: Bench, trunk: Trunk) -> Ended:
-    """Phase 4: the last part with falling rate; evaluations where a plain run makes them."""
-    ratio = bench.config.train.decay_ratio
-    begin = bench.total_steps - bench.steps(ratio)
-    advance(bench, trunk, begin)
-    points = [n for n in range(begin + 1, bench.total_steps + 1) if bench.plan.evaluates(n)]
-    # The last half of the decay: before that the state is not finished.
-    points = [n for n in points if n > begin + bench.steps(ratio) // 2]
-    for point in points or [bench.total_steps]:
-        advance(bench, trunk, point, decay_from=begin)
+    """Phase 4: to the end; evaluations where a plain run makes them, once the rate is small."""
+    late = bench.late_from
+    for point in [n for n in range(late + 1, bench.total_steps + 1) if bench.plan.evaluates(n)]:
+        advance(bench, trunk, point)
         scored = bench.score(f"decay-{point}", "decay", trunk.state)
         kept = trunk.judge(trunk.state, scored)
         bench.notes.evaluated(point, scored.metrics, kept)
