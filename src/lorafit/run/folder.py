@@ -23,21 +23,20 @@ What is written there, `lorafit.run.writer` writes.
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NotRequired, Self, TypedDict, cast
 
-from filelock import FileLock, Timeout
-
 from lorafit.config import Config
 from lorafit.errors import RunError, did_you_mean
 from lorafit.evidence import Choice as Choice
 from lorafit.evidence import Choices, Evaluation, Interval
+from lorafit.evidence.json import parsed
 from lorafit.evidence.training import ChoosingCost
 from lorafit.run import atomic, config_file
 from lorafit.run.commands import resume_call, resume_command
+from lorafit.run.locks import is_locked
 from lorafit.units import shortened
 
 if TYPE_CHECKING:
@@ -49,11 +48,18 @@ Lines = list[dict[str, Any]]
 Status = Literal["created", "training", "trained", "delivered", "done", "failed"]
 """``delivered``: all files of the result are written, and only the run's closing is left."""
 
+BEGUN: tuple[Status, ...] = ("created", "training", "trained", "delivered")
+"""A process goes from each of these to the next; without one the run is interrupted."""
+
 CONFIG = "config.yaml"
 STATUS = "status.json"
 METRICS = "metrics.jsonl"
+TRIALS = "trials.jsonl"
 REPORT = "report.html"
 """Files of a run."""
+
+SEARCH = "tune"
+"""Folder of what a search has done so far; only there until the run is done."""
 
 
 class Written(TypedDict):
@@ -78,7 +84,7 @@ class RunSummary:
 
     Attributes:
         name: Folder name.
-        status: As written, or ``"interrupted"``: training was begun and no process goes on with it.
+        status: As written, or ``"interrupted"``: it was begun and no process goes on with it.
         created_at: ISO 8601, UTC.
         model: Model as the user named it.
         data: Data as the user named it.
@@ -300,13 +306,7 @@ class Run:
         Raises:
             RunError: The file cannot be read, or a line is not JSON.
         """
-        try:
-            lines = [json.loads(line) for line in self._metric_lines()]
-        except ValueError as error:
-            raise RunError(f'cannot read "{self._metrics_file}": {error}') from error
-        if not all(isinstance(line, dict) for line in lines):
-            raise RunError(f'cannot read "{self._metrics_file}": a line is not a JSON object')
-        return lines
+        return self._lines(METRICS)
 
     @property
     def summary(self) -> RunSummary:
@@ -316,7 +316,7 @@ class Run:
             config = self.config
             model, data = config.model.name_or_path, config.data.path
         status: str = self.status
-        if status in ("training", "delivered") and not self.locked:
+        if status in BEGUN and not self.locked:
             status = "interrupted"
         result = Evaluation()
         with contextlib.suppress(RunError):
@@ -354,11 +354,12 @@ class Run:
 
     @property
     def trials(self) -> Lines:
-        """The lines of ``trials.jsonl``; none if nothing was tried."""
-        path = self.path / "trials.jsonl"
-        if not path.is_file():
-            return []
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        """The lines of ``trials.jsonl``, none if nothing was tried; a torn last one is left out.
+
+        Raises:
+            RunError: The file cannot be read, or a line is not JSON.
+        """
+        return self._lines(TRIALS)
 
     @property
     def locked(self) -> bool:
@@ -386,8 +387,10 @@ class Run:
         status: Any = None
         with contextlib.suppress(RunError):
             status = atomic.read_json(self._status_file)
-        if isinstance(status, dict) and "status" in status:
-            return cast("Written", status)
+        if isinstance(status, dict) and isinstance(status.get("status"), str):
+            message = status.get("message")
+            known = status | {"message": None if message is None else str(message)}
+            return cast("Written", known)
         # A damaged status must not make the results unreadable.
         return {"status": "failed", "message": "status.json is missing or damaged"}
 
@@ -395,26 +398,28 @@ class Run:
     def _created_at(self) -> str:
         return str(self._status.get("created_at", ""))
 
-    def _metric_lines(self) -> Sequence[str]:
-        if not self._metrics_file.is_file():
+    def _lines(self, name: str) -> Lines:
+        """The objects of a ``.jsonl`` file; of a missing one none."""
+        try:
+            lines = [parsed(line) for line in self._text_lines(name)]
+        except ValueError as error:
+            raise RunError(f'cannot read "{self.path / name}": {error}') from error
+        objects = [line for line in lines if isinstance(line, dict)]
+        if len(objects) != len(lines):
+            raise RunError(f'cannot read "{self.path / name}": a line is not a JSON object')
+        return objects
+
+    def _text_lines(self, name: str) -> Sequence[str]:
+        """The whole lines of a file, none if it is missing; a crash may have torn the last one."""
+        file = self.path / name
+        if not file.is_file():
             return []
         try:
-            text = self._metrics_file.read_text(encoding="utf-8")
+            return file.read_text(encoding="utf-8").split("\n")[:-1]
         except OSError as error:
-            raise RunError(f'cannot read "{self._metrics_file}": {error.strerror}') from error
-        lines = text.split("\n")
-        return lines[:-1]
-
-
-def is_locked(folder: Path) -> bool:
-    """Whether some process works in a folder of a run or a comparison."""
-    if not (folder / ".lock").exists() or (folder / ".lock").is_symlink():
-        return False
-    try:
-        with FileLock(folder / ".lock", timeout=0):
-            return False
-    except (Timeout, OSError):
-        return True
+            raise RunError(f'cannot read "{file}": {error.strerror}') from error
+        except UnicodeDecodeError as error:
+            raise RunError(f'cannot read "{file}": {error}') from error
 
 
 def _found(path: str | Path, dir: str | Path) -> Path:

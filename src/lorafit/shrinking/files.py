@@ -14,17 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
 from torch import Tensor
 
 from lorafit.errors import AdapterError
 from lorafit.evidence import Difference
+from lorafit.evidence.json import parsed
 from lorafit.export.folder import copy_regular, staged
 from lorafit.export.peft import PREFIX, locate, read_config, read_tensors
 from lorafit.export.peft_config import CONFIG_FILE
 from lorafit.export.peft_source import WEIGHTS_FILE
 from lorafit.methods.lora import LoraConfig
 from lorafit.methods.lora.truncate import Directions, directions, truncated
+from lorafit.run import atomic
 
 TAKEN = frozenset(
     {"added_tokens.json", "chat_template.jinja", "merges.txt", "sentencepiece.bpe.model"}
@@ -222,7 +223,7 @@ def write(source: Source, tensors: Mapping[str, Tensor], k: int, out: Path, fact
     Raises:
         AdapterError: The folder has files or cannot be written.
     """
-    fields = json.loads((source.folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    fields = parsed((source.folder / CONFIG_FILE).read_text(encoding="utf-8"))
     config = config_at(source, k)
     changed = ("r", "lora_alpha", "rank_pattern", "alpha_pattern")
     fields |= {name: getattr(config, name) for name in changed}
@@ -231,7 +232,7 @@ def write(source: Source, tensors: Mapping[str, Tensor], k: int, out: Path, fact
         if left:
             log.warning("not copied, for they are links or no files: %s", ", ".join(left))
         ready = {key: tensor.detach().contiguous() for key, tensor in tensors.items()}
-        save_file(ready, stage / WEIGHTS_FILE, metadata={"format": "pt"})
+        atomic.save_tensors(stage / WEIGHTS_FILE, ready, {"format": "pt"})
         text = json.dumps(fields, indent=2, sort_keys=True) + "\n"
         (stage / CONFIG_FILE).write_text(text, encoding="utf-8")
         (stage / "shrink.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
