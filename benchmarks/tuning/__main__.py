@@ -32,7 +32,7 @@ def main() -> None:
         nargs="*",
         default=[],
         metavar="NAME=VALUE",
-        help="constants of lorafit.tune.rise to try another value of, such as FIRST_RANK=1",
+        help="numbers of the search to try another value of: RATE_EXPONENT=0, first_rank=1",
     )
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()

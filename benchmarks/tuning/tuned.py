@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
 from typing import Any
 
 from benchmarks.tuning.pairs import Pair
@@ -11,6 +12,8 @@ from lorafit.pipeline.job import Job
 from lorafit.settings import from_keywords, resolve
 from lorafit.training.progress import QuietProgress
 from lorafit.tune import search
+from lorafit.tune.bench.bench import Bench
+from lorafit.tune.bench.rules import Rules
 from lorafit.tune.rise import pruning, rates, trunk
 from lorafit.tune.rise import strategy as rise
 
@@ -56,9 +59,12 @@ def run(
         data: As `lorafit.train` takes it.
         seed: Of the run.
         side: Of `SIDES`.
-        constants: Of `lorafit.tune.rise`, `rates`, `trunk` or `pruning`, other than they are;
-            users do not choose them, experiments do.
+        constants: Of `Rules` (``first_rank``), or of `lorafit.tune.rise`, `rates`, `trunk` or
+            `pruning`, other than they are; users do not choose them, experiments do.
     """
+    ruled = {field.name for field in fields(Rules)} & constants.keys()
+    rules: dict[str, Any] = {name: constants[name] for name in ruled}
+    Bench.rules = replace(Rules(), **rules)
     for name, value in constants.items():
         for module in (rise, rates, trunk, pruning):
             if hasattr(module, name):

@@ -200,11 +200,8 @@ def test_a_gigabyte_or_fifty_times_the_file_is_allowed() -> None:
     assert Reading(max_unpacked=5).limit(10**8) == 5
 
 
-def test_many_parts_of_a_parquet_file_are_one_table(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(unpacked, "_ROWS_AT_ONCE", (1, 1))
-    monkeypatch.setattr(unpacked, "_MANY", 10)
-    file = tmp_path / "x.parquet"
-    file.write_bytes(parquet(**ROWS))
-    assert read_file(file)[:] == ROWS
+def test_many_parts_of_a_parquet_file_are_one_table() -> None:
+    content = parquet(**ROWS)
+    table = unpacked.read_parquet(content, 10**9, Path("x.parquet"), rows_at_once=(1, 1), many=10)
+    assert table.to_pydict() == ROWS
+    assert {column.num_chunks for column in table.columns} == {1}

@@ -30,7 +30,7 @@ from lorafit.run.config_file import MEASURED
 from lorafit.training.stepper import Stepper
 from lorafit.tune import search as searching
 from lorafit.tune.bench.bench import Bench
-from lorafit.tune.rise.strategy import FIRST_RANK
+from lorafit.tune.bench.rules import Rules
 from tests import tiny_text
 
 MANY: dict[str, Any] = {
@@ -344,7 +344,7 @@ def test_shuffled_labels_lead_to_the_smallest_rank_and_no_claim(base: Path, tmp_
         for name, rows in splits().items()
     }
     run = train(base, DatasetDict(shuffled), tmp_path)
-    assert run.choices["r"].value == FIRST_RANK
+    assert run.choices["r"].value == Rules.first_rank
     assert "more does not help" not in run.choices["r"].reason
     assert run.evaluation.course is not None
     assert not run.evaluation.course.falling

@@ -26,7 +26,8 @@ from lorafit.tune import search as searching
 from lorafit.tune import strategies
 from lorafit.tune.base import CHOOSABLE, Found
 from lorafit.tune.bench.bench import Bench
-from lorafit.tune.rise import pruning, strategy
+from lorafit.tune.bench.rules import Rules
+from lorafit.tune.rise import strategy
 from tests import tiny_text
 
 STEPS = 300
@@ -50,13 +51,10 @@ def _tests_at_every_budget() -> Iterator[None]:
     What so small a model gains is noise, and the cases are about what follows from a growth.
     """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(strategy, "FIRST_RANK", 8)
-        patch.setattr(strategy, "ROOM", 1.0)
         patch.setattr(strategy.RankTest, "grows", True)
         # So that all there is of the pruning is done, and cuts something.
-        patch.setattr(pruning, "PRUNING", 0.4)
-        patch.setattr(pruning, "LOSABLE", 1.0)
-        patch.setattr(pruning, "SHARE", 1000.0)
+        rules = Rules(first_rank=8, room=1.0, pruning=0.4, losable=1.0, losable_share=1000.0)
+        patch.setattr(Bench, "rules", rules)
         yield
 
 

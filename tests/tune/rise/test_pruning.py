@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lorafit.run import Choice
 from lorafit.training.generators import generator_states
-from lorafit.tune.bench.bench import PRUNING, Bench, LookedAt, Scored, spread
+from lorafit.tune.bench.bench import Bench, LookedAt, Scored, spread
 from lorafit.tune.bench.state import Shape, State
 from lorafit.tune.bench.truncation import energies
 from lorafit.tune.rise import pruning
@@ -195,7 +195,7 @@ def test_it_never_costs_more_than_what_is_left(room: float, once: float) -> None
     bench = FakeBench(needs(4, *KINDS), room=room, once=once)
     found = bench.prune()
     assert bench.room >= min(room, 0.0) - 1e-9
-    assert room - bench.room <= PRUNING + once + 1e-9
+    assert room - bench.room <= Bench.rules.pruning + once + 1e-9
     if not bench.scored:
         reason = pruning.rank_choice(found, BASE, "").reason
         assert "smaller ones were not tried: the budget of 1.25 runs" in reason

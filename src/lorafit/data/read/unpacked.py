@@ -79,8 +79,21 @@ def check_size(stream: BinaryIO) -> None:
             pass
 
 
-def read_parquet(content: bytes, limit: int, path: Path) -> pa.Table:
+def read_parquet(
+    content: bytes,
+    limit: int,
+    path: Path,
+    rows_at_once: tuple[int, int] = _ROWS_AT_ONCE,
+    many: int = _MANY,
+) -> pa.Table:
     """A parquet file, some rows at a time.
+
+    Args:
+        content: The file.
+        limit: Most bytes that it may unpack to.
+        path: Of the file, for messages.
+        rows_at_once: Fewest and most rows that are unpacked between two counts.
+        many: Parts above which they are joined.
 
     Raises:
         DataError: It unpacks to more than the limit.
@@ -93,9 +106,9 @@ def read_parquet(content: bytes, limit: int, path: Path) -> pa.Table:
     if sum(sizes) > limit:
         raise too_large(path, limit)
     # A value can be as large as its group, and one value can stand in each row of it.
-    fewest, most = _ROWS_AT_ONCE
+    fewest, most = rows_at_once
     rows = max(fewest, min(most, limit // max(1, *sizes, 1)))
-    return _table(file.iter_batches(rows), schema, limit, path)
+    return _table(file.iter_batches(rows), schema, limit, path, many)
 
 
 def read_arrow(content: bytes, limit: int, path: Path) -> pa.Table:
@@ -119,7 +132,9 @@ def read_arrow(content: bytes, limit: int, path: Path) -> pa.Table:
     return _table(parts, file.schema, limit, path)
 
 
-def _table(parts: Iterable[pa.RecordBatch], schema: pa.Schema, limit: int, path: Path) -> pa.Table:
+def _table(
+    parts: Iterable[pa.RecordBatch], schema: pa.Schema, limit: int, path: Path, many: int = _MANY
+) -> pa.Table:
     with _named_in_utf8(path):
         _ask_names(schema)
     found, count = [], 0
@@ -131,7 +146,7 @@ def _table(parts: Iterable[pa.RecordBatch], schema: pa.Schema, limit: int, path:
             raise too_large(path, limit)
         found.append(part)
     table = pa.Table.from_batches(found, schema)
-    return table.combine_chunks() if len(found) > _MANY else table
+    return table.combine_chunks() if len(found) > many else table
 
 
 def _spelled_out(column: pa.Array) -> int:

@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -37,6 +37,7 @@ from lorafit.tune.bench.adamw import RowAdamW
 from lorafit.tune.bench.journal import BUDGET, START, Entry, Facts, Journal
 from lorafit.tune.bench.ledger import Cost, Ledger
 from lorafit.tune.bench.notes import Line, Notes, metrics_line
+from lorafit.tune.bench.rules import Rules
 from lorafit.tune.bench.state import State
 from lorafit.tune.bench.truncation import energies
 from lorafit.tune.bench.tunable import Tunable
@@ -52,9 +53,6 @@ SCALE_PASSES, SCALE_EXAMPLES = 4, 256
 
 METERED_BATCHES = 4
 """Training batches over which the inputs of the sites are looked at."""
-
-PRUNING = 0.08
-"""Plain runs that scoring smaller ranks and fewer modules may cost at the end, at most."""
 
 LATE = 0.125
 """Share of the steps at the end over which states are scored."""
@@ -138,6 +136,9 @@ class Bench:
         progress: What to show.
     """
 
+    rules: ClassVar[Rules] = Rules()
+    """The numbers that the search goes by."""
+
     def __init__(self, job: Job, names: frozenset[str], budget: float, progress: Progress) -> None:
         run, subject, config = job.run, job.subject, job.config
         self.task = job.task
@@ -200,7 +201,7 @@ class Bench:
         evaluated = evaluations * self._eval_tokens
         if "adapter.target_modules" in self.open:
             evaluated += METERED_BATCHES * self.notes.trained_per_step
-        reserve = PRUNING if {"adapter.r", "adapter.target_modules"} & self.open else 0.0
+        reserve = self.rules.pruning if {"adapter.r", "adapter.target_modules"} & self.open else 0.0
         trained = (steps + left) * self.notes.trained_per_step
         factors = state.factors if r is None else state.factors_at(r)
         cost = Cost.of(trained, evaluated, factors=factors)

@@ -3,7 +3,7 @@
 The trained adapter is cut to smaller ranks (the best approximation of its outputs,
 `lorafit.methods.lora.truncate`), then one kind of module is left out at a time. The smallest rank,
 and the set without those kinds, is delivered that is *not worse*: the whole interval of the paired
-difference of the loss is within a margin. All of that costs at most `PRUNING` plain runs, so in
+difference of the loss is within a margin. All of that costs at most `Rules.pruning` plain runs, so in
 short runs fewer examples are looked at, and the ranks are searched by halving.
 """
 
@@ -19,17 +19,13 @@ from torch import Tensor
 
 from lorafit.evidence.measurements import Evidence, KindLeftOut, RankKept
 from lorafit.run import Choice
-from lorafit.tune.bench.bench import PRUNING, Bench, Scored, spread
+from lorafit.tune.bench.bench import Bench, Scored, spread
 from lorafit.tune.bench.state import State
 from lorafit.tune.bench.truncation import kept_share
 from lorafit.tune.decide import Gain, gain
 from lorafit.tune.rise import modules
 
 PHASE = "pruning"
-LOSABLE = 0.01
-"""Nats: the most that the validation loss may rise by a smaller rank and fewer modules."""
-SHARE = 0.1
-"""Of what training gained: where that is little, the margin is."""
 FEWEST, ENOUGH = 32, 64
 """Examples of a comparison: with fewer than the first nothing is told; with fewer than the second
 modules are not looked at, so that there are more for the ranks."""
@@ -138,7 +134,9 @@ def sized(bench: Bench, state: State, ranks: int, kinds: int) -> Size | str:
         return f"{examples} validation rows are too few"
     once = max(bench.pass_runs(state), 1e-12)
     most = bench.scale_share
-    room = min(PRUNING, bench.spare(state)) / once - most  # passes; the last look is one, too
+    room = (
+        min(bench.rules.pruning, bench.spare(state)) / once - most
+    )  # passes; the last look is one, too
     for passes, whole, modules_too, least in (
         (ranks + kinds, True, True, most),
         (halvings(ranks) + kinds, False, True, min(most, ENOUGH / examples)),
@@ -175,7 +173,7 @@ def choose(bench: Bench, state: State, whole: Scored, untuned: Scored) -> Pruned
     if gained.low <= 0:
         found.skipped = NOTHING_GAINED
         return found
-    found.margin = min(LOSABLE, SHARE * gained.mean)
+    found.margin = min(bench.rules.losable, bench.rules.losable_share * gained.mean)
     ranks = smaller_ranks(found.trained) if found.trained else []
     # The kind that does most is never left out: something has to stay.
     kinds = list(found.shares)[:0:-1] if moduled else []

@@ -38,10 +38,6 @@ from lorafit.tune.rise.course import Ended, still_falling
 from lorafit.tune.rise.pruning import Pruned
 from lorafit.tune.rise.trunk import BRANCH, Trunk, advance, begun, branch, current
 
-FIRST_RANK = 16
-"""Where it begins. In the grids of whole runs none smaller is better at its best rate, and a
-language model loses .1 nats with 4; from 1 or 2 the losses on news (20 classes) were higher,
-whatever became of the learning rate (docs/explanation/tuning.md)."""
 SCALING = 1.0
 """Where nobody has set it; the rates are for it."""
 GROWTH = 4
@@ -51,10 +47,6 @@ under Adam that is the same as keeping ``lora_alpha``. With the full rate, news 
 at a loss of .997 instead of .904 (docs/explanation/tuning.md)."""
 TESTS = (0.20, 0.35, 0.50)
 """Where the rank is tested, as shares of the steps."""
-ROOM = 1.5
-"""Budget in plain runs from which the rank and the modules are tested. On the pairs of
-benchmarks/tuning the tests change the result by less than its noise
-(docs/explanation/tuning.md)."""
 LITTLE = 0.01
 """Nats: a gain certainly below is not worth four times the rank."""
 MODULES_AT = 0.60
@@ -102,7 +94,7 @@ class Rise(Strategy):
         choices: dict[str, Choice] = {}
         ranked = "adapter.r" in bench.open
         if ranked:
-            first = min(FIRST_RANK, bench.tunable.largest_rank())
+            first = min(bench.rules.first_rank, bench.tunable.largest_rank())
             bench.tunable.begin_with(first, SCALING)
         start = bench.start()
         untuned = bench.score("untuned", "start", start)
@@ -111,7 +103,7 @@ class Rise(Strategy):
         skipped = ""
         if ranked:
             skipped = _rise(bench, trunk, tests)
-        if "adapter.target_modules" in bench.open and bench.budget >= ROOM:
+        if "adapter.target_modules" in bench.open and bench.budget >= bench.rules.room:
             _without_weak(bench, trunk, untuned, choices)
         end = _decay(bench, trunk)
         assert trunk.best is not None
@@ -145,8 +137,9 @@ def _begin(bench: Bench, start: State, choices: dict[str, Choice]) -> Trunk:
 def _rise(bench: Bench, trunk: Trunk, tests: list[RankTest]) -> str:
     """Phase 2. Returns why the last test was not made, or ``""``."""
     refused = 0
-    if bench.budget < ROOM:
-        return f"larger ones are tested from a budget of {ROOM:g} runs on (--budget {ROOM:g})"
+    room = bench.rules.room
+    if bench.budget < room:
+        return f"larger ones are tested from a budget of {room:g} runs on (--budget {room:g})"
     for share in TESTS:
         advance(bench, trunk, bench.steps(share))
         r = int(trunk.state.shape.settings["r"])
