@@ -15,6 +15,7 @@ from torch import Tensor
 from lorafit.run import Choice
 from lorafit.training.generators import generator_states
 from lorafit.tune.bench.bench import Bench, LookedAt, Scored, spread
+from lorafit.tune.bench.rules import Rules
 from lorafit.tune.bench.state import Shape, State
 from lorafit.tune.bench.truncation import energies
 from lorafit.tune.rise import pruning
@@ -54,6 +55,8 @@ class FakeBench:
     budget: float = 1.25
     scale_share: float = 1.0
     selection: range = range(N)
+
+    rules = Rules()
 
     def __post_init__(self) -> None:
         sites = [SimpleNamespace(name=kind, is_layer=True) for kind in KINDS]
@@ -195,7 +198,7 @@ def test_it_never_costs_more_than_what_is_left(room: float, once: float) -> None
     bench = FakeBench(needs(4, *KINDS), room=room, once=once)
     found = bench.prune()
     assert bench.room >= min(room, 0.0) - 1e-9
-    assert room - bench.room <= Bench.rules.pruning + once + 1e-9
+    assert room - bench.room <= Rules.pruning + once + 1e-9
     if not bench.scored:
         reason = pruning.rank_choice(found, BASE, "").reason
         assert "smaller ones were not tried: the budget of 1.25 runs" in reason

@@ -3,8 +3,8 @@
 The trained adapter is cut to smaller ranks (the best approximation of its outputs,
 `lorafit.methods.lora.truncate`), then one kind of module is left out at a time. The smallest rank,
 and the set without those kinds, is delivered that is *not worse*: the whole interval of the paired
-difference of the loss is within a margin. All of that costs at most `Rules.pruning` plain runs, so in
-short runs fewer examples are looked at, and the ranks are searched by halving.
+difference of the loss is within a margin. All of that costs at most `Rules.pruning` plain runs,
+so in short runs fewer examples are looked at, and the ranks are searched by halving.
 """
 
 from __future__ import annotations
@@ -134,9 +134,8 @@ def sized(bench: Bench, state: State, ranks: int, kinds: int) -> Size | str:
         return f"{examples} validation rows are too few"
     once = max(bench.pass_runs(state), 1e-12)
     most = bench.scale_share
-    room = (
-        min(bench.rules.pruning, bench.spare(state)) / once - most
-    )  # passes; the last look is one, too
+    # In passes; the last look is one, too.
+    room = min(bench.rules.pruning, bench.spare(state)) / once - most
     for passes, whole, modules_too, least in (
         (ranks + kinds, True, True, most),
         (halvings(ranks) + kinds, False, True, min(most, ENOUGH / examples)),
