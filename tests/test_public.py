@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import operator
 import os
 import subprocess
 import sys
@@ -11,6 +13,7 @@ from types import ModuleType
 import pytest
 
 import lorafit
+import lorafit.api
 import lorafit.peft
 from lorafit import errors
 from tests.report import folders
@@ -23,6 +26,16 @@ def test_completion_shows_public_names_only(module: ModuleType) -> None:
     shown = [name for name in dir(module) if not name.startswith("__")]
     assert shown == sorted(module.__all__)
     assert all(hasattr(module, name) for name in shown)
+
+
+def test_every_call_can_be_told_to_be_quiet() -> None:
+    """Of all calls that say something along the way; a call has a docstring with its errors."""
+    calls = [*lorafit.api.__all__, "Run.predict", "Run.evaluate"]
+    for name in calls:
+        call = operator.attrgetter(name)(lorafit)
+        if inspect.isfunction(call):
+            parameter = inspect.signature(call).parameters["progress"]
+            assert (parameter.kind, parameter.default) == (parameter.KEYWORD_ONLY, True), name
 
 
 def test_every_error_is_exported() -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         load,
         merge,
         plan,
+        plan_comparison,
         predict,
         preview,
         shrink,
@@ -56,7 +57,7 @@ _HOMES = {
     **dict.fromkeys(
         (
             *("compare", "demo", "evaluate", "load", "merge", "plan", "predict", "preview"),
-            *("shrink", "train"),
+            *("plan_comparison", "shrink", "train"),
         ),
         "lorafit.api",
     ),
@@ -94,6 +95,7 @@ __all__ = [
     "merge",
     "peft",
     "plan",
+    "plan_comparison",
     "predict",
     "preview",
     "shrink",

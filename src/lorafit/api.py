@@ -18,6 +18,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lorafit import packaged, pipeline, quiet
 from lorafit.comparison import fitting
+from lorafit.comparison.fitting import Field
+from lorafit.comparison.forecast import ComparisonPlan, forecast
 from lorafit.comparison.outcome import Comparison, conclude
 from lorafit.comparison.request import Size, find_or_make, make_request
 from lorafit.comparison.workers import run_arms
@@ -33,8 +35,9 @@ from lorafit.inspection.rows import Preview
 from lorafit.pipeline import finishing, planning, previewing, seen, unchanged
 from lorafit.pipeline.defaults import record_choices
 from lorafit.pipeline.job import Job
+from lorafit.pipeline.lent import gives_back
 from lorafit.pipeline.planning import Plan
-from lorafit.pipeline.problem import Live
+from lorafit.pipeline.problem import Live, Problem
 from lorafit.pipeline.tuned import Tuned, opened
 from lorafit.report.comparison import write_comparison
 from lorafit.report.html import write_report
@@ -61,6 +64,7 @@ __all__ = [
     "load",
     "merge",
     "plan",
+    "plan_comparison",
     "predict",
     "preview",
     "shrink",
@@ -75,6 +79,7 @@ RETRAIN_RATE = 5e-4
 
 
 @shown
+@gives_back
 def train(
     model: str | Path | PreTrainedModel | None = None,
     data: Any = None,
@@ -138,6 +143,7 @@ def train(
 
 
 @shown
+@gives_back
 def compare(
     model: str | Path | PreTrainedModel | None = None,
     data: Any = None,
@@ -185,11 +191,8 @@ def compare(
     live = pipeline.live_model(model, tokenizer)
     size = Size(seeds, budget)
     whole = from_call(model, data, config, origins, settings)
-    asked = fitting.names_of(methods)
-    fitting.check_left_to_compare(whole)
     text = forgetting.general_text(general_text)
-    problem = pipeline.pose(data, whole.config, live)
-    field = fitting.enter(problem, whole, asked, live)
+    problem, field = _entered(whole, methods, data, live)
     request = make_request(problem, field, whole.config, size, text)
     folder, known = find_or_make(request, problem.splits, text)
     log.info("%s %s", "going on with" if known else "comparing in", folder)
@@ -203,7 +206,49 @@ def compare(
 
 
 @shown
-def merge(run: str | Path | Run, out: str | Path) -> Path:
+@gives_back
+def plan_comparison(
+    model: str | Path | PreTrainedModel | None = None,
+    data: Any = None,
+    *,
+    methods: Sequence[str] | str = "all",
+    seeds: int = 3,
+    budget: float = 1.0,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    config: Config | Settings | None = None,
+    origins: Mapping[str, str] | None = None,
+    progress: bool = True,
+    **settings: Unpack[CompareKeywords],
+) -> ComparisonPlan:
+    """Says what `compare` would do and how long it would train; nothing is trained or written.
+
+    A few steps of each method are timed on the model, which takes seconds a method.
+
+    Args:
+        model: As for `compare`, and so are all others.
+        data: The data.
+        methods: Names of methods, or ``all``.
+        seeds: Runs of each method.
+        budget: What the search for one method's rate may cost, in full runs.
+        tokenizer: The tokenizer of a live model.
+        config: Complete settings; keyword settings go on top.
+        origins: Where the values of ``config`` came from.
+        progress: As for `evaluate`.
+        **settings: Any setting by its name.
+
+    Raises:
+        LorafitError: Whatever `compare` would refuse before its first training.
+    """
+    live = pipeline.live_model(model, tokenizer)
+    size = Size(seeds, budget)
+    whole = from_call(model, data, config, origins, settings)
+    problem, field = _entered(whole, methods, data, live)
+    request = make_request(problem, field, whole.config, size, [])
+    return forecast(problem, field, request, whole, live)
+
+
+@shown
+def merge(run: str | Path | Run, out: str | Path, *, progress: bool = True) -> Path:
     """Writes the tuned model of a run as a plain transformers model.
 
     The written model is loaded again and compared with the adapted one before this returns.
@@ -211,6 +256,7 @@ def merge(run: str | Path | Run, out: str | Path) -> Path:
     Args:
         run: A finished run.
         out: A folder that does not exist or is empty.
+        progress: As for `evaluate`.
 
     Raises:
         HandoffError: The merged model computes something else; nothing is left behind.
@@ -222,6 +268,7 @@ def merge(run: str | Path | Run, out: str | Path) -> Path:
 
 
 @shown
+@gives_back
 def shrink(
     adapter: str | Path | Run,
     r: int | Literal["auto"] = "auto",
@@ -275,6 +322,7 @@ def shrink(
 
 
 @shown
+@gives_back
 def preview(
     model: str | Path | PreTrainedModel | None = None,
     data: Any = None,
@@ -306,6 +354,7 @@ def preview(
 
 
 @shown
+@gives_back
 def plan(
     model: str | Path | PreTrainedModel | None = None,
     data: Any = None,
@@ -349,6 +398,16 @@ def demo(*, progress: Progress | bool = True, **settings: Unpack[SettingsKeyword
     """
     given: dict[str, Any] = {**packaged.SETTINGS, **settings}
     return train(packaged.MODEL, packaged.DATA, progress=progress, **given)
+
+
+def _entered(
+    settings: Settings, methods: Sequence[str] | str, data: Any, live: Live | None
+) -> tuple[Problem, Field]:
+    """What is to be learned, and the methods that take part in a comparison."""
+    asked = fitting.names_of(methods)
+    fitting.check_left_to_compare(settings)
+    problem = pipeline.pose(data, settings.config, live)
+    return problem, fitting.enter(problem, settings, asked, live)
 
 
 def _to_resume(source: str | Path | Run, live: Live | None, data: Any) -> RunWriter:

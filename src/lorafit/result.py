@@ -24,20 +24,27 @@ class Run(run.Run):
 
     # What needs a model or a page is imported when it is asked for: opening a run is quick.
 
-    def predict(self, texts: Any) -> list[dict[str, Any]]:
+    def predict(self, texts: Any, *, progress: bool = True) -> list[dict[str, Any]]:
         """Predicts with the tuned model; see `lorafit.predict`.
 
         The model is loaded at each call: for many, `lorafit.load` the run once.
         """
         from lorafit.using import predict
 
-        return predict(self, texts)
+        return predict(self, texts, progress=progress)
 
-    def evaluate(self, data: Any = None, out: str | Path | None = None) -> Evaluated:
+    def evaluate(
+        self,
+        data: Any = None,
+        out: str | Path | None = None,
+        *,
+        encoding: str | None = None,
+        progress: bool = True,
+    ) -> Evaluated:
         """Scores the base and the tuned model; see `lorafit.evaluate`."""
         from lorafit.using import evaluate
 
-        return evaluate(self, data, out)
+        return evaluate(self, data, out, encoding=encoding, progress=progress)
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the verdict."""

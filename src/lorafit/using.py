@@ -25,6 +25,8 @@ def load(
     source: str | Path | Run,
     model: PreTrainedModel | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
+    *,
+    progress: bool = True,
 ) -> Tuned:
     """Puts a trained adapter on its base model.
 
@@ -33,6 +35,7 @@ def load(
             that lorafit made (the run is not needed then).
         model: The base model, for a run that was made from a live one.
         tokenizer: Its tokenizer.
+        progress: As for `evaluate`.
 
     Raises:
         RunError: There is no such run, or it has no adapter yet.
@@ -47,6 +50,7 @@ def evaluate(
     data: Any = None,
     out: str | Path | None = None,
     *,
+    encoding: str | None = None,
     progress: bool = True,
 ) -> Evaluated:
     """Scores the base and the tuned model of a run.
@@ -60,6 +64,7 @@ def evaluate(
             only one. ``None``: the run's own test split.
         out: A csv, tsv, jsonl or parquet file that does not exist: takes what both models said of
             each row; the last two have every probability.
+        encoding: How a text file with other data is stored; ``None``: as the run's own data.
         progress: Whether to show what is said along the way; ``False``: warnings only.
 
     Returns:
@@ -71,15 +76,23 @@ def evaluate(
 
     Raises:
         RunError: There is no such run, or it has no adapter yet.
+        ConfigError: There is an encoding, but no other data.
         DataError: The data cannot be read, lacks the task's columns, or is not what it was; or
             ``out`` exists or cannot be written.
     """
     if out is not None:
         check_target(Path(out))
+    if encoding is not None and data is None:
+        raise ConfigError(
+            "the run's own data are read as they were for training: --encoding is for other DATA."
+        )
     run = opened(run)
     tuned, config = tuned_models.load(run), run.config
     if config.data.path == LIVE and data is None:
         raise ConfigError(f'"{run.path}" was made from data in memory; pass data to evaluate on.')
+    if encoding is not None:
+        other = config.data.model_copy(update={"encoding": encoding})
+        config = config.model_copy(update={"data": other})
     rows, split = pipeline.test_rows(data, config, tuned.task)
     if data is None:
         unchanged.check_unchanged(
@@ -99,7 +112,9 @@ def evaluate(
 
 
 @shown
-def predict(run: str | Path | Run | Tuned, texts: Any) -> list[dict[str, Any]]:
+def predict(
+    run: str | Path | Run | Tuned, texts: Any, *, progress: bool = True
+) -> list[dict[str, Any]]:
     """Predicts with the tuned model of a run.
 
     Args:
@@ -107,6 +122,7 @@ def predict(run: str | Path | Run | Tuned, texts: Any) -> list[dict[str, Any]]:
         texts: A text; texts in a list, tuple, series, array or generator; pairs of texts for a
             task on pairs, lists of words for tags, conversations for a chat; or rows with the
             run's text columns: dicts, a pandas DataFrame, a `datasets.Dataset`, a `Path`.
+        progress: As for `evaluate`.
 
     Returns:
         For each text what the task says of it: label, probability, ...

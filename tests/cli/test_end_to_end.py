@@ -103,6 +103,17 @@ def test_evaluate_takes_other_data(cli: Cli, run: str, tmp_path: Path) -> None:
     assert "20 examples" in result.stdout
 
 
+def test_evaluate_reads_other_data_in_their_encoding(cli: Cli, run: str, tmp_path: Path) -> None:
+    frame = tiny_text.rows(20, seed=9).to_pandas()
+    frame["text"] += " café"
+    frame.to_csv(tmp_path / "utf.csv", index=False)
+    frame.to_csv(tmp_path / "latin.csv", index=False, encoding="cp1252")
+    same = json.loads(cli("evaluate", run, "utf.csv", "--json", "--quiet").stdout)
+    result = cli("evaluate", run, "latin.csv", "--encoding", "cp1252", "--json", "--quiet")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["tuned"] == same["tuned"]
+
+
 def test_merge_writes_a_plain_model_and_never_over_something(
     cli: Cli, run: str, tmp_path: Path
 ) -> None:

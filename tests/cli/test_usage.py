@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +13,10 @@ from typing import Any
 import pytest
 import typer
 
+import lorafit
 from lorafit.cli import COMMANDS, app
 from lorafit.cli.flags import FLAGS
+from lorafit.evidence.course import Course
 from lorafit.settings.keys import fields, sections, top_level
 
 from .conftest import Cli, FakeApi, only_line
@@ -76,7 +80,7 @@ def test_an_unknown_flag_is_refused_by_every_command(cli: Cli, api: FakeApi, nam
         ("--max-seq-length", "Did you mean --max-length?"),
         ("--early-stopping", "Did you mean --set train.early_stopping_patience=VALUE?"),
         ("--warmup", "Did you mean --set train.warmup_ratio=VALUE?"),
-        ("--max-steps", "Did you mean --set train.max_steps=VALUE?"),
+        ("--max-iters", "Did you mean --max-steps?"),
         ("--trust-remote-code", "Did you mean --set model.trust_remote_code=VALUE?"),
         ("--learning-rat", "Did you mean --learning-rate?"),
         ("--save-dir", "(--name)"),
@@ -241,3 +245,37 @@ def test_runs_lists_what_there_is(cli: Cli, tmp_path: Path) -> None:
     assert '"name": "first"' in cli("runs", "--json").stdout
     (tmp_path / "file").touch()
     assert "is a file" in only_line(cli("runs", "--runs-dir", "file"))
+
+
+SAID_OF_OTHERS = {"--editable"}
+"""Flags of pip and the like in our messages."""
+
+
+def test_every_flag_that_is_advised_exists() -> None:
+    """In any text of the source, of whatever module."""
+    group: Any = typer.main.get_command(app)
+    context = typer.Context(group)
+    known = (
+        {
+            name
+            for command in COMMANDS
+            for option in group.get_command(context, command).params
+            for name in (*option.opts, *option.secondary_opts)
+        }
+        | {"--install-completion", "--version", "--help"}
+        | SAID_OF_OTHERS
+    )
+    source = Path(lorafit.__file__).parent
+    advised: dict[str, str] = {}
+    for file in source.rglob("*.py"):
+        if file.parent.name == "testing" or file.name == "synonyms.py":
+            continue
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]+[a-z]", node.value):
+                    advised.setdefault(flag, file.name)
+    assert {flag: file for flag, file in advised.items() if flag not in known} == {}
+    for setting in ("num_train_epochs", "max_steps"):
+        said = Course(9, 3.0, falling=True, setting=setting, value=30).advice
+        assert said is not None
+        assert re.findall(r"--[a-z-]+", said)[0] in known

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,8 @@ def test_methods_are_compared_and_shown(finished: Any, capsys: pytest.CaptureFix
     said = finished.record.recommendation.sentence
     assert said in shown
     page = (finished.path / "compare.html").read_text(encoding="utf-8")
-    assert said in page
+    title = f"Take {finished.record.recommendation.method}: "
+    assert said.removeprefix(title)[1:] in unescape(page)
     assert all(f'<th scope="row">{method}' in page for method in finished.rows)
     assert "http" not in page.partition("<pre>")[0].replace("http-equiv", "")
 
@@ -210,3 +212,40 @@ def test_a_live_model_is_compared_too(base: Path, data: DatasetDict, tmp_path: P
     biases = [p.numel() for n, p in model.bert.named_parameters() if n.endswith("bias")]
     assert found.rows["bitfit"]["trainable_parameters"] == sum(biases)
     assert all(bool((model.state_dict()[name] == before[name]).all()) for name in before)
+
+
+def test_a_plan_counts_the_steps_that_are_taken(
+    finished: Any, base: Path, data: DatasetDict, tmp_path: Path
+) -> None:
+    given: dict[str, Any] = (
+        {"methods": "full,lora,prompt", "seeds": 2} | QUICK | {"run.dir": str(tmp_path)}
+    )
+    plan = lorafit.plan_comparison(base, data, progress=False, **given)
+    assert list(plan.methods) == list(finished.rows)
+    for method, found in plan.methods.items():
+        row = finished.rows[method]
+        shuffled = method in ("full", "lora")
+        taken = sum(trial["steps"] for trial in row["trials"]) + (2 + shuffled) * plan.steps
+        assert found.steps == taken
+        assert found.time_s > 0
+        # The table of a comparison counts the method without a head that all of them train.
+        assert found.trainable_parameters >= row["trainable_parameters"]
+    assert plan.time_s == pytest.approx(sum(found.time_s for found in plan.methods.values()))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_leaves_a_live_model_alone_and_refuses_what_compare_refuses(
+    base: Path, data: DatasetDict
+) -> None:
+    model = hf.AutoModelForSequenceClassification.from_pretrained(base, num_labels=2)
+    tokenizer = hf.AutoTokenizer.from_pretrained(base)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    given: dict[str, Any] = {"tokenizer": tokenizer, "progress": False, "seeds": 1} | QUICK
+    plan = lorafit.plan_comparison(model, data, methods="lora,full", **given)
+    assert set(plan.methods) == {"lora", "full"}
+    assert list(model.state_dict()) == list(before)
+    assert all(bool((model.state_dict()[name] == before[name]).all()) for name in before)
+    with pytest.raises(ConfigError, match="seeds is 0"):
+        lorafit.plan_comparison(base, data, progress=False, **QUICK, seeds=0)
+    with pytest.raises(ConfigError, match='"lorra"'):
+        lorafit.plan_comparison(base, data, methods="lorra", progress=False, **QUICK)

@@ -128,6 +128,18 @@ def test_a_yardstick_is_recommended_where_nothing_else_is_as_good() -> None:
     assert "the best of all" in found.sentence
 
 
+def test_of_equally_good_methods_the_smallest_is_recommended_however_few_examples() -> None:
+    n = np.arange(24)
+    right = {"lora": n % 12 != 0, "bitfit": (n + 1) % 12 != 0, "full": n % 6 != 0}
+    rows = {
+        "lora": row(22 / 24, 90),
+        "bitfit": row(22 / 24, 9),
+        "full": row(20 / 24, 900, "yardstick"),
+    }
+    found = recommended(right, rows)
+    assert (found.method, found.best) == ("bitfit", "bitfit")
+
+
 def test_what_cannot_be_told_apart_is_not_recommended() -> None:
     """Fifty examples cannot tell a method that is six points worse from the best."""
     n = np.arange(50)

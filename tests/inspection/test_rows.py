@@ -174,7 +174,7 @@ def test_large_data_is_sampled_for_lengths():
 def test_the_reasons_of_the_choice_are_carried_and_all_is_json():
     data = splits()
     found = preview(data, choose_columns(data), Reader(tokenizer(), 5))
-    assert (found.text_reason, found.label_reason) == ("name", "2 classes")
+    assert (found.text_reason, found.label_reason) == ("by its name", "2 classes")
     assert json.loads(json.dumps(found.to_dict()))["rows"] == {"train": 7, "test": 2}
 
 

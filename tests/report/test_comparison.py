@@ -49,6 +49,25 @@ def test_noise_has_a_column_only_where_it_was_measured(tmp_path: Path) -> None:
     assert "shuffled" not in page
 
 
+def test_the_recommendation_is_said_once_and_rates_have_two_digits(tmp_path: Path) -> None:
+    found = record()
+    sentence = "Take ia3: accuracy 0.761, the best of all."
+    found = found.model_copy(
+        update={
+            "recommendation": Recommendation(method="ia3", best="ia3", sentence=sentence),
+            "arms": {
+                name: arm.model_copy(update={"learning_rate": 0.0006324555})
+                for name, arm in found.arms.items()
+            },
+        }
+    )
+    said = Page(write_comparison(tmp_path, found).read_text(encoding="utf-8")).said
+    assert said.count("Take ia3") == 1
+    assert "Accuracy 0.761, the best of all." in said
+    assert "0.00063" in said
+    assert "0.000632" not in said
+
+
 def test_methods_that_learned_nothing_are_called_so(tmp_path: Path) -> None:
     found = record()
     assert "learned nothing" not in Page(write_comparison(tmp_path, found).read_text("utf-8")).said

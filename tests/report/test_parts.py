@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import json
 import re
 from importlib.resources import files
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from lorafit.report import curves, numbers
+from lorafit.report import curves, numbers, predicted
 from lorafit.report.chart import Axis
 from lorafit.report.facts import adapter_parts
 
@@ -54,9 +57,26 @@ def test_ticks_are_round_and_on_the_axis() -> None:
     assert Axis(0, 800).ticks(4) == [0, 200, 400, 600, 800]
     for low, high in ((-3.0, 1e-9), (0.0, 1e12), (5.0, 5.0), (1e-7, 2e-7)):
         ticks = Axis(low, high).ticks(4)
-        assert 1 <= len(ticks) <= 8
+        assert 1 <= len(ticks) <= 11
+        assert len(ticks) > 1 or low == high
         span = high - low
         assert all(low - 1e-6 * span <= tick <= high + 1e-6 * span for tick in ticks)
+
+
+@given(
+    st.floats(-1e6, 1e6), st.floats(1e-4, 1e6), st.integers(1, 6)
+)  # fmt: skip
+def test_an_axis_has_two_ticks_or_it_is_no_scale(low: float, width: float, about: int) -> None:
+    axis = Axis(low, low + width)
+    ticks = axis.ticks(about)
+    assert 2 <= len(ticks) <= 11 + 2 * about
+    assert ticks == sorted(set(ticks))
+    assert all(-1e-3 <= axis.percent(tick) <= 100 + 1e-3 for tick in ticks)
+
+
+def test_sentences_of_the_terminal_are_typeset() -> None:
+    said = 'Always answering "O" would be right on 62.5% of the words.'
+    assert numbers.typeset(said) == said.replace('"O"', "“O”").replace("62.5%", "62.5\u202f%")
 
 
 def test_smoothing_keeps_constants_and_does_not_lag() -> None:
@@ -126,3 +146,15 @@ def test_text_has_good_contrast(scheme: dict[str, str]) -> None:
     ]  # fmt: skip
     for ground, ink in pairs:
         assert _contrast(scheme[ground], scheme[ink]) >= 4.5, (ground, ink)
+
+
+def test_a_conversation_is_read_as_one_and_without_its_answer() -> None:
+    turns = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "What is 4 plus 1?"},
+        {"role": "assistant", "content": "It is 5."},
+    ]
+    text = predicted.readable(json.dumps(turns))
+    assert text == "system: Be brief.\nuser: What is 4 plus 1?"
+    for other in ("[{", '[{"a": 1}]', "[{}]", "a text", '[{"role": "user", "content": '):
+        assert predicted.readable(other) == other

@@ -52,7 +52,7 @@ def test_the_surest_mistake_stands_first_with_text_label_answer_and_probability(
 
 def test_flips_are_counted_and_shown(run: Path) -> None:
     said = page_of(run).said
-    assert "tuning set 1 of 5 examples right and made 2 wrong" in said
+    assert "Of 5 test examples, tuning corrected 1 and broke 2" in said
     assert said.count(folders.TEXTS[0]) == 1  # gained
 
 

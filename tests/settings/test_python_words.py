@@ -28,7 +28,7 @@ from tests.report.comparisons import comparison
 FLAG = re.compile(r"(^|[\s(`'\"])--[a-z]")
 
 SWITCHES = {"--skip-bad-rows", "--clean-labels", "--dedupe", "--bf16", "--load-in-4bit"}
-SAID_OF_FLAGS = {"--set", "--config", "--data", "--resume", "--max-steps"}
+SAID_OF_FLAGS = {"--set", "--config", "--data", "--resume", "--weight-decay"}
 """Of these the table asks what only the command line can get wrong."""
 
 

@@ -70,6 +70,12 @@ def falling(losses: list[float], **settings: float) -> Course:
     return Course(steps, steps / 10, **still_falling(evaluated, config, steps, 10))
 
 
+def test_a_loss_that_rises_with_the_falling_rate_is_not_said_to_fall() -> None:
+    fallen = [3.0 - 0.05 * n for n in range(30)]
+    assert falling(fallen).falling
+    assert falling([*fallen[:-1], 2.0]).falling is False
+
+
 def test_a_loss_that_falls_to_the_end_is_said_with_a_number_to_try() -> None:
     found = falling([3.0 - 0.05 * n for n in range(30)])
     assert found.falling

@@ -29,6 +29,9 @@ def compare(
         Path | None,
         typer.Option(metavar="FILE", help="Texts, one a line, on which forgetting is measured."),
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be trained and how long; no more.")
+    ] = False,
     quiet: Quiet = False,
     debug: Debug = False,
     given: Given,
@@ -43,6 +46,12 @@ def compare(
     from lorafit import api, console
 
     with console.saying(quiet=quiet):
+        if dry_run:
+            planned = api.plan_comparison(
+                methods=methods, seeds=seeds, budget=budget, config=settings
+            )
+            console.show_comparison_plan(planned)
+            return
         found = api.compare(
             methods=methods,
             seeds=seeds,

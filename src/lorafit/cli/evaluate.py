@@ -28,6 +28,9 @@ def evaluate(
             help="Write what both models say of each row to a csv, tsv, jsonl or parquet file.",
         ),
     ] = None,
+    encoding: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Encoding of DATA, if not UTF-8: cp1252.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
     runs_dir: RunsDir = Path("runs"),
     quiet: Quiet = False,
@@ -40,7 +43,7 @@ def evaluate(
     from lorafit import api, console
 
     with console.saying(quiet=quiet):
-        result = api.evaluate(run_path(run, runs_dir), data, out)
+        result = api.evaluate(run_path(run, runs_dir), data, out, encoding=encoding)
     if as_json:
         typer.echo(json.dumps(result, indent=2))
     else:

@@ -190,6 +190,7 @@ FLAGS = (
     Flag("adapter.bias", str, "Biases to train: none, all or lora_only.", "Adapter"),
     Flag("train.learning_rate", _rate, "Peak learning rate. Measured if left out.", "Training"),
     Flag("train.num_train_epochs", _rate, "Passes over the training data.", "Training"),
+    Flag("train.max_steps", int, "Optimizer steps, instead of --num-train-epochs.", "Training"),
     Flag(
         "train.per_device_train_batch_size",
         int,

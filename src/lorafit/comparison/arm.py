@@ -26,7 +26,7 @@ from lorafit.comparison import yardsticks
 from lorafit.comparison.measured import Cost, Measured, Saved
 from lorafit.comparison.request import Request, arm_folder
 from lorafit.comparison.search import chosen, next_rate
-from lorafit.config import AdapterConfig, Config
+from lorafit.config import Config
 from lorafit.engine.eager import EagerEngine
 from lorafit.errors import DivergenceError
 from lorafit.evaluation import forgetting, spectrum
@@ -223,18 +223,7 @@ class Arm:
 
     def config(self, rate: float, seed: int, steps: int) -> Config:
         """The settings of one run."""
-        config = self.request.settings
-        config.model.name_or_path = self.base
-        config.adapter = AdapterConfig(method=self.method, **self.request.arms[self.method])
-        config.seed += seed
-        settings = config.train
-        settings.learning_rate, settings.max_steps = rate, steps
-        # A trial is judged by its end; runs are evaluated as often as asked, else four times.
-        short = steps == self.request.trial_steps != self.request.steps
-        settings.eval_steps = steps if short else settings.eval_steps or math.ceil(steps / 4)
-        settings.early_stopping_patience = None
-        settings.report_to = []
-        return config
+        return self.request.run(self.method, rate, seed, steps, self.base)
 
     def train(self, rate: float, seed: int, steps: int, shuffled: bool = False) -> Trained:
         """Trains a fresh subject; the best step's weights are in it afterwards."""

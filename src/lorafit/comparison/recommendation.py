@@ -42,7 +42,11 @@ def recommend(
     n = len(next(iter(runs.values()))[0])
     if not ranked:
         return Recommendation(method=None, best=None, sentence=_nothing(arms, request, metric, n))
-    best = max(ranked, key=lambda name: sign * arms[name].metric.value)
+    # Of equally good ones the smallest: to what another trains beside it nothing can be owed.
+    best = max(
+        ranked,
+        key=lambda name: (sign * arms[name].metric.value, -arms[name].trainable_parameters),
+    )
     headline = _measure(request, task)
     gaps, said = {best: 0.0}, {best: "not worse"}
     for name in ranked:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -26,7 +27,7 @@ from torch import nn
 from lorafit import quiet
 from lorafit.comparison.fitting import Field
 from lorafit.comparison.search import TRIALS
-from lorafit.config import Config
+from lorafit.config import AdapterConfig, Config
 from lorafit.data.fingerprint import fingerprint
 from lorafit.errors import ConfigError
 from lorafit.evaluation.forgetting import LONGEST
@@ -82,6 +83,29 @@ class Request:
     def settings(self) -> Config:
         """The settings, checked."""
         return Config.model_validate(self.config)
+
+    def run(self, method: str, rate: float, seed: int, steps: int, base: str) -> Config:
+        """The settings of one training.
+
+        Args:
+            method: The arm.
+            rate: Its learning rate.
+            seed: Of the arm's runs, from 0.
+            steps: Optimizer steps.
+            base: Where the model is.
+        """
+        config = self.settings
+        config.model.name_or_path = base
+        config.adapter = AdapterConfig(method=method, **self.arms[method])
+        config.seed += seed
+        settings = config.train
+        settings.learning_rate, settings.max_steps = rate, steps
+        # A trial is judged by its end; runs are evaluated as often as asked, else four times.
+        short = steps == self.trial_steps != self.steps
+        settings.eval_steps = steps if short else settings.eval_steps or math.ceil(steps / 4)
+        settings.early_stopping_patience = None
+        settings.report_to = []
+        return config
 
     @property
     def content(self) -> Requested:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -15,6 +16,7 @@ from lorafit.comparison.measured import Failure
 from lorafit.comparison.request import Request, arm_folder
 from lorafit.errors import RunError
 from lorafit.run import atomic
+from lorafit.units import duration
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +40,8 @@ def run_arms(folder: Path, request: Request) -> dict[str, str]:
         KeyboardInterrupt: After Ctrl-C; the message says how to go on.
     """
     failed: dict[str, str] = {}
+    left = [method for method in request.arms if not is_done(folder, request, method)]
+    begun, known = time.monotonic(), len(left)
     lock = FileLock(folder / ".lock", timeout=0)
     try:
         with lock:
@@ -45,7 +49,9 @@ def run_arms(folder: Path, request: Request) -> dict[str, str]:
                 if is_done(folder, request, method):
                     log.info("[%d/%d] %s: done before", number, len(request.arms), method)
                     continue
-                log.info("[%d/%d] %s", number, len(request.arms), method)
+                rest = _left(begun, known, left)
+                log.info("[%d/%d] %s%s", number, len(request.arms), method, rest)
+                left.remove(method)
                 problem = _run(folder, method)
                 if problem is not None:
                     failed[method] = problem
@@ -53,6 +59,20 @@ def run_arms(folder: Path, request: Request) -> dict[str, str]:
     except Timeout as error:
         raise RunError(f'another process is comparing in "{folder}". Wait for it.') from error
     return failed
+
+
+def _left(begun: float, known: int, left: list[str]) -> str:
+    """How much longer it takes if the other arms take as long as those before; not for the first.
+
+    Args:
+        begun: When the first of them began.
+        known: How many there were to run.
+        left: Those to run still.
+    """
+    done = known - len(left)
+    if not done:
+        return ""
+    return f" (about {duration((time.monotonic() - begun) / done * len(left))} left)"
 
 
 def _run(folder: Path, method: str) -> str | None:

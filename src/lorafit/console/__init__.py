@@ -13,7 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lorafit.console.comparison import show_comparison
+    from lorafit.console.comparison import show_comparison, show_comparison_plan
     from lorafit.console.findings import show_findings
     from lorafit.console.output import saying
     from lorafit.console.plan import show_plan
@@ -26,6 +26,7 @@ _HOMES = {
     "prediction_line": "result",
     "saying": "output",
     "show_comparison": "comparison",
+    "show_comparison_plan": "comparison",
     "show_evaluation": "result",
     "show_findings": "findings",
     "show_plan": "plan",
@@ -39,6 +40,7 @@ __all__ = [
     "prediction_line",
     "saying",
     "show_comparison",
+    "show_comparison_plan",
     "show_evaluation",
     "show_findings",
     "show_plan",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lorafit.console.output import show
-from lorafit.console.tables import show_split_table
+from lorafit.console.tables import show_split_table, show_table
 from lorafit.evidence import ComparisonRecord
 from lorafit.evidence.comparison_rows import (
     costs,
@@ -17,6 +17,20 @@ from lorafit.evidence.comparison_rows import (
     redundancy,
     remarks,
 )
+
+if TYPE_CHECKING:
+    from lorafit.comparison.forecast import ComparisonPlan
+
+
+def show_comparison_plan(plan: ComparisonPlan) -> None:
+    """Shows what a comparison would train, and how long."""
+    header, *rows = plan.table()
+    show()
+    show_table(rows, header)
+    show()
+    for method, why in plan.left_out.items():
+        show(f"Left out: {method}: {why}")
+    show(plan.sentence)
 
 
 def show_comparison(found: ComparisonRecord | Mapping[str, Any], path: Path) -> None:

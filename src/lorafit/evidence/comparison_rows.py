@@ -70,7 +70,7 @@ def costs(found: ComparisonRecord) -> tuple[list[str], list[list[str]]]:
     cells = [
         [
             name,
-            f"{arm.learning_rate:.1e}",
+            f"{arm.learning_rate:.2g}",
             f"{arm.time_s:.0f}",
             f"{arm.cpu_s:.0f}",
             f"{arm.peak_memory_bytes / 1e9:.2f}",

@@ -57,14 +57,16 @@ def verify_handoff(job: Job, adapter: Path) -> HandOff:
         with quiet.saying_less():
             loaded = load.load_model(config.model, task)
     again = peft_format.load(loaded.model, adapter)
-    reloaded = logits(loaded)
-    merged = None
-    if again.unmergeable():
-        log.info("the adapter cannot be merged: %s", again.unmergeable())
-    else:
-        again.merge()
-        merged = logits(loaded)
-    again.unload()
+    try:
+        reloaded = logits(loaded)
+        merged = None
+        if again.unmergeable():
+            log.info("the adapter cannot be merged: %s", again.unmergeable())
+        else:
+            again.merge()
+            merged = logits(loaded)
+    finally:
+        again.unload()
     gc.collect()
     tolerance = TOLERANCE[str(dtype).removeprefix("torch.")]
     found = check_handoff(

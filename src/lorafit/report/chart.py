@@ -91,7 +91,7 @@ class Axis:
         return 100 * (value - self.low) / ((self.high - self.low) or 1.0)
 
     def ticks(self, about: int) -> list[float]:
-        """Round numbers on the axis, roughly ``about`` of them."""
+        """Round numbers on the axis, roughly ``about`` of them; one alone would be no scale."""
         if self.log:
             return self._powers(about)
         rough = (self.high - self.low) / max(about, 1)
@@ -99,10 +99,17 @@ class Axis:
             return [self.low]
         power = 10.0 ** math.floor(math.log10(rough))
         steps = [power * m for m in (1, 2, 2.5, 5, 10)]
-        step = min(steps, key=lambda s: abs(math.log(s / rough)))
-        first = math.ceil(self.low / step - 1e-9)
-        last = math.floor(self.high / step + 1e-9)
-        return [round(i * step, 12) for i in range(first, last + 1)]
+        best = min(steps, key=lambda s: abs(math.log(s / rough)))
+        smaller = [s for s in (*(step / 10 for step in steps), *steps) if s <= best]
+        # The width is at least that of the fifth part of `rough`, so the last one has two.
+        found: list[float] = []
+        for step in reversed(smaller):
+            first = math.ceil(self.low / step - 1e-9)
+            last = math.floor(self.high / step + 1e-9)
+            found = [round(i * step, 12) for i in range(first, last + 1)]
+            if len(found) > 1:
+                break
+        return found
 
     def _powers(self, about: int) -> list[float]:
         """Powers of ten on the axis; where it has few of them 1, 2 and 5 times these."""

@@ -37,6 +37,7 @@ def write_comparison(folder: Path, found: ComparisonRecord) -> Path:
             model=mapping(config.get("model")).get("name_or_path"),
             data=mapping(config.get("data")).get("path"),
             metric=metric_name(found),
+            advice=_advice(found),
             chart=_chart(found),
             fronts=fronts.charts(found, f"Test {metric_name(found)}"),
             leaderboard=leaderboard(found),
@@ -48,6 +49,12 @@ def write_comparison(folder: Path, found: ComparisonRecord) -> Path:
     )
     atomic.write_text(page, text, "the page of the comparison")
     return page
+
+
+def _advice(found: ComparisonRecord) -> str:
+    """The recommendation, less the words that stand above it."""
+    said = found.recommendation.sentence.removeprefix(f"Take {found.recommendation.method}: ")
+    return said[:1].upper() + said[1:]
 
 
 def _chart(found: ComparisonRecord) -> Markup:

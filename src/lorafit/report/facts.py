@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from statistics import median
@@ -132,10 +132,10 @@ def data_facts(run: RunFolder) -> Json:
     data = mapping(run.environment.get("data"))
     if data and all(isinstance(value, dict) for value in data.values()):
         seen = mapping(run.data.get("splits"))
-        facts["splits"] = [
+        facts["splits"] = _without_zeros(
             {"split": name} | _learned(mapping(seen.get(name))) | mapping(value)
             for name, value in data.items()
-        ]
+        )
         facts["examples of each label"] = _label_counts(seen)
     else:
         facts |= data
@@ -158,6 +158,13 @@ _LEARNED = {
 def _learned(split: Json) -> Json:
     """What the encoded examples of a split teach."""
     return {title: split[name] for name, title in _LEARNED.items() if name in split}
+
+
+def _without_zeros(rows: Iterable[Json]) -> list[Json]:
+    """The rows of a table, less the columns that are zero in all of them."""
+    kept = list(rows)
+    empty = {name for name in kept[0] if all(row.get(name) == 0 for row in kept)}
+    return [{name: row[name] for name in row if name not in empty} for row in kept]
 
 
 def _label_counts(splits: Json) -> list[Json]:

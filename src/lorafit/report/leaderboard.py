@@ -98,7 +98,7 @@ def leaderboard(found: ComparisonRecord) -> Board:
         Column(
             "learning rate",
             "The best of those that were tried for this method.",
-            lambda _, arm: element(arm.learning_rate, numbers.general),
+            lambda _, arm: element(arm.learning_rate, numbers.rounded),
         ),
     ]
     return _board(found, columns)

@@ -8,6 +8,7 @@ folder may come from another version or an editor; what is not a number is shown
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeGuard
 
@@ -20,6 +21,12 @@ THIN = "\u202f"
 MINUS = "\u2212"
 
 Format = Callable[[float], str]
+
+
+def typeset(text: str) -> str:
+    """A sentence of the terminal as the page writes it: ``“O” ... 62.5 %``."""
+    text = re.sub(r'"([^"]*)"', r"“\1”", text)
+    return re.sub(r"(?<=\d)%", f"{THIN}%", text)
 
 
 def is_number(value: Any) -> TypeGuard[int | float]:
@@ -86,6 +93,11 @@ def short(value: float) -> str:
         if abs(value) >= size:
             return f"{value / size:.3g}{THIN}{unit}"
     return f"{value:.3g}"
+
+
+def rounded(value: float) -> str:
+    """Two digits of a value that was chosen on a coarse scale: ``0.00063``."""
+    return f"{value:.2g}"
 
 
 def plain(value: float) -> str:

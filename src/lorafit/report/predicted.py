@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -209,7 +210,7 @@ def _side(row: Json, name: str, kind: str) -> Side:
     elif kind == "numbers" and is_number(answer) and is_number(label):
         sure = Markup("off by {}").format(element(answer - label, numbers.signed(numbers.general)))
     elif kind == "texts" and is_number(row.get(f"{name}_loss")):
-        sure = Markup("{} nats per token").format(element(row[f"{name}_loss"], numbers.decimals))
+        sure = Markup("({} nats per token)").format(element(row[f"{name}_loss"], numbers.decimals))
     if is_number(answer):
         return Side("", element(answer, numbers.general) + Markup(", ") + sure if sure else sure)
     if kind == "answers" and isinstance(answer, list) and isinstance(label, list):
@@ -258,8 +259,23 @@ def _text(row: Json) -> tuple[str | None, bool]:
     parts = [row[name] for name in TEXTS if row.get(name) is not None]
     if not parts:
         return None, False
-    joined = [" ".join(map(str, part)) if isinstance(part, list) else str(part) for part in parts]
+    joined = [
+        " ".join(map(str, part)) if isinstance(part, list) else readable(part) for part in parts
+    ]
     return _beginning("\n".join(joined))
+
+
+def readable(part: Any) -> str:
+    """A text; of a conversation who says what, less the answer, which stands beside it."""
+    text = str(part)
+    if not text.startswith("[{"):
+        return text
+    try:
+        turns = json.loads(text)
+        lines = [f"{turn['role']}: {turn['content']}" for turn in turns]
+    except (ValueError, TypeError, KeyError):
+        return text
+    return "\n".join(lines[:-1] if turns[-1]["role"] == "assistant" else lines)
 
 
 def _beginning(text: str) -> tuple[str, bool]:

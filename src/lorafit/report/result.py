@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -143,14 +142,14 @@ def _simple_answer(row: MetricRow, tuned: Interval, evaluation: Evaluation) -> S
     said, beaten = [], True
     if baseline is not None and not row.info.is_share and (told := simple_sentence(evaluation)):
         beaten = beside_baseline(row, evaluation) in ("better", "unknown")
-        said.append(Markup.escape(told))
+        said.append(Markup.escape(numbers.typeset(told)))
     if baseline is not None and row.info.is_share and row.name in baseline.metrics:
         share = baseline.metrics[row.name]
         low = tuned.low if tuned.complete else tuned.value
         beaten = low > share
         said.append(
             Markup("Always answering {} would be right {} of the time.").format(
-                re.sub('"([^"]*)"', r"“\1”", baseline.answer), element(share, numbers.percent)
+                numbers.typeset(baseline.answer), element(share, numbers.percent)
             )
         )
     if never:

@@ -21,7 +21,7 @@ from transformers import AutoModelForTokenClassification, PreTrainedModel, PreTr
 
 from lorafit.config import DataConfig
 from lorafit.data.batches import Example
-from lorafit.data.columns.choose import require_columns
+from lorafit.data.columns.choose import BY_NAME, require_columns
 from lorafit.data.columns.tagged import find_tagged, tag_names, tagged_rows
 from lorafit.data.columns.values import column_values
 from lorafit.data.findings import Findings
@@ -124,7 +124,7 @@ class TokenClassification(Task):
                 "--text tokens --label ner_tags."
             )
         words, tags = found[0]
-        why = "as asked" if config.label else "name" if len(found) > 1 else "lists of tags"
+        why = "as asked" if config.label else BY_NAME if len(found) > 1 else "lists of tags"
         others = [other for _, other in found[1:]]
         findings = Findings()
         more = f" (there is also {', '.join(others)}: --label)" if others else ""

@@ -18,7 +18,7 @@ def splits(**columns):
 def test_the_choice_says_its_reason():
     columns = choose_columns(splits(text=LONG, category=["a", "b"] * 4))
     assert (columns.text, columns.label) == (("text",), "category")
-    said = "text column: text (name); label column: category (2 distinct values)"
+    said = "text column: text (by its name); label column: category (2 distinct values)"
     assert str(columns) == said
 
 
@@ -154,7 +154,7 @@ def test_columns_that_are_asked_for_are_taken():
 def test_without_labels_none_is_looked_for():
     columns = choose_columns(splits(text=LONG), need_label=False)
     assert columns.label is None
-    assert str(columns) == "text column: text (name)"
+    assert str(columns) == "text column: text (by its name)"
 
 
 def test_the_label_column_may_be_missing_in_test_but_not_the_text():

@@ -43,6 +43,9 @@ OTHER_LABEL_NAMES = (
     *("label_text", "gold_label", "coarse_label", "is_spam", "spam", "toxic", "verdict"),
 )
 
+BY_NAME, BY_NAMES = "by its name", "by their names"
+"""Reasons for columns that are called as such columns are."""
+
 _MOST_CLASSES = 50
 """More distinct values than this in an unnamed column are no classes."""
 _CLEARLY_LONGER = 2.0
@@ -253,17 +256,17 @@ def _guess_text(rows: Dataset, label: str | None) -> tuple[tuple[str, ...], str]
     if first:
         # A question and a sentence belong together; text and anything else do not.
         pair = next((p for p in TEXT_PAIRS if p[1] == first[0] and p[0] in strings), None)
-        return (pair, "names") if pair else ((first[0],), "name")
+        return (pair, BY_NAMES) if pair else ((first[0],), BY_NAME)
     for pair in TEXT_PAIRS:
         found = by_name(strings, pair)
         if len(found) == 2:
-            return (found[0], found[1]), "names"
+            return (found[0], found[1]), BY_NAMES
     named = by_name(strings, TEXT_NAMES)
     if len(strings) == 1:
-        return (strings[0],), "name" if named else "the only column with text"
+        return (strings[0],), BY_NAME if named else "the only column with text"
     lengths = {name: _mean_length(rows, name) for name in strings}
     # Among columns with a telling name the longest wins: content rather than title.
-    for candidates, why in ((named, "name"), (strings, "the longest text")):
+    for candidates, why in ((named, BY_NAME), (strings, "the longest text")):
         order = sorted(candidates, key=lambda name: -lengths[name])
         if len(order) == 1 or (
             order and lengths[order[0]] >= _CLEARLY_LONGER * max(lengths[order[1]], 1.0)

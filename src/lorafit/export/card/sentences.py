@@ -95,7 +95,8 @@ def limits(card: Card) -> list[str]:
             str(row[0]) for row in scores["rows"] if isinstance(row[-1], int) and row[-1] < _FEW
         ]  # fmt: skip
         if rare:
-            names = ", ".join(map(quoted_name, rare[:8])) + (", ..." if len(rare) > 8 else "")
+            names = ", ".join(map(quoted_name, rare[:8]))
+            names += f" and {len(rare) - 8} more" if len(rare) > 8 else ""
             found.append(f"Fewer than {_FEW} test examples, so the scores say little: {names}.")
     if card.task.name in ("causal_lm", "seq2seq"):
         found.append("What it writes may be wrong or offensive; check it before it is relied on.")
