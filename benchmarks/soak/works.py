@@ -9,7 +9,7 @@ import runpy
 import shutil
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -126,12 +126,14 @@ class _ForkedArm:
 
     def __init__(self, command: list[str], *, stderr: IO[str], **options: Any) -> None:
         module, arguments = command[2], command[3:]
-        out, into = os.pipe()
+        (out, into), (given, giving) = os.pipe(), os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
-            _run_module(module, arguments, into, stderr.fileno(), options)
-        os.close(into)
-        self.stdout = os.fdopen(out)
+            os.close(giving)  # an arm may wait for its input to end, as it does with its parent
+            _run_module(module, arguments, (given, into, stderr.fileno()), options)
+        for end in (into, given):
+            os.close(end)
+        self.stdin, self.stdout = os.fdopen(giving, "w"), os.fdopen(out)
         self.returncode: int | None = None
 
     def __enter__(self) -> Self:
@@ -143,6 +145,7 @@ class _ForkedArm:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.stdin.close()
         self.stdout.close()
         self.wait()
 
@@ -183,16 +186,16 @@ class _Forking:
 
 
 def _run_module(
-    module: str, arguments: list[str], out: int, errors: int, options: Mapping[str, Any]
+    module: str, arguments: list[str], streams: Sequence[int], options: Mapping[str, Any]
 ) -> None:
     code = 1
     try:
         os.environ |= options.get("env") or {}
         if (prepare := options.get("preexec_fn")) is not None:
             prepare()
-        os.dup2(out, 1)
-        os.dup2(errors, 2)
-        sys.stdout = os.fdopen(1, "w", buffering=1)
+        for number, stream in enumerate(streams):
+            os.dup2(stream, number)
+        sys.stdin, sys.stdout = os.fdopen(0), os.fdopen(1, "w", buffering=1)
         sys.argv = [module, *arguments]
         runpy.run_module(module, run_name="__main__", alter_sys=True)
         code = 0
