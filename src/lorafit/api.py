@@ -53,6 +53,7 @@ from lorafit.shrinking.files import Shrunk
 from lorafit.shrinking.measure import Shrinking
 from lorafit.training.progress import Progress
 from lorafit.training.trackers import check_trackers
+from lorafit.trust import Trust, check_same, granted
 from lorafit.tune import search
 from lorafit.using import evaluate, load, predict
 
@@ -101,7 +102,8 @@ def train(
         config: Complete settings; keyword settings go on top. Model and data may be among them.
         origins: Where the values of ``config`` came from, for the record.
         resume: An interrupted run to go on with, as it was; needs no other argument but
-            what was passed as live objects.
+            what was passed as live objects, and ``trust_remote_code`` where its model needs it:
+            what the run's folder says of trust does not count.
         progress: Whether, or with what, to show progress and all that is said along the way (in
             a notebook: one block); ``False``: warnings only. A logging handler of the caller's
             program gets what is said instead (logger ``lorafit``).
@@ -113,7 +115,7 @@ def train(
     Raises:
         ConfigError: A setting is unknown, wrong, or does not fit the model.
         DataError: The data cannot be read, or not be trained on.
-        ModelError: The model cannot be loaded.
+        ModelError: The model cannot be loaded, or needs code that was not allowed.
         TrainingError: Training cannot go on; the run can be resumed from its last checkpoint.
         HandoffError: The saved adapter does not compute what the trained one does.
         RunError: The run folder cannot be written, or there is no such run.
@@ -127,7 +129,7 @@ def train(
     if run is None:
         whole = from_call(model, data, config, origins, settings)
     else:
-        whole = Settings(run.config, run.origins)
+        whole = _as_begun(run, live, Trust.of(settings))
     check_trackers(whole.config.train.report_to)
     job = _prepared(whole, data, live, run)
     wish = search.wanted(job)
@@ -200,7 +202,7 @@ def compare(
         with quiet.others():
             live.model.save_pretrained(folder / "base")
             live.tokenizer.save_pretrained(folder / "base")
-    found = conclude(folder, request, field.left_out, run_arms(folder, request))
+    found = conclude(folder, request, field.left_out, run_arms(folder, request, _trust(whole)))
     write_comparison(folder, found.record)
     return found
 
@@ -248,7 +250,14 @@ def plan_comparison(
 
 
 @shown
-def merge(run: str | Path | Run, out: str | Path, *, progress: bool = True) -> Path:
+def merge(
+    run: str | Path | Run,
+    out: str | Path,
+    *,
+    trust_remote_code: bool = False,
+    attn_implementation: str | None = None,
+    progress: bool = True,
+) -> Path:
     """Writes the tuned model of a run as a plain transformers model.
 
     The written model is loaded again and compared with the adapted one before this returns.
@@ -256,13 +265,17 @@ def merge(run: str | Path | Run, out: str | Path, *, progress: bool = True) -> P
     Args:
         run: A finished run.
         out: A folder that does not exist or is empty.
+        trust_remote_code: As for `load`.
+        attn_implementation: As for `load`.
         progress: As for `evaluate`.
 
     Raises:
         HandoffError: The merged model computes something else; nothing is left behind.
         RunError: The folder is not empty or cannot be written.
     """
-    tuned = load(opened(run))
+    tuned = load(
+        opened(run), trust_remote_code=trust_remote_code, attn_implementation=attn_implementation
+    )
     merged.save(tuned.adapters, out, tokenizer=tuned.tokenizer)
     return Path(out)
 
@@ -421,6 +434,21 @@ def _to_resume(source: str | Path | Run, live: Live | None, data: Any) -> RunWri
     if config.data.path == LIVE and data is None:
         raise ConfigError(f'"{run.path}" was made from data in memory; pass it again to resume.')
     return run
+
+
+def _trust(settings: Settings) -> Trust:
+    """What the caller allows, by settings in which no file can have said so."""
+    model = settings.config.model
+    return Trust(model.trust_remote_code, model.attn_implementation)
+
+
+def _as_begun(run: RunWriter, live: Live | None, trust: Trust) -> Settings:
+    """The settings that a run began with; its model is loaded as the caller allows."""
+    config = run.config
+    check_same(config.model, trust, str(run.path))
+    if live is None:
+        config.model = granted(config.model, trust)
+    return Settings(config, run.origins)
 
 
 def _prepared(

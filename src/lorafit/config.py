@@ -10,7 +10,7 @@ from __future__ import annotations
 import unicodedata
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
 
 PositiveInt = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -35,9 +35,13 @@ class ModelConfig(Stage):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
     """Number format of the frozen weights; the adapter is always float32."""
     attn_implementation: str | None = None
-    """Attention of transformers, e.g. ``sdpa`` or ``eager``; ``None``: its own choice."""
+    """Attention of transformers, e.g. ``sdpa`` or ``eager``; ``None``: its own choice. Kernels of
+    the Hub run code: only a flag or a keyword can name one."""
     trust_remote_code: bool = False
-    """Whether Python code that comes with the model may run on this machine."""
+    """Whether Python code that comes with the model may run on this machine. Only a flag or a
+    keyword can say so; in a file it is a record."""
+    _recorded_in: str | None = PrivateAttr(default=None)
+    """The file that asks for code to be run, until the caller allows it: `lorafit.trust`."""
     add_tokens: list[str] | None = None
     """New tokens for the tokenizer, such as ``<drug>``, which texts are read with; their rows of
     the embeddings are trained (``trainable_token_indices``)."""
@@ -102,6 +106,9 @@ class DataConfig(Stage):
     skip_bad_rows: bool = False
     """Leave out rows that cannot be read, and conversations that cannot be learned from, and
     count them, instead of stopping."""
+    max_unpacked_gb: Annotated[float, Field(gt=0.0)] | None = None
+    """Most that one compressed, parquet or arrow file may unpack to, in GB of 10^9 bytes; ``None``:
+    1, or 50 times the file where that is more. Stops files made to fill the memory."""
     validation_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1
     """Share of the training rows carved off when the data has no validation split."""
     test_fraction: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from lorafit import run
+from lorafit.trust import TrustKeywords
 
 if TYPE_CHECKING:
     from lorafit.evidence.evaluated import Evaluated
@@ -24,14 +25,21 @@ class Run(run.Run):
 
     # What needs a model or a page is imported when it is asked for: opening a run is quick.
 
-    def predict(self, texts: Any, *, progress: bool = True) -> list[dict[str, Any]]:
+    def predict(
+        self, texts: Any, *, progress: bool = True, **trust: Unpack[TrustKeywords]
+    ) -> list[dict[str, Any]]:
         """Predicts with the tuned model; see `lorafit.predict`.
 
         The model is loaded at each call: for many, `lorafit.load` the run once.
+
+        Args:
+            texts: As for `lorafit.predict`.
+            progress: As for `lorafit.predict`.
+            **trust: As for `lorafit.load`.
         """
         from lorafit.using import predict
 
-        return predict(self, texts, progress=progress)
+        return predict(self, texts, progress=progress, **trust)
 
     def evaluate(
         self,
@@ -40,11 +48,20 @@ class Run(run.Run):
         *,
         encoding: str | None = None,
         progress: bool = True,
+        **trust: Unpack[TrustKeywords],
     ) -> Evaluated:
-        """Scores the base and the tuned model; see `lorafit.evaluate`."""
+        """Scores the base and the tuned model; see `lorafit.evaluate`.
+
+        Args:
+            data: As for `lorafit.evaluate`.
+            out: As for `lorafit.evaluate`.
+            encoding: As for `lorafit.evaluate`.
+            progress: As for `lorafit.evaluate`.
+            **trust: As for `lorafit.load`.
+        """
         from lorafit.using import evaluate
 
-        return evaluate(self, data, out, encoding=encoding, progress=progress)
+        return evaluate(self, data, out, encoding=encoding, progress=progress, **trust)
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the verdict."""

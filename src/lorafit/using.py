@@ -18,6 +18,7 @@ from lorafit.pipeline.measure import measured
 from lorafit.pipeline.tuned import Tuned, opened
 from lorafit.run import Run
 from lorafit.settings import LIVE
+from lorafit.trust import Trust
 
 
 @shown
@@ -26,6 +27,8 @@ def load(
     model: PreTrainedModel | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
     *,
+    trust_remote_code: bool = False,
+    attn_implementation: str | None = None,
     progress: bool = True,
 ) -> Tuned:
     """Puts a trained adapter on its base model.
@@ -35,13 +38,19 @@ def load(
             that lorafit made (the run is not needed then).
         model: The base model, for a run that was made from a live one.
         tokenizer: Its tokenizer.
+        trust_remote_code: Whether Python code that comes with the base may run. What the
+            adapter's files say of it does not count.
+        attn_implementation: The attention of the base; ``None``: as on record, where it is one
+            of transformers' own. A kernel of the Hub is code, too, and runs only if named here.
         progress: As for `evaluate`.
 
     Raises:
         RunError: There is no such run, or it has no adapter yet.
-        AdapterError: The adapter does not fit the model.
+        AdapterError: The adapter does not fit the model, or its files are damaged.
+        ModelError: The base cannot be loaded, or needs code that was not allowed.
     """
-    return tuned_models.load(source, model, tokenizer)
+    trust = Trust(trust_remote_code, attn_implementation)
+    return tuned_models.load(source, model, tokenizer, trust=trust)
 
 
 @shown
@@ -51,6 +60,8 @@ def evaluate(
     out: str | Path | None = None,
     *,
     encoding: str | None = None,
+    trust_remote_code: bool = False,
+    attn_implementation: str | None = None,
     progress: bool = True,
 ) -> Evaluated:
     """Scores the base and the tuned model of a run.
@@ -65,6 +76,8 @@ def evaluate(
         out: A csv, tsv, jsonl or parquet file that does not exist: takes what both models said of
             each row; the last two have every probability.
         encoding: How a text file with other data is stored; ``None``: as the run's own data.
+        trust_remote_code: As for `load`.
+        attn_implementation: As for `load`.
         progress: Whether to show what is said along the way; ``False``: warnings only.
 
     Returns:
@@ -87,7 +100,8 @@ def evaluate(
             "the run's own data are read as they were for training: --encoding is for other DATA."
         )
     run = opened(run)
-    tuned, config = tuned_models.load(run), run.config
+    trust = Trust(trust_remote_code, attn_implementation)
+    tuned, config = tuned_models.load(run, trust=trust), run.config
     if config.data.path == LIVE and data is None:
         raise ConfigError(f'"{run.path}" was made from data in memory; pass data to evaluate on.')
     if encoding is not None:
@@ -113,7 +127,12 @@ def evaluate(
 
 @shown
 def predict(
-    run: str | Path | Run | Tuned, texts: Any, *, progress: bool = True
+    run: str | Path | Run | Tuned,
+    texts: Any,
+    *,
+    trust_remote_code: bool = False,
+    attn_implementation: str | None = None,
+    progress: bool = True,
 ) -> list[dict[str, Any]]:
     """Predicts with the tuned model of a run.
 
@@ -122,6 +141,8 @@ def predict(
         texts: A text; texts in a list, tuple, series, array or generator; pairs of texts for a
             task on pairs, lists of words for tags, conversations for a chat; or rows with the
             run's text columns: dicts, a pandas DataFrame, a `datasets.Dataset`, a `Path`.
+        trust_remote_code: As for `load`.
+        attn_implementation: As for `load`.
         progress: As for `evaluate`.
 
     Returns:
@@ -130,4 +151,7 @@ def predict(
     Raises:
         DataError: Something is not a text, or is empty; the message names which.
     """
-    return predicting.predict(run if isinstance(run, Tuned) else load(run), texts)
+    if not isinstance(run, Tuned):
+        trust = Trust(trust_remote_code, attn_implementation)
+        run = tuned_models.load(run, trust=trust)
+    return predicting.predict(run, texts)

@@ -81,7 +81,7 @@ def test_an_unknown_flag_is_refused_by_every_command(cli: Cli, api: FakeApi, nam
         ("--early-stopping", "Did you mean --set train.early_stopping_patience=VALUE?"),
         ("--warmup", "Did you mean --set train.warmup_ratio=VALUE?"),
         ("--max-iters", "Did you mean --max-steps?"),
-        ("--trust-remote-code", "Did you mean --set model.trust_remote_code=VALUE?"),
+        ("--trust-remote", "Did you mean --trust-remote-code?"),
         ("--learning-rat", "Did you mean --learning-rate?"),
         ("--save-dir", "(--name)"),
         ("--fp16", "train.bf16=true"),

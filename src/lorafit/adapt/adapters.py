@@ -107,6 +107,14 @@ class Adapters(AdapterState):
         self._train([name])
         return sites
 
+    def selected(self, config: MethodConfig) -> list[Site]:
+        """The sites that `add` would adapt; nothing is made or changed.
+
+        Raises:
+            ConfigError: As for `add`.
+        """
+        return method_for(config).select(self.model, self._all_sites, config.model_copy(deep=True))
+
     def calibrate(self, backward: Callable[[], None], name: str = "default") -> None:
         """Lets a method choose with gradients of the base weights what it trains.
 

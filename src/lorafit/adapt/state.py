@@ -179,7 +179,8 @@ class AdapterState:
         """Copies tensors into one adapter. All of them are checked before any is copied.
 
         Raises:
-            AdapterError: Names are missing or unexpected, or a shape differs; it lists them. Or
+            AdapterError: Names are missing or unexpected, a shape differs, or whole numbers or
+                truth values stand where weights should; it lists them. Or
                 an adapter is merged: the model would go on computing with the old values.
         """
         self._check_unmerged("load tensors into an adapter")
@@ -190,6 +191,11 @@ class AdapterState:
             f"shape of {key}: {tuple(tensors[key].shape)}, the model needs {tuple(own[key].shape)}"
             for key in own
             if key in tensors and tensors[key].shape != own[key].shape
+        ]
+        problems += [
+            f"numbers of {key}: {_kind(tensors[key])}, the model needs {_kind(own[key])}"
+            for key in own
+            if key in tensors and tensors[key].is_floating_point() != own[key].is_floating_point()
         ]
         if problems:
             shown = "\n".join(problems[:10])
@@ -244,3 +250,7 @@ def method_for(config: MethodConfig) -> Method:
     name = method_of(config.peft_type)
     assert name is not None
     return methods[name]()
+
+
+def _kind(tensor: torch.Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from lorafit.cli.app import command
-from lorafit.cli.flags import Debug, Quiet, RunArgument, RunsDir, run_path
+from lorafit.cli.flags import (
+    Attention,
+    Debug,
+    Quiet,
+    RunArgument,
+    RunsDir,
+    TrustRemoteCode,
+    run_path,
+    trust_given,
+)
 
 
 @command("evaluate")
@@ -32,6 +40,8 @@ def evaluate(
         str | None, typer.Option(metavar="NAME", help="Encoding of DATA, if not UTF-8: cp1252.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
+    trust_remote_code: TrustRemoteCode = False,
+    attn_implementation: Attention = None,
     runs_dir: RunsDir = Path("runs"),
     quiet: Quiet = False,
     debug: Debug = False,
@@ -41,10 +51,17 @@ def evaluate(
     What was measured on other data is kept in RUN/evaluations, with every prediction.
     """
     from lorafit import api, console
+    from lorafit.run.atomic import plain_json
 
     with console.saying(quiet=quiet):
-        result = api.evaluate(run_path(run, runs_dir), data, out, encoding=encoding)
+        result = api.evaluate(
+            run_path(run, runs_dir),
+            data,
+            out,
+            encoding=encoding,
+            **trust_given(trust_remote_code, attn_implementation),
+        )
     if as_json:
-        typer.echo(json.dumps(result, indent=2))
+        typer.echo(plain_json(result, indent=2))
     else:
         console.show_evaluation(result)

@@ -18,6 +18,7 @@ import typer
 
 from lorafit.errors import ConfigError
 from lorafit.settings.synonyms import ALIASES, OUTPUT, place_and_name
+from lorafit.trust import TrustKeywords
 
 if TYPE_CHECKING:
     from lorafit.settings import Settings
@@ -27,6 +28,21 @@ N = TypeVar("N", int, float)
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show results and warnings only.")]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Run folder, or a run's name.")]
+TrustRemoteCode = Annotated[
+    bool,
+    typer.Option(
+        "--trust-remote-code",
+        help="Run Python code that comes with the base model; no file can ask for it.",
+    ),
+]
+Attention = Annotated[
+    str | None,
+    typer.Option(
+        "--attn-implementation",
+        metavar="NAME",
+        help="Attention of the base: sdpa, eager, or a kernel of the Hub, which is code.",
+    ),
+]
 RunsDir = Annotated[
     Path, typer.Option("--runs-dir", metavar="DIR", help="Folder in which runs are looked up.")
 ]
@@ -211,6 +227,19 @@ FLAGS = (
         "Choosing",
     ),
     Flag("seed", int, "Seed of everything random.", "Training"),
+    Flag(
+        "model.trust_remote_code",
+        bool,
+        "Run Python code that comes with MODEL. A file cannot say so.",
+        "Model",
+    ),
+    Flag(
+        "model.attn_implementation",
+        str,
+        "Attention: sdpa, eager, or a kernel of the Hub, which is code.",
+        "Model",
+        metavar="NAME",
+    ),
     Flag("run.name", str, "Name of the run folder.", "Output"),
     Flag("run.dir", str, "Folder of the runs.", "Output", ("--runs-dir",), "DIR"),
     Flag(
@@ -393,6 +422,16 @@ def _typed(flag: Flag, taken: dict[str, Any]) -> tuple[str, Any] | None:
 def _parameter(name: str) -> str:
     """Name of the Python parameter of a flag's further name."""
     return "also_" + name.removeprefix("--").replace("-", "_")
+
+
+def trust_given(code: bool, attention: str | None) -> TrustKeywords:
+    """What of `TrustRemoteCode` and `Attention` was typed, as keywords of the calls."""
+    given: TrustKeywords = {}
+    if code:
+        given["trust_remote_code"] = True
+    if attention is not None:
+        given["attn_implementation"] = attention
+    return given
 
 
 def run_path(run: str, runs_dir: Path) -> str:

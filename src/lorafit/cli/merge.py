@@ -8,13 +8,24 @@ from typing import Annotated
 import typer
 
 from lorafit.cli.app import command
-from lorafit.cli.flags import Debug, Quiet, RunArgument, RunsDir, run_path
+from lorafit.cli.flags import (
+    Attention,
+    Debug,
+    Quiet,
+    RunArgument,
+    RunsDir,
+    TrustRemoteCode,
+    run_path,
+    trust_given,
+)
 
 
 @command("merge")
 def merge(
     run: RunArgument,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write; must not exist.")],
+    trust_remote_code: TrustRemoteCode = False,
+    attn_implementation: Attention = None,
     runs_dir: RunsDir = Path("runs"),
     quiet: Quiet = False,
     debug: Debug = False,
@@ -26,5 +37,9 @@ def merge(
     from lorafit import api, console
 
     with console.saying(quiet=quiet):
-        path = api.merge(run_path(run, runs_dir), out)
+        path = api.merge(
+            run_path(run, runs_dir),
+            out,
+            **trust_given(trust_remote_code, attn_implementation),
+        )
     typer.echo(f"Merged model: {path}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import logging
 import sys
 from collections.abc import Iterator
@@ -14,7 +13,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lorafit.cli.app import command
-from lorafit.cli.flags import Debug, Quiet, RunArgument, RunsDir, run_path
+from lorafit.cli.flags import (
+    Attention,
+    Debug,
+    Quiet,
+    RunArgument,
+    RunsDir,
+    TrustRemoteCode,
+    run_path,
+    trust_given,
+)
 from lorafit.errors import ConfigError, DataError
 from lorafit.evidence.json import Json
 
@@ -62,6 +70,8 @@ def predict(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object a text, with every probability.")
     ] = False,
+    trust_remote_code: TrustRemoteCode = False,
+    attn_implementation: Attention = None,
     runs_dir: RunsDir = Path("runs"),
     quiet: Quiet = False,
     debug: Debug = False,
@@ -76,6 +86,7 @@ def predict(
         )
     from lorafit import api, console
     from lorafit.data.answers import AnswerFile, check_target
+    from lorafit.run.atomic import plain_json
 
     with console.saying(quiet=quiet):
         if out is not None:
@@ -83,7 +94,10 @@ def predict(
         if file is None and (file := _meant_file(texts or [])) is not None:
             log.info('"%s" is a file: its rows are predicted (as with --file)', file)
             texts = []
-        tuned = api.load(run_path(run, runs_dir))
+        tuned = api.load(
+            run_path(run, runs_dir),
+            **trust_given(trust_remote_code, attn_implementation),
+        )
         asked = _asked(texts or [], file, list(tuned.task.text), encoding, skip_bad_rows)
         answered = _answers(asked, lambda cells: api.predict(tuned, cells), quiet or out is None)
         if out is not None:
@@ -95,7 +109,7 @@ def predict(
         for _, cell, prediction in answered:
             text = _shown(cell)
             if as_json:
-                typer.echo(json.dumps({"text": text} | prediction, ensure_ascii=False))
+                typer.echo(plain_json({"text": text} | prediction))
             else:
                 typer.echo(console.prediction_line(text, prediction))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -27,12 +26,13 @@ def runs(
         raise RunError(f'there is no folder "{runs_dir}".')
 
     from lorafit import console
+    from lorafit.run.atomic import plain_json
     from lorafit.run.listing import list_comparisons, list_runs
 
     found, comparisons = list_runs(runs_dir), list_comparisons(runs_dir)
     if as_json:
         for kind, summaries in (("run", found), ("comparison", comparisons)):
             for summary in summaries:
-                typer.echo(json.dumps({"kind": kind} | asdict(summary)))
+                typer.echo(plain_json({"kind": kind} | asdict(summary)))
     else:
         console.show_runs(found, runs_dir, comparisons)

@@ -8,7 +8,15 @@ from typing import Annotated, Any, Literal
 import typer
 
 from lorafit.cli.app import UsageError, command
-from lorafit.cli.flags import Debug, Quiet, RunsDir, run_path
+from lorafit.cli.flags import (
+    Attention,
+    Debug,
+    Quiet,
+    RunsDir,
+    TrustRemoteCode,
+    run_path,
+    trust_given,
+)
 
 
 @command("shrink")
@@ -37,6 +45,8 @@ def shrink(
         int | None,
         typer.Option(metavar="INTEGER", help="Steps of retraining at each rank; 0 for none."),
     ] = None,
+    trust_remote_code: TrustRemoteCode = False,
+    attn_implementation: Attention = None,
     runs_dir: RunsDir = Path("runs"),
     quiet: Quiet = False,
     debug: Debug = False,
@@ -47,6 +57,7 @@ def shrink(
     """
     settings: dict[str, Any] = {"text": text or None, "label": label}
     settings |= {"model": model, "retrain_steps": retrain_steps}
+    settings |= trust_given(trust_remote_code, attn_implementation)
 
     from lorafit import api, console
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,10 @@ import typer
 from lorafit.cli.app import command
 from lorafit.cli.flags import Debug, Given, Quiet, run_path, with_settings
 from lorafit.errors import ConfigError
+from lorafit.trust import ATTENTION, REMOTE_CODE
+
+TRUSTED = (REMOTE_CODE, ATTENTION)
+"""What is given anew with --resume: the run's folder cannot."""
 
 
 @command("train")
@@ -31,7 +36,8 @@ def train(
     if resume is None:
         settings = given.resolve()
     else:
-        others = [name for name in given.names if name != "--runs-dir"]
+        kept = ("run.dir", *TRUSTED)
+        others = replace(given, flags={k: v for k, v in given.flags.items() if k not in kept}).names
         if others:
             raise ConfigError(
                 f"--resume goes on with the run's own settings, but got {', '.join(others)}.\n"
@@ -40,6 +46,7 @@ def train(
         from lorafit.config import RunConfig
 
         runs_dir = Path(given.flags.get("run.dir", ("", RunConfig().dir))[1])
+        trust = {key: value for key, (_, value) in given.flags.items() if key in TRUSTED}
 
     from lorafit import api, console
     from lorafit.console.python import RESULT
@@ -47,7 +54,7 @@ def train(
 
     with console.saying(quiet=quiet), saying_less(RESULT):
         if resume is not None:
-            run = api.train(resume=run_path(resume, runs_dir), progress=not quiet)
+            run = api.train(resume=run_path(resume, runs_dir), progress=not quiet, **trust)
         else:
             run = api.train(config=settings, progress=not quiet)
         console.show_result(run)

@@ -7,6 +7,7 @@ file; a second call goes on after the last one.
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import sys
@@ -19,7 +20,7 @@ from typing import cast
 
 import numpy as np
 import torch
-from datasets import Dataset, DatasetDict, load_from_disk
+from datasets import Dataset, DatasetDict
 
 from lorafit import paths, pipeline
 from lorafit.comparison import yardsticks
@@ -27,6 +28,7 @@ from lorafit.comparison.measured import Cost, Measured, Saved
 from lorafit.comparison.request import Request, arm_folder
 from lorafit.comparison.search import chosen, next_rate
 from lorafit.config import Config
+from lorafit.data.read.folder import read_folder
 from lorafit.engine.eager import EagerEngine
 from lorafit.errors import DivergenceError
 from lorafit.evaluation import forgetting, spectrum
@@ -34,14 +36,16 @@ from lorafit.evaluation.score import Scores, score
 from lorafit.evidence.comparison import Trial
 from lorafit.export import peft as peft_format
 from lorafit.model.language import load_language_model
+from lorafit.pipeline.facts import FACTS
 from lorafit.pipeline.problem import Problem
 from lorafit.pipeline.subject import Subject
-from lorafit.pipeline.tuned import FACTS, adapter_facts
+from lorafit.pipeline.tuned import adapter_facts
 from lorafit.run import atomic
 from lorafit.settings import LIVE
 from lorafit.tasks import stored
 from lorafit.training.loop import FitResult, fit
 from lorafit.training.progress import QuietProgress
+from lorafit.trust import NO_TRUST, Trust, granted
 
 SCALES = (0.0, 0.25, 0.5, 0.75)
 """Parts of the update at which forgetting and quality are measured too."""
@@ -89,10 +93,11 @@ class Arm:
         folder: The comparison's folder.
         method: The arm's name.
         say: Takes a line for every trial and run.
+        trust: What whoever made the call allows; the folder says nothing of that.
     """
 
-    def __init__(self, folder: Path, method: str, say: Say) -> None:
-        self.folder, self.method, self.say = folder, method, say
+    def __init__(self, folder: Path, method: str, say: Say, trust: Trust = NO_TRUST) -> None:
+        self.folder, self.method, self.say, self.trust = folder, method, say, trust
         self.request = Request.read(folder)
         self.own = arm_folder(folder, method)
         self.own.mkdir(parents=True, exist_ok=True)
@@ -211,8 +216,7 @@ class Arm:
     @cached_property
     def problem(self) -> Problem:
         """The task and the rows, as every arm reads them."""
-        splits = load_from_disk(str(self.folder / "data"))
-        assert isinstance(splits, DatasetDict)
+        splits = DatasetDict(read_folder(self.folder / "data"))
         return Problem(stored(self.request.task), splits)
 
     @property
@@ -223,7 +227,9 @@ class Arm:
 
     def config(self, rate: float, seed: int, steps: int) -> Config:
         """The settings of one run."""
-        return self.request.run(self.method, rate, seed, steps, self.base)
+        model = granted(self.request.settings.model, self.trust)
+        model.name_or_path = self.base
+        return self.request.run(self.method, rate, seed, steps, model)
 
     def train(self, rate: float, seed: int, steps: int, shuffled: bool = False) -> Trained:
         """Trains a fresh subject; the best step's weights are in it afterwards."""
@@ -251,7 +257,8 @@ class Arm:
             model, language = subject.model, None
             if not forgetting.has_language_head(model):
                 source = str(paths.resolve(self.base) or self.base)
-                language = load_language_model(source, self.request.settings.model.revision)
+                revision = self.request.settings.model.revision
+                language = load_language_model(source, revision, self.trust.remote_code)
             texts = forgetting.general_text(self.folder / "general.txt")
             with subject.adapters.disabled():
                 self._probe = forgetting.make_probe(
@@ -323,8 +330,14 @@ def _cost(trained: Trained) -> Cost:
     }
 
 
-def main(folder: str, method: str) -> int:
-    """Runs one arm; lines go to standard output, everything else to standard error."""
+def main(folder: str, method: str, trust: str = "{}") -> int:
+    """Runs one arm; lines go to standard output, everything else to standard error.
+
+    Args:
+        folder: The comparison's folder.
+        method: The arm's name.
+        trust: What the caller allows, `lorafit.trust.Trust` as JSON.
+    """
     logging.basicConfig(stream=sys.stderr, format="%(message)s")
     logging.getLogger("lorafit").setLevel(logging.INFO)
 
@@ -335,7 +348,7 @@ def main(folder: str, method: str) -> int:
     own = arm_folder(Path(folder), method)
     (own / "failed.json").unlink(missing_ok=True)
     try:
-        Arm(Path(folder), method, say).run()
+        Arm(Path(folder), method, say, Trust(**json.loads(trust))).run()
     except Exception as error:
         logging.getLogger("lorafit").exception("the arm failed")
         atomic.write_json(

@@ -106,11 +106,11 @@ def forecast(
         settings: Of all.
         live: The model; ``None``: the one that the settings name.
     """
-    name = request.settings.model.name_or_path
+    model = settings.config.model
     found = {}
     for number, (method, entry) in enumerate(field.entries.items(), start=1):
         log.info("[%d/%d] timing %s", number, len(field.entries), method)
-        config = request.run(method, entry.learning_rate, 0, request.steps, name)
+        config = request.run(method, entry.learning_rate, 0, request.steps, model)
         with quiet.saying_less("lorafit"):
             subject = pipeline.prepare(problem, config, live)
             job = Job(problem, subject, replace(settings, config=config))

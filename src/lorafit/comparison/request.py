@@ -27,9 +27,9 @@ from torch import nn
 from lorafit import quiet
 from lorafit.comparison.fitting import Field
 from lorafit.comparison.search import TRIALS
-from lorafit.config import AdapterConfig, Config
+from lorafit.config import AdapterConfig, Config, ModelConfig
 from lorafit.data.fingerprint import fingerprint
-from lorafit.errors import ConfigError
+from lorafit.errors import ConfigError, RunError
 from lorafit.evaluation.forgetting import LONGEST
 from lorafit.evidence.comparison import Requested, Rows
 from lorafit.evidence.json import Json
@@ -38,6 +38,7 @@ from lorafit.run import atomic, names
 from lorafit.run.listing import REQUEST
 from lorafit.settings import LIVE
 from lorafit.training.steps import StepPlan
+from lorafit.trust import recorded
 
 NOISE = ("full", "lora")
 """The arms that are also trained on shuffled labels."""
@@ -81,10 +82,12 @@ class Request:
 
     @property
     def settings(self) -> Config:
-        """The settings, checked."""
-        return Config.model_validate(self.config)
+        """The settings, checked; what they say of trust is a record (`lorafit.trust`)."""
+        config = Config.model_validate(self.config)
+        config.model = recorded(config.model, "the comparison's request.json")
+        return config
 
-    def run(self, method: str, rate: float, seed: int, steps: int, base: str) -> Config:
+    def run(self, method: str, rate: float, seed: int, steps: int, model: ModelConfig) -> Config:
         """The settings of one training.
 
         Args:
@@ -92,10 +95,10 @@ class Request:
             rate: Its learning rate.
             seed: Of the arm's runs, from 0.
             steps: Optimizer steps.
-            base: Where the model is.
+            model: The base, as the caller may load it.
         """
         config = self.settings
-        config.model.name_or_path = base
+        config.model = model
         config.adapter = AdapterConfig(method=method, **self.arms[method])
         config.seed += seed
         settings = config.train
@@ -214,6 +217,14 @@ def _weights(model: nn.Module) -> str:
     return f"{LIVE} {digest.hexdigest()}"
 
 
+def _is_of(folder: Path, request: Request) -> bool:
+    """Whether a folder holds this comparison: by what it holds, not by what it says it holds."""
+    try:
+        return Request.read(folder).key == request.key
+    except (RunError, AttributeError, KeyError, TypeError):
+        return False
+
+
 def find_or_make(request: Request, splits: DatasetDict, general: list[str]) -> tuple[Path, bool]:
     """The folder of a comparison: a new one, or the one in which it was begun.
 
@@ -231,7 +242,7 @@ def find_or_make(request: Request, splits: DatasetDict, general: list[str]) -> t
     config = request.settings
     parent, name = Path(config.run.dir), config.run.name
     for known in sorted(parent.glob(f"*/{REQUEST}"), reverse=True):
-        if atomic.read_json(known).get("key") == request.key and name in (None, known.parent.name):
+        if name in (None, known.parent.name) and _is_of(known.parent, request):
             return known.parent, True
     with atomic.writing(parent, "the comparison"):
         parent.mkdir(parents=True, exist_ok=True)

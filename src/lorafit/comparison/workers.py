@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -16,6 +18,7 @@ from lorafit.comparison.measured import Failure
 from lorafit.comparison.request import Request, arm_folder
 from lorafit.errors import RunError
 from lorafit.run import atomic
+from lorafit.trust import NO_TRUST, Trust
 from lorafit.units import duration
 
 log = logging.getLogger(__name__)
@@ -29,17 +32,23 @@ def is_done(folder: Path, request: Request, method: str) -> bool:
     return all((own / name).is_file() for name in wanted)
 
 
-def run_arms(folder: Path, request: Request) -> dict[str, str]:
+def run_arms(folder: Path, request: Request, trust: Trust = NO_TRUST) -> dict[str, str]:
     """Runs every arm that is not done.
+
+    Args:
+        folder: The comparison's folder.
+        request: What is compared.
+        trust: What the caller allows of code that comes with the model.
 
     Returns:
         Why arms failed, by method; they do not end the others.
 
     Raises:
-        RunError: Another process works in this folder.
+        RunError: Another process works in this folder, or there are links in it.
         KeyboardInterrupt: After Ctrl-C; the message says how to go on.
     """
     failed: dict[str, str] = {}
+    atomic.refuse_links(folder)
     left = [method for method in request.arms if not is_done(folder, request, method)]
     begun, known = time.monotonic(), len(left)
     lock = FileLock(folder / ".lock", timeout=0)
@@ -52,7 +61,7 @@ def run_arms(folder: Path, request: Request) -> dict[str, str]:
                 rest = _left(begun, known, left)
                 log.info("[%d/%d] %s%s", number, len(request.arms), method, rest)
                 left.remove(method)
-                problem = _run(folder, method)
+                problem = _run(folder, method, trust)
                 if problem is not None:
                     failed[method] = problem
                     log.warning("%s failed: %s", method, problem)
@@ -75,13 +84,15 @@ def _left(begun: float, known: int, left: list[str]) -> str:
     return f" (about {duration((time.monotonic() - begun) / done * len(left))} left)"
 
 
-def _run(folder: Path, method: str) -> str | None:
+def _run(folder: Path, method: str, trust: Trust) -> str | None:
     """Runs one arm; returns why it failed."""
     own = arm_folder(folder, method)
     own.mkdir(parents=True, exist_ok=True)
     source = str(Path(atomic.__file__).parents[2])
     path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
-    command = [sys.executable, "-m", "lorafit.comparison.arm", str(folder), method]
+    # -P: modules in the folder that the command was typed in are not the arm's.
+    command = [sys.executable, "-P", "-m", "lorafit.comparison.arm", str(folder), method]
+    command.append(json.dumps(asdict(trust)))
     environment = os.environ | {"PYTHONPATH": path}
     with (
         (own / "log.txt").open("a", encoding="utf-8") as errors,

@@ -8,7 +8,6 @@ for, which takes its name once it is whole.
 from __future__ import annotations
 
 import csv
-import json
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ import pyarrow.parquet as pq
 from lorafit.errors import DataError
 from lorafit.evidence.json import Json
 from lorafit.evidence.predictions import Predictions
+from lorafit.run.atomic import plain_json
 
 FORMATS = (".csv", ".tsv", ".jsonl", ".parquet")
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
@@ -210,7 +210,7 @@ def _cell(value: Any) -> Any:
 
 def json_text(value: Any) -> str:
     """A value as JSON, letters beyond ASCII as they are."""
-    return json.dumps(value, ensure_ascii=False)
+    return plain_json(value)
 
 
 def _type(value: Any) -> pa.DataType:

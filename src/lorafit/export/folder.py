@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+import stat
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -41,6 +42,38 @@ def check_free(path: Path) -> None:
         raise AdapterError(f'"{path}" is not empty; give the name of a new folder.')
     if path.exists() and not path.is_dir():
         raise AdapterError(f'"{path}" is a file; give the name of a new folder.')
+
+
+def copy_regular(source: Path, target: Path, names: Collection[str]) -> list[str]:
+    """Copies files from a folder that may have come from anywhere into one that may be published.
+
+    Args:
+        source: Where they are.
+        target: A folder that exists.
+        names: Those that are wanted, where they are there.
+
+    Returns:
+        The names that were left behind: links and whatever else is no regular file.
+    """
+    left = []
+    for name in sorted(names):
+        try:
+            # Opened without following a link, and asked afterwards: nothing can change between.
+            flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+            descriptor = os.open(source / name, flags)
+        except FileNotFoundError:
+            continue
+        except OSError:
+            left.append(name)
+            continue
+        with os.fdopen(descriptor, "rb") as file:
+            linked = (source / name).is_symlink()  # where the system has no O_NOFOLLOW
+            if linked or not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                left.append(name)
+                continue
+            with (target / name).open("xb") as copy:
+                shutil.copyfileobj(file, copy)
+    return left
 
 
 @contextmanager

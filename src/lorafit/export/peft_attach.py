@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from lorafit.export.peft_tensors import PREFIX
 from lorafit.export.peft_update import misfit, update
 from lorafit.methods.base import MethodConfig
 from lorafit.methods.lora import LoraConfig
+from lorafit.model import expressions
 
 
 def attach(
@@ -42,11 +42,13 @@ def attach(
             f"(init_lora_weights={config.init_lora_weights}), which cannot be repeated; convert it "
             "with PEFT's `path_initial_model_for_weight_conversion`."
         )
+    fitted = _fitted(adapters, config, tensors)
+    _check_sizes(adapters, fitted, tensors, source)
     first = not adapters.configs
     # Initialisation draws random numbers, which here are only overwritten.
     with torch.random.fork_rng(devices=[]):
         try:
-            _add(adapters, _fitted(adapters, config, tensors), name, _adapted(tensors))
+            _add(adapters, fitted, name, _adapted(tensors))
         except ConfigError as error:
             raise misfit(config, source, str(error)) from None
     try:
@@ -75,6 +77,51 @@ def _add(adapters: Adapters, config: MethodConfig, name: str, adapted: set[str])
         adapters.add(config.model_copy(update=selection), name)
 
 
+_SIZES = ("encoder_hidden_size", "nonzero", "num_virtual_tokens", "r", "rank_pattern")
+"""Settings of methods that say how large tensors are."""
+
+
+def _check_sizes(
+    adapters: Adapters, config: MethodConfig, tensors: dict[str, torch.Tensor], source: str
+) -> None:
+    """Refuses a configuration that asks for more than the file holds, before it is allocated.
+
+    What asks for less is found when the tensors are compared.
+
+    Raises:
+        AdapterError: It does.
+    """
+    largest = max((size for tensor in tensors.values() for size in tensor.shape), default=0)
+    for setting in _SIZES:
+        value = getattr(config, setting, None)
+        for size in value.values() if isinstance(value, dict) else [value]:
+            if isinstance(size, int) and size > max(largest, _SMALL):
+                problem = f"{setting} is {size:,}, and no tensor of the file is as large"
+                raise misfit(config, source, problem)
+    if not isinstance(config, LoraConfig) or config.target_parameters:
+        return
+    stored = {
+        key.removeprefix(PREFIX).removesuffix(end): tensor.shape[0]
+        for key, tensor in tensors.items()
+        for end in (".lora_A.weight", ".lora_embedding_A")
+        if key.endswith(end) and tensor.ndim
+    }
+    highest = max([_SMALL, *stored.values()])
+    try:
+        chosen = [plain(site.path) for site in adapters.selected(config)]
+    except ConfigError:
+        chosen = []  # stale names: then it is the file's layers that are adapted
+    for path in {*chosen, *stored}:
+        rank = config.rank(path)
+        if rank > max(highest, stored.get(path, 0)):
+            has = f"rank {stored[path]}" if path in stored else "no tensors for it"
+            raise misfit(config, source, f"{path} is to have rank {rank:,}, and the file has {has}")
+
+
+_SMALL = 1024
+"""Sizes up to here are allocated and then compared, which says more about what is wrong."""
+
+
 def _fitted(
     adapters: Adapters, config: MethodConfig, tensors: dict[str, torch.Tensor]
 ) -> MethodConfig:
@@ -101,8 +148,7 @@ def _fitted(
         values[setting] = {
             pattern: value
             for pattern, value in getattr(config, setting).items()
-            if config.target_parameters
-            or any(re.match(rf"(.*\.)?({pattern})$", path) for path in adapted)
+            if config.target_parameters or any(expressions.names(pattern, path) for path in adapted)
         }
     return config.model_copy(update=values)
 

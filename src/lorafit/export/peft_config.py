@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import json
 import math
-import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +19,15 @@ from pydantic import ValidationError
 from torch import nn
 
 from lorafit.adapt import Adapters
+from lorafit.data.read.rows import broken_character
 from lorafit.errors import AdapterError
 from lorafit.methods import method_of, methods
 from lorafit.methods.base import MethodConfig
 from lorafit.methods.lora import LoraConfig
+from lorafit.model import expressions
+from lorafit.model.expressions import ExpressionError
 from lorafit.model.sites import Site
-from lorafit.model.targets import matches
+from lorafit.model.targets import inside_modules, matches
 
 CONFIG_FILE = "adapter_config.json"
 
@@ -150,20 +152,30 @@ def _peft_selection(fields: dict[str, Any], paths: Iterable[str]) -> set[str]:
     indices, patterns = fields["layers_to_transform"], fields["layers_pattern"]
     wanted = {indices} if isinstance(indices, int) else set(indices or ())
     patterns = [patterns] if isinstance(patterns, str) else list(patterns or ())
-    numbers = [rf"(?:^|.*?\.){p}\.(\d+)\." for p in patterns] or [r".*?\.[^.]*\.(\d+)\."]
     for path in paths:
         if not path or not matches(path, fields["target_modules"]):
             continue
         if fields["exclude_modules"] and matches(path, fields["exclude_modules"]):
             continue
-        if any(re.match(rf"(^|.*\.){m}($|\..*)", path) for m in fields["modules_to_save"] or ()):
+        if inside_modules(path, fields["modules_to_save"] or ()):
             continue
-        if wanted and path not in fields["target_modules"]:
-            found = next((m for number in numbers if (m := re.match(number, path))), None)
-            if found is None or int(found[1]) not in wanted:
-                continue
+        named = path in fields["target_modules"]
+        if wanted and not named and _block(path, patterns) not in wanted:
+            continue
         chosen.add(path)
     return chosen
+
+
+def _block(path: str, patterns: Sequence[str]) -> int | None:
+    """The number of the block that PEFT reads off a path: the first one below such a list."""
+    parts = path.split(".")
+    for at, part in enumerate(parts[:-1]):
+        above = ".".join(parts[:at])
+        if part.isdecimal() and (
+            any(expressions.names(pattern, above) for pattern in patterns) if patterns else at > 1
+        ):
+            return int(part)
+    return None
 
 
 def layer_sites(adapters: Adapters, name: str) -> list[Site]:
@@ -221,8 +233,12 @@ def parse(folder: Path, source: str | None = None) -> MethodConfig:
         fields = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
         raise AdapterError(f"{source}: {CONFIG_FILE} cannot be read as JSON: {error}") from None
+    except RecursionError:
+        raise AdapterError(f"{source}: {CONFIG_FILE} is nested too deeply to be read.") from None
     if not isinstance(fields, dict):
         raise AdapterError(f"{source}: {CONFIG_FILE} is not a JSON object.")
+    if broken_character(fields) is not None:
+        raise AdapterError(f"{source}: a text in {CONFIG_FILE} holds half of a character.")
     return from_fields(fields, source)
 
 
@@ -264,12 +280,29 @@ def from_fields(fields: dict[str, Any], source: str) -> MethodConfig:
     # Whether to train is decided by who loads it.
     values.pop("inference_mode", None)
     try:
-        return config_class.model_validate(values)
+        config = config_class.model_validate(values)
+        expressions.check(_expressions(config))
     except ValidationError as error:
         problems = "; ".join(
-            f"{'.'.join(map(str, e['loc'])) or CONFIG_FILE}: {e['msg']}" for e in error.errors()
+            f"{'.'.join(map(str, e['loc'])) or CONFIG_FILE}: {e['msg']}"
+            for e in error.errors(include_url=False, include_input=False)
         )
         raise AdapterError(f"{source}: {CONFIG_FILE} is not usable: {problems}") from None
+    except (ExpressionError, OverflowError) as error:
+        raise AdapterError(f"{source}: {CONFIG_FILE} is not usable: {error}.") from None
+    return config
+
+
+def _expressions(config: MethodConfig) -> Iterator[str]:
+    """The texts of a configuration that are matched with module paths."""
+    for name in ("target_modules", "exclude_modules", "layers_pattern"):
+        value = getattr(config, name, None)
+        if isinstance(value, str):
+            yield value
+        elif value and name == "layers_pattern":
+            yield from value
+    for name in ("rank_pattern", "alpha_pattern"):
+        yield from getattr(config, name, None) or {}
 
 
 # Serving -------------------------------------------------------------------------------

@@ -29,7 +29,8 @@ def read_tensors(folder: Path, *, source: str | None = None) -> dict[str, torch.
     """Reads an adapter's tensors, under their names in the file.
 
     Raises:
-        AdapterError: There are none, only pickled ones, or the file is damaged.
+        AdapterError: There are none, only pickled ones, a number is not finite, or the file is
+            damaged.
     """
     source = source or str(folder)
     file = folder / WEIGHTS_FILE
@@ -43,12 +44,20 @@ def read_tensors(folder: Path, *, source: str | None = None) -> dict[str, torch.
         raise AdapterError(f"{source} has no {WEIGHTS_FILE}: the adapter is incomplete.")
     try:
         with safe_open(file, framework="pt") as weights:
-            return {key: weights.get_tensor(key) for key in weights.keys()}  # noqa: SIM118
+            tensors = {key: weights.get_tensor(key) for key in weights.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise AdapterError(
             f"{source}: {WEIGHTS_FILE} is damaged or not safetensors ({error}); "
             "copy or save it again."
         ) from None
+    for key, tensor in tensors.items():
+        # Float8 has no test of its own. The sum of finite numbers may not be, so not that.
+        if tensor.is_floating_point() and not bool(tensor.float().isfinite().all()):
+            raise AdapterError(
+                f"{source}: {key} in {WEIGHTS_FILE} has numbers that are not finite (NaN or "
+                "infinity); whatever it computes would have none either."
+            )
+    return tensors
 
 
 def locate(

@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -16,8 +17,10 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from safetensors import SafetensorError
+from transformers import PreTrainedConfig
 
 from lorafit.errors import LorafitError, ModelError, did_you_mean
+from lorafit.trust import built_in
 
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 _PICKLED = ("*.bin", "*.bin.index.json", "*.pt", "*.pth", "*.ckpt", "*.pkl")
@@ -34,9 +37,13 @@ def check_folder(folder: Path, gguf_file: str | None, name: str) -> None:
     files = sorted(entry.name for entry in folder.iterdir())
     ggufs = [file for file in files if file.lower().endswith(".gguf")]
     if gguf_file is not None:
-        if not (folder / gguf_file).is_file():
+        try:
+            there = (folder / gguf_file).is_file()
+        except OSError:  # a name longer than names can be
+            there = False
+        if not there:
             raise ModelError(
-                f'"{name}" has no file "{gguf_file}".{did_you_mean(gguf_file, ggufs)}'
+                f'"{name}" has no file "{gguf_file:.200}".{did_you_mean(gguf_file, ggufs)}'
                 f" Its GGUF files: {', '.join(ggufs) or 'none'}."
             )
         return
@@ -70,6 +77,33 @@ def check_folder(folder: Path, gguf_file: str | None, name: str) -> None:
     raise ModelError(
         f'"{name}" has no weights: there is no model.safetensors. It has {", ".join(files[:8])}.'
     )
+
+
+def check_attention(config: PreTrainedConfig, name: str) -> None:
+    """Refuses a model whose own ``config.json`` asks for a kernel.
+
+    Args:
+        config: As it was read, before anything is set on it.
+        name: What to call the model in messages.
+
+    Raises:
+        ModelError: It names an attention that is not built in.
+    """
+    for wanted in _attentions(config):
+        if not built_in(wanted):
+            raise ModelError(
+                f'the config.json of "{name}" asks for the attention {wanted!r:.80}, which may be '
+                "code that is fetched and run. Choose one yourself: --attn-implementation sdpa."
+            )
+
+
+def _attentions(config: PreTrainedConfig) -> Iterator[Any]:
+    """The attention of a configuration and of the ones inside it."""
+    yield getattr(config, "_attn_implementation", None)
+    for name in getattr(config, "sub_configs", None) or {}:
+        inner = getattr(config, name, None)
+        if isinstance(inner, PreTrainedConfig):
+            yield from _attentions(inner)
 
 
 @contextlib.contextmanager
@@ -121,7 +155,7 @@ def _explain(error: BaseException, name: str, revision: str | None) -> str:
     if "trust_remote_code" in text:
         return (
             f'"{name}" brings its own code, which is not run unless you trust it. Read the code, '
-            "then set trust_remote_code (model.trust_remote_code=true)."
+            "then give --trust-remote-code."
         )
     if "does not appear to have a file named model.safetensors" in text:
         return (

@@ -15,6 +15,7 @@ from lorafit.config import ModelConfig
 from lorafit.model.files import translated
 from lorafit.model.load import find_source
 from lorafit.tasks.base import ModelKind
+from lorafit.trust import check_granted
 
 
 def kind_of_model(model: PreTrainedModel | ModelConfig) -> ModelKind:
@@ -25,6 +26,7 @@ def kind_of_model(model: PreTrainedModel | ModelConfig) -> ModelKind:
     """
     if isinstance(model, PreTrainedModel):
         return _kind(model.config)
+    check_granted(model)
     source = find_source(model)
     options: dict[str, Any] = {"trust_remote_code": model.trust_remote_code}
     if model.revision is not None:

@@ -29,13 +29,14 @@ from transformers import (
 from lorafit import hub, paths, quiet
 from lorafit.config import ModelConfig
 from lorafit.errors import ModelError
-from lorafit.model.files import check_folder, translated
+from lorafit.model.files import check_attention, check_folder, translated
 from lorafit.model.limits import DEFAULT_MAX_LENGTH, max_length
 from lorafit.model.new import add_relabelled, new_modules, say_new
 from lorafit.model.new_tokens import NewTokens, add_tokens
 from lorafit.model.sites import head_modules
 from lorafit.tasks.base import Task
 from lorafit.tasks.parts.padding import ensure_pad_token, set_side, side_of
+from lorafit.trust import check_granted
 
 __all__ = [
     "DEFAULT_MAX_LENGTH",
@@ -102,6 +103,7 @@ def load_model(config: ModelConfig, task: Task) -> LoadedModel:
             is not trusted, or does not fit the task. One clear line says which.
     """
     name = config.name_or_path
+    check_granted(config)
     source = find_source(config)
     # Only options that are set: some model classes refuse arguments they do not know.
     options: dict[str, Any] = {"trust_remote_code": config.trust_remote_code}
@@ -115,6 +117,8 @@ def load_model(config: ModelConfig, task: Task) -> LoadedModel:
         translated(name, config.revision),
     ):
         model_config = AutoConfig.from_pretrained(source.location, **options)
+    if config.attn_implementation is None:
+        check_attention(model_config, name)
     stored_labels = dict(getattr(model_config, "id2label", None) or {})
     _check_kind(model_config, task, name, trusted=config.trust_remote_code)
     tokenizer = _load_tokenizer(name, source, options)

@@ -17,6 +17,8 @@ from typing import NotRequired, TypedDict, Unpack
 from torch import nn
 
 from lorafit.errors import TargetError, did_you_mean
+from lorafit.model import expressions
+from lorafit.model.expressions import ExpressionError
 from lorafit.model.sites import Site
 
 ALL_LINEAR = "all-linear"
@@ -25,7 +27,7 @@ ALL_LINEAR = "all-linear"
 def matches(path: str, names: Collection[str] | str) -> bool:
     """Whether a module path is meant by a list of names or by a regular expression."""
     if isinstance(names, str):
-        return re.fullmatch(names, path) is not None
+        return expressions.fullmatch(names, path)
     return any(path == name or path.endswith(f".{name}") for name in names)
 
 
@@ -94,10 +96,8 @@ def _check_names(
     if isinstance(names, str):
         try:
             found = any(matches(s.path, names) for s in sites)
-        except re.error as error:
-            raise TargetError(
-                f'{setting}: "{names}" is not a regular expression: {error}'
-            ) from None
+        except ExpressionError as error:
+            raise TargetError(f"{setting}: {error}") from None
         if not found:
             raise TargetError(
                 f'{setting}: no layer of {_name(model)} matches the expression "{names}" '
@@ -140,8 +140,8 @@ def _in_blocks(
     wanted = {indices} if isinstance(indices, int) else set(indices)
     lists = [layers_pattern] if isinstance(layers_pattern, str) else list(layers_pattern or [])
     if lists:
-        stacks = [re.compile(rf"(^|.*\.){pattern}\.\d+\.") for pattern in lists]
-        sites = [s for s in sites if any(stack.match(s.path) for stack in stacks)]
+        stacks = [rf"(.*\.)?{pattern}\.\d+\..*" for pattern in lists]
+        sites = [s for s in sites if any(expressions.fullmatch(one, s.path) for one in stacks)]
         if not sites:
             raise TargetError(f"layers_pattern: no target of {_name(model)} stands in {lists}.")
     present = {s.block for s in sites if s.block is not None}

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import transformers
 
 from lorafit.errors import AdapterError
+from lorafit.model.files import check_attention, translated
 from lorafit.paths import PACKAGE_PREFIX, resolve
 from lorafit.peft.config import PeftConfig
 from lorafit.peft.model import PeftModel
@@ -42,10 +43,13 @@ class AutoPeftModel:
             is_trainable: Leave it trainable.
             config: Use this configuration instead of the saved one.
             revision: The adapter's revision on the Hub.
-            **kwargs: Arguments for the base model's ``from_pretrained``.
+            **kwargs: Arguments for the base model's ``from_pretrained``. Code that comes with
+                the base runs with ``trust_remote_code=True`` only, and a kernel as its attention
+                if ``attn_implementation`` names it.
 
         Raises:
             AdapterError: The adapter does not say what its base is.
+            ModelError: The base cannot be loaded, or needs code that was not allowed.
         """
         path = pretrained_model_name_or_path
         hub = {key: kwargs[key] for key in _HUB & kwargs.keys()}
@@ -59,10 +63,19 @@ class AutoPeftModel:
         base_name = saved.base_model_name_or_path
         if base_name.startswith(PACKAGE_PREFIX):  # which transformers does not know
             base_name = str(resolve(base_name, AdapterError))
-        base = cls._auto(saved).from_pretrained(base_name, revision=saved.revision, **kwargs)
+        # Without a word of the caller transformers would ask at the terminal.
+        trust = {"trust_remote_code": kwargs.pop("trust_remote_code", None) is True}
+        found = {"revision": saved.revision} | trust
+        with translated(base_name, saved.revision):
+            if kwargs.get("attn_implementation") is None:
+                asked = {key: kwargs[key] for key in hub.keys() & kwargs.keys()}
+                own = transformers.AutoConfig.from_pretrained(base_name, **found, **asked)
+                check_attention(own, base_name)
+            base = cls._auto(saved).from_pretrained(base_name, **found, **kwargs)
         if (Path(path) / "tokenizer_config.json").is_file():
             # A tokenizer saved along may have got tokens that the base does not have.
-            size = len(transformers.AutoTokenizer.from_pretrained(path))
+            with translated(str(path), revision):
+                size = len(transformers.AutoTokenizer.from_pretrained(path, **trust))
             if size > base.get_input_embeddings().weight.shape[0]:
                 base.resize_token_embeddings(size)
         return PeftModel.from_pretrained(

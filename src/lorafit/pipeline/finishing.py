@@ -12,11 +12,12 @@ from lorafit.export.card import Card
 from lorafit.export.card import write as write_card
 from lorafit.export.peft_config import describe as describe_adapter
 from lorafit.pipeline import predictions
+from lorafit.pipeline.facts import FACTS
 from lorafit.pipeline.handoff import verify_handoff
 from lorafit.pipeline.job import Job
 from lorafit.pipeline.measure import measured
 from lorafit.pipeline.subject import Subject
-from lorafit.pipeline.tuned import FACTS, Tuned, adapter_facts
+from lorafit.pipeline.tuned import Tuned, adapter_facts
 from lorafit.run import atomic
 from lorafit.training.loop import FitResult
 

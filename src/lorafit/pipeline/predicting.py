@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
+import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lorafit.config import GenerateConfig
 from lorafit.data.read.asked import read_asked
 from lorafit.engine.eager import EagerEngine
-from lorafit.errors import DataError
+from lorafit.errors import DataError, DivergenceError
 from lorafit.evaluation.generation import generate as write
 from lorafit.evaluation.score import all_logits
 from lorafit.evidence.json import Json
@@ -45,6 +46,7 @@ def predict(tuned: Predictor, given: Any, at_once: int = ROWS_AT_ONCE) -> list[J
 
     Raises:
         DataError: Something is not a text, or is empty; nothing was computed.
+        DivergenceError: What the model computes is not finite.
     """
     return list(answers(tuned, read_asked(given, tuned.task.text).cells, at_once))
 
@@ -66,4 +68,10 @@ def _some(tuned: Predictor, cells: Sequence[Any]) -> list[Json]:
     encoded = tuned.task.encode(rows, tuned.tokenizer, tuned.max_length)
     engine = EagerEngine(tuned.model, tuned.task, tuned.tokenizer)
     logits = all_logits(engine, tuned.task, encoded, PREDICT_BATCH)
+    bad = sum(not np.isfinite(row).all() for row in logits)
+    if bad:
+        raise DivergenceError(
+            f"the model gives logits that are not finite for {bad:,} of {len(logits):,} texts: "
+            "its weights, or those of the adapter, are too large."
+        )
     return tuned.task.decode(logits, encoded, rows)

@@ -1,4 +1,4 @@
-"""A base model with a trained adapter on it, and the file beside the adapter that says how."""
+"""A base model with a trained adapter on it."""
 
 from __future__ import annotations
 
@@ -10,20 +10,18 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lorafit import pipeline, quiet
 from lorafit.adapt import Adapters
-from lorafit.config import Config, GenerateConfig, ModelConfig
+from lorafit.config import Config, GenerateConfig
 from lorafit.errors import AdapterError, ConfigError
 from lorafit.evidence.json import Json
 from lorafit.export import peft as peft_format
+from lorafit.pipeline.facts import FACTS, read
 from lorafit.pipeline.problem import live_model
 from lorafit.pipeline.subject import Subject
-from lorafit.run import Run, atomic
+from lorafit.run import Run
 from lorafit.settings import LIVE
-from lorafit.tasks import stored
 from lorafit.tasks.base import Task
+from lorafit.trust import NO_TRUST, Trust, granted
 from lorafit.units import shortened
-
-FACTS = "lorafit.json"
-"""File in the adapter's folder: the task with its labels, and how the base was loaded."""
 
 
 @dataclass
@@ -47,6 +45,8 @@ def load(
     source: str | Path | Run,
     model: PreTrainedModel | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
+    *,
+    trust: Trust = NO_TRUST,
 ) -> Tuned:
     """Puts a trained adapter on its base model.
 
@@ -55,24 +55,26 @@ def load(
             that lorafit made (the run is not needed then).
         model: The base model, for a run that was made from a live one.
         tokenizer: Its tokenizer.
+        trust: What the caller allows of code that comes with the base.
 
     Raises:
         RunError: There is no such run, or it has no adapter yet.
-        AdapterError: The adapter does not fit the model.
+        AdapterError: The adapter does not fit the model, or its files are damaged.
+        ModelError: The base cannot be loaded, or needs code that was not allowed.
     """
     adapter = _adapter_folder(source)
-    facts = atomic.read_json(adapter / FACTS)
-    task = stored(facts["task"])
-    base = ModelConfig(**facts["model"])
+    facts, task = read(adapter)
+    base = facts.model
+    if model is None:
+        base = granted(base, trust)
     if model is None and base.name_or_path == LIVE:
         raise ConfigError(f'"{adapter}" was made for a live model; pass it: load(source, model).')
     with quiet.saying_less():
         live = live_model(model, tokenizer)
-        loaded = pipeline.load_base(base, task, facts["seed"], live=live)
+        loaded = pipeline.load_base(base, task, facts.seed, live=live)
     adapters = peft_format.load(loaded.model, adapter)
     loaded.model.train(False)
-    generating = GenerateConfig(**facts.get("generate", {}))
-    return Tuned(loaded.model, loaded.tokenizer, adapters, task, facts["max_length"], generating)
+    return Tuned(loaded.model, loaded.tokenizer, adapters, task, facts.max_length, facts.generate)
 
 
 class AdapterFacts(TypedDict):

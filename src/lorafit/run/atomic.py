@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import math
 import os
 import secrets
 from collections.abc import Iterator
@@ -57,6 +58,22 @@ def writing(path: Path, what: str, next_step: str = "") -> Iterator[None]:
         ) from error
 
 
+def refuse_links(folder: Path) -> None:
+    """Refuses to work in a folder in which a name stands for something outside of it.
+
+    A folder that came from somewhere else could have files written to wherever its links point.
+
+    Raises:
+        RunError: There is a symbolic link.
+    """
+    for entry in folder.rglob("*"):
+        if entry.is_symlink():
+            raise RunError(
+                f'"{entry}" is a link to "{entry.readlink()}". Only files in the folder itself '
+                "are written; put what it points to in its place."
+            )
+
+
 def sync_file(path: Path) -> None:
     """Waits until the content of a file is on the disk."""
     with path.open("rb") as file:
@@ -92,6 +109,19 @@ def write_text(path: Path, text: str, what: str | None = None) -> None:
         sync_folder(path.parent)
 
 
+def plain_json(value: Any, indent: int | None = None) -> str:
+    """JSON text of values that may hold numbers that are not finite: JSON has none, ``null``."""
+    return json.dumps(_finite(value), indent=indent, allow_nan=False, ensure_ascii=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def write_json(path: Path, value: Any, what: str | None = None) -> None:
     """Writes a JSON file atomically; NaN and infinity are refused because JSON has neither.
 
@@ -112,5 +142,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise RunError(f'there is no "{path}"') from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:  # a number of 5,000 digits is a ValueError, too
         raise RunError(f'cannot read "{path}": {error}') from error
+    except RecursionError as error:
+        raise RunError(f'cannot read "{path}": it is nested too deeply') from error

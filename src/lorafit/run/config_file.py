@@ -19,6 +19,7 @@ from pydantic import BaseModel, ValidationError
 
 from lorafit.config import Config
 from lorafit.errors import ConfigError, RunError
+from lorafit.trust import recorded
 
 MEASURED = "measured"
 """Origin of a value that the run chose by measurement."""
@@ -80,7 +81,7 @@ def _read_text(path: Path) -> str:
 
 
 def read(path: Path) -> Config:
-    """Reads ``config.yaml`` back.
+    """Reads ``config.yaml`` back; what it says of trust is a record (`lorafit.trust`).
 
     Raises:
         RunError: The file cannot be read.
@@ -88,7 +89,7 @@ def read(path: Path) -> Config:
     """
     text = _read_text(path)
     try:
-        return Config.model_validate(_completed(parse(text)))
+        config = Config.model_validate(_completed(parse(text)))
     except yaml.YAMLError as error:
         raise ConfigError(f'"{path}" is not YAML: {" ".join(str(error).split())}') from error
     except ValidationError as error:
@@ -97,6 +98,8 @@ def read(path: Path) -> Config:
             for problem in error.errors()
         )
         raise ConfigError(f'"{path}" is not a configuration of lorafit: {problems}') from error
+    config.model = recorded(config.model, f'"{path}"')
+    return config
 
 
 def _completed(values: Any) -> Any:

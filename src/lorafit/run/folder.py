@@ -408,7 +408,7 @@ class Run:
 
 def is_locked(folder: Path) -> bool:
     """Whether some process works in a folder of a run or a comparison."""
-    if not (folder / ".lock").exists():
+    if not (folder / ".lock").exists() or (folder / ".lock").is_symlink():
         return False
     try:
         with FileLock(folder / ".lock", timeout=0):

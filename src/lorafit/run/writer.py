@@ -245,9 +245,11 @@ class RunWriter(Run):
         is no stale lock to remove.
 
         Raises:
-            RunError: Another process holds it, or the folder cannot be written.
+            RunError: Another process holds it, the folder has links in it, or it cannot be written.
         """
         with atomic.writing(self.path, "the lock"):
+            if not self._lock.is_locked:
+                atomic.refuse_links(self.path)
             try:
                 self._lock.acquire()
             except Timeout as error:
@@ -259,8 +261,7 @@ class RunWriter(Run):
                     "Wait for it or stop it."
                 ) from error
         try:
-            with atomic.writing(self.path, "the lock"):
-                (self.path / ".lock.pid").write_text(str(os.getpid()))
+            atomic.write_text(self.path / ".lock.pid", str(os.getpid()), "the lock")
             yield
         finally:
             self._lock.release()

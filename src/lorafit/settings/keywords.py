@@ -30,10 +30,12 @@ class SharedKeywords(TypedDict, total=False):
     """Number format of the frozen weights; the adapter is always float32."""
 
     attn_implementation: str | None
-    """Attention of transformers, e.g. ``sdpa`` or ``eager``; ``None``: its own choice."""
+    """Attention of transformers, e.g. ``sdpa`` or ``eager``; ``None``: its own choice. Kernels of
+    the Hub run code: only a flag or a keyword can name one."""
 
     trust_remote_code: bool
-    """Whether Python code that comes with the model may run on this machine."""
+    """Whether Python code that comes with the model may run on this machine. Only a flag or a
+    keyword can say so; in a file it is a record."""
 
     add_tokens: str | Sequence[str] | None
     """New tokens for the tokenizer, such as ``<drug>``, which texts are read with; their rows of
@@ -76,6 +78,10 @@ class SharedKeywords(TypedDict, total=False):
     skip_bad_rows: bool
     """Leave out rows that cannot be read, and conversations that cannot be learned from, and count
     them, instead of stopping."""
+
+    max_unpacked_gb: float | None
+    """Most that one compressed, parquet or arrow file may unpack to, in GB of 10^9 bytes; ``None``:
+    1, or 50 times the file where that is more. Stops files made to fill the memory."""
 
     validation_fraction: float
     """Share of the training rows carved off when the data has no validation split."""

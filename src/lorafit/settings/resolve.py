@@ -25,6 +25,7 @@ from lorafit.settings.keys import (
 )
 from lorafit.settings.resolved import AUTO, DEFAULT, Settings
 from lorafit.settings.sources import Layer
+from lorafit.trust import check_settings
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -55,6 +56,7 @@ def resolve(*layers: Layer) -> Settings:
 
     Raises:
         ConfigError: A key is unknown, a value is of the wrong kind or out of range.
+        ModelError: A file asks for code of the model to be run, which only the caller can.
     """
     given: Layer = {}
     for layer in layers:
@@ -87,6 +89,8 @@ def resolve(*layers: Layer) -> Settings:
     plain = {name: getattr(checked, name) for name in own}
     plain |= {name: sorted(value) for name, value in plain.items() if isinstance(value, set)}
     config.adapter = AdapterConfig(method=method, **plain)
+    files = {key: value.file for key, value in given.items() if value.file is not None}
+    check_settings(config.model, files)
     keys = [*top_level(), *(f"{s}.{field}" for s in sections() for field in fields(s, method))]
     origins = {key: given[key].origin if key in given else DEFAULT for key in keys}
     origins |= dict.fromkeys(automatic, AUTO)

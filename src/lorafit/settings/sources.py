@@ -16,6 +16,7 @@ from lorafit.config import Config
 from lorafit.errors import ConfigError
 from lorafit.settings.keys import SHORT, place, sections
 from lorafit.settings.synonyms import ALIASES, OUTPUT, place_and_name
+from lorafit.trust import record_of
 
 LISTS = frozenset(
     {"adapter.exclude_modules", "adapter.modules_to_save", "adapter.target_modules"}
@@ -42,11 +43,13 @@ class Value:
         value: What it is set to.
         origin: Where that was written: ``file run.yaml line 3``, ``flag --r``, ...
         text: What was typed, where the value was read off a text and could be the text itself.
+        file: The file it was read from; ``None``: whoever makes the call said it.
     """
 
     value: Any
     origin: str
     text: str | None = None
+    file: str | None = None
 
 
 Layer = dict[str, Value]
@@ -93,7 +96,7 @@ def from_file(path: str | Path) -> Layer:
         for field, item in fields.items():
             key = name if field is None else f"{name}.{field}"
             line = f" line {lines[key]}" if key in lines else ""
-            layer[key] = Value(_as_list(key, item), f"file {path}{line}")
+            layer[key] = Value(_as_list(key, item), f"file {path}{line}", file=f'"{path}"{line}')
     return layer
 
 
@@ -171,13 +174,17 @@ def from_keywords(keywords: Mapping[str, Any], method: str = "lora") -> Layer:
 def from_config(config: Config, origin: str = "config") -> Layer:
     """Takes what a `Config` object was given; its defaults stay defaults."""
     layer: Layer = {}
+    file = record_of(config.model)
     for name in sorted(config.model_fields_set):
         value = getattr(config, name)
         if name not in sections():
             layer[name] = Value(value, origin)
             continue
         given = value.model_dump(exclude_unset=True)
-        layer |= {f"{name}.{field}": Value(item, origin) for field, item in given.items()}
+        read = file if name == "model" else None
+        layer |= {
+            f"{name}.{field}": Value(item, origin, file=read) for field, item in given.items()
+        }
     return layer
 
 

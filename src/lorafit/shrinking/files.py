@@ -7,8 +7,8 @@ modules trained whole, biases and DoRA's lengths are taken over as they are.
 from __future__ import annotations
 
 import json
+import logging
 import math
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,15 +19,22 @@ from torch import Tensor
 
 from lorafit.errors import AdapterError
 from lorafit.evidence import Difference
-from lorafit.export.folder import staged
+from lorafit.export.folder import copy_regular, staged
 from lorafit.export.peft import PREFIX, locate, read_config, read_tensors
 from lorafit.export.peft_config import CONFIG_FILE
 from lorafit.export.peft_source import WEIGHTS_FILE
 from lorafit.methods.lora import LoraConfig
 from lorafit.shrinking.truncate import Directions, directions, truncated
 
-CARD = "README.md"
-"""Not taken over: it has the old rank and the figures of the old adapter."""
+TAKEN = frozenset(
+    {"added_tokens.json", "chat_template.jinja", "merges.txt", "sentencepiece.bpe.model"}
+    | {"special_tokens_map.json", "spiece.model", "tokenizer.json", "tokenizer.model"}
+    | {"tokenizer_config.json", "vocab.json", "vocab.txt", "lorafit.json"}
+)
+"""What is taken over: the tokenizer's files and ours. Not the card, which has the old rank and the
+figures of the old adapter, and nothing else: the folder is for publishing."""
+
+log = logging.getLogger(__name__)
 
 _PAIRS = ((".lora_A.weight", ".lora_B.weight"), (".lora_embedding_A", ".lora_embedding_B"))
 
@@ -137,6 +144,16 @@ def read(source: str | Path) -> Source:
         for a, b in _PAIRS
         if key.endswith(a)
     }
+    for path, pair in factors.items():
+        for key in pair:
+            wrong = key in tensors and not (
+                tensors[key].is_floating_point() and tensors[key].ndim == 2
+            )
+            if wrong:
+                shape, kind = tuple(tensors[key].shape), str(tensors[key].dtype).split(".")[-1]
+                raise AdapterError(f"{source}: {key} is {kind} {shape}, and no matrix of weights")
+        if pair[1] in tensors and tensors[pair[0]].shape[0] != tensors[pair[1]].shape[1]:
+            raise AdapterError(f"{source}: the two factors of {path} have different ranks")
     lacking = [b for _, b in factors.values() if b not in tensors]
     if lacking or not factors:
         raise AdapterError(f"{source} is incomplete: it has no {lacking[0] if lacking else 'LoRA'}")
@@ -193,7 +210,7 @@ def config_at(source: Source, k: int) -> LoraConfig:
 
 
 def write(source: Source, tensors: Mapping[str, Tensor], k: int, out: Path, facts: Any) -> None:
-    """Writes the adapter at rank ``k``; the other files are taken over, less the card.
+    """Writes the adapter at rank ``k``, and takes the files of `TAKEN` over.
 
     Args:
         source: The adapter that was shrunk.
@@ -210,9 +227,9 @@ def write(source: Source, tensors: Mapping[str, Tensor], k: int, out: Path, fact
     changed = ("r", "lora_alpha", "rank_pattern", "alpha_pattern")
     fields |= {name: getattr(config, name) for name in changed}
     with staged(out, last=CONFIG_FILE) as stage:
-        for file in source.folder.iterdir():
-            if file.is_file() and file.name not in (CARD, WEIGHTS_FILE, CONFIG_FILE):
-                shutil.copy2(file, stage / file.name)
+        left = copy_regular(source.folder, stage, TAKEN)
+        if left:
+            log.warning("not copied, for they are links or no files: %s", ", ".join(left))
         ready = {key: tensor.detach().contiguous() for key, tensor in tensors.items()}
         save_file(ready, stage / WEIGHTS_FILE, metadata={"format": "pt"})
         text = json.dumps(fields, indent=2, sort_keys=True) + "\n"

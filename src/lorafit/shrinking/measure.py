@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from lorafit import pipeline, quiet
 from lorafit.adapt import Adapters
-from lorafit.config import Config, ModelConfig
+from lorafit.config import Config
 from lorafit.data.carve import carve
 from lorafit.data.read.source import load_splits
 from lorafit.engine.eager import EagerEngine
@@ -26,15 +26,15 @@ from lorafit.evaluation.score import Scores, score
 from lorafit.export import peft as peft_format
 from lorafit.methods.lora import LoraEmbedding, LoraLayer
 from lorafit.model.load import max_length
-from lorafit.pipeline.tuned import FACTS
-from lorafit.run import atomic
+from lorafit.pipeline import facts
 from lorafit.settings import LIVE
 from lorafit.shrinking import files
 from lorafit.shrinking.files import Source
-from lorafit.tasks import stored, tasks
+from lorafit.tasks import tasks
 from lorafit.tasks.base import Task
 from lorafit.training.learner import Learner
 from lorafit.training.loop import fit
+from lorafit.trust import Trust, granted
 
 MOMENT_EXAMPLES = 512
 """Training examples whose inputs weight the directions; ranks are 64 at most, as a rule."""
@@ -64,11 +64,13 @@ class Shrinking:
     ) -> None:
         self.source, self.config = source, config
         live = pipeline.live_model(model, tokenizer)
-        facts = source.folder / FACTS
-        if facts.is_file():
-            known = atomic.read_json(facts)
-            self.task: Task = stored(known["task"])
-            base, limit, seed = ModelConfig(**known["model"]), known["max_length"], known["seed"]
+        if (source.folder / facts.FACTS).is_file():
+            known, found = facts.read(source.folder)
+            self.task: Task = found
+            base, limit, seed = known.model, known.max_length, known.seed
+            if live is None:
+                asked = Trust(config.model.trust_remote_code, config.model.attn_implementation)
+                base = granted(base, asked)
             splits = load_splits(data, config.data)
             roles = pipeline.roles(self.task)
             splits = carve(splits, roles, config.data, seed)

@@ -7,16 +7,19 @@ predict and evaluate without the training data.
 
 from __future__ import annotations
 
+import functools
+import inspect
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, get_type_hints
 
 import numpy as np
 import torch
 from datasets import Dataset, DatasetDict
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create_model
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lorafit.config import DataConfig, SpecialTokens
@@ -326,14 +329,42 @@ class Task(ABC):
         A task that was stored before `special_tokens` existed read their names as the tokens.
 
         Raises:
-            DataError: A value is missing, or they are of another task.
+            DataError: A value is missing or of the wrong kind, or they are of another task.
         """
         if values.get("name") != cls.name:
             raise DataError(f'this is a "{values.get("name")}" task, not "{cls.name}".')
         missing = [name for name in cls.fields if name not in values]
         if missing:
             raise DataError(f"the stored task lacks {', '.join(missing)}.")
-        task = cls(*[values[name] for name in cls.fields])
-        asked = values.get("special_tokens", "control")
-        task.special_tokens = "text" if asked == "text" else "control"
+        given = [values[name] for name in cls.fields]
+        spelled = values.get("special_tokens", "control")
+        try:
+            _stored(cls).model_validate(dict(zip(cls.fields, given, strict=True)))
+            special: SpecialTokens = TypeAdapter(SpecialTokens).validate_python(spelled)
+        except ValidationError as error:
+            raise DataError(
+                "; ".join(
+                    f"{'.'.join(map(str, one['loc'])) or 'special_tokens'}: {one['msg']}"
+                    for one in error.errors(include_url=False, include_input=False)
+                )
+            ) from None
+        task = cls(*given)
+        task.special_tokens = special
         return task
+
+
+@functools.cache
+def _stored(task: type[Task]) -> type[BaseModel]:
+    """What a stored task holds: the arguments of its constructor, of the types written there."""
+    try:
+        types = get_type_hints(task.__init__)
+    except (NameError, TypeError):  # written for a type checker only
+        types = {}
+    named = list(inspect.signature(task.__init__).parameters)[1:]
+    arguments: dict[str, Any] = {
+        field: (types.get(argument, Any), ...)
+        for field, argument in zip(task.fields, named, strict=False)
+    }
+    config = ConfigDict(strict=True, arbitrary_types_allowed=True)
+    made: type[BaseModel] = create_model("Stored", __config__=config, **arguments)
+    return made

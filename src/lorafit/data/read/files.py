@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import Any, BinaryIO, TextIO, cast
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from datasets import Dataset
 
 from lorafit.data.read.conll import SUFFIXES, read_conll
 from lorafit.data.read.delimited import read_delimited
 from lorafit.data.read.reading import PLAIN, Reading
 from lorafit.data.read.rows import to_dataset
+from lorafit.data.read.unpacked import check_size, counted, read_arrow, read_parquet
 from lorafit.errors import DataError
 
 _MAGIC = {b"\x1f\x8b": "gz", b"BZh": "bz2", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zst"}
@@ -65,7 +65,12 @@ def plain_name(path: Path) -> str:
 
 
 def read_file(path: Path, reading: Reading = PLAIN) -> Dataset:
-    """Reads a data file.
+    """Reads a data file; arguments and errors as for `read_rows`."""
+    return to_dataset(read_rows(path, reading), f'"{path}"')
+
+
+def read_rows(path: Path, reading: Reading = PLAIN) -> pa.Table | list[Any]:
+    """Reads the rows of a data file.
 
     Args:
         path: The file.
@@ -86,19 +91,20 @@ def read_file(path: Path, reading: Reading = PLAIN) -> Dataset:
     try:
         if path.stat().st_size == 0:
             raise DataError(f'"{path}" is empty (0 bytes).')
-        compression = _compression(path)
+        compression, limit = _compression(path), reading.limit(path.stat().st_size)
     except OSError as error:
         raise DataError(f'cannot read "{path}": {error.strerror}.') from error
 
     def open_bytes() -> BinaryIO:
-        opener: Callable[..., Any] = _OPENERS.get(compression or "", partial(open, mode="rb"))
-        return cast(BinaryIO, opener(str(path)))
+        if compression is None:
+            return path.open("rb")
+        return counted(cast(BinaryIO, _OPENERS[compression](str(path))), limit, path)
 
     try:
         if kind not in _BINARY and is_utf8_after_all(reading.encoding, open_bytes):
             reading.findings.warn(f'"{path}" is UTF-8, and is read so: not {reading.encoding}')
             reading = replace(reading, encoding=None)
-        table = _read(path, kind, open_bytes, reading)
+        return _read(path, kind, open_bytes, reading, compressed=compression is not None)
     except UnicodeError as error:
         if reading.encoding is None and isinstance(error, UnicodeDecodeError):
             raise DataError(_not_utf8(path, open_bytes, error)) from error
@@ -108,7 +114,6 @@ def read_file(path: Path, reading: Reading = PLAIN) -> Dataset:
         raise DataError(
             f'"{path}" cannot be read {what}; it may be damaged or cut short: {_line(error)}'
         ) from error
-    return to_dataset(table, f'"{path}"')
 
 
 def check_encoding(encoding: str | None) -> str:
@@ -157,14 +162,21 @@ def _is_of_single_bytes(codec: str) -> bool:
 
 
 def _read(
-    path: Path, kind: str, open_bytes: Callable[[], BinaryIO], reading: Reading
+    path: Path,
+    kind: str,
+    open_bytes: Callable[[], BinaryIO],
+    reading: Reading,
+    *,
+    compressed: bool,
 ) -> pa.Table | list[Any]:
     """A table, or the rows of a JSON file."""
     encoding = check_encoding(reading.encoding)
-    if kind == ".parquet":
-        return pq.read_table(io.BytesIO(_all(open_bytes)))
     if kind in _BINARY:
-        return _read_arrow(pa.BufferReader(_all(open_bytes)))
+        limit = reading.limit(path.stat().st_size)
+        read = read_parquet if kind == ".parquet" else read_arrow
+        return read(_all(open_bytes), limit, path)
+    if compressed:
+        check_size(open_bytes())
 
     def open_text() -> TextIO:
         raw = cast(io.RawIOBase, open_bytes())
@@ -197,15 +209,6 @@ def _compression(path: Path) -> str | None:
     if found is None and promised in _COMPRESSED:
         raise DataError(f'"{path}" is not compressed as its suffix {promised} says. Rename it.')
     return found
-
-
-def _read_arrow(source: pa.BufferReader) -> pa.Table:
-    """An Arrow file in either of its two formats (Feather is the file format)."""
-    try:
-        return pa.ipc.open_file(source).read_all()
-    except pa.ArrowInvalid:
-        source.seek(0)
-        return pa.ipc.open_stream(source).read_all()
 
 
 def _json_lines(

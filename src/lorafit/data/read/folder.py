@@ -13,7 +13,7 @@ from pathlib import Path
 import datasets
 from datasets import Dataset, DatasetDict
 
-from lorafit.data.read.files import format_of, plain_name, read_file
+from lorafit.data.read.files import format_of, plain_name, read_file, read_rows
 from lorafit.data.read.reading import PLAIN, Reading
 from lorafit.data.read.splits import assign, split_of
 from lorafit.errors import DataError
@@ -33,7 +33,7 @@ def read_folder(folder: Path, reading: Reading = PLAIN) -> dict[str, Dataset]:
     """
     try:
         if any((folder / name).is_file() for name in _SAVED):
-            return _saved(folder)
+            return _saved(folder, reading)
         files = _data_files(folder)
         if not files and (folder / "data").is_dir():
             folder = folder / "data"
@@ -125,8 +125,10 @@ def _concatenate(files: list[Path], folder: Path, reading: Reading) -> Dataset:
         ) from error
 
 
-def _saved(folder: Path) -> dict[str, Dataset]:
+def _saved(folder: Path, reading: Reading) -> dict[str, Dataset]:
     """What `datasets.Dataset.save_to_disk` or `DatasetDict.save_to_disk` wrote."""
+    for file in sorted(folder.rglob("*.arrow")):
+        read_rows(file, reading)  # a damaged one would end the process, or read other memory
     try:
         # In memory: otherwise everything derived from it is cached in the user's folder.
         data = datasets.load_from_disk(str(folder), keep_in_memory=True)

@@ -7,6 +7,11 @@ from dataclasses import dataclass
 from lorafit.config import DataConfig
 from lorafit.data.findings import UNKEPT, Findings
 
+UNPACKED = 10**9
+"""Bytes that any file may unpack to."""
+UNPACKED_TIMES = 50
+"""And how many times its own size: text compresses to a third or a tenth."""
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -16,16 +21,24 @@ class Reading:
         skip_bad_rows: Lines that cannot be read are left out and counted.
         encoding: How text is stored, such as ``cp1252``; ``None``: UTF-8.
         findings: Takes what is found.
+        max_unpacked: Most bytes that a file may unpack to; ``None``: see `limit`.
     """
 
     skip_bad_rows: bool = False
     encoding: str | None = None
     findings: Findings = UNKEPT
+    max_unpacked: int | None = None
 
     @classmethod
     def by(cls, config: DataConfig, findings: Findings) -> Reading:
         """As the settings ask for."""
-        return cls(config.skip_bad_rows, config.encoding, findings)
+        gigabytes = config.max_unpacked_gb
+        most = None if gigabytes is None else max(1, int(gigabytes * 1e9))
+        return cls(config.skip_bad_rows, config.encoding, findings, most)
+
+    def limit(self, size: int) -> int:
+        """Most bytes that a file of this many may unpack to."""
+        return self.max_unpacked or max(UNPACKED, UNPACKED_TIMES * size)
 
 
 PLAIN = Reading()

@@ -76,12 +76,26 @@ def _from_table(table: pa.Table, name: str) -> Dataset:
 
 
 def _plain(table: pa.Table) -> pa.Table:
-    """Spells out categories (dictionary columns), which are an encoding and not a type."""
+    """Spells out categories (dictionary columns) and widens half precision.
+
+    Both are encodings and no types of their own; little that reads numbers knows halves.
+    """
     for index, field in enumerate(table.schema):
-        if pa.types.is_dictionary(field.type):
-            column = table.column(index).cast(field.type.value_type)
-            table = table.set_column(index, field.name, column)
+        kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+        kind = _widened(kind)
+        if kind != field.type:
+            table = table.set_column(index, field.name, table.column(index).cast(kind))
     return table
+
+
+def _widened(kind: pa.DataType) -> pa.DataType:
+    """A type with float32 for float16, also in lists."""
+    if pa.types.is_float16(kind):
+        return pa.float32()
+    if pa.types.is_list(kind):
+        inner = _widened(kind.value_type)
+        return kind if inner == kind.value_type else pa.list_(inner)
+    return kind
 
 
 def _from_frame(frame: pd.DataFrame, name: str) -> pa.Table:

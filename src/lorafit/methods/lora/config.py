@@ -10,7 +10,10 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from lorafit.methods.base import MethodConfig
+from lorafit.model import expressions
 
+LARGEST_ALPHA = 1e9
+"""Far above any in use; beyond about 1e30 an update is no number in float32 any more."""
 _INITS = ("gaussian", "orthogonal", "olora", "pissa")
 
 
@@ -72,6 +75,19 @@ class LoraConfig(MethodConfig):
             raise ValueError(f"ranks have to be positive, got {value}")
         return value
 
+    @field_validator("alpha_pattern")
+    @classmethod
+    def _positive_alphas(cls, value: dict[str, float]) -> dict[str, float]:
+        if not all(alpha > 0 and math.isfinite(alpha) for alpha in value.values()):
+            raise ValueError(f"lora_alpha has to be positive and finite, got {value}")
+        return value
+
+    @model_validator(mode="after")
+    def _finite_scales(self) -> Self:
+        if not all(a <= LARGEST_ALPHA for a in (self.lora_alpha, *self.alpha_pattern.values())):
+            raise ValueError(f"lora_alpha is not a number up to {LARGEST_ALPHA:g}")
+        return self
+
     @model_validator(mode="after")
     def _orthogonal_rank(self) -> Self:
         if self.init_lora_weights == "orthogonal" and any(
@@ -115,6 +131,6 @@ class LoraConfig(MethodConfig):
 def _by_pattern(patterns: Mapping[str, float], path: str, default: float) -> float:
     """PEFT's rule: the first pattern that matches the last parts of the path."""
     for pattern, value in patterns.items():
-        if re.match(rf"(.*\.)?({pattern})$", path):
+        if expressions.names(pattern, path):
             return float(value)
     return default

@@ -18,7 +18,6 @@ rank ``2r``, ``[B, -B_0] [A; A_0]``, which fits the unmodified base everywhere.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import ClassVar
 
@@ -33,6 +32,7 @@ from lorafit.methods.lora.embedding import LoraEmbedding
 from lorafit.methods.lora.linear import LoraLinear
 from lorafit.methods.lora.parameter import LoraParameters, parameter_sites
 from lorafit.methods.lora.tokens import TokenRows, token_sites
+from lorafit.model import expressions
 from lorafit.model.sites import Site
 from lorafit.model.targets import ALL_LINEAR, inside_modules, select
 
@@ -85,7 +85,7 @@ class Lora(Method[LoraConfig]):
         for setting in ("rank_pattern", "alpha_pattern"):
             for pattern in getattr(config, setting):
                 paths = [s.path for s in chosen] + weights
-                if not any(re.match(rf"(.*\.)?({pattern})$", path) for path in paths):
+                if not any(expressions.names(pattern, path) for path in paths):
                     names = sorted({s.name for s in chosen})
                     raise TargetError(
                         f'{setting}: "{pattern}" matches none of the targets: {", ".join(names)}.'
