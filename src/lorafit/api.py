@@ -51,6 +51,7 @@ from lorafit.shrinking import files
 from lorafit.shrinking.choose import check_rank, with_data, without_data
 from lorafit.shrinking.files import Shrunk
 from lorafit.shrinking.measure import Shrinking
+from lorafit.training import guest
 from lorafit.training.progress import Progress
 from lorafit.training.trackers import check_trackers
 from lorafit.trust import Trust, check_same, granted
@@ -80,6 +81,7 @@ RETRAIN_RATE = 5e-4
 
 
 @shown
+@guest.training()
 @gives_back
 def train(
     model: str | Path | PreTrainedModel | None = None,
@@ -194,7 +196,8 @@ def compare(
     size = Size(seeds, budget)
     whole = from_call(model, data, config, origins, settings)
     text = forgetting.general_text(general_text)
-    problem, field = _entered(whole, methods, data, live)
+    with guest.as_found():
+        problem, field = _entered(whole, methods, data, live)
     request = make_request(problem, field, whole.config, size, text)
     folder, known = find_or_make(request, problem.splits, text)
     log.info("%s %s", "going on with" if known else "comparing in", folder)
@@ -208,6 +211,7 @@ def compare(
 
 
 @shown
+@guest.as_found()
 @gives_back
 def plan_comparison(
     model: str | Path | PreTrainedModel | None = None,
@@ -250,6 +254,7 @@ def plan_comparison(
 
 
 @shown
+@guest.as_found()
 def merge(
     run: str | Path | Run,
     out: str | Path,
@@ -281,6 +286,7 @@ def merge(
 
 
 @shown
+@guest.training()
 @gives_back
 def shrink(
     adapter: str | Path | Run,
@@ -335,6 +341,7 @@ def shrink(
 
 
 @shown
+@guest.as_found()
 @gives_back
 def preview(
     model: str | Path | PreTrainedModel | None = None,
@@ -367,6 +374,7 @@ def preview(
 
 
 @shown
+@guest.as_found()
 @gives_back
 def plan(
     model: str | Path | PreTrainedModel | None = None,

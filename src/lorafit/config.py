@@ -226,7 +226,7 @@ class Config(Stage):
 
     task: str | None = None
     """Task name; ``None``: guessed from the columns and the model, and said."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Seed of everything random: carved splits, order of examples, dropout, new weights."""
     deterministic: bool = False
     """Ask torch for bit-reproducible kernels."""

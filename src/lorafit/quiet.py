@@ -22,68 +22,128 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 _CONVERSION = "DISABLE_SAFETENSORS_CONVERSION"
+
+
+class Switch:
+    """Something of the whole process that is turned off while any block of any thread wants it so.
+
+    The first block turns it off, the last one puts back what the first found.
+
+    Args:
+        off: Turns it off, and returns what puts it back.
+    """
+
+    def __init__(self, off: Callable[[], Callable[[], None]]) -> None:
+        self._off = off
+        self._lock = threading.Lock()
+        self._blocks = 0
+        self._back: Callable[[], None] | None = None
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Off inside."""
+        with self._lock:
+            if not self._blocks:
+                self._back = self._off()
+            self._blocks += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._blocks -= 1
+                if not self._blocks and self._back is not None:
+                    self._back()
+                    self._back = None
 
 
 @contextmanager
 def bars(*, downloads: bool = False) -> Iterator[None]:
     """Turns off the progress bars of transformers, datasets and the Hub's client.
 
-    May be nested; what was on before is on again afterwards.
+    May be nested, and be in several threads; what was on before is on again afterwards.
 
     Args:
         downloads: Leave the Hub's bars as they are: they show downloads.
     """
+    with ExitStack() as stack:
+        # The Hub's outside: transformers' switch turns them on and off, too.
+        if not downloads:
+            stack.enter_context(_HUB_BARS.held())
+        stack.enter_context(_BARS.held())
+        yield
+
+
+def _without_bars() -> Callable[[], None]:
     import datasets
-    from huggingface_hub.utils.tqdm import are_progress_bars_disabled
     from transformers import modeling_gguf_pytorch_utils as gguf
     from transformers.utils import logging as transformers_logging
 
-    before = (
-        transformers_logging.is_progress_bar_enabled(),
-        not datasets.are_progress_bars_disabled(),
-        not are_progress_bars_disabled(),
-    )
+    own: Any = transformers_logging
+    before = own.is_progress_bar_enabled(), not datasets.are_progress_bars_disabled()
     reader = vars(gguf)
     bar = reader["tqdm"]
-    _show_bars(False, False, before[2] and downloads)
+    _show_bars(False, False)
     reader["tqdm"] = functools.partial(bar, disable=True)
-    try:
-        yield
-    finally:
+
+    def back() -> None:
         reader["tqdm"] = bar
         _show_bars(*before)
 
+    return back
 
-def _show_bars(of_transformers: bool, of_datasets: bool, of_hub: bool) -> None:
+
+def _show_bars(of_transformers: bool, of_datasets: bool) -> None:
     import datasets
-    from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled
     from transformers.utils import logging as transformers_logging
 
     own: Any = transformers_logging
     with warnings.catch_warnings():
         # Bars that the user's environment forces on or off stay so, without a warning.
         warnings.simplefilter("ignore")
-        # Switches the Hub's too, so it comes before them.
+        of_hub = not are_progress_bars_disabled()
         (own.enable_progress_bar if of_transformers else own.disable_progress_bar)()
         (datasets.enable_progress_bars if of_datasets else datasets.disable_progress_bars)()
-        (enable_progress_bars if of_hub else disable_progress_bars)()
+        _show_hub_bars(of_hub)  # transformers' switch turned it, too
+
+
+def _without_hub_bars() -> Callable[[], None]:
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled
+
+    before = not are_progress_bars_disabled()
+    _show_hub_bars(False)
+    return functools.partial(_show_hub_bars, before)
+
+
+def _show_hub_bars(on: bool) -> None:
+    from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        (enable_progress_bars if on else disable_progress_bars)()
 
 
 @contextmanager
 def others(*, downloads: bool = False) -> Iterator[None]:
     """Turns off bars and messages of transformers, datasets and the Hub's client.
 
-    Errors still come. May be nested; everything is as before afterwards.
+    Errors still come. May be nested, and be in several threads; everything is as before afterwards.
 
     Args:
         downloads: Leave the Hub's bars as they are: they show downloads.
     """
+    with _MESSAGES.held(), bars(downloads=downloads):
+        yield
+
+
+def _without_messages() -> Callable[[], None]:
     import datasets
     from transformers.utils import logging as transformers_logging
 
@@ -93,16 +153,20 @@ def others(*, downloads: bool = False) -> Iterator[None]:
     for speaker in speakers:
         speaker.set_verbosity_error()
     os.environ[_CONVERSION] = "1"
-    try:
-        with bars(downloads=downloads):
-            yield
-    finally:
+
+    def back() -> None:
         for speaker, level in zip(speakers, levels, strict=True):
             speaker.set_verbosity(level)
         if conversion is None:
-            del os.environ[_CONVERSION]
+            os.environ.pop(_CONVERSION, None)
         else:
             os.environ[_CONVERSION] = conversion
+
+    return back
+
+
+_BARS, _HUB_BARS = Switch(_without_bars), Switch(_without_hub_bars)
+_MESSAGES = Switch(_without_messages)
 
 
 @contextmanager
@@ -115,10 +179,22 @@ def saying_less(name: str = "lorafit.model") -> Iterator[None]:
     Args:
         name: A package: its warnings and errors are shown. ``"lorafit"``: errors only.
     """
-    speaker = logging.getLogger(name)
-    level = speaker.level
-    speaker.setLevel(logging.WARNING if "." in name else logging.ERROR)
-    try:
+    with _quieter(name).held():
         yield
-    finally:
+
+
+@functools.cache
+def _quieter(name: str) -> Switch:
+    return level_switch(name, logging.WARNING if "." in name else logging.ERROR)
+
+
+def level_switch(name: str, level: int) -> Switch:
+    """Holds a logger at a level."""
+    speaker = logging.getLogger(name)
+
+    def off() -> Callable[[], None]:
+        before = speaker.level
         speaker.setLevel(level)
+        return lambda: speaker.setLevel(before)
+
+    return Switch(off)

@@ -18,6 +18,7 @@ from lorafit.pipeline.measure import measured
 from lorafit.pipeline.tuned import Tuned, opened
 from lorafit.run import Run
 from lorafit.settings import LIVE
+from lorafit.training import guest
 from lorafit.trust import Trust
 
 
@@ -54,6 +55,7 @@ def load(
 
 
 @shown
+@guest.as_found()
 def evaluate(
     run: str | Path | Run,
     data: Any = None,
@@ -126,6 +128,7 @@ def evaluate(
 
 
 @shown
+@guest.visiting()
 def predict(
     run: str | Path | Run | Tuned,
     texts: Any,

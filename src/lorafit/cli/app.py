@@ -89,7 +89,7 @@ def version() -> str:
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(version())
+        echo(version())
         raise typer.Exit
 
 
@@ -145,18 +145,38 @@ def _guarded(function: Callable[..., None]) -> Callable[..., None]:
             raise typer.Exit(INTERRUPTED) from None
         except LorafitError as error:
             if debug:
-                traceback.print_exc()
+                _show_traceback()
             show_error(type(error).__name__, error.typed)
             raise typer.Exit(error.exit_code) from error
         except Exception as error:
             if debug:
-                traceback.print_exc()
+                _show_traceback()
             first = str(error).strip().partition("\n")[0]
             hint = "" if debug else "\nRun the command again with --debug for the traceback."
             show_error(type(error).__name__, f"{first or 'no further message'}{hint}")
             raise typer.Exit(1) from error
 
     return run
+
+
+def echo(text: str) -> None:
+    """Writes a line of a result to standard output: for people and for other programs."""
+    from lorafit.console.visible import visible
+
+    typer.echo(visible(text))
+
+
+def echo_json(value: Any, indent: int | None = None) -> None:
+    """Writes JSON to standard output, in ASCII: a terminal has nothing to obey in it."""
+    from lorafit.run.atomic import plain_json
+
+    typer.echo(plain_json(value, indent, escaped=True).replace("\x7f", r"\u007f"))
+
+
+def _show_traceback() -> None:
+    from lorafit.console.visible import visible
+
+    sys.stderr.write(visible(traceback.format_exc()))
 
 
 def show_error(kind: str, message: str) -> None:

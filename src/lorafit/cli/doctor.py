@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from lorafit.cli.app import command
+from lorafit.cli.app import command, echo_json
 from lorafit.cli.flags import Debug
 
 
@@ -33,6 +32,6 @@ def doctor(
 
     findings = examine(runs_dir, online=online, load=load)
     if as_json:
-        typer.echo(json.dumps([finding.to_dict() for finding in findings], indent=2))
+        echo_json([finding.to_dict() for finding in findings], indent=2)
     else:
         console.show_findings(findings)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lorafit.cli.app import command
+from lorafit.cli.app import command, echo_json
 from lorafit.cli.flags import (
     Attention,
     Debug,
@@ -51,7 +51,6 @@ def evaluate(
     What was measured on other data is kept in RUN/evaluations, with every prediction.
     """
     from lorafit import api, console
-    from lorafit.run.atomic import plain_json
 
     with console.saying(quiet=quiet):
         result = api.evaluate(
@@ -62,6 +61,6 @@ def evaluate(
             **trust_given(trust_remote_code, attn_implementation),
         )
     if as_json:
-        typer.echo(plain_json(result, indent=2))
+        echo_json(result, indent=2)
     else:
         console.show_evaluation(result)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lorafit.cli.app import command
+from lorafit.cli.app import command, echo
 from lorafit.cli.flags import Debug
 
 
@@ -21,7 +21,7 @@ def show_help(
     """Show what COMMAND does, as `lorafit COMMAND --help` does."""
     program: Any = context.parent
     if name is None:
-        typer.echo(program.get_help())
+        echo(program.get_help())
         return
     _, found, _ = program.command.resolve_command(program, [name])
     found.make_context(name, ["--help"], parent=program)

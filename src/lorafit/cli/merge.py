@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lorafit.cli.app import command
+from lorafit.cli.app import command, echo
 from lorafit.cli.flags import (
     Attention,
     Debug,
@@ -42,4 +42,4 @@ def merge(
             out,
             **trust_given(trust_remote_code, attn_implementation),
         )
-    typer.echo(f"Merged model: {path}")
+    echo(f"Merged model: {path}")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lorafit.cli.app import command
+from lorafit.cli.app import command, echo, echo_json
 from lorafit.cli.flags import (
     Attention,
     Debug,
@@ -86,7 +86,6 @@ def predict(
         )
     from lorafit import api, console
     from lorafit.data.answers import AnswerFile, check_target
-    from lorafit.run.atomic import plain_json
 
     with console.saying(quiet=quiet):
         if out is not None:
@@ -104,14 +103,14 @@ def predict(
             with AnswerFile(out, asked.columns) as answers:
                 for number, cell, prediction in answered:
                     answers.add(number, cell, prediction)
-            typer.echo(f"{len(asked):,} answers: {out}")
+            echo(f"{len(asked):,} answers: {out}")
             return
         for _, cell, prediction in answered:
             text = _shown(cell)
             if as_json:
-                typer.echo(plain_json({"text": text} | prediction))
+                echo_json({"text": text} | prediction)
             else:
-                typer.echo(console.prediction_line(text, prediction))
+                echo(console.prediction_line(text, prediction))
 
 
 def _answers(asked: Asked, predict: Any, quiet: bool) -> Iterator[tuple[int, Any, Json]]:

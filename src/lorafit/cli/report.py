@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from lorafit.cli.app import command
+from lorafit.cli.app import command, echo
 from lorafit.cli.flags import Debug, RunArgument, RunsDir
 from lorafit.errors import LorafitError, RunError
 
@@ -44,7 +44,7 @@ def show_page(run: str, runs_dir: Path, *, in_browser: bool) -> None:
     from lorafit.report.refresh import find_folder, refresh
 
     page = refresh(find_folder(run, runs_dir))
-    typer.echo(str(page.path))
+    echo(str(page.path))
     if page.problems:
         raise RunError(f"the page lacks what could not be read: {'; '.join(page.problems)}.")
     if in_browser and not webbrowser.open(page.path.resolve().as_uri()):

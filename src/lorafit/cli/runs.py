@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from lorafit.cli.app import command
+from lorafit.cli.app import command, echo_json
 from lorafit.cli.flags import Debug, RunsDir
 from lorafit.errors import RunError
 
@@ -26,13 +26,12 @@ def runs(
         raise RunError(f'there is no folder "{runs_dir}".')
 
     from lorafit import console
-    from lorafit.run.atomic import plain_json
     from lorafit.run.listing import list_comparisons, list_runs
 
     found, comparisons = list_runs(runs_dir), list_comparisons(runs_dir)
     if as_json:
         for kind, summaries in (("run", found), ("comparison", comparisons)):
             for summary in summaries:
-                typer.echo(plain_json({"kind": kind} | asdict(summary)))
+                echo_json({"kind": kind} | asdict(summary))
     else:
         console.show_runs(found, runs_dir, comparisons)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TextIO
 
 from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
+from lorafit.console.visible import visible
 from lorafit.quiet import bars
 
 WIDE = 10_000
@@ -85,7 +87,7 @@ def _console(stderr: bool) -> Console:
 
 
 def write(console: Console, text: str, style: str = "", indent: int = 0) -> None:
-    """Writes a text, wrapped between words only.
+    """Writes a text, wrapped between words only, with what a terminal would obey made visible.
 
     A word longer than a line (a path, a command) is left to the terminal to break, so that it is
     copied whole.
@@ -96,10 +98,15 @@ def write(console: Console, text: str, style: str = "", indent: int = 0) -> None
         style: Of rich.
         indent: Spaces before what is continued.
     """
-    for line in text.split("\n"):
+    for line in visible(text).split("\n"):
         for number, part in enumerate(wrapped(line, console.width, indent)):
             shown = " " * indent * (number > 0) + part
             console.print(Text(shown, style=style), soft_wrap=True)
+
+
+def styled(*parts: tuple[str, str]) -> Text:
+    """Texts with their styles in one, with what a terminal would obey made visible."""
+    return Text().join(Text(visible(text), style) for text, style in parts)
 
 
 def wrapped(line: str, width: int, indent: int = 0) -> list[str]:
@@ -152,19 +159,43 @@ def saying(quiet: bool = False) -> Iterator[None]:
     Args:
         quiet: Show warnings only.
     """
-    logger = logging.getLogger("lorafit")
-    if logger.handlers:
+    level = logging.WARNING if quiet else logging.INFO
+    with (
+        only_handler(SayingHandler(), level) as mine,
+        bars(downloads=True) if mine else nullcontext(),
+    ):
         yield
-        return
-    handler, level = SayingHandler(), logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.WARNING if quiet else logging.INFO)
+
+
+_handling = threading.Lock()
+
+
+@contextmanager
+def only_handler(handler: logging.Handler, level: int) -> Iterator[bool]:
+    """Puts a handler on the logger ``lorafit`` while the block runs, unless it has one.
+
+    Of blocks in several threads at once the first decides.
+
+    Args:
+        handler: The handler.
+        level: Of the logger meanwhile.
+
+    Yields:
+        Whether it is there.
+    """
+    logger = logging.getLogger("lorafit")
+    with _handling:
+        mine, before = not logger.handlers, logger.level
+        if mine:
+            logger.addHandler(handler)
+            logger.setLevel(level)
     try:
-        with bars(downloads=True):
-            yield
+        yield mine
     finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
+        if mine:
+            with _handling:
+                logger.removeHandler(handler)
+                logger.setLevel(before)
 
 
 def show(text: str = "", style: str | None = None) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from lorafit.console.output import out, show, write
+from lorafit.console.output import out, show, styled, write
 from lorafit.console.tables import show_table
 from lorafit.units import count
 
@@ -34,8 +34,8 @@ def show_preview(preview: Preview) -> None:
     for example in preview.examples:
         _example(example)
     if preview.token_examples:
-        legend = Text("    ").join(Text(f"[{state}]", style) for state, style in STATES.items())
-        out().print(Text("  ") + legend)
+        legend = [styled((f"[{state}]", style)) for state, style in STATES.items()]
+        out().print(Text("  ") + Text("    ").join(legend))
     for tokens in preview.token_examples:
         _token_example(tokens)
     _verdict(preview)
@@ -52,12 +52,12 @@ def _token_example(example: TokenExample) -> None:
         f"  {example.split} row {example.row}: {count(example.tokens)} tokens, "
         f"{count(example.trained)} trained"
     )
-    line = Text("    ")
+    parts = [("    ", "")]
     for text, state in example.pieces:
-        line.append(f"[{state}] " if plain else "").append(_short(text), STATES[state]).append(" ")
+        parts += [(f"[{state}] " if plain else "", ""), (_short(text), STATES[state]), (" ", "")]
     if example.padding:
-        line.append(f"[{count(example.padding)} padding]", STATES["padding"])
-    out().print(line)
+        parts.append((f"[{count(example.padding)} padding]", STATES["padding"]))
+    out().print(styled(*parts))
 
 
 def _verdict(preview: Preview) -> None:
@@ -178,7 +178,7 @@ def _example(example: Example) -> None:
     label = "no label" if example.label is None else example.label
     show(f"  {example.split} row {example.row}: {label}, {len(example.tokens)} tokens")
     for kept, cut in zip(example.kept, example.cut, strict=True):
-        shown, gone = Text(_short(kept)), Text(f"[cut: {_short(cut)}]", style="yellow")
+        shown, gone = styled((_short(kept), "")), styled((f"[cut: {_short(cut)}]", "yellow"))
         parts = (
             [shown] if not cut else [gone, shown] if example.cut_from == "left" else [shown, gone]
         )

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lorafit.console.output import Moved, draw_on, err, move_handlers, wrapped, write
+from lorafit.console.visible import visible
 from lorafit.evidence.phases import spoken
 from lorafit.training.progress import Progress, QuietProgress, Update
 
@@ -45,7 +46,7 @@ class PlainProgress:
         self._phase = self._part = ""
 
     def _print(self, text: str) -> None:
-        print(text, file=self._file, flush=True)
+        print(visible(text), file=self._file, flush=True)
 
     def start(self, step: int, total_steps: int) -> None:
         """Says where training begins."""
@@ -158,7 +159,7 @@ class Drawing:
         if self.phases:
             yield self._costs()
             yield Text("(cost: 1 is one training run with all steps)", style="dim")
-            for line in wrapped(self._doing(), options.max_width):
+            for line in wrapped(visible(self._doing()), options.max_width):
                 yield Text(line)
         yield self._bar(options.max_width)
 
@@ -167,7 +168,7 @@ class Drawing:
         table.add_column("cost", justify="right", no_wrap=True)
         table.add_column("time", justify="right", no_wrap=True)
         for name, (runs, time_s) in self.phases.items():
-            table.add_row(spoken(name), f"{runs:.2f}", duration(time_s))
+            table.add_row(Text(visible(spoken(name))), f"{runs:.2f}", duration(time_s))
         return table
 
     def _doing(self) -> str:

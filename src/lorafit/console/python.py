@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from lorafit.console.output import saying
+from lorafit.console.output import only_handler, saying
 from lorafit.console.progress import describe, evaluation, make_progress
+from lorafit.console.visible import visible
 from lorafit.evidence import Choice
 from lorafit.evidence.rows import metric_rows
 from lorafit.quiet import bars
@@ -47,15 +48,8 @@ def heard(progress: bool) -> Iterator[None]:
         with saying(quiet=not progress):
             yield
         return
-    handler, level = BlockHandler(Block()), logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    try:
-        with bars(downloads=True):
-            yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
+    with only_handler(BlockHandler(Block()), logging.INFO), bars(downloads=True):
+        yield
 
 
 def progress_of(wanted: Progress | bool) -> Progress:
@@ -121,7 +115,7 @@ class Block:
 
     def add(self, line: str, warning: bool = False) -> None:
         """Adds a line and draws."""
-        self._lines.append((line, warning))
+        self._lines.append((visible(line), warning))
         self.draw()
 
     def move(self, done: int, total: int, facts: str) -> None:

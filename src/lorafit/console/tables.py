@@ -8,6 +8,7 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from lorafit.console.output import out, show, wrapped
+from lorafit.console.visible import visible
 
 GAP = 3
 """Spaces between the columns of a table."""
@@ -29,6 +30,7 @@ def show_table(rows: Rows, header: Sequence[str] | None = None, indent: int = 0)
     """
     if not rows:
         return
+    rows, header = _visible(rows), None if header is None else _visible([header])[0]
     numeric = [_is_numeric(rows, index) for index in range(len(rows[0]))]
     widths = _widths(rows, header, numeric, out().width - indent)
     if widths is None:
@@ -47,6 +49,7 @@ def show_split_table(rows: Rows, header: Sequence[str]) -> None:
         rows: The cells; the first one is repeated in every table.
         header: Names of the columns.
     """
+    rows, header = _visible(rows), _visible([header])[0]
     widths = [_longest(rows, header, index) for index in range(len(header))]
     parts, used = [[0]], widths[0]
     for index, width in enumerate(widths[1:], start=1):
@@ -63,9 +66,17 @@ def show_split_table(rows: Rows, header: Sequence[str]) -> None:
 
 def fits(rows: Rows, header: Sequence[str] | None = None, indent: int = 0) -> bool:
     """Whether `show_table` can write these without wrapping."""
+    rows, header = _visible(rows), None if header is None else _visible([header])[0]
     columns = range(len(rows[0])) if rows else range(0)
     needed = sum(_longest(rows, header, index) + GAP for index in columns) - GAP
     return needed <= out().width - indent
+
+
+def _visible(rows: Rows) -> list[list[str]]:
+    """The cells as they are shown: one line each, of what a terminal shows and does not obey."""
+    return [
+        [visible(cell).replace("\n", r"\n").replace("\t", r"\t") for cell in row] for row in rows
+    ]
 
 
 def _widths(

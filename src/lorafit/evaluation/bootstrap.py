@@ -8,7 +8,7 @@ is a function of sums over the examples needs one product of matrices.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,8 +53,19 @@ def resampled(metric: Metric, sample: Sample, random: np.random.Generator) -> li
     cells, counts = np.unique(
         np.stack([sample.labels, *predictions], axis=1), axis=0, return_counts=True
     )
-    drawn = random.multinomial(counts.sum(), counts / counts.sum(), size=RESAMPLES)
-    return [counted(drawn, cells[:, 0], cells[:, 1 + model]) for model in range(len(predictions))]
+    parts = [
+        [counted(drawn, cells[:, 0], said) for said in cells[:, 1:].T]
+        for drawn in _drawn(counts, random)
+    ]
+    return [np.concatenate(values) for values in zip(*parts, strict=True)]
+
+
+def _drawn(counts: np.ndarray, random: np.random.Generator) -> Iterator[np.ndarray]:
+    """How often each cell is in each resample, ``(resamples, cells)``, some resamples at a time."""
+    step = max(1, _AT_ONCE // len(counts))
+    for at in range(0, RESAMPLES, step):
+        size = min(step, RESAMPLES - at)
+        yield random.multinomial(counts.sum(), counts / counts.sum(), size=size)
 
 
 def resampled_mean(

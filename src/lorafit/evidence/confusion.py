@@ -13,6 +13,7 @@ from typing import Any
 from lorafit.evidence.tables import Table
 
 SCORES = ["precision", "recall", "f1"]
+MISTAKES = ["true", "predicted", "examples"]
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,24 @@ def confusion_of(tables: Sequence[Table]) -> Confusion | None:
         counts = [[int(cells[i][j]) for j in order] for i in order]
         return Confusion([names[at] for at in order], counts)
     return None
+
+
+def largest_confusions(tables: Sequence[Table], most: int) -> list[tuple[str, str, int]]:
+    """True class, predicted class and count of the most frequent mistakes.
+
+    From the matrix, or where there are too many classes for one from the list of mistakes.
+    """
+    matrix = confusion_of(tables)
+    if matrix is not None:
+        return matrix.largest(most)
+    found = [
+        (str(row[0]), str(row[1]), int(row[2]))
+        for table in tables
+        if table["columns"] == MISTAKES
+        for row in table["rows"]
+        if len(row) == len(MISTAKES) and _count(row[2])
+    ]
+    return found[:most]
 
 
 def class_scores(tables: Sequence[Table]) -> Table | None:

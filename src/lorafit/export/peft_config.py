@@ -9,7 +9,6 @@ where its matching would select something else, the file lists the layers explic
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from torch import nn
 from lorafit.adapt import Adapters
 from lorafit.data.read.rows import broken_character
 from lorafit.errors import AdapterError
+from lorafit.evidence.json import parsed
 from lorafit.methods import method_of, methods
 from lorafit.methods.base import MethodConfig
 from lorafit.methods.lora import LoraConfig
@@ -230,7 +230,7 @@ def parse(folder: Path, source: str | None = None) -> MethodConfig:
             f'"{source}" is not a PEFT adapter: it has no {CONFIG_FILE} (it has {there}).'
         )
     try:
-        fields = json.loads(file.read_text(encoding="utf-8"))
+        fields = parsed(file.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
         raise AdapterError(f"{source}: {CONFIG_FILE} cannot be read as JSON: {error}") from None
     except RecursionError:

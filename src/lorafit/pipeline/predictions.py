@@ -186,10 +186,19 @@ def _answers(task: Task, encoded: Dataset, base: Said, tuned: Said) -> dict[str,
         if said.probability is not None:
             found[f"{name}_probability"] = pa.array(said.probability, type=pa.float32())
         if said.probabilities is not None:
-            kind = pa.list_(pa.float32())
-            found[f"{name}_probabilities"] = pa.array(said.probabilities, type=kind)
+            found[f"{name}_probabilities"] = _lists(said.probabilities)
     # Lists that are all empty have no type of their own.
     return {n: a.cast(pa.list_(pa.string())) if _untyped(a) else a for n, a in found.items()}
+
+
+def _lists(rows: np.ndarray | list[Any]) -> pa.Array:
+    """A list of float32 for each row."""
+    if isinstance(rows, list):
+        return pa.array(rows, type=pa.list_(pa.float32()))
+    # Not as Python's numbers: of thousands of labels they take ten times the memory.
+    flat = pa.array(np.ascontiguousarray(rows, dtype=np.float32).ravel())
+    starts = pa.array(np.arange(len(rows) + 1, dtype=np.int32) * rows.shape[1], type=pa.int32())
+    return pa.ListArray.from_arrays(starts, flat)
 
 
 def _untyped(array: pa.Array) -> bool:

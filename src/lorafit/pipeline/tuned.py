@@ -20,6 +20,7 @@ from lorafit.pipeline.subject import Subject
 from lorafit.run import Run
 from lorafit.settings import LIVE
 from lorafit.tasks.base import Task
+from lorafit.training import guest
 from lorafit.trust import NO_TRUST, Trust, granted
 from lorafit.units import shortened
 
@@ -41,6 +42,7 @@ class Tuned:
         return f"Tuned({base!r}, {self.task.name.replace('_', ' ')})"
 
 
+@guest.as_found()
 def load(
     source: str | Path | Run,
     model: PreTrainedModel | None = None,

@@ -7,7 +7,6 @@ is, and what cannot is said in `RunFolder.problems`, which the page shows.
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 
 from lorafit.errors import LorafitError, RunError
 from lorafit.evidence import Choices, Evaluation, MetricInfo, Record
-from lorafit.evidence.json import Json, mapping
+from lorafit.evidence.json import Json, mapping, parsed
 from lorafit.evidence.predictions import FILE as PREDICTIONS
 from lorafit.evidence.predictions import Predictions
 from lorafit.evidence.record import check_version
@@ -138,8 +137,8 @@ def _json(found: RunFolder, file: str) -> Json:
     if text is None:
         return {}
     try:
-        value = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+        value = parsed(text)
+    except ValueError as error:
         found.problems.append(f"{file} is damaged: {error}")
         return {}
     if not isinstance(value, dict):
@@ -197,8 +196,8 @@ def _lines(found: RunFolder, file: str) -> list[Json]:
     whole: Sequence[str] = text.split("\n")[:-1]
     for line in whole:
         try:
-            value = json.loads(line)
-        except json.JSONDecodeError:
+            value = parsed(line)
+        except ValueError:
             value = None
         if isinstance(value, dict):
             lines.append(value)

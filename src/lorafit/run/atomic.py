@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lorafit.errors import RunError
+from lorafit.evidence.json import parsed
 
 TEMPORARY = ".tmp-"
 """Prefix of unfinished files and folders: never read, safe to delete."""
@@ -109,9 +110,15 @@ def write_text(path: Path, text: str, what: str | None = None) -> None:
         sync_folder(path.parent)
 
 
-def plain_json(value: Any, indent: int | None = None) -> str:
-    """JSON text of values that may hold numbers that are not finite: JSON has none, ``null``."""
-    return json.dumps(_finite(value), indent=indent, allow_nan=False, ensure_ascii=False)
+def plain_json(value: Any, indent: int | None = None, *, escaped: bool = False) -> str:
+    """JSON text of values that may hold numbers that are not finite: JSON has none, ``null``.
+
+    Args:
+        value: JSON values.
+        indent: Spaces a level; ``None``: one line.
+        escaped: Characters beyond ASCII as their escapes.
+    """
+    return json.dumps(_finite(value), indent=indent, allow_nan=False, ensure_ascii=escaped)
 
 
 def _finite(value: Any) -> Any:
@@ -139,10 +146,8 @@ def read_json(path: Path) -> Any:
         RunError: The file is missing or is not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parsed(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise RunError(f'there is no "{path}"') from error
-    except (OSError, ValueError) as error:  # a number of 5,000 digits is a ValueError, too
+    except (OSError, ValueError) as error:
         raise RunError(f'cannot read "{path}": {error}') from error
-    except RecursionError as error:
-        raise RunError(f'cannot read "{path}": it is nested too deeply') from error

@@ -29,13 +29,26 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """libyaml's, ten times as fast, where PyYAML was built with it: `lorafit runs` reads many."""
 
 
+_MOST_OPENED = 100
+"""Lists and mappings in a file up to which they may all be inside one another."""
+
+
 def parse(text: str) -> Any:
     """The plain values that the text of a ``config.yaml`` holds.
 
     Raises:
-        yaml.YAMLError: It is not YAML.
+        yaml.YAMLError: It is not YAML, or cannot be read.
     """
-    return yaml.load(text, _LOADER)
+    # libyaml's loader has no limit of its own to how deeply it calls itself: past some ten
+    # thousand levels the process dies. Python's loader raises.
+    deep = sum(map(text.count, ("[", "{", "- ", "? "))) > _MOST_OPENED
+    try:
+        return yaml.load(text, yaml.SafeLoader if deep else _LOADER)
+    except RecursionError as error:
+        raise yaml.YAMLError("it is nested too deeply") from error
+    except ValueError as error:
+        what = "a number in it has too many digits" if "digits" in str(error) else str(error)
+        raise yaml.YAMLError(what) from error
 
 
 def _leaf(value: Any) -> str:

@@ -23,7 +23,6 @@ What is written there, `lorafit.run.writer` writes.
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +34,7 @@ from lorafit.config import Config
 from lorafit.errors import RunError, did_you_mean
 from lorafit.evidence import Choice as Choice
 from lorafit.evidence import Choices, Evaluation, Interval
+from lorafit.evidence.json import parsed
 from lorafit.evidence.training import ChoosingCost
 from lorafit.run import atomic, config_file
 from lorafit.run.commands import resume_call, resume_command
@@ -52,6 +52,7 @@ Status = Literal["created", "training", "trained", "delivered", "done", "failed"
 CONFIG = "config.yaml"
 STATUS = "status.json"
 METRICS = "metrics.jsonl"
+TRIALS = "trials.jsonl"
 REPORT = "report.html"
 """Files of a run."""
 
@@ -300,13 +301,7 @@ class Run:
         Raises:
             RunError: The file cannot be read, or a line is not JSON.
         """
-        try:
-            lines = [json.loads(line) for line in self._metric_lines()]
-        except ValueError as error:
-            raise RunError(f'cannot read "{self._metrics_file}": {error}') from error
-        if not all(isinstance(line, dict) for line in lines):
-            raise RunError(f'cannot read "{self._metrics_file}": a line is not a JSON object')
-        return lines
+        return self._lines(METRICS)
 
     @property
     def summary(self) -> RunSummary:
@@ -354,11 +349,12 @@ class Run:
 
     @property
     def trials(self) -> Lines:
-        """The lines of ``trials.jsonl``; none if nothing was tried."""
-        path = self.path / "trials.jsonl"
-        if not path.is_file():
-            return []
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        """The lines of ``trials.jsonl``, none if nothing was tried; a torn last one is left out.
+
+        Raises:
+            RunError: The file cannot be read, or a line is not JSON.
+        """
+        return self._lines(TRIALS)
 
     @property
     def locked(self) -> bool:
@@ -386,8 +382,10 @@ class Run:
         status: Any = None
         with contextlib.suppress(RunError):
             status = atomic.read_json(self._status_file)
-        if isinstance(status, dict) and "status" in status:
-            return cast("Written", status)
+        if isinstance(status, dict) and isinstance(status.get("status"), str):
+            message = status.get("message")
+            known = status | {"message": None if message is None else str(message)}
+            return cast("Written", known)
         # A damaged status must not make the results unreadable.
         return {"status": "failed", "message": "status.json is missing or damaged"}
 
@@ -395,15 +393,28 @@ class Run:
     def _created_at(self) -> str:
         return str(self._status.get("created_at", ""))
 
-    def _metric_lines(self) -> Sequence[str]:
-        if not self._metrics_file.is_file():
+    def _lines(self, name: str) -> Lines:
+        """The objects of a ``.jsonl`` file; of a missing one none."""
+        try:
+            lines = [parsed(line) for line in self._text_lines(name)]
+        except ValueError as error:
+            raise RunError(f'cannot read "{self.path / name}": {error}') from error
+        objects = [line for line in lines if isinstance(line, dict)]
+        if len(objects) != len(lines):
+            raise RunError(f'cannot read "{self.path / name}": a line is not a JSON object')
+        return objects
+
+    def _text_lines(self, name: str) -> Sequence[str]:
+        """The whole lines of a file, none if it is missing; a crash may have torn the last one."""
+        file = self.path / name
+        if not file.is_file():
             return []
         try:
-            text = self._metrics_file.read_text(encoding="utf-8")
+            return file.read_text(encoding="utf-8").split("\n")[:-1]
         except OSError as error:
-            raise RunError(f'cannot read "{self._metrics_file}": {error.strerror}') from error
-        lines = text.split("\n")
-        return lines[:-1]
+            raise RunError(f'cannot read "{file}": {error.strerror}') from error
+        except UnicodeDecodeError as error:
+            raise RunError(f'cannot read "{file}": {error}') from error
 
 
 def is_locked(folder: Path) -> bool:

@@ -23,7 +23,7 @@ from lorafit.errors import RunError
 from lorafit.evidence import Choice, Choices, Evaluation
 from lorafit.machine.environment import Environment
 from lorafit.run import atomic, config_file, names
-from lorafit.run.folder import CONFIG, STATUS, Run, Status
+from lorafit.run.folder import CONFIG, METRICS, STATUS, Run, Status
 
 log = logging.getLogger(__name__)
 
@@ -173,7 +173,7 @@ class RunWriter(Run):
 
     def truncate_metrics(self, lines: int) -> None:
         """Keeps the first ``lines`` lines of ``metrics.jsonl``."""
-        kept = self._metric_lines()[:lines]
+        kept = self._text_lines(METRICS)[:lines]
         if len(kept) < lines:
             log.warning(
                 "%s has %d lines and the checkpoint was made after %d: earlier metrics are lost",

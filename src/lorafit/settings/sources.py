@@ -17,6 +17,7 @@ from lorafit.errors import ConfigError
 from lorafit.settings.keys import SHORT, place, sections
 from lorafit.settings.synonyms import ALIASES, OUTPUT, place_and_name
 from lorafit.trust import record_of
+from lorafit.units import shortened
 
 LISTS = frozenset(
     {"adapter.exclude_modules", "adapter.modules_to_save", "adapter.target_modules"}
@@ -128,6 +129,8 @@ def from_sets(assignments: Iterable[str]) -> Layer:
                     f"a list is written {key}=[a,b], a mapping {key}={{a: 1}}."
                 ) from error
             value = text
+        except (ValueError, RecursionError) as error:
+            raise ConfigError(f"--set {shortened(assignment)}: {_unreadable(error)}.") from error
         if isinstance(value, str):
             value = _from_text(key, value)
         values = place_and_name(value) if key in OUTPUT else {key: value}
@@ -195,6 +198,15 @@ def _parse(text: str, path: Path) -> tuple[Any, Node | None]:
         return yaml.load(text), yaml.compose(text)
     except YAMLError as error:
         raise ConfigError(f'"{path}"{_problem_line(error)}: {_problem(error)}.') from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f'"{path}": {_unreadable(error)}.') from error
+
+
+def _unreadable(error: ValueError | RecursionError) -> str:
+    """Why YAML that is well formed cannot be read: a date that is none, ten thousand digits."""
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    return "a number in it has too many digits" if "digits" in str(error) else str(error)
 
 
 def _problem_line(error: YAMLError) -> str:

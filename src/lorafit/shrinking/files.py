@@ -19,6 +19,7 @@ from torch import Tensor
 
 from lorafit.errors import AdapterError
 from lorafit.evidence import Difference
+from lorafit.evidence.json import parsed
 from lorafit.export.folder import copy_regular, staged
 from lorafit.export.peft import PREFIX, locate, read_config, read_tensors
 from lorafit.export.peft_config import CONFIG_FILE
@@ -222,7 +223,7 @@ def write(source: Source, tensors: Mapping[str, Tensor], k: int, out: Path, fact
     Raises:
         AdapterError: The folder has files or cannot be written.
     """
-    fields = json.loads((source.folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    fields = parsed((source.folder / CONFIG_FILE).read_text(encoding="utf-8"))
     config = config_at(source, k)
     changed = ("r", "lora_alpha", "rank_pattern", "alpha_pattern")
     fields |= {name: getattr(config, name) for name in changed}

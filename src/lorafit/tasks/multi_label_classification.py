@@ -200,7 +200,7 @@ class MultiLabelClassification(TextTask):
             answers=[self._named(row) for row in said],
             right=(said == (labels == 1)).all(axis=-1),
             probability=np.where(said, probabilities, 1.0 - probabilities).prod(axis=-1),
-            probabilities=probabilities.tolist(),
+            probabilities=probabilities.astype(np.float32),
         )
 
     def _named(self, has: np.ndarray) -> list[str]:

@@ -33,7 +33,7 @@ from lorafit.tasks.parts.labels import (
     refuse_fractions,
 )
 from lorafit.tasks.parts.metrics import F1, Metric
-from lorafit.tasks.parts.tables import confusion, confusions, per_class
+from lorafit.tasks.parts.tables import tables_of_classes
 from lorafit.tasks.parts.texts import TextTask
 
 
@@ -182,7 +182,7 @@ class SequenceClassification(TextTask):
             answers=[self.label_names[int(number)] for number in said],
             right=said == labels,
             probability=probabilities.max(axis=-1),
-            probabilities=probabilities.tolist(),
+            probabilities=probabilities.astype(np.float32),
         )
 
     def constant(self, encoded: Dataset) -> Constant:
@@ -200,10 +200,7 @@ class SequenceClassification(TextTask):
 
     def tables(self, kept: np.ndarray, labels: np.ndarray) -> list[Table]:
         """Each class, the confusion matrix, and of a large one the most frequent mistakes."""
-        predicted, names = kept.argmax(axis=-1), self.label_names
-        found = [per_class(labels, predicted, names), confusion(labels, predicted, names)]
-        mistakes = confusions(labels, predicted, names)
-        return found + ([mistakes] if len(names) > 2 and mistakes["rows"] else [])
+        return tables_of_classes(labels, kept.argmax(axis=-1), self.label_names)
 
 
 def _right(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -240,13 +237,31 @@ def _count_accuracy(counts: np.ndarray, labels: np.ndarray, predictions: np.ndar
     return right
 
 
+def _of_classes(counts: np.ndarray, cells: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """The counts of the cells of each class, ``(resamples, classes)`` float64.
+
+    A product with a matrix of cells by classes would grow with the square of the classes.
+
+    Args:
+        counts: ``(resamples, cells)``.
+        cells: The class of each cell.
+        classes: All of them, in order.
+    """
+    found = np.zeros((len(counts), len(classes)))
+    if len(cells):
+        order = np.argsort(cells, kind="stable")
+        occurring, starts = np.unique(cells[order], return_index=True)
+        sums = np.add.reduceat(counts[:, order], starts, axis=1)
+        found[:, np.searchsorted(classes, occurring)] = sums
+    return found
+
+
 def _count_macro_f1(counts: np.ndarray, labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
     """As scikit-learn's: the mean over the classes that occur as a label or a prediction."""
     classes = np.union1d(labels, predictions)
-    is_label = (labels[:, None] == classes).astype(np.float64)  # (cells, classes)
-    is_prediction = (predictions[:, None] == classes).astype(np.float64)
-    both = counts @ (is_label * is_prediction)  # (resamples, classes)
-    either = counts @ (is_label + is_prediction)
+    right = labels == predictions
+    both = _of_classes(counts[:, right], labels[right], classes)
+    either = _of_classes(counts, labels, classes) + _of_classes(counts, predictions, classes)
     f1 = 2.0 * both / np.maximum(either, 1.0)
     mean: np.ndarray = f1.sum(axis=1) / (either > 0).sum(axis=1)
     return mean
@@ -256,8 +271,8 @@ def _count_mcc(counts: np.ndarray, labels: np.ndarray, predictions: np.ndarray) 
     """Matthews' correlation of several classes (Gorodkin 2004); 0 where it has no value."""
     classes = np.union1d(labels, predictions)
     n = counts.sum(axis=1).astype(np.float64)
-    true = counts @ (labels[:, None] == classes).astype(np.float64)  # (resamples, classes)
-    said = counts @ (predictions[:, None] == classes).astype(np.float64)
+    true = _of_classes(counts, labels, classes)
+    said = _of_classes(counts, predictions, classes)
     right = counts[:, labels == predictions].sum(axis=1)
     covariance = right * n - (true * said).sum(axis=1)
     spread = np.sqrt((n**2 - (true**2).sum(axis=1)) * (n**2 - (said**2).sum(axis=1)))

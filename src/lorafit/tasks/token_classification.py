@@ -38,6 +38,7 @@ from lorafit.tasks.parts.labels import UNKNOWN, check_names, listed, named_head
 from lorafit.tasks.parts.metrics import NLL_OF_TOKENS, Metric
 from lorafit.tasks.parts.padding import ensure_pad_token
 from lorafit.tasks.parts.places import with_rows
+from lorafit.tasks.parts.tables import scores_of_classes
 from lorafit.tasks.tags import metrics
 from lorafit.tasks.tags.align import align
 from lorafit.tasks.tags.spans import OUTSIDE, Span, check_iob1, scheme_of, spans, split_tag
@@ -396,7 +397,7 @@ class TokenClassification(Task):
             rows.append([kind, float(precision), float(recall), float(f1), int(true)])
         what = "tag" if self.scheme is None else "span"
         columns = [what, "precision", "recall", "f1", f"{what}s"]
-        return [{"title": f"Each {what}", "columns": columns, "rows": rows}]
+        return [scores_of_classes(what, columns, rows)]
 
     def rows(self, texts: Sequence[Any]) -> Dataset:
         """Texts to predict, as lists of words: given so, or split at spaces and punctuation."""

@@ -2,8 +2,9 @@
 
 A checkpoint is a folder ``step-00000120`` with ``state.safetensors`` (trainable weights,
 AdamW's moments, torch's generators) and ``state.json`` (counters, Python's and NumPy's
-generators, and the SHA-256 of the other file). Nothing is pickled. The folder is written
-under a temporary name, flushed and renamed, so that a name without prefix is a whole one.
+generators, the SHA-256 of the other file and that of its own content). Nothing is pickled. The
+folder is written under a temporary name, flushed and renamed, so that a name without prefix is a
+whole one.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from lorafit.errors import RunError
-from lorafit.evidence.json import Json
+from lorafit.evidence.json import Json, parsed
 from lorafit.run import atomic
 from lorafit.training.generators import Generators
 from lorafit.training.state import TrainState
@@ -33,6 +34,7 @@ log = logging.getLogger(__name__)
 
 FORMAT = 1
 _TENSORS, _VALUES = "state.safetensors", "state.json"
+_CONTENT = "content_sha256"
 _PREFIX = "step-"
 
 
@@ -131,6 +133,13 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _digest_of(values: Mapping[str, object]) -> str:
+    """SHA-256 of JSON values, less the entry that holds it."""
+    rest = {name: value for name, value in values.items() if name != _CONTENT}
+    text = json.dumps(rest, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def save(
     folder: Path,
     state: TrainState,
@@ -164,18 +173,16 @@ def save(
             temporary.mkdir()
             _write_tensors(temporary / _TENSORS, tensors)
             atomic.sync_file(temporary / _TENSORS)
-            atomic.write_json(
-                temporary / _VALUES,
-                {
-                    "format": FORMAT,
-                    "step": state.step,
-                    "sha256": _digest(temporary / _TENSORS),
-                    "state": state.to_dict(),
-                    "expects": expects,
-                    "generators": [values for values, _ in generators],
-                },
-                "the checkpoint",
-            )
+            values: Json = {
+                "format": FORMAT,
+                "step": state.step,
+                "sha256": _digest(temporary / _TENSORS),
+                "state": state.to_dict(),
+                "expects": expects,
+                "generators": [values for values, _ in generators],
+            }
+            content = values | {_CONTENT: _digest_of(values)}
+            atomic.write_json(temporary / _VALUES, content, "the checkpoint")
             if target.exists():
                 remove(target)
             temporary.rename(target)
@@ -203,7 +210,7 @@ def read(path: Path) -> Checkpoint:
         RunError: It is damaged, or of a newer format.
     """
     try:
-        values = json.loads((path / _VALUES).read_text(encoding="utf-8"))
+        values = parsed((path / _VALUES).read_text(encoding="utf-8"))
         if values["format"] != FORMAT:
             raise RunError(  # noqa: TRY301 passes through below
                 f'the checkpoint "{path}" has format {values["format"]}; this version of lorafit '
@@ -211,6 +218,9 @@ def read(path: Path) -> Checkpoint:
             )
         if _digest(path / _TENSORS) != values["sha256"]:
             raise ValueError(f"{_TENSORS} is not what was written")  # noqa: TRY301 a damage like others
+        # A checkpoint of version 0.1.0 has none.
+        if _CONTENT in values and _digest_of(values) != values[_CONTENT]:
+            raise ValueError(f"{_VALUES} is not what was written")  # noqa: TRY301 as above
         return Checkpoint(
             path=path,
             step=values["step"],

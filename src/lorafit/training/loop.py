@@ -14,6 +14,7 @@ from lorafit.evidence import Course
 from lorafit.machine.memory import peak_memory_bytes, reset_peak
 from lorafit.run import RunWriter
 from lorafit.run.commands import resume_command
+from lorafit.training import guest
 from lorafit.training.interrupt import Interruptible
 from lorafit.training.keeper import Keeper
 from lorafit.training.learner import Learner
@@ -77,7 +78,8 @@ def fit(
         ConfigError: A tracker's package is missing.
         DataError: A split is empty.
         DivergenceError: A loss or gradient is not finite; the last checkpoint is good.
-        TrainingError: There is nothing to train, or a parameter gets no gradient.
+        TrainingError: There is nothing to train, a parameter gets no gradient, or another thread
+            trains.
         RunError: The run folder cannot be written, is in use, or does not fit.
         KeyboardInterrupt: After Ctrl-C or SIGTERM, once a checkpoint is written; the message
             says how to go on.
@@ -93,12 +95,14 @@ def fit(
     show = QuietProgress() if progress is None or not workers.main else progress
 
     with contextlib.ExitStack() as stack:
+        stack.enter_context(guest.steps())
         stack.enter_context(main_run.lock() if main_run else contextlib.nullcontext())
         state = keeper.start(resume, config.seed)
         stack.enter_context(main_run.working("trained") if main_run else contextlib.nullcontext())
         schedule = make_schedule(optimizer, make_factor(settings, plan.total_steps), state.step)
         trackers = stack.enter_context(Trackers(config, run, enabled=workers.main))
         stepper = Stepper(learner, optimizer, schedule, settings, fresh=state.step == 0)
+        stepper.parts = state.parts
         reporter = Reporter(state, plan, main_run, trackers, show)
         stack.enter_context(_train_mode(learner.model))
         signals = stack.enter_context(Interruptible(enabled=run is not None))

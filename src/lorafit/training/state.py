@@ -61,6 +61,7 @@ class TrainState:
         total: Sums since the start.
         window: Sums since the last line of the metrics.
         evaluated: Step and validation loss of each evaluation.
+        parts: How many each micro batch is computed in: more than one after memory ran out.
     """
 
     step: int = 0
@@ -72,6 +73,7 @@ class TrainState:
     total: Tally = field(default_factory=Tally)
     window: Tally = field(default_factory=Tally)
     evaluated: list[tuple[int, float]] = field(default_factory=list)
+    parts: int = 1
 
     def count(self, step: int, outcome: Outcome) -> None:
         """Counts the step that was just taken."""

@@ -11,9 +11,11 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from lorafit.config import TrainConfig
 from lorafit.data.batches import fetch
+from lorafit.engine.base import StepResult
 from lorafit.training.gradients import GradientCheck, check_finite, clip
 from lorafit.training.learner import Learner
 from lorafit.training.parallel import Workers
+from lorafit.training.parts import fitting, in_parts
 from lorafit.training.steps import Step
 
 
@@ -70,6 +72,8 @@ class Stepper:
         self._schedule = schedule
         self._settings = settings
         self._workers = Workers()
+        self.parts = 1
+        """How many a micro batch is computed in; it doubles when memory runs out."""
         # Later a gradient may well be zero: of an example that is learned to the last bit.
         self._check = GradientCheck(learner.trainable) if fresh else None
 
@@ -86,10 +90,18 @@ class Stepper:
         batches = [fetch(self._train, indices) for indices in step.batches]
         (units,) = workers.sum([sum(map(engine.units, batches))])
 
-        self._optimizer.zero_grad(set_to_none=True)
-        # Every loss weighs 1 / units, whichever micro batch it is in: the gradient is that of
-        # the mean over the effective batch, however uneven its parts.
-        results = [engine.forward_backward(engine.collate(rows), 1 / units) for rows in batches]
+        def backward(parts: int) -> list[StepResult]:
+            self._optimizer.zero_grad(set_to_none=True)
+            # Every loss weighs 1 / units, whichever micro batch it is in: the gradient is that of
+            # the mean over the effective batch, however uneven its parts.
+            return [
+                engine.forward_backward(engine.collate(list(rows)), 1 / units)
+                for batch in batches
+                for rows in in_parts(batch, parts)
+            ]
+
+        largest = max(map(len, batches), default=1)
+        results, self.parts = fitting(backward, self.parts, largest, step.number)
         workers.sum_gradients(self._parameters)
         norm = clip(self._parameters, self._settings.max_grad_norm)
         # One transfer from the device for all numbers of the step.

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from lorafit.config import TrainConfig
 from lorafit.errors import DivergenceError
 from lorafit.training.gradients import advice
+from lorafit.training.guest import let_others
 from lorafit.training.keeper import Keeper
 from lorafit.training.learner import Learner
 from lorafit.training.state import TrainState
@@ -113,11 +114,13 @@ def steps_taken(
     patience = None if selection is None else selection.settings.early_stopping_patience
     steps = plan.steps(done=state.step)
     while not stopped(state, last, patience):
+        let_others()
         step = next(steps)
         metrics, best = {}, False
         with _diverging(selection):
             outcome = stepper.take(step)
             state.count(step.number, outcome)
+            state.parts = stepper.parts
             if selection is not None and plan.evaluates(step.number):
                 metrics = selection.evaluate(step.number)
                 best = state.judge(metrics["eval_loss"])

@@ -29,6 +29,7 @@ from lorafit.data.read.reading import PLAIN, Reading
 from lorafit.data.read.rows import to_dataset
 from lorafit.data.read.unpacked import check_size, counted, read_arrow, read_parquet
 from lorafit.errors import DataError
+from lorafit.evidence.json import parsed
 
 _MAGIC = {b"\x1f\x8b": "gz", b"BZh": "bz2", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zst"}
 _OPENERS: dict[str, Callable[..., Any]] = {
@@ -235,8 +236,8 @@ def _json_row(line: str, place: str) -> dict[str, Any]:
     """One line of a JSON lines file."""
     skip = "Mend the line, or leave such lines out with --skip-bad-rows."
     try:
-        row = json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
+        row = parsed(line)
+    except ValueError as error:
         where = str(error)
         if isinstance(error, json.JSONDecodeError):
             where = f"column {error.colno}: {error.msg}"
@@ -257,8 +258,8 @@ def _read_json(text: str, path: Path, reading: Reading) -> Any:
     if not text.strip():
         raise DataError(f'"{path}" is empty.')
     try:
-        value = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+        value = parsed(text)
+    except ValueError as error:
         first = text.lstrip().split("\n", 1)[0]
         if _is_object(first):  # JSON lines under a .json name are common
             return list(_json_lines(io.StringIO(text), path, reading))
@@ -282,8 +283,8 @@ def _read_json(text: str, path: Path, reading: Reading) -> Any:
 
 def _is_object(line: str) -> bool:
     try:
-        return isinstance(json.loads(line), dict)
-    except (json.JSONDecodeError, RecursionError):
+        return isinstance(parsed(line), dict)
+    except ValueError:
         return False
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lorafit.evidence import Evaluation, Table
-from lorafit.evidence.confusion import class_scores, confusion_of
+from lorafit.evidence.confusion import class_scores, largest_confusions
 from lorafit.evidence.headline import simple_sentence
 from lorafit.evidence.same_answer import baseline_of, never_predicted
 from lorafit.export.card.card import Card
@@ -59,12 +59,9 @@ def same_answer(evaluation: Evaluation | None) -> str:
 
 def confusions(tables: Sequence[Table]) -> list[str]:
     """The largest confusions, a phrase each."""
-    matrix = confusion_of(tables)
-    if matrix is None:
-        return []
     return [
         f"{count:,} x {quoted_name(true)} called {quoted_name(said)}"
-        for true, said, count in matrix.largest(_MOST_CONFUSIONS)
+        for true, said, count in largest_confusions(tables, _MOST_CONFUSIONS)
     ]
 
 

@@ -17,12 +17,12 @@ class Predicted:
         answers: The model's, in the same form.
         right: Whether each is right, ``(n,)`` bool; ``None``: no answer is simply right or wrong.
         probability: The model's probability of its answer, ``(n,)``; ``None``: it has none.
-        probabilities: Of each example: of every label, or of the tag of every word; ``None``:
-            there are none.
+        probabilities: Of each example: of every label, ``(n, labels)``, or of the tag of every
+            word, a list each; ``None``: there are none.
     """
 
     labels: list[Any]
     answers: list[Any]
     right: np.ndarray | None = None
     probability: np.ndarray | None = None
-    probabilities: list[Any] | None = None
+    probabilities: np.ndarray | list[Any] | None = None
