@@ -344,3 +344,16 @@ def test_a_file_of_another_encoding_is_refused(tmp_path):
     path = write(tmp_path / "a.csv", b"text,label\ncaf\xe9,1\n")
     with pytest.raises(DataError, match="is not ascii text"):
         read_file(path, Reading(encoding="ascii"))
+
+
+def test_a_schema_that_says_something_odd_of_its_columns_is_refused(tmp_path):
+    table = pa.table({"text": ["a film"]})
+    for number, said in enumerate((b'"x"', b"[1]", b'{"info": 5}', b'{"info": {"features": "x"}}')):
+        odd = tmp_path / f"{number}.feather"
+        feather.write_feather(table.replace_schema_metadata({b"huggingface": said}), str(odd))
+        try:
+            found = read_file(odd)
+        except DataError as error:
+            assert "a type that cannot be used" in str(error)
+        else:
+            assert found["text"][:] == ["a film"]
