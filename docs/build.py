@@ -113,7 +113,8 @@ def cli_page() -> str:
     parts = [
         "# Command line\n",
         "Exit codes: 0 success, 2 wrong usage (the input has to change), 1 any other failure,",
-        "130 after Ctrl-C. Results go to standard output, everything else to standard error.",
+        "130 after Ctrl-C, 143 after SIGTERM. Results go to standard output, everything else to",
+        "standard error.",
         "`--debug` shows the traceback of an error. `lorafit --install-completion` makes the shell",
         "complete commands and flags; `--show-completion` prints what it would install.\n",
     ]

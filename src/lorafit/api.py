@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Unpack
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lorafit import packaged, pipeline, quiet
+from lorafit import packaged, pipeline
 from lorafit.comparison import fitting
 from lorafit.comparison.fitting import Field
 from lorafit.comparison.forecast import ComparisonPlan, forecast
@@ -32,18 +32,21 @@ from lorafit.evaluation import forgetting
 from lorafit.export import merged
 from lorafit.export.folder import check_free
 from lorafit.inspection.rows import Preview
+from lorafit.machine import signals
 from lorafit.pipeline import finishing, planning, previewing, seen, unchanged
 from lorafit.pipeline.defaults import record_choices
 from lorafit.pipeline.job import Job
 from lorafit.pipeline.lent import gives_back
 from lorafit.pipeline.planning import Plan
-from lorafit.pipeline.problem import Live, Problem
+from lorafit.pipeline.problem import Live, Problem, identified
 from lorafit.pipeline.tuned import Tuned, opened
+from lorafit.report import closing
 from lorafit.report.comparison import write_comparison
 from lorafit.report.html import write_report
 from lorafit.result import Run
 from lorafit.run import Run as RunFolder
 from lorafit.run import RunWriter
+from lorafit.run.commands import way_back
 from lorafit.settings import LIVE, Settings, from_call
 from lorafit.settings.keywords import CompareKeywords, SettingsKeywords, ShrinkKeywords
 from lorafit.settings.spoken import in_python, is_typed
@@ -74,6 +77,8 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
+
+COMPARE_AGAIN = "stopped. The same command goes on after the last finished run."
 
 RETRAIN_STEPS = 50
 RETRAIN_RATE = 5e-4
@@ -123,27 +128,19 @@ def train(
         RunError: The run folder cannot be written, or there is no such run.
     """
     live = pipeline.live_model(model, tokenizer)
-    run = None if resume is None else _to_resume(resume, live, data)
-    if run is not None and run.delivered:  # stopped between its last two files
-        with _reported(run):
-            pass
-        return _told(run)
-    if run is None:
+    with signals.raising():
+        if resume is not None:
+            run = RunWriter(opened(resume).path)
+            with signals.naming(way_back(run.path)):
+                trust = Trust.of(settings)
+                return _told(_resumed(run, data, live, progress_of(progress), trust))
         whole = from_call(model, data, config, origins, settings)
-    else:
-        whole = _as_begun(run, live, Trust.of(settings))
-    check_trackers(whole.config.train.report_to)
-    job = _prepared(whole, data, live, run)
-    wish = search.wanted(job)
-    job = job.begun()  # only now: wrong input leaves no folder behind
-    with _reported(job.folder):
-        versions = _recorded(job)
-        record_choices(job)
-        found = search.trained(job, wish, progress_of(progress), resume=resume is not None)
-        job = replace(job, settings=found.settings)
-        choices = record_choices(job, found.choices, found.extra)
-        finishing.finish(job, found.result, choices, versions)
-    return _told(job.folder)
+        check_trackers(whole.config.train.report_to)
+        job = _prepared(whole, data, live)
+        wish = search.wanted(job)
+        job = job.begun()  # only now: wrong input leaves no folder behind
+        with signals.naming(way_back(job.folder.path)):
+            return _told(_trained(job, wish, progress_of(progress)))
 
 
 @shown
@@ -199,14 +196,12 @@ def compare(
     with guest.as_found():
         problem, field = _entered(whole, methods, data, live)
     request = make_request(problem, field, whole.config, size, text)
-    folder, known = find_or_make(request, problem.splits, text)
-    log.info("%s %s", "going on with" if known else "comparing in", folder)
-    if live is not None and not known:
-        with quiet.others():
-            live.model.save_pretrained(folder / "base")
-            live.tokenizer.save_pretrained(folder / "base")
-    found = conclude(folder, request, field.left_out, run_arms(folder, request, _trust(whole)))
-    write_comparison(folder, found.record)
+    with signals.raising(), signals.naming(COMPARE_AGAIN):
+        folder, known = find_or_make(request, problem.splits, text, live)
+        log.info("%s %s", "going on with" if known else "comparing in", folder)
+        failed = run_arms(folder, request, _trust(whole))
+        found = conclude(folder, request, field.left_out, failed)
+        write_comparison(folder, found.record)
     return found
 
 
@@ -431,17 +426,48 @@ def _entered(
     return problem, fitting.enter(problem, settings, asked, live)
 
 
-def _to_resume(source: str | Path | Run, live: Live | None, data: Any) -> RunWriter:
-    """The run to go on with, if all that it needs to be given again is there."""
-    run = RunWriter(opened(source).path)
-    config = run.config
+def _resumed(
+    run: RunWriter, data: Any, live: Live | None, progress: Progress, trust: Trust
+) -> RunWriter:
+    """Goes on with a run, from wherever it is; its model is loaded as the caller allows."""
     if run.status == "done":
-        raise RunError(f'"{run.path}" is finished; there is nothing to resume.')
+        finished = closing.finish(run)
+        if not finished:
+            raise RunError(f'"{run.path}" is finished; there is nothing to resume.')
+        log.info('"%s" was done but for its last files: %s', run.path, ", ".join(finished))
+        return run
+    if run.delivered:  # stopped between its last two files
+        with _reported(run):
+            pass
+        return run
+    _check_given(run, live, data)
+    whole = _as_begun(run, live, trust)
+    check_trackers(whole.config.train.report_to)
+    job = _prepared(whole, data, live, run)
+    return _trained(job, search.wanted(job), progress, resume=True)
+
+
+def _trained(
+    job: Job, wish: search.Wanted | None, progress: Progress, *, resume: bool = False
+) -> RunWriter:
+    """Trains what is prepared, in its folder, to the end."""
+    with _reported(job.folder):
+        versions = _recorded(job)
+        record_choices(job)
+        found = search.trained(job, wish, progress, resume=resume)
+        job = replace(job, settings=found.settings)
+        choices = record_choices(job, found.choices, found.extra)
+        finishing.finish(job, found.result, choices, versions)
+    return job.folder
+
+
+def _check_given(run: RunWriter, live: Live | None, data: Any) -> None:
+    """Asks for what a run was made from that is in no file, if it is not given again."""
+    config = run.config
     if config.model.name_or_path == LIVE and live is None:
         raise ConfigError(f'"{run.path}" was made from a live model; pass it again to resume.')
     if config.data.path == LIVE and data is None:
         raise ConfigError(f'"{run.path}" was made from data in memory; pass it again to resume.')
-    return run
 
 
 def _trust(settings: Settings) -> Trust:
@@ -474,9 +500,12 @@ def _prepared(
     if run is not None:
         again = "Bring the old rows back to resume it, or start a new run."
         unchanged.check_unchanged(run, problem.splits, again)
+    base = identified(settings.config.model, live)  # before there are adapters on a live one
+    if run is not None:
+        unchanged.check_base(run, settings.config.model.name_or_path, base)
     start = None if run is None else run.path / pipeline.START
     subject = pipeline.prepare(problem, settings.config, live, start=start)
-    return Job(problem, subject, settings, run)
+    return Job(problem, subject, settings, run, base or identified(settings.config.model, live))
 
 
 @contextmanager
@@ -487,16 +516,17 @@ def _reported(run: RunWriter) -> Iterator[None]:
             with run.working():
                 yield
         except LorafitError:
-            write_report(run.path)
+            with suppress(Exception):  # the disk may be full: the first error is the one to show
+                write_report(run.path)
             raise
-        write_report(run.path)
-        search.clean(run)
+        closing.finish(run)
 
 
 def _recorded(job: Job) -> dict[str, str | None]:
     """Writes what the job begins with; returns the versions of packages."""
     data = fingerprint(job.problem.splits)
-    environment = job.folder.write_environment(seed=job.config.seed, data=data)
+    facts = {"seed": job.config.seed, "data": data, unchanged.BASE: job.base}
+    environment = job.folder.write_environment(**facts)
     seen.keep(job.folder, job.problem.splits["train"], job.problem.task)
     job.folder.write_json("data.json", pipeline.data_record(job.subject, job.task))
     return environment["versions"]

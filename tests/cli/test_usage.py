@@ -240,7 +240,7 @@ def test_runs_lists_what_there_is(cli: Cli, tmp_path: Path) -> None:
     )
     lines = cli("runs").stdout.splitlines()
     assert len(lines) == 2
-    assert lines[1].split()[:2] == ["first", "created"]
+    assert lines[1].split()[:2] == ["first", "interrupted"]
     assert lines[1].split()[4:] == ["12", "accuracy", "0.500", "m", "d"]
     assert '"name": "first"' in cli("runs", "--json").stdout
     (tmp_path / "file").touch()

@@ -395,9 +395,9 @@ def test_a_full_disk_leaves_the_old_adapter_and_no_traces(
     monkeypatch: pytest.MonkeyPatch, saved: Path
 ) -> None:
     before = {file.name: file.read_bytes() for file in saved.iterdir()}
-    for step in ("save_file", "json.dumps"):
+    for step in ("safetensors.torch.save_file", "lorafit.export.peft.json.dumps"):
         with monkeypatch.context() as patch:
-            patch.setattr(f"lorafit.export.peft.{step}", fail)
+            patch.setattr(step, fail)
             with pytest.raises(AdapterError, match="No space left on device"):
                 peft.save(trained(), saved)
             with pytest.raises(AdapterError, match="No space left on device"):
@@ -411,7 +411,7 @@ def test_an_interrupted_save_leaves_no_traces(monkeypatch: pytest.MonkeyPatch, s
         raise KeyboardInterrupt
 
     before = {file.name: file.read_bytes() for file in saved.iterdir()}
-    monkeypatch.setattr("lorafit.export.peft.save_file", interrupt)
+    monkeypatch.setattr("safetensors.torch.save_file", interrupt)
     with pytest.raises(KeyboardInterrupt):
         peft.save(trained(), saved)
     assert {file.name: file.read_bytes() for file in saved.iterdir()} == before

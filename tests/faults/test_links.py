@@ -14,7 +14,7 @@ from lorafit.errors import RunError
 from lorafit.export.folder import copy_regular
 from lorafit.run import RunWriter
 from lorafit.run.atomic import refuse_links
-from lorafit.run.folder import is_locked
+from lorafit.run.locks import is_locked
 from tests.faults import finished
 
 SECRET = "a private key"

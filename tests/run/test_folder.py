@@ -196,7 +196,7 @@ def test_status_keeps_the_day_of_creation_and_the_message(run):
 
 
 def test_adapter_of_an_unfinished_run_is_an_error_that_says_how_to_go_on(run):
-    with pytest.raises(RunError, match=r"has no adapter yet \(status: created\).*--resume"):
+    with pytest.raises(RunError, match=r"has no adapter yet \(status: interrupted\).*resume="):
         _ = run.adapter
     (run.path / "adapter").mkdir()
     (run.path / "adapter" / "adapter_config.json").write_text("{}")
@@ -205,7 +205,12 @@ def test_adapter_of_an_unfinished_run_is_an_error_that_says_how_to_go_on(run):
 
 def test_summary_has_what_the_listing_shows(run):
     empty = run.summary
-    assert (empty.status, empty.steps, empty.metric, empty.base) == ("created", None, None, None)
+    assert (empty.status, empty.steps, empty.metric, empty.base) == (
+        "interrupted",
+        None,
+        None,
+        None,
+    )
     run.append_metrics({"step": 7})
     run.write_json(
         "eval.json",

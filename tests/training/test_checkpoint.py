@@ -180,17 +180,17 @@ def test_failed_write_is_one_line_and_the_previous_checkpoint_stays_whole(
     run = RunWriter.create(settings, tmp_path)
     write, calls = save_file, 0
 
-    def fail(tensors, path):
+    def fail(tensors, path, **more):
         nonlocal calls
         calls += 1
-        write(tensors, path)
+        write(tensors, path, **more)
         if calls == 3:
             # As safetensors reports it.
             raise SafetensorError(
                 f"Error while serializing: I/O error: {os.strerror(code)} (os error {code})"
             )
 
-    monkeypatch.setattr(checkpoint, "save_file", fail)
+    monkeypatch.setattr("safetensors.torch.save_file", fail)
     with pytest.raises(RunError) as caught:
         toy.run_fit(settings, run)
     message = str(caught.value)

@@ -1,8 +1,8 @@
 """The program itself: its name, ``--version``, and what happens to errors.
 
 Exit codes: 0 for success, 2 for wrong usage (the input has to change), 1 for any other
-failure, 130 after Ctrl-C. An error is one message on stderr, continuation lines indented
-by two spaces; the traceback comes with ``--debug`` only.
+failure, 130 after Ctrl-C, 143 after SIGTERM. An error is one message on stderr, continuation
+lines indented by two spaces; the traceback comes with ``--debug`` only.
 """
 
 from __future__ import annotations
@@ -20,14 +20,12 @@ from typer.core import TyperGroup
 
 import lorafit
 from lorafit.errors import LorafitError
+from lorafit.machine import signals
 from lorafit.settings.spoken import typed
 
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 """Click's error of wrong usage. Typer carries its own copy of click since 0.20 or so; the
 base class of its public error is the right one in every version."""
-
-INTERRUPTED = 130
-"""128 + SIGINT, what shells give a program ended by Ctrl-C."""
 
 
 class _Group(TyperGroup):
@@ -59,8 +57,8 @@ class _Group(TyperGroup):
         except UsageError as error:
             show_error("UsageError", _usage(error))
             sys.exit(2)
-        except typer.Abort:
-            sys.exit(INTERRUPTED)
+        except (typer.Abort, KeyboardInterrupt) as error:
+            sys.exit(_interrupted(signals.stopped(error) or signals.Stopped()))
         sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -73,8 +71,12 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Entry point of the ``lorafit`` program."""
-    app(prog_name="lorafit")
+    """The program, to the end of its process."""
+    signals.of_program()
+    try:
+        app(prog_name="lorafit")
+    finally:
+        signals.ignore()  # one that comes while Python ends would be a traceback
 
 
 def version() -> str:
@@ -139,16 +141,18 @@ def _guarded(function: Callable[..., None]) -> Callable[..., None]:
             # Whoever read our output has gone, e.g. `| head`: nobody is left to tell.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(1) from None
-        except KeyboardInterrupt as stop:
-            # The training loop says in it how to go on.
-            show_error("Interrupted", str(stop) or "stopped by Ctrl-C.")
-            raise typer.Exit(INTERRUPTED) from None
+        except KeyboardInterrupt as error:
+            raise typer.Exit(_interrupted(signals.stopped(error) or signals.Stopped())) from None
         except LorafitError as error:
+            if (stop := signals.stopped(error)) is not None:
+                raise typer.Exit(_interrupted(stop)) from None
             if debug:
                 _show_traceback()
             show_error(type(error).__name__, error.typed)
             raise typer.Exit(error.exit_code) from error
         except Exception as error:
+            if (stop := signals.stopped(error)) is not None:
+                raise typer.Exit(_interrupted(stop)) from None
             if debug:
                 _show_traceback()
             first = str(error).strip().partition("\n")[0]
@@ -177,6 +181,12 @@ def _show_traceback() -> None:
     from lorafit.console.visible import visible
 
     sys.stderr.write(visible(traceback.format_exc()))
+
+
+def _interrupted(stop: signals.Stopped) -> int:
+    """Says how to go on, which the message has, if there is anything; returns the exit code."""
+    show_error("Interrupted", str(stop) or f"stopped by {signals.name(stop.number)}.")
+    return stop.exit_code
 
 
 def show_error(kind: str, message: str) -> None:

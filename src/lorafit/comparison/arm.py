@@ -1,7 +1,7 @@
 """One method, measured: the search for its rate, a run a seed, and what they leave behind.
 
-``python -m lorafit.comparison.arm FOLDER METHOD`` does it in a process of its own, so that the
-peak of memory is this method's and a crash is nobody else's. Every finished trial and run is a
+``process.py`` does it in a process of its own, so that the peak of memory is this method's and a
+crash is nobody else's. Every finished trial and run is a
 file; a second call goes on after the last one.
 """
 
@@ -25,7 +25,7 @@ from datasets import Dataset, DatasetDict
 from lorafit import paths, pipeline
 from lorafit.comparison import yardsticks
 from lorafit.comparison.measured import Cost, Measured, Saved
-from lorafit.comparison.request import Request, arm_folder
+from lorafit.comparison.request import BASE, Request, arm_folder
 from lorafit.comparison.search import chosen, next_rate
 from lorafit.config import Config
 from lorafit.data.read.folder import read_folder
@@ -37,7 +37,7 @@ from lorafit.evidence.comparison import Trial
 from lorafit.export import peft as peft_format
 from lorafit.model.language import load_language_model
 from lorafit.pipeline.facts import FACTS
-from lorafit.pipeline.problem import Problem
+from lorafit.pipeline.problem import Problem, identified
 from lorafit.pipeline.subject import Subject
 from lorafit.pipeline.tuned import adapter_facts
 from lorafit.run import atomic
@@ -223,7 +223,7 @@ class Arm:
     def base(self) -> str:
         """Where the base model is."""
         live = self.request.base.startswith(LIVE)
-        return str(self.folder / "base") if live else self.request.base
+        return str(self.folder / BASE) if live else self.request.base
 
     def config(self, rate: float, seed: int, steps: int) -> Config:
         """The settings of one run."""
@@ -298,9 +298,10 @@ class Arm:
         """Saves the adapter and returns the bytes of its two files."""
         adapter = self.own / "adapter"
         peft_format.save(subject.adapters, adapter)
-        subject.tokenizer.save_pretrained(adapter)
+        with atomic.writing(adapter, "the tokenizer"):
+            subject.tokenizer.save_pretrained(adapter)
         config = self.config(1.0, 0, self.request.steps)
-        facts = adapter_facts(subject, self.problem.task, config)
+        facts = adapter_facts(subject, self.problem.task, config, identified(config.model, None))
         atomic.write_json(adapter / FACTS, facts)
         kept = ("adapter_model.safetensors", "adapter_config.json")
         return sum((adapter / file).stat().st_size for file in kept)
@@ -331,7 +332,9 @@ def _cost(trained: Trained) -> Cost:
 
 
 def main(folder: str, method: str, trust: str = "{}") -> int:
-    """Runs one arm; lines go to standard output, everything else to standard error.
+    """Runs one arm in this process, which holds the lock of its folder.
+
+    Lines go to standard output, everything else to standard error.
 
     Args:
         folder: The comparison's folder.
@@ -346,6 +349,7 @@ def main(folder: str, method: str, trust: str = "{}") -> int:
         sys.stdout.flush()
 
     own = arm_folder(Path(folder), method)
+    atomic.remove([*atomic.unfinished(own), *atomic.unfinished(own / "adapter")])
     (own / "failed.json").unlink(missing_ok=True)
     try:
         Arm(Path(folder), method, say, Trust(**json.loads(trust))).run()
@@ -356,7 +360,3 @@ def main(folder: str, method: str, trust: str = "{}") -> int:
         )
         return 1
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,12 +34,17 @@ from lorafit.errors import ConfigError, RunError
 from lorafit.evaluation.forgetting import LONGEST
 from lorafit.evidence.comparison import Requested, Rows
 from lorafit.evidence.json import Json
-from lorafit.pipeline.problem import Problem
-from lorafit.run import atomic, names
+from lorafit.pipeline.problem import Live, Problem
+from lorafit.run import atomic, names, stage
 from lorafit.run.listing import REQUEST
 from lorafit.settings import LIVE
 from lorafit.training.steps import StepPlan
 from lorafit.trust import recorded
+
+log = logging.getLogger(__name__)
+
+BASE = "base"
+"""Folder of a live model."""
 
 NOISE = ("full", "lora")
 """The arms that are also trained on shuffled labels."""
@@ -217,21 +223,18 @@ def _weights(model: nn.Module) -> str:
     return f"{LIVE} {digest.hexdigest()}"
 
 
-def _is_of(folder: Path, request: Request) -> bool:
-    """Whether a folder holds this comparison: by what it holds, not by what it says it holds."""
-    try:
-        return Request.read(folder).key == request.key
-    except (RunError, AttributeError, KeyError, TypeError):
-        return False
-
-
-def find_or_make(request: Request, splits: DatasetDict, general: list[str]) -> tuple[Path, bool]:
+def find_or_make(
+    request: Request, splits: DatasetDict, general: list[str], live: Live | None = None
+) -> tuple[Path, bool]:
     """The folder of a comparison: a new one, or the one in which it was begun.
+
+    A new one appears with everything in it that arms read.
 
     Args:
         request: What is compared.
         splits: The data.
         general: The general text.
+        live: The model, if it was passed as an object.
 
     Returns:
         The folder, and whether it was there already.
@@ -241,20 +244,59 @@ def find_or_make(request: Request, splits: DatasetDict, general: list[str]) -> t
     """
     config = request.settings
     parent, name = Path(config.run.dir), config.run.name
-    for known in sorted(parent.glob(f"*/{REQUEST}"), reverse=True):
-        if name in (None, known.parent.name) and _is_of(known.parent, request):
-            return known.parent, True
+    found = _begun(parent, name, request.key)
+    if found is not None:
+        if live is not None and not (found / BASE).is_dir():  # killed in an earlier version
+            with atomic.writing(found, "the model"), stage.staging(found, BASE) as base:
+                _save_base(live, base)
+                stage.place(base, found / BASE)
+        return found, True
+    usual = f"{names.automatic(config.model.name_or_path, config.data.path)}-compare"
+    if name is not None:
+        names.check(name)
     with atomic.writing(parent, "the comparison"):
-        parent.mkdir(parents=True, exist_ok=True)
-        if name is None:
-            usual = names.automatic(config.model.name_or_path, config.data.path)
-            folder = names.make_numbered(parent, f"{usual}-compare")
-        else:
-            names.check(name)
-            folder = parent / name
-            folder.mkdir()
-        with quiet.others():
-            splits.save_to_disk(str(folder / "data"))
-        (folder / "general.txt").write_text("\n".join(general) + "\n", encoding="utf-8")
-    atomic.write_json(folder / REQUEST, asdict(request) | {"key": request.key})
-    return folder, False
+        stage.sweep(parent)
+        with stage.staging(parent, name or usual) as folder:
+            with quiet.others():
+                splits.save_to_disk(str(folder / "data"))
+            (folder / "general.txt").write_text("\n".join(general) + "\n", encoding="utf-8")
+            if live is not None:
+                _save_base(live, folder / BASE)
+            atomic.write_json(folder / REQUEST, asdict(request) | {"key": request.key})
+            stage.settle(folder)
+            if name is None:
+                return names.place_numbered(folder, parent, usual), False
+            if not stage.place(folder, parent / name):
+                raise RunError(
+                    f'"{parent / name}" exists and holds something else than this comparison. '
+                    "Choose another run name."
+                )
+            return parent / name, False
+
+
+def _begun(parent: Path, name: str | None, key: str) -> Path | None:
+    """The folder in which a comparison was begun; damaged ones are passed over, and that is said.
+
+    Args:
+        parent: Where comparisons are.
+        name: The folder's name; ``None``: any.
+        key: Of the request.
+    """
+    for known in sorted(parent.glob(f"{name or '*'}/{REQUEST}"), reverse=True):
+        if known.parent.name.startswith(atomic.TEMPORARY):
+            continue
+        try:
+            # By what it holds, not by what it says it holds.
+            if Request.read(known.parent).key == key:
+                return known.parent
+        except RunError as error:
+            log.warning("%s; it is passed over", error)
+        except (AttributeError, KeyError, TypeError):
+            log.warning('"%s" is no request for a comparison; it is passed over', known)
+    return None
+
+
+def _save_base(live: Live, folder: Path) -> None:
+    with quiet.others():
+        live.model.save_pretrained(folder)
+        live.tokenizer.save_pretrained(folder)

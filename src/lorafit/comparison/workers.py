@@ -12,12 +12,11 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from lorafit.comparison.measured import Failure
+from lorafit.comparison.process import BUSY
 from lorafit.comparison.request import Request, arm_folder
 from lorafit.errors import RunError
-from lorafit.run import atomic
+from lorafit.run import atomic, locks
 from lorafit.trust import NO_TRUST, Trust
 from lorafit.units import duration
 
@@ -44,29 +43,27 @@ def run_arms(folder: Path, request: Request, trust: Trust = NO_TRUST) -> dict[st
         Why arms failed, by method; they do not end the others.
 
     Raises:
-        RunError: Another process works in this folder, or there are links in it.
-        KeyboardInterrupt: After Ctrl-C; the message says how to go on.
+        RunError: Another process works in this folder, or in that of an arm, or there are links
+            in it.
+        KeyboardInterrupt: After Ctrl-C; the arm has ended.
     """
     failed: dict[str, str] = {}
     atomic.refuse_links(folder)
     left = [method for method in request.arms if not is_done(folder, request, method)]
     begun, known = time.monotonic(), len(left)
-    lock = FileLock(folder / ".lock", timeout=0)
-    try:
-        with lock:
-            for number, method in enumerate(request.arms, start=1):
-                if is_done(folder, request, method):
-                    log.info("[%d/%d] %s: done before", number, len(request.arms), method)
-                    continue
-                rest = _left(begun, known, left)
-                log.info("[%d/%d] %s%s", number, len(request.arms), method, rest)
-                left.remove(method)
-                problem = _run(folder, method, trust)
-                if problem is not None:
-                    failed[method] = problem
-                    log.warning("%s failed: %s", method, problem)
-    except Timeout as error:
-        raise RunError(f'another process is comparing in "{folder}". Wait for it.') from error
+    with locks.held(folder, "comparing"):
+        atomic.remove(atomic.unfinished(folder))
+        for number, method in enumerate(request.arms, start=1):
+            if is_done(folder, request, method):
+                log.info("[%d/%d] %s: done before", number, len(request.arms), method)
+                continue
+            rest = _left(begun, known, left)
+            log.info("[%d/%d] %s%s", number, len(request.arms), method, rest)
+            left.remove(method)
+            problem = _run(folder, method, trust)
+            if problem is not None:
+                failed[method] = problem
+                log.warning("%s failed: %s", method, problem)
     return failed
 
 
@@ -85,19 +82,28 @@ def _left(begun: float, known: int, left: list[str]) -> str:
 
 
 def _run(folder: Path, method: str, trust: Trust) -> str | None:
-    """Runs one arm; returns why it failed."""
+    """Runs one arm; returns why it failed.
+
+    Raises:
+        RunError: Another process works in its folder.
+    """
     own = arm_folder(folder, method)
     own.mkdir(parents=True, exist_ok=True)
     source = str(Path(atomic.__file__).parents[2])
     path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
     # -P: modules in the folder that the command was typed in are not the arm's.
-    command = [sys.executable, "-P", "-m", "lorafit.comparison.arm", str(folder), method]
+    command = [sys.executable, "-P", "-m", "lorafit.comparison.process", str(folder), method]
     command.append(json.dumps(asdict(trust)))
     environment = os.environ | {"PYTHONPATH": path}
     with (
         (own / "log.txt").open("a", encoding="utf-8") as errors,
         subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment
+            command,
+            stdin=subprocess.PIPE,  # that it closes tells the arm that this process has ended
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env=environment,
         ) as process,
     ):
         assert process.stdout is not None
@@ -105,12 +111,12 @@ def _run(folder: Path, method: str, trust: Trust) -> str | None:
             for line in process.stdout:
                 log.info("  %s: %s", method, line.rstrip())
             code = process.wait()
-        except KeyboardInterrupt:
-            process.terminate()
+        except BaseException:
+            process.kill()  # what it had finished is in files, each of them whole
             process.wait()
-            raise KeyboardInterrupt(
-                "stopped. The same command goes on after the last finished run."
-            ) from None
+            raise
+    if code == BUSY:
+        raise RunError(f'another process is training in "{own}". Wait for it or stop it.')
     if code == 0:
         return None
     if (own / "failed.json").is_file():

@@ -7,17 +7,15 @@ behind, nor damage the one that was there before.
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 import stat
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from safetensors import SafetensorError
-
-from lorafit.errors import AdapterError
-from lorafit.run.atomic import TEMPORARY, sync_file, sync_folder
+from lorafit.errors import AdapterError, LorafitError
+from lorafit.run import atomic
+from lorafit.run.stage import settle, staging
 
 FILE_ENDINGS = frozenset(
     {".bin", ".ckpt", ".gguf", ".h5", ".onnx", ".pt", ".pth", ".safetensors", ".tar", ".zip"}
@@ -97,24 +95,24 @@ def staged(path: str | os.PathLike[str], last: str | None = None) -> Iterator[Pa
     # Inside a folder that exists (its parent may be read-only), else beside it: a rename
     # is atomic only within one file system.
     parent = target if target.is_dir() else target.parent
-    stage = parent / f"{TEMPORARY}{target.name}-{secrets.token_hex(4)}"
     try:
-        stage.mkdir(parents=True)
-        yield stage
-        for file in stage.rglob("*"):
-            if file.is_file():
-                sync_file(file)
-        if target.is_dir():
-            for file in sorted(stage.iterdir(), key=lambda f: (f.name == last, f.name)):
-                file.replace(target / file.name)
-        else:
-            stage.replace(target)
-        sync_folder(parent)
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or error
+        with staging(parent, target.name) as stage:
+            yield stage
+            settle(stage)
+            if target.is_dir():
+                for file in sorted(stage.iterdir(), key=lambda f: (f.name == last, f.name)):
+                    file.replace(target / file.name)
+            else:
+                stage.replace(target)
+            atomic.sync_folder(parent)
+    except LorafitError:
+        raise
+    except Exception as error:
+        failed = atomic.os_error(error)
+        if failed is None:
+            raise
+        remedy = atomic.advice(failed) or "choose another folder or make room"
         raise AdapterError(
-            f'cannot write "{target}": {reason}. Nothing was changed there; '
-            "choose another folder or make room."
+            f'cannot write "{target}": {failed.strerror or failed}. Nothing was changed there. '
+            f"What to do: {remedy}."
         ) from error
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)

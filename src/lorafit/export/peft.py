@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
 from lorafit.adapt import Adapters
@@ -28,6 +27,7 @@ from lorafit.export.peft_source import WEIGHTS_FILE, locate, read_tensors
 from lorafit.export.peft_tensors import PREFIX, SaveEmbeddings, tensors_of
 from lorafit.export.peft_update import add_origins, update
 from lorafit.methods.base import MethodConfig
+from lorafit.run import atomic
 
 __all__ = [
     "PREFIX",
@@ -85,7 +85,7 @@ def save(
         ready[key] = tensor.detach().clone() if memory in seen else tensor.detach().contiguous()
         seen.add(memory)
     with staged(path, last=CONFIG_FILE) as stage:
-        save_file(ready, stage / WEIGHTS_FILE, metadata={"format": "pt"})
+        atomic.save_tensors(stage / WEIGHTS_FILE, ready, {"format": "pt"})
         text = json.dumps(fields, indent=2, sort_keys=True) + "\n"
         (stage / CONFIG_FILE).write_text(text, encoding="utf-8")
     reasons = servable(adapters.configs[name])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from lorafit.errors import RunError
 from lorafit.evidence import Evaluation
 from lorafit.evidence.json import Json
 from lorafit.pipeline import predictions
-from lorafit.run import Run, atomic, names
+from lorafit.run import Run, atomic, names, stage
 from lorafit.settings import LIVE
 
 log = logging.getLogger(__name__)
@@ -51,15 +50,10 @@ def keep(run: Run, data: str, content: Json, said: pa.Table) -> Path | None:
     above = run.path / FOLDER
     stem = "rows" if data == LIVE else names.short(data)
     try:
-        with atomic.writing(above, "the evaluation"):
-            above.mkdir(exist_ok=True)
-            folder = names.make_numbered(above, stem)
-        try:
-            predictions.keep(folder, said)
-            atomic.write_json(folder / Evaluation.file, content)
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
+        with atomic.writing(above, "the evaluation"), stage.staging(above, stem) as made:
+            predictions.keep(made, said)
+            atomic.write_json(made / Evaluation.file, content)
+            folder = names.place_numbered(made, above, stem)
     except RunError as error:
         log.warning("the evaluation is not kept: %s", error)
         return None

@@ -42,6 +42,8 @@ class Facts(BaseModel):
     """Seed of the run."""
     generate: GenerateConfig = Field(default_factory=GenerateConfig)
     """How texts are written; files of earlier versions do not say."""
+    base: Json | None = None
+    """What the base was (`lorafit.model.identity`); ``None``: not known."""
 
     def bound_task(self, source: str) -> Task:
         """The task, bound to its columns and labels.

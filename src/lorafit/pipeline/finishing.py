@@ -104,8 +104,9 @@ def _saved(job: Job) -> Path:
     embeddings: peft_format.SaveEmbeddings = False if subject.loaded.new_tokens.ids else "auto"
     tensors = peft_format.tensors_of(subject.adapters, save_embedding_layers=embeddings)
     peft_format.save(subject.adapters, folder, tensors=tensors)
-    subject.tokenizer.save_pretrained(folder)
-    atomic.write_json(folder / FACTS, adapter_facts(subject, job.task, job.config))
+    with atomic.writing(folder, "the tokenizer"):
+        subject.tokenizer.save_pretrained(folder)
+    atomic.write_json(folder / FACTS, adapter_facts(subject, job.task, job.config, job.base))
     return folder
 
 

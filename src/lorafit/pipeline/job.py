@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from lorafit.config import Config
+from lorafit.machine import signals
+from lorafit.model.identity import Identity
 from lorafit.pipeline.problem import Problem
 from lorafit.pipeline.subject import Subject, keep_start
 from lorafit.run import RunWriter
+from lorafit.run.commands import way_back
 from lorafit.settings import Settings
 from lorafit.tasks.base import Task
 
@@ -21,12 +24,14 @@ class Job:
         subject: The model with its adapter, the encoded rows, and the engine.
         settings: The configuration and the origin of each value.
         run: The run folder; ``None``: there is none (yet), as for a plan.
+        base: What the base model is, as of `lorafit.model.identity`; ``None``: not known.
     """
 
     problem: Problem
     subject: Subject
     settings: Settings
     run: RunWriter | None = None
+    base: Identity | None = None
 
     @property
     def task(self) -> Task:
@@ -54,5 +59,6 @@ class Job:
         if self.run is not None:
             return self
         run = RunWriter.create(self.config, origins=self.settings.origins)
-        keep_start(run, self.subject)
+        with signals.naming(way_back(run.path)):
+            keep_start(run, self.subject)
         return replace(self, run=run)

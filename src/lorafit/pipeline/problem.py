@@ -8,14 +8,17 @@ from typing import Any
 from datasets import Dataset, DatasetDict
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lorafit.config import Config
+from lorafit.config import Config, ModelConfig
 from lorafit.data.carve import Roles, carve
 from lorafit.data.columns.choose import label_columns
 from lorafit.data.findings import Findings
 from lorafit.data.read.source import load_splits
 from lorafit.data.spellings import spelled_as
 from lorafit.errors import ConfigError
+from lorafit.model import identity
+from lorafit.model.identity import Identity
 from lorafit.model.kind import kind_of_model
+from lorafit.settings import LIVE
 from lorafit.tasks import tasks
 from lorafit.tasks.base import Task
 from lorafit.tasks.guess import guess_task
@@ -36,6 +39,18 @@ class Problem:
 
     task: Task
     splits: DatasetDict
+
+
+def identified(config: ModelConfig, live: Live | None) -> Identity | None:
+    """What a base model is; ask before there are adapters on a live one.
+
+    Returns:
+        ``None``: it is not on this machine (yet).
+    """
+    if live is not None:
+        fits = isinstance(live.model, PreTrainedModel)  # else taking it says what is wrong
+        return identity.of_object(live.model, live.tokenizer) if fits else None
+    return None if config.name_or_path == LIVE else identity.of_files(config)
 
 
 def pose(data: Any, config: Config, live: Live | None = None) -> Problem:

@@ -25,7 +25,7 @@ def keep(run: Run, train: Dataset, task: Task) -> None:
     """Writes the hashes of the rows that a run trains on."""
     path = run.path / FILE
     with atomic.writing(path, FILE):
-        unfinished = path.with_name(f".{FILE}")
+        unfinished = path.with_name(f"{atomic.TEMPORARY}{FILE}")
         with unfinished.open("wb") as file:
             np.save(file, np.unique(_hashes(train, task)))
         unfinished.replace(path)

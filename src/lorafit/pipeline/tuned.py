@@ -14,8 +14,10 @@ from lorafit.config import Config, GenerateConfig
 from lorafit.errors import AdapterError, ConfigError
 from lorafit.evidence.json import Json
 from lorafit.export import peft as peft_format
+from lorafit.model.identity import Identity
+from lorafit.pipeline import unchanged
 from lorafit.pipeline.facts import FACTS, read
-from lorafit.pipeline.problem import live_model
+from lorafit.pipeline.problem import identified, live_model
 from lorafit.pipeline.subject import Subject
 from lorafit.run import Run
 from lorafit.settings import LIVE
@@ -73,8 +75,10 @@ def load(
         raise ConfigError(f'"{adapter}" was made for a live model; pass it: load(source, model).')
     with quiet.saying_less():
         live = live_model(model, tokenizer)
+        now = None if live is None else identified(base, live)  # before there are adapters on it
         loaded = pipeline.load_base(base, task, facts.seed, live=live)
     adapters = peft_format.load(loaded.model, adapter)
+    unchanged.say_base(adapter, facts.base, base.name_or_path, now or identified(base, None))
     loaded.model.train(False)
     return Tuned(loaded.model, loaded.tokenizer, adapters, task, facts.max_length, facts.generate)
 
@@ -88,6 +92,7 @@ class AdapterFacts(TypedDict):
         model: Settings of the base model.
         seed: Of a new head.
         generate: Settings of written answers; a file of the version before has none.
+        base: What the base model was (`lorafit.model.identity`); ``None``, or not there: not known.
     """
 
     task: Json
@@ -95,10 +100,20 @@ class AdapterFacts(TypedDict):
     model: Json
     seed: int
     generate: NotRequired[Json]
+    base: NotRequired[Identity | None]
 
 
-def adapter_facts(subject: Subject, task: Task, config: Config) -> AdapterFacts:
-    """What `load` needs beyond PEFT's files, so that the folder stands alone."""
+def adapter_facts(
+    subject: Subject, task: Task, config: Config, identity: Identity | None
+) -> AdapterFacts:
+    """What `load` needs beyond PEFT's files, so that the folder stands alone.
+
+    Args:
+        subject: What was trained.
+        task: What it learned.
+        config: By which settings.
+        identity: What the base model was then.
+    """
     model = config.model.model_dump()
     base = subject.loaded.base_name
     if config.model.name_or_path != LIVE and base is not None:
@@ -111,6 +126,7 @@ def adapter_facts(subject: Subject, task: Task, config: Config) -> AdapterFacts:
         "model": model,
         "seed": config.seed,
         "generate": config.generate.model_dump(),
+        "base": identity,
     }
 
 

@@ -23,7 +23,8 @@ from lorafit.evidence.predictions import Predictions
 from lorafit.evidence.record import check_version
 from lorafit.report.predicted import COLUMNS
 from lorafit.run import config_file
-from lorafit.run.folder import is_locked
+from lorafit.run.folder import BEGUN
+from lorafit.run.locks import is_locked
 
 R = TypeVar("R", bound=Record)
 
@@ -214,7 +215,7 @@ def _read_status(found: RunFolder) -> None:
     message = content.get("message")
     found.message = None if message is None else str(message)
     found.created_at = str(content.get("created_at") or "")
-    if found.status == "training" and not is_locked(found.path):
+    if found.status in BEGUN and not is_locked(found.path):
         found.status = "interrupted"
 
 

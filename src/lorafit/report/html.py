@@ -7,6 +7,7 @@ a function of the run's files alone: written twice, it is the same.
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from lorafit.evidence.confusion import class_scores, confusion_of, other_tables
@@ -45,7 +46,8 @@ def write_report(run_folder: Path) -> Path:
         RunError: There is no such folder, or the page cannot be written.
     """
     page = run_folder / NAME
-    atomic.write_text(page, render(read_folder(run_folder)), "the report")
+    again = f"lorafit report {shlex.quote(str(run_folder))} writes it anew"
+    atomic.write_text(page, render(read_folder(run_folder)), "the report", again)
     return page
 
 

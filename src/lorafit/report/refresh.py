@@ -9,9 +9,10 @@ from jinja2 import UndefinedError
 
 from lorafit.errors import RunError
 from lorafit.evidence import ComparisonRecord
+from lorafit.report import closing
 from lorafit.report.folder import read_folder
 from lorafit.report.html import NAME, render
-from lorafit.run import Run, atomic
+from lorafit.run import Run, RunWriter, atomic
 from lorafit.run.listing import COMPARISON, REQUEST
 
 
@@ -22,10 +23,12 @@ class Page:
     Attributes:
         path: Where.
         problems: What of the folder could not be read, and why.
+        removed: Names of what a process that was killed had left there.
     """
 
     path: Path
     problems: list[str] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
 
 
 def find_folder(name: str | Path, dir: str | Path = "runs") -> Path:
@@ -45,7 +48,7 @@ def find_folder(name: str | Path, dir: str | Path = "runs") -> Path:
 
 
 def refresh(folder: Path) -> Page:
-    """Writes ``report.html`` or ``compare.html``.
+    """Writes ``report.html`` or ``compare.html``; of a run that is done it removes leftovers.
 
     Raises:
         RunError: The comparison is not finished or damaged, or the page cannot be written.
@@ -59,7 +62,7 @@ def refresh(folder: Path) -> Page:
         )
     run = read_folder(folder)
     atomic.write_text(folder / NAME, render(run), "the report")
-    return Page(folder / NAME, run.problems)
+    return Page(folder / NAME, run.problems, closing.tidy(RunWriter(folder)))
 
 
 def _comparison(folder: Path) -> Page:

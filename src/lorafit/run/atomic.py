@@ -11,13 +11,19 @@ import errno
 import json
 import math
 import os
+import re
 import secrets
-from collections.abc import Iterator
+import shutil
+import stat
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lorafit.errors import RunError
+from lorafit.errors import LorafitError, RunError
 from lorafit.evidence.json import parsed
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 TEMPORARY = ".tmp-"
 """Prefix of unfinished files and folders: never read, safe to delete."""
@@ -34,6 +40,26 @@ _ADVICE = {
 }
 
 
+_REPORTED = re.compile(r"\(os error (\d+)\)")
+
+
+def os_error(error: BaseException) -> OSError | None:
+    """The failed call of the operating system that an exception tells of; ``None``: of none.
+
+    Libraries in Rust (safetensors, tokenizers) raise exceptions of their own, with the cause as
+    text: ``... No space left on device (os error 28)``.
+    """
+    if isinstance(error, OSError):
+        return error
+    found = _REPORTED.search(str(error))
+    return None if found is None else OSError(int(found[1]), os.strerror(int(found[1])))
+
+
+def advice(error: OSError) -> str:
+    """What to do about a failed write; ``""``: not known."""
+    return _ADVICE.get(error.errno or 0, "")
+
+
 @contextlib.contextmanager
 def writing(path: Path, what: str, next_step: str = "") -> Iterator[None]:
     """Turns a failed write inside the block into one clear error.
@@ -48,12 +74,14 @@ def writing(path: Path, what: str, next_step: str = "") -> Iterator[None]:
     """
     try:
         yield
-    except RunError:
+    except LorafitError:
         raise
-    except OSError as error:
-        cause = error.strerror or str(error)
-        advice = _ADVICE.get(error.errno or 0, "")
-        hint = "; ".join(part for part in (advice, next_step) if part)
+    except Exception as error:
+        failed = os_error(error)
+        if failed is None:
+            raise
+        cause = failed.strerror or str(failed)
+        hint = "; ".join(part for part in (advice(failed), next_step) if part)
         raise RunError(
             f'cannot write {what} to "{path}": {cause}.' + (f" What to do: {hint}." if hint else "")
         ) from error
@@ -91,14 +119,82 @@ def sync_folder(path: Path) -> None:
             os.close(descriptor)
 
 
-def write_text(path: Path, text: str, what: str | None = None) -> None:
+def new_file_mode(folder: Path) -> int:
+    """The permissions that a new file in a folder gets by the user's umask."""
+    probe = folder / f"{TEMPORARY}mode-{secrets.token_hex(4)}"
+    try:
+        probe.touch()
+        return stat.S_IMODE(probe.stat().st_mode)
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+def save_tensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None
+) -> None:
+    """Writes a safetensors file and waits until it is on the disk.
+
+    It gets the permissions of any new file; safetensors itself makes private ones.
+
+    Args:
+        path: The file.
+        tensors: By name; contiguous, and no two of the same memory.
+        metadata: For the file's header.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    # Here: what only reads run folders loads no torch.
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    path.touch()
+    mode = stat.S_IMODE(path.stat().st_mode)
+    try:
+        save_file(dict(tensors), path, metadata=metadata)
+    except SafetensorError as error:
+        raise os_error(error) or OSError(str(error)) from error
+    path.chmod(mode)
+    sync_file(path)
+
+
+def unfinished(folder: Path) -> list[Path]:
+    """What killed processes left in a folder; none where there is no folder."""
+    return sorted(folder.glob(f"{TEMPORARY}*")) if folder.is_dir() else []
+
+
+def remove(paths: Iterable[Path]) -> list[str]:
+    """Removes files and folders in which nobody else writes now; what cannot be removed stays.
+
+    Returns:
+        The names of what is gone.
+    """
+    gone = []
+    for path in paths:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                path.unlink()
+        if not os.path.lexists(path):
+            gone.append(path.name)
+    return gone
+
+
+def write_text(path: Path, text: str, what: str | None = None, next_step: str = "") -> None:
     """Writes a UTF-8 file atomically.
+
+    Args:
+        path: The file.
+        text: Its content.
+        what: As of `writing`; ``None``: the file's name.
+        next_step: As of `writing`.
 
     Raises:
         RunError: The file cannot be written; what was there before is untouched.
     """
     temporary = path.with_name(f"{TEMPORARY}{path.name}-{secrets.token_hex(4)}")
-    with writing(path, what or path.name):
+    with writing(path, what or path.name, next_step):
         try:
             with temporary.open("w", encoding="utf-8", newline="\n") as file:
                 file.write(text)

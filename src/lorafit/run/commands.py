@@ -15,6 +15,11 @@ def resume_command(folder: Path) -> str:
     return f"lorafit train --resume {shlex.quote(str(folder))}"
 
 
+def way_back(folder: Path) -> str:
+    """What is said last of a run that was stopped."""
+    return f"stopped. Go on with: {resume_command(folder)}"
+
+
 def resume_call(folder: Path) -> str:
     """The same in Python."""
     return f'lorafit.train(resume="{folder}")'

@@ -28,8 +28,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NotRequired, Self, TypedDict, cast
 
-from filelock import FileLock, Timeout
-
 from lorafit.config import Config
 from lorafit.errors import RunError, did_you_mean
 from lorafit.evidence import Choice as Choice
@@ -38,6 +36,7 @@ from lorafit.evidence.json import parsed
 from lorafit.evidence.training import ChoosingCost
 from lorafit.run import atomic, config_file
 from lorafit.run.commands import resume_call, resume_command
+from lorafit.run.locks import is_locked
 from lorafit.units import shortened
 
 if TYPE_CHECKING:
@@ -49,12 +48,18 @@ Lines = list[dict[str, Any]]
 Status = Literal["created", "training", "trained", "delivered", "done", "failed"]
 """``delivered``: all files of the result are written, and only the run's closing is left."""
 
+BEGUN: tuple[Status, ...] = ("created", "training", "trained", "delivered")
+"""A process goes from each of these to the next; without one the run is interrupted."""
+
 CONFIG = "config.yaml"
 STATUS = "status.json"
 METRICS = "metrics.jsonl"
 TRIALS = "trials.jsonl"
 REPORT = "report.html"
 """Files of a run."""
+
+SEARCH = "tune"
+"""Folder of what a search has done so far; only there until the run is done."""
 
 
 class Written(TypedDict):
@@ -79,7 +84,7 @@ class RunSummary:
 
     Attributes:
         name: Folder name.
-        status: As written, or ``"interrupted"``: training was begun and no process goes on with it.
+        status: As written, or ``"interrupted"``: it was begun and no process goes on with it.
         created_at: ISO 8601, UTC.
         model: Model as the user named it.
         data: Data as the user named it.
@@ -311,7 +316,7 @@ class Run:
             config = self.config
             model, data = config.model.name_or_path, config.data.path
         status: str = self.status
-        if status in ("training", "delivered") and not self.locked:
+        if status in BEGUN and not self.locked:
             status = "interrupted"
         result = Evaluation()
         with contextlib.suppress(RunError):
@@ -415,17 +420,6 @@ class Run:
             raise RunError(f'cannot read "{file}": {error.strerror}') from error
         except UnicodeDecodeError as error:
             raise RunError(f'cannot read "{file}": {error}') from error
-
-
-def is_locked(folder: Path) -> bool:
-    """Whether some process works in a folder of a run or a comparison."""
-    if not (folder / ".lock").exists() or (folder / ".lock").is_symlink():
-        return False
-    try:
-        with FileLock(folder / ".lock", timeout=0):
-            return False
-    except (Timeout, OSError):
-        return True
 
 
 def _found(path: str | Path, dir: str | Path) -> Path:

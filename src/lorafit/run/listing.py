@@ -14,10 +14,11 @@ from typing import Any
 
 from lorafit.errors import RunError
 from lorafit.run import Run, atomic
-from lorafit.run.folder import RunSummary, is_locked
+from lorafit.run.folder import RunSummary
+from lorafit.run.locks import is_locked
 
 REQUEST = "request.json"
-"""What a comparison was asked for; written first."""
+"""What a comparison was asked for; the folder appears with it."""
 COMPARISON = "compare.json"
 """What came of it; written last."""
 

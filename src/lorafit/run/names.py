@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from lorafit.errors import ConfigError
+from lorafit.run.stage import place
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _GENERIC = {"model", "models", "data", "dataset", "train", "main", "default", "snapshot"}
@@ -57,10 +58,10 @@ def automatic(model: str, data: str) -> str:
     return f"{short(model)}-{short(data)}"
 
 
-def make_numbered(parent: Path, stem: str) -> Path:
-    """Makes the folder ``<stem>-001``, or the next free number, below ``parent``.
+def place_numbered(stage: Path, parent: Path, stem: str) -> Path:
+    """Renames a finished folder to ``<stem>-001``, or the next free number, below ``parent``.
 
-    Two processes that start at once get two folders, because making a folder is atomic.
+    Two processes that do so at once get two numbers, because renaming is atomic.
     """
     taken = [
         int(match[1])
@@ -68,11 +69,6 @@ def make_numbered(parent: Path, stem: str) -> Path:
         if (match := re.fullmatch(re.escape(stem) + r"-(\d+)", path.name))
     ]
     number = max(taken, default=0) + 1
-    while True:
-        path = parent / f"{stem}-{number:03d}"
-        try:
-            path.mkdir()
-        except FileExistsError:
-            number += 1
-        else:
-            return path
+    while not place(stage, parent / f"{stem}-{number:03d}"):
+        number += 1
+    return parent / f"{stem}-{number:03d}"

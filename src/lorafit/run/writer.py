@@ -10,20 +10,18 @@ import contextlib
 import datetime
 import json
 import logging
-import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from lorafit.config import Config
 from lorafit.errors import RunError
 from lorafit.evidence import Choice, Choices, Evaluation
 from lorafit.machine.environment import Environment
-from lorafit.run import atomic, config_file, names
-from lorafit.run.folder import CONFIG, METRICS, STATUS, Run, Status
+from lorafit.run import atomic, config_file, locks, names, stage
+from lorafit.run.folder import CONFIG, METRICS, SEARCH, STATUS, Run, Status
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +40,7 @@ class RunWriter(Run):
 
     def __init__(self, path: str | Path, dir: str | Path = "runs") -> None:
         super().__init__(path, dir)
-        self._lock = FileLock(self.path / ".lock", timeout=0)
+        self._lock = FileLock(self.path / locks.LOCK)
         self._working = False
 
     @classmethod
@@ -53,7 +51,7 @@ class RunWriter(Run):
         name: str | None = None,
         origins: Mapping[str, str] | None = None,
     ) -> RunWriter:
-        """Makes a new run folder; an existing one is never touched.
+        """Makes a new run folder, all or nothing; an existing one is never touched.
 
         Args:
             config: The resolved settings.
@@ -70,27 +68,21 @@ class RunWriter(Run):
         name = name if name is not None else config.run.name
         if name is not None:
             names.check(name)
+        stem = name or names.automatic(config.model.name_or_path, config.data.path)
         with atomic.writing(parent, "the run folder"):
-            parent.mkdir(parents=True, exist_ok=True)
-            if name is not None:
-                path = parent / name
-                try:
-                    path.mkdir()
-                except FileExistsError as error:
-                    raise RunError(
-                        f'"{path}" exists and is never overwritten. Choose another run name, '
-                        "or resume that run."
-                    ) from error
-            else:
-                path = names.make_numbered(
-                    parent, names.automatic(config.model.name_or_path, config.data.path)
-                )
-        try:
-            _write_status(path, "created")
-            atomic.write_text(path / CONFIG, config_file.render(config, origins or {}))
-        except BaseException:
-            shutil.rmtree(path, ignore_errors=True)
-            raise
+            stage.sweep(parent)
+            with stage.staging(parent, stem) as folder:
+                _write_status(folder, "created")
+                atomic.write_text(folder / CONFIG, config_file.render(config, origins or {}))
+                if name is None:
+                    path = names.place_numbered(folder, parent, stem)
+                else:
+                    path = parent / name
+                    if not stage.place(folder, path):
+                        raise RunError(
+                            f'"{path}" exists and is never overwritten. Choose another run name, '
+                            "or resume that run."
+                        )
         return cls(path)
 
     # Writing
@@ -205,6 +197,7 @@ class RunWriter(Run):
             self._reach(reaching)
             return
         with self.lock():
+            self.tidy()
             if not self.delivered:
                 self.set_status("training")
             self._working = True
@@ -235,36 +228,37 @@ class RunWriter(Run):
                 atomic.sync_folder(self.path)
         self.set_status(status)
 
+    @property
+    def leftovers(self) -> list[Path]:
+        """What killed processes left unfinished, and of a run that is done its search."""
+        folders = (self.path, self.path / "adapter", self.checkpoints)
+        found = [path for folder in folders for path in atomic.unfinished(folder)]
+        search = self.path / SEARCH
+        if self.status == "done" and search.is_dir() and not search.is_symlink():
+            found.append(search)
+        return found
+
+    def tidy(self) -> list[str]:
+        """Removes the `leftovers`; call it with the run's lock held.
+
+        Returns:
+            The names of what is gone.
+        """
+        return atomic.remove(self.leftovers)
+
     # One process at a time
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Keeps other processes from training in this folder; may be nested.
 
-        The operating system frees the lock when the process ends, however it ends, so there
-        is no stale lock to remove.
-
         Raises:
             RunError: Another process holds it, the folder has links in it, or it cannot be written.
         """
-        with atomic.writing(self.path, "the lock"):
-            if not self._lock.is_locked:
-                atomic.refuse_links(self.path)
-            try:
-                self._lock.acquire()
-            except Timeout as error:
-                pid = ""
-                with contextlib.suppress(OSError):
-                    pid = (self.path / ".lock.pid").read_text().strip()
-                raise RunError(
-                    f'another process{f" ({pid})" if pid else ""} is training in "{self.path}". '
-                    "Wait for it or stop it."
-                ) from error
-        try:
-            atomic.write_text(self.path / ".lock.pid", str(os.getpid()), "the lock")
+        if not self._lock.is_locked:
+            atomic.refuse_links(self.path)
+        with locks.held(self.path, "training", self._lock):
             yield
-        finally:
-            self._lock.release()
 
     @property
     def locked(self) -> bool:

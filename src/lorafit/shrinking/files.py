@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
 from torch import Tensor
 
 from lorafit.errors import AdapterError
@@ -25,6 +24,7 @@ from lorafit.export.peft import PREFIX, locate, read_config, read_tensors
 from lorafit.export.peft_config import CONFIG_FILE
 from lorafit.export.peft_source import WEIGHTS_FILE
 from lorafit.methods.lora import LoraConfig
+from lorafit.run import atomic
 from lorafit.shrinking.truncate import Directions, directions, truncated
 
 TAKEN = frozenset(
@@ -232,7 +232,7 @@ def write(source: Source, tensors: Mapping[str, Tensor], k: int, out: Path, fact
         if left:
             log.warning("not copied, for they are links or no files: %s", ", ".join(left))
         ready = {key: tensor.detach().contiguous() for key, tensor in tensors.items()}
-        save_file(ready, stage / WEIGHTS_FILE, metadata={"format": "pt"})
+        atomic.save_tensors(stage / WEIGHTS_FILE, ready, {"format": "pt"})
         text = json.dumps(fields, indent=2, sort_keys=True) + "\n"
         (stage / CONFIG_FILE).write_text(text, encoding="utf-8")
         (stage / "shrink.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
@@ -171,8 +171,7 @@ def save(
             folder.mkdir(parents=True, exist_ok=True)
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir()
-            _write_tensors(temporary / _TENSORS, tensors)
-            atomic.sync_file(temporary / _TENSORS)
+            atomic.save_tensors(temporary / _TENSORS, tensors)
             values: Json = {
                 "format": FORMAT,
                 "step": state.step,
@@ -190,17 +189,6 @@ def save(
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     return target
-
-
-def _write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
-    try:
-        save_file(tensors, path)
-    except SafetensorError as error:
-        # safetensors reports a full disk as text: "... No space left on device (os error 28)".
-        code = str(error).rpartition("(os error ")[2].rstrip(")")
-        if code.isdigit():
-            raise OSError(int(code), os.strerror(int(code)), str(path)) from error
-        raise OSError(str(error)) from error
 
 
 def read(path: Path) -> Checkpoint:
@@ -293,9 +281,3 @@ def prune(folder: Path, keep: set[int]) -> None:
         if step not in keep:
             with atomic.writing(folder, "the checkpoints"):
                 remove(path_of(folder, step))
-
-
-def clean(folder: Path) -> None:
-    """Deletes what crashed processes left unfinished."""
-    for path in folder.glob(f"{atomic.TEMPORARY}*") if folder.is_dir() else ():
-        shutil.rmtree(path, ignore_errors=True)

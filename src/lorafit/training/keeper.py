@@ -10,7 +10,7 @@ from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from lorafit.errors import RunError
-from lorafit.run import RunWriter
+from lorafit.run import RunWriter, atomic
 from lorafit.training import checkpoint as checkpoints
 from lorafit.training.generators import generator_states, restore_generators
 from lorafit.training.parallel import Workers
@@ -65,7 +65,7 @@ class Keeper:
             return TrainState()
         folder = self._run.checkpoints
         if self._workers.main:
-            checkpoints.clean(folder)
+            atomic.remove(atomic.unfinished(folder))
         if not resume and checkpoints.steps(folder):
             raise RunError(
                 f'"{self._run.path}" has been trained before (checkpoint of step '
@@ -107,6 +107,10 @@ class Keeper:
         state = TrainState.from_dict(found.state)
         if self._workers.main:
             self._run.truncate_metrics(state.metrics_lines)
+            # What a kill after the last checkpoint left of the earlier ones.
+            keep = {state.step, state.best_step or state.step}
+            later = {step for step in checkpoints.steps(self._run.checkpoints) if step > state.step}
+            checkpoints.prune(self._run.checkpoints, keep | later)
         log.info('resuming "%s" after step %d', self._run.path, state.step)
         self._saved = state.step
         return state

@@ -111,9 +111,11 @@ def fit(
 
         for taken in steps_taken(stepper, plan, state, Selection(learner, keeper, settings)):
             reporter.report(taken)
-            if workers.any(signals.requested) and not taken.stopped:
+            if workers.any(signals.requested):
                 keeper.save(state)
-                raise KeyboardInterrupt(_how_to_resume(state.step, plan.total_steps, run))
+                raise signals.stopped(_how_to_resume(state.step, plan.total_steps, run))
+        if workers.any(signals.requested):  # while the last state was kept
+            raise signals.stopped(_how_to_resume(state.step, plan.total_steps, run))
     why = stopped(state, plan.total_steps, settings.early_stopping_patience)
     return _result(state, why, plan.course(state.evaluated, state.step))
 

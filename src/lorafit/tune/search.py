@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import shutil
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from lorafit.errors import ConfigError
 from lorafit.machine.memory import peak_memory_bytes, reset_peak
 from lorafit.pipeline.job import Job
 from lorafit.pipeline.planning import estimate
-from lorafit.run import Choice, Run
+from lorafit.run import Choice
 from lorafit.settings import Settings
 from lorafit.training.loop import FitResult, fit
 from lorafit.training.parallel import Workers
@@ -25,7 +24,7 @@ from lorafit.training.steps import StepPlan
 from lorafit.tune import strategies
 from lorafit.tune.base import CHOOSABLE, EPOCHS, Found
 from lorafit.tune.bench.bench import Bench
-from lorafit.tune.bench.journal import FOLDER, noted_budget
+from lorafit.tune.bench.journal import noted_budget
 from lorafit.tune.rise import size
 
 log = logging.getLogger(__name__)
@@ -246,8 +245,3 @@ def _result(bench: Bench, found: Found) -> FitResult:
         stopped=found.stopped,
         course=course,
     )
-
-
-def clean(run: Run) -> None:
-    """Removes what a search keeps to go on after a kill; call it once the run is done."""
-    shutil.rmtree(run.path / FOLDER, ignore_errors=True)

@@ -18,13 +18,13 @@ from lorafit import pipeline
 from lorafit.errors import ConfigError, RunError
 from lorafit.pipeline.job import Job
 from lorafit.run import RunWriter
+from lorafit.run.folder import SEARCH as FOLDER
 from lorafit.settings import Settings, from_config, from_keywords, resolve
 from lorafit.training.progress import Progress, QuietProgress, Update
 from lorafit.tune import search as searching
 from lorafit.tune import strategies
 from lorafit.tune.base import CHOOSABLE, Found
 from lorafit.tune.bench.bench import Bench
-from lorafit.tune.bench.journal import FOLDER
 from tests import tiny_text
 
 STEPS = 300

@@ -340,7 +340,7 @@ class Bench:
 
     def _stop_if_asked(self) -> None:
         if self._signals.requested:
-            raise KeyboardInterrupt(f"stopped while choosing.{self._how_to_resume}")
+            raise self._signals.stopped(f"stopped while choosing.{self._how_to_resume}")
 
     def _whole(self, state: State) -> State:
         """The state, which has to have its tensors.

@@ -18,16 +18,14 @@ from pathlib import Path
 from typing import TypedDict
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from lorafit.errors import RunError
 from lorafit.evidence.json import Json
 from lorafit.run import Run, atomic
+from lorafit.run.folder import SEARCH
 from lorafit.tune.bench.state import Shape, State, count_factors
-
-FOLDER = "tune"
-"""In the run folder; removed when the run is done."""
 
 BUDGET = "budget"
 """Name of the entry with the budget that a search began with."""
@@ -86,7 +84,7 @@ def noted_budget(run: Run | None) -> float | None:
     """
     if run is None:
         return None
-    file = run.path / FOLDER / f"{BUDGET}.json"
+    file = run.path / SEARCH / f"{BUDGET}.json"
     return float(atomic.read_json(file)["facts"]["runs"]) if file.is_file() else None
 
 
@@ -103,12 +101,13 @@ class Journal:
         if run is not None:
             with atomic.writing(self.folder, "the search's journal"):
                 self.folder.mkdir(exist_ok=True)
+                atomic.remove(atomic.unfinished(self.folder))
 
     @property
     def folder(self) -> Path:
         """Where it is written."""
         assert self._run is not None
-        return self._run.path / FOLDER
+        return self._run.path / SEARCH
 
     def once(self, name: str, work: Callable[[], Entry]) -> Entry:
         """The piece of work of this name: read, or else done and written.
@@ -159,9 +158,8 @@ class Journal:
     def _save(self, name: str, ending: str, tensors: Mapping[str, Tensor]) -> None:
         path = self._path(name, ending)
         temporary = path.with_name(f"{atomic.TEMPORARY}{path.name}")
-        save_file({k: v.contiguous() for k, v in tensors.items()}, temporary)
-        atomic.sync_file(temporary)
-        temporary.rename(path)
+        atomic.save_tensors(temporary, {k: v.contiguous() for k, v in tensors.items()})
+        temporary.replace(path)
 
     def _read(self, name: str) -> Entry | None:
         if self._run is None or not self._path(name, "json").is_file():
