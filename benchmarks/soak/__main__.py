@@ -36,7 +36,7 @@ BEGIN = "<!-- Written by `python -m benchmarks.soak`. -->\n"
 END = "<!-- end of the table -->\n"
 OUT = Path("build/soak")
 KINDS = ("kill", "disk", "signal", "inputs", "memory")
-SLICE_S = 20
+SLICE_S = 12
 """Seconds that a part has before it is another's turn."""
 
 

@@ -128,7 +128,10 @@ def _part(cases: Sequence[Case]) -> dict[str, object]:
             assert names is None or isinstance(names, list)
             notes.update({f"{kind}: {_kind(name)}" for name in names or ()})
         if "mb_a_round" in case.facts:
+            slope = case.facts["mb_a_round"]
+            assert isinstance(slope, list)
             said = "{rounds:,} rounds, {mb_settled} MB then {mb_last} MB".format(**case.facts)
+            said += f", {1000 * slope[0]:+.0f} kB a round"
             notes[said] += 1
         if "message" in case.facts:
             notes[f"message {case.facts['message']}"] += 1

@@ -122,10 +122,10 @@ class Compare(Work):
 
 
 class _ForkedArm:
-    """Stands in for `subprocess.Popen` of ``python -m MODULE ARGUMENT...``: forks."""
+    """Stands in for `subprocess.Popen` of ``python ... -m MODULE ARGUMENT...``: forks."""
 
     def __init__(self, command: list[str], *, stderr: IO[str], **options: Any) -> None:
-        module, arguments = command[2], command[3:]
+        module, *arguments = command[command.index("-m") + 1 :]
         (out, into), (given, giving) = os.pipe(), os.pipe()
         self.pid = os.fork()
         if self.pid == 0:

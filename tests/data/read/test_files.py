@@ -346,14 +346,9 @@ def test_a_file_of_another_encoding_is_refused(tmp_path):
         read_file(path, Reading(encoding="ascii"))
 
 
-def test_a_schema_that_says_something_odd_of_its_columns_is_refused(tmp_path):
-    table = pa.table({"text": ["a film"]})
-    for number, said in enumerate((b'"x"', b"[1]", b'{"info": 5}', b'{"info": {"features": "x"}}')):
-        odd = tmp_path / f"{number}.feather"
-        feather.write_feather(table.replace_schema_metadata({b"huggingface": said}), str(odd))
-        try:
-            found = read_file(odd)
-        except DataError as error:
-            assert "a type that cannot be used" in str(error)
-        else:
-            assert found["text"][:] == ["a film"]
+@pytest.mark.parametrize("said", [b'"x"', b"[1]", b'{"info": {"features": "x"}}', b"{"])
+def test_a_schema_that_says_something_odd_of_its_columns_is_refused(tmp_path, said):
+    table = pa.table({"text": ["a film"]}).replace_schema_metadata({b"huggingface": said})
+    feather.write_feather(table, str(tmp_path / "odd.feather"))
+    with pytest.raises(DataError, match="a type that cannot be used"):
+        read_file(tmp_path / "odd.feather")
