@@ -135,7 +135,7 @@ def _part(cases: Sequence[Case]) -> dict[str, object]:
             notes[said] += 1
         if "message" in case.facts:
             notes[f"message {case.facts['message']}"] += 1
-        if case.facts.get("says how to go on") is False:
+        if case.facts.get("begun") and case.facts.get("says how to go on") is False:
             notes["does not say how to go on"] += 1
     bad = [case for case in cases if case.result not in HARMLESS]
     return {
