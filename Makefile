@@ -63,7 +63,7 @@ bench-quality: $(VENV)/.dev $(VENV)/.demo
 bench-tuning: $(VENV)/.dev $(VENV)/.demo
 	$(PIP) --no-deps --requirement benchmarks/tuning/requirements.txt
 	$(BIN)/python -m benchmarks.tuning grid --pair news --seeds 0 --out build/tuning $(ARGS)
-	$(BIN)/python -m benchmarks.tuning rise --pair news --seeds 0 --out build/tuning $(ARGS)
+	$(BIN)/python -m benchmarks.tuning side --side rise --pair news --seeds 0 --out build/tuning $(ARGS)
 	$(BIN)/python -m benchmarks.tuning.report --results build/tuning
 
 soak: $(VENV)/.dev

@@ -30,6 +30,7 @@ from lorafit.errors import DataError
 from lorafit.evidence import MetricInfo
 from lorafit.tasks import tasks
 from lorafit.tasks.parts.answers import Predicted
+from lorafit.tasks.parts.constant import Constant
 from lorafit.tasks.parts.labels import UNKNOWN, label_numbers, listed, named_head, read_label_names
 from lorafit.tasks.parts.metrics import Metric
 from lorafit.tasks.parts.tables import confusion
@@ -118,11 +119,11 @@ class Ordinal(TextTask):
             for number, row in zip(graded(logits), above, strict=True)
         ]
 
-    def constant(self, labels):
+    def constant(self, encoded):
         """The median: of all answers that look at no text the one with the least error."""
-        middle = int(np.median(labels))
+        middle = int(np.median(encoded["labels"]))
         row = np.where(np.arange(self.outputs) < middle, 1.0, -1.0)
-        return f"the median, {self.grades[middle]}", np.tile(row, (len(labels), 1))
+        return Constant(f"the median, {self.grades[middle]}", np.tile(row, (len(encoded), 1)))
 
     def tables(self, kept, labels):
         return [confusion(labels, graded(kept), self.grades)]

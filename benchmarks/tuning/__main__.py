@@ -1,11 +1,11 @@
-"""Runs the exhaustive grid of a pair, every point a full training run, and the tuner beside it.
+"""Runs the exhaustive grid of a pair, every point a full training run, and what is held against it.
 
     python -m benchmarks.tuning grid --pair reviews [--data FOLDER] [--seeds 0 1 2] [--out DIR]
-    python -m benchmarks.tuning rise --pair reviews ...
+    python -m benchmarks.tuning side --pair reviews --side rise ...
 
 ``FOLDER`` has train/validation/test files; without it the pairs are built from packages.
-Each run appends one line to ``DIR/grid-PAIR.jsonl`` or ``DIR/rise-PAIR.jsonl`` when it ends;
-what is there is not run again, so an interrupted benchmark is gone on with by the same command.
+Each run appends one line to ``DIR/grid-PAIR.jsonl`` or ``DIR/SIDE-PAIR.jsonl`` when it ends;
+what is there is not run again: the same command resumes an interrupted benchmark.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ RESULTS = Path(__file__).parent / "results"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["grid", "rise"])
+    parser.add_argument("what", choices=["grid", "side"])
     parser.add_argument("--pair", required=True)
+    parser.add_argument("--side", default="rise", help="of benchmarks.tuning.tuned.SIDES")
     parser.add_argument("--data", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--top", type=int, help="only the best points of the first seed there")
@@ -35,7 +36,7 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
-    {"grid": grid, "rise": rise}[options.what](options)
+    {"grid": grid, "side": side}[options.what](options)
 
 
 def grid(options: argparse.Namespace) -> None:
@@ -57,17 +58,17 @@ def grid(options: argparse.Namespace) -> None:
             append(file, line)
 
 
-def rise(options: argparse.Namespace) -> None:
+def side(options: argparse.Namespace) -> None:
     from benchmarks.tuning import tuned
     from benchmarks.tuning.pairs import PAIRS
 
-    pair, file = PAIRS[options.pair], options.out / f"rise-{options.pair}.jsonl"
+    pair, file = PAIRS[options.pair], options.out / f"{options.side}-{options.pair}.jsonl"
     options.out.mkdir(parents=True, exist_ok=True)
     constants = {name: json.loads(value) for name, value in pairs_of(options.constant)}
     done = {line["seed"] for line in read(file) if line["constants"] == constants}
     model, data = pair.load(options.data)
     for seed in sorted(set(options.seeds) - done):
-        append(file, tuned.run(pair, model, data, seed, constants))
+        append(file, tuned.run(pair, model, data, seed, options.side, constants))
 
 
 def pairs_of(texts: list[str]) -> Iterator[tuple[str, str]]:

@@ -10,6 +10,14 @@ restaurants
     A Llama of 2.4 M parameters (`pretrain`), 1,600 descriptions of restaurants (E2E NLG).
 chance
     "reviews" with the labels shuffled: there is nothing to learn.
+many
+    MiniLM-L6, 4,000 times three words of one category of a thesaurus, 50 classes (`thesaurus`).
+imbalanced
+    MiniLM-L6, 2,179 sentences of debates, nine speakers of 1 to 37 % (`debates`).
+short
+    MiniLM-L6, 1,453 headlines of BBC news, five topics (`news`).
+tags
+    MiniLM-L6, which words of 800 sentences of BBC news had a capital letter (`news`).
 planted-4, planted-16
     MiniLM-L6 imitating itself with an update of known rank (`planted`).
 """
@@ -18,7 +26,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -27,7 +35,7 @@ from typing import Any
 import numpy as np
 from datasets import DatasetDict
 
-from benchmarks.tuning import news, planted
+from benchmarks.tuning import debates, news, planted, thesaurus
 from benchmarks.tuning.reviews import carved
 from lorafit.config import Config
 from lorafit.packaged import DATA as REVIEWS
@@ -50,6 +58,7 @@ class Pair:
         rates: Learning rates of the grid.
         metric: What is compared beside the loss, a share of 1; greater is better.
         ranks: Ranks of the grid, with ``lora_alpha`` at `ALPHA`.
+        grid_settings: Settings of the grid's runs alone.
     """
 
     load: Callable[[Path | None], tuple[str, Any]]
@@ -58,6 +67,7 @@ class Pair:
     rates: tuple[float, ...]
     metric: str = "accuracy"
     ranks: tuple[int, ...] = (1, 4, 16)
+    grid_settings: dict[str, Any] = field(default_factory=dict)
 
     def config(self, model: str, seed: int, **settings: Any) -> Config:
         """The configuration of one run; its data is passed beside it."""
@@ -85,6 +95,9 @@ ALPHA = 16
 
 MINILM_MODULES = {"q-v": ["query", "value"], "all-linear": ["query", "key", "value", "dense"]}
 
+FIRST_GRIDS = {"lr_scheduler_type": "warmup_stable_decay", "adam_beta2": 0.999}
+"""The defaults of lorafit when the first grids were made."""
+
 ONE_LOOK = {
     "num_train_epochs": 2,
     "eval_steps": 10**6,  # the last step is always evaluated: the selection set is scored once
@@ -93,6 +106,12 @@ ONE_LOOK = {
     "per_device_train_batch_size": 8,
 }
 
+AS_USERS = {
+    "num_train_epochs": 3,
+    "eval_steps": 10**6,
+    "early_stopping_patience": None,
+}
+"""The epochs and, unless the rows are few, the batch of a default run."""
 
 LLAMA_MODULES = {
     "q-v": ["q_proj", "v_proj"],
@@ -120,6 +139,22 @@ def _news(_folder: Path | None) -> tuple[str, Any]:
     return MINILM, news.load({"train": 1600, "validation": 600, "test": 800})
 
 
+def _many(_folder: Path | None) -> tuple[str, Any]:
+    return MINILM, thesaurus.load({"train": 4000, "validation": 500, "test": 1000})
+
+
+def _imbalanced(_folder: Path | None) -> tuple[str, Any]:
+    return MINILM, debates.load({"train": 3000, "validation": 600, "test": 800})
+
+
+def _short(_folder: Path | None) -> tuple[str, Any]:
+    return MINILM, news.headlines({"train": 1500, "validation": 300, "test": 400})
+
+
+def _tags(_folder: Path | None) -> tuple[str, Any]:
+    return MINILM, news.capitals({"train": 800, "validation": 200, "test": 400})
+
+
 def _restaurants(folder: Path | None) -> tuple[str, Any]:
     if folder is None:
         raise SystemExit("restaurants needs --data FOLDER: E2E NLG as train.jsonl, ...")
@@ -138,12 +173,14 @@ PAIRS = {
         ONE_LOOK,
         MINILM_MODULES,
         rates=(1.6e-4, 4e-4, 1e-3),
+        grid_settings=FIRST_GRIDS,
     ),
     "news": Pair(
         _news,
         ONE_LOOK,
         MINILM_MODULES,
         rates=(5e-4, 1.25e-3, 3e-3),
+        grid_settings=FIRST_GRIDS,
     ),
     "chance": Pair(
         _chance,
@@ -157,6 +194,26 @@ PAIRS = {
         LLAMA_MODULES,
         rates=(8e-4, 2e-3, 5e-3),
         metric="token_accuracy",
+        grid_settings=FIRST_GRIDS,
+    ),
+    "many": Pair(_many, AS_USERS, MINILM_MODULES, rates=(1e-3, 2e-3, 4e-3)),
+    "imbalanced": Pair(
+        _imbalanced,
+        AS_USERS | {"per_device_train_batch_size": 16},
+        MINILM_MODULES,
+        rates=(5e-4, 1.25e-3, 3e-3),
+    ),
+    "short": Pair(
+        _short,
+        AS_USERS | {"per_device_train_batch_size": 8},
+        MINILM_MODULES,
+        rates=(4e-4, 1e-3, 2.5e-3),
+    ),
+    "tags": Pair(
+        _tags,
+        AS_USERS | {"per_device_train_batch_size": 8},
+        MINILM_MODULES,
+        rates=(5e-4, 1.25e-3, 3e-3),
     ),
     **{
         f"planted-{k}": Pair(
@@ -167,6 +224,7 @@ PAIRS = {
             rates=(1e-3, 3e-3, 9e-3),
             metric="fidelity",
             ranks=(2, 8, 32),
+            grid_settings=FIRST_GRIDS,
         )
         for k in (4, 16)
     },

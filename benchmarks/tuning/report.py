@@ -1,13 +1,15 @@
-"""The finished grids and the tuner's runs as one summary and one table.
+"""The finished grids and what was held against them as one summary and one table.
 
     python -m benchmarks.tuning.report [--results DIR]
 
-Writes ``summary.json`` and ``results.md`` into the folder of the results.
+Writes ``summary.json`` and ``results.md`` into the folder of the results and, where that is the
+one of the repository, the table of the sides into docs/explanation/tuning.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import math
 from pathlib import Path
@@ -18,7 +20,15 @@ import numpy as np
 from benchmarks.tuning.__main__ import RESULTS, read
 from benchmarks.tuning.pairs import PAIRS
 from benchmarks.tuning.table import best, compared, regret, searched
+from benchmarks.tuning.tuned import SIDES
 from lorafit.tune.decide import gain
+
+PAGE = Path(__file__).parents[2] / "docs/explanation/tuning.md"
+PAST = ("rise-higher", "earlier")
+"""Sides that are no more: the search with trials that begin at 1.15 to 1.2 times the usual rate,
+and that of lorafit until November 2026."""
+BEGIN, END = "<!-- sides: begin -->", "<!-- sides: end -->"
+"""Marks of the table in the page."""
 
 UNTUNED = {"reviews": math.log(2), "news": math.log(20), "planted-4": 1.0, "planted-16": 1.0}
 """Test loss before training: classes are equally frequent and the head is fresh. That of other
@@ -26,18 +36,37 @@ pairs was measured."""
 
 
 def summary(folder: Path) -> dict[str, Any]:
-    """What every searcher loses against the grid, by pair."""
+    """What every side and every searcher loses against the grid, by pair."""
     result: dict[str, Any] = {}
+    before = folder / "summary.json"
+    known = json.loads(before.read_text()) if before.exists() else {}
     for file in sorted(folder.glob("grid-*.jsonl")):
         pair = file.stem.removeprefix("grid-")
         lines, metric = read(file), PAIRS[pair].metric
         untuned = UNTUNED.get(pair) or lines[-1]["untuned"]["scaled_nll"]
-        found = compared(lines, untuned, metric)
+        print_of = hashlib.sha256(file.read_bytes()).hexdigest()
+        found = known.get(pair, {})
+        if found.get("grid_sha256") != print_of:  # the searchers take minutes
+            found = compared(lines, untuned, metric) | {"grid_sha256": print_of}
         found["grids"] = grids(lines)
-        rise = read(folder / f"rise-{pair}.jsonl")
-        found["rise"] = [against(run, lines, untuned, metric) for run in rise]
+        have = {line["seed"] for line in lines}
+        found["sides"] = {
+            name: [against(run, lines, untuned, metric) for run in runs if run["seed"] in have]
+            for name, runs in sides(folder, pair).items()
+        }
         result[pair] = found
     return result
+
+
+def sides(folder: Path, pair: str) -> dict[str, list[dict[str, Any]]]:
+    """The runs of each side of a pair; those with other constants are experiments and left out."""
+    files = sorted(folder.glob(f"*-{pair}.jsonl"))
+    names = {file: file.name.removesuffix(f"-{pair}.jsonl") for file in files}
+    return {
+        name: [run for run in read(file) if not run["constants"]]
+        for file, name in names.items()
+        if name != "grid"
+    }
 
 
 def grids(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -54,7 +83,7 @@ def grids(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def against(
     run: dict[str, Any], lines: list[dict[str, Any]], untuned: float, metric: str
 ) -> dict[str, Any]:
-    """One run of the tuner against the grid's choice for the same seed and selection set."""
+    """One run of a side against the grid's choice for the same seed and selection set."""
     point = best(searched([line for line in lines if line["seed"] == run["seed"]]))
     cost = run["cost"]
     return {
@@ -63,7 +92,7 @@ def against(
         "regret": regret(run, point, untuned, metric),
         "test": run["test"],
         "runs": cost["runs"],
-        "runs_by_the_clock": cost["runs_by_the_clock"],
+        "runs_by_the_clock": cost.get("runs_by_the_clock"),
     }
 
 
@@ -75,14 +104,15 @@ def markdown(found: dict[str, Any]) -> str:
     ]
     for pair, one in found.items():
         metric = PAIRS[pair].metric
-        for seed in one["rise"]:
-            lost = seed["regret"]
-            rows.append(
-                f"| {pair} | rise, seed {seed['seed']}: r = {seed['r']} | {seed['runs']:.2f} "
-                f"| {lost[metric]:+.1f} | {lost['nll']:+.3f} | {lost['nll_share']:+.1f} % |"
-            )
-        if len(one["rise"]) > 1:
-            rows.append(mean_row(pair, one["rise"], metric))
+        for name, runs in one["sides"].items():
+            for seed in runs:
+                lost = seed["regret"]
+                rows.append(
+                    f"| {pair} | {name}, seed {seed['seed']}: r = {seed['r']} | {seed['runs']:.2f} "
+                    f"| {lost[metric]:+.1f} | {lost['nll']:+.3f} | {lost['nll_share']:+.1f} % |"
+                )
+            if len(runs) > 1:
+                rows.append(mean_row(pair, name, runs, metric))
         for name, lost in one["searchers"].items():
             rows.append(
                 f"| {pair} | {name} | {lost['runs']:g} | {lost[metric]:+.1f} "
@@ -91,14 +121,14 @@ def markdown(found: dict[str, Any]) -> str:
     return "\n".join(rows) + "\n"
 
 
-def mean_row(pair: str, runs: list[dict[str, Any]], metric: str) -> str:
+def mean_row(pair: str, name: str, runs: list[dict[str, Any]], metric: str) -> str:
     """The row of the means over runs, with Student's intervals at 95 %."""
     points, nats, share = (
         interval([run["regret"][name] for run in runs]) for name in (metric, "nll", "nll_share")
     )
     cost = float(np.mean([run["runs"] for run in runs]))
     return (
-        f"| {pair} | rise, mean of {len(runs)} | {cost:.2f} | {points:.1f} | {nats:.3f} "
+        f"| {pair} | {name}, mean of {len(runs)} | {cost:.2f} | {points:.1f} | {nats:.3f} "
         f"| {share:.1f} % |"
     )
 
@@ -121,13 +151,66 @@ def interval(values: list[float]) -> Interval:
 
 
 def overall(found: dict[str, Any]) -> str:
-    """The mean row over all pairs; the metric is each pair's own."""
-    runs = [
-        run | {"regret": run["regret"] | {"metric": run["regret"][PAIRS[pair].metric]}}
-        for pair, one in found.items()
-        for run in one["rise"]
-    ]
-    return mean_row("all", runs, "metric") + "\n" if len(runs) > 1 else ""
+    """The mean row of each side over all pairs; the metric is each pair's own."""
+    rows = []
+    for name in sorted({name for one in found.values() for name in one["sides"]}):
+        runs = [
+            run | {"regret": run["regret"] | {"metric": run["regret"][PAIRS[pair].metric]}}
+            for pair, one in found.items()
+            for run in one["sides"].get(name, [])
+        ]
+        if len(runs) > 1:
+            rows.append(mean_row("all", name, runs, "metric") + "\n")
+    return "".join(rows)
+
+
+def side_by_side(folder: Path) -> str:
+    """The table of the page: for each pair the sides on the seeds that all of them have.
+
+    A cell has the mean test loss (temperature-scaled), the metric and the plain runs.
+    """
+    names = [*SIDES, *PAST]
+    names = [name for name in names if any(sides(folder, pair).get(name) for pair in PAIRS)]
+    head = " | ".join(f"`{name}`" for name in names)
+    rows = [f"| pair | seeds | {head} | grid's choice |", "|---" * (len(names) + 3) + "|"]
+    for pair, about in PAIRS.items():
+        found = {name: runs for name, runs in sides(folder, pair).items() if name in names}
+        now = found.get("rise") or found.get("rise-higher") or []
+        own = {run["seed"] for run in now}
+        if not own:
+            continue
+        seeds = sorted(s for s in own if all(s in seeds_of(runs) for runs in found.values()))
+        lines = read(folder / f"grid-{pair}.jsonl")
+        chosen = [point for point in grids(lines) if point["seed"] in seeds] if lines else []
+        cells = [cell(found.get(name, []), seeds, about.metric) for name in names]
+        best_cell = cell(chosen, seeds, about.metric, runs_too=False)
+        rows.append(f"| {pair} | {len(seeds)} | {' | '.join(cells)} | {best_cell} |")
+    return "\n".join(rows) + "\n"
+
+
+def seeds_of(runs: list[dict[str, Any]]) -> set[int]:
+    """The seeds of some runs."""
+    return {run["seed"] for run in runs}
+
+
+def cell(
+    runs: list[dict[str, Any]], seeds: list[int], metric: str, *, runs_too: bool = True
+) -> str:
+    """Means over some seeds."""
+    kept = [run for run in runs if run["seed"] in seeds]
+    if not kept or len(kept) < len(seeds):
+        return ""
+    loss, value = (np.mean([run["test"][name] for run in kept]) for name in ("scaled_nll", metric))
+    cost = f", {np.mean([run['cost']['runs'] for run in kept]):.2f}" if runs_too else ""
+    return f"{loss:.3f} / {value:.3f}{cost}"
+
+
+def write_page(table: str) -> None:
+    """Puts the table between its marks in the page."""
+    text = PAGE.read_text()
+    before, rest = text.split(BEGIN)
+    _, after = rest.split(END)
+    PAGE.write_text(f"{before}{BEGIN}\n{table}{END}{after}")
 
 
 def main() -> None:
@@ -139,6 +222,8 @@ def main() -> None:
     table = markdown(found) + overall({k: v for k, v in found.items() if "planted" not in k})
     (options.results / "results.md").write_text(table)
     print(table)
+    if options.results.resolve() == RESULTS.resolve():
+        write_page(side_by_side(RESULTS))
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ def run(pair: Pair, model: str, data: Any, seed: int, point: dict[str, Any]) -> 
     """
     settings = {k: v for k, v in point.items() if k != "modules"}
     settings["target_modules"] = pair.modules[point["modules"]]
-    config = pair.config(model, seed, **settings)
+    config = pair.config(model, seed, **pair.grid_settings | settings)
     problem = pipeline.pose(data, config)
     subject = pipeline.prepare(problem, config)
     tokens = sum(lengths(subject.encoded["train"])) * config.train.num_train_epochs

@@ -1,77 +1,98 @@
-"""One run of `lorafit.train` with a strategy of the tuner, measured like a point of the grid."""
+"""One side of a pair: lorafit with some settings, measured like a point of the grid."""
 
 from __future__ import annotations
 
-import tempfile
-import time
 from typing import Any
 
-import lorafit
 from benchmarks.tuning.pairs import Pair
 from benchmarks.tuning.trial import measured
 from lorafit import pipeline
-from lorafit.model.load import LoadedModel
-from lorafit.pipeline.subject import Subject
-from lorafit.tune.rise import rates, trunk
+from lorafit.pipeline.job import Job
+from lorafit.settings import from_keywords, resolve
+from lorafit.training.progress import QuietProgress
+from lorafit.tune import search
+from lorafit.tune.rise import pruning, rates, trunk
 from lorafit.tune.rise import strategy as rise
+
+SIDES: dict[str, dict[str, Any]] = {
+    "rise": {"budget": 1.25},
+    "rise-1.5": {"budget": 1.5},
+    "fixed-8": {"r": 8, "target_modules": "all-linear", "lora_alpha": 8},
+    "fixed-16": {"r": 16, "target_modules": "all-linear", "lora_alpha": 16},
+    "fixed-32": {"r": 32, "target_modules": "all-linear", "lora_alpha": 32},
+    "defaults": {"strategy": "none"},
+    "longer": {"strategy": "none", "num_train_epochs": 1.25},
+    "before": {
+        "strategy": "none",
+        "lr_scheduler_type": "warmup_stable_decay",
+        "adam_beta2": 0.999,
+    },
+}
+"""By name, what a user would set.
+
+rise
+    Nothing: everything is measured.
+rise-1.5
+    Room for tests of the rank and the modules.
+fixed-8, fixed-16, fixed-32
+    The rank; the learning rate is measured in the run.
+defaults
+    Nothing is measured.
+longer
+    The same for as long as measuring takes; the epochs are times those of the pair.
+before
+    The defaults of lorafit before December 2026.
+"""
 
 
 def run(
-    pair: Pair, model: str, data: Any, seed: int, constants: dict[str, float]
+    pair: Pair, model: str, data: Any, seed: int, side: str, constants: dict[str, float]
 ) -> dict[str, Any]:
-    """Trains with everything chosen by lorafit; the choices, the cost and the figures.
+    """Trains one side; the choices, the cost and the figures.
 
     Args:
         pair: Its settings.
         model: As `lorafit.train` takes it.
         data: As `lorafit.train` takes it.
         seed: Of the run.
-        constants: Of `lorafit.tune.rise`, `rates` or `trunk`, other than they are; users do
-            not choose them, experiments do.
+        side: Of `SIDES`.
+        constants: Of `lorafit.tune.rise`, `rates`, `trunk` or `pruning`, other than they are;
+            users do not choose them, experiments do.
     """
     for name, value in constants.items():
-        for module in (rise, rates, trunk):
+        for module in (rise, rates, trunk, pruning):
             if hasattr(module, name):
                 setattr(module, name, value)
+    own = dict(SIDES[side])
+    if "num_train_epochs" in own:
+        own["num_train_epochs"] *= pair.settings["num_train_epochs"]
     # U is a plain run as lorafit makes it, evaluations included; the grid's points skip them.
     common = {name: value for name, value in pair.settings.items() if name != "eval_steps"}
-    with tempfile.TemporaryDirectory() as folder:
-        start = time.perf_counter()
-        done = lorafit.train(
-            model, data, seed=seed, progress=False, **common | {"run.dir": folder},
-        )  # fmt: skip
-        wall = time.perf_counter() - start
-        choices = done.read_json("choices.json")
-        tuned = lorafit.load(done)
-        config = pair.config(model, seed)
-        problem = pipeline.pose(data, config)
-        encoded = {
-            name: tuned.task.encode(rows, tuned.tokenizer, tuned.max_length)
-            for name, rows in problem.splits.items()
-        }
-        engine = pipeline.make_engine(tuned.model, tuned.tokenizer, tuned.task, config)
-        subject = Subject(
-            LoadedModel(tuned.model, tuned.tokenizer, [], "", None),
-            tuned.adapters,
-            engine,
-            encoded,
-            tuned.max_length,
-        )
-        figures = measured(pair, subject, problem, config.train.per_device_eval_batch_size)
-        chosen: dict[str, Any] = {
-            name: choices[name]["value"]
-            for name in ("r", "lora_alpha", "learning_rate", "target_modules")
-            if name in choices
-        }
-    rate, rank = choices.get("learning_rate", {}), choices.get("r", {})
+    given = {"model.name_or_path": model, "data.path": "(passed beside)", "seed": seed}
+    settings = resolve(from_keywords(given | common | own))
+    problem = pipeline.pose(data, settings.config)
+    subject = pipeline.prepare(problem, settings.config)
+    job = Job(problem, subject, settings)
+    found = search.trained(job, search.wanted(job), QuietProgress())
+    choices, cost = found.choices, found.extra.get("cost")
+    config = found.settings.config
     facts: dict[str, Any] = {
         "seed": seed,
+        "side": side,
         "constants": constants,
-        **chosen,
-        "reasons": {name: choices[name]["reason"] for name in chosen},
-        "tests": rank.get("evidence", {}).get("tests"),
-        "rates": rate.get("evidence"),
-        "cost": choices.get("cost"),
-        "wall_s": wall,
+        "learning_rate": config.train.learning_rate,
+        **{name: config.adapter.settings[name] for name in ("r", "lora_alpha", "target_modules")},
+        "reasons": {name: choice.reason for name, choice in choices.items()},
+        "ranks": choices["r"].evidence.get("ranks") if "r" in choices else None,
+        "kinds": choices["target_modules"].evidence.get("kinds")
+        if "target_modules" in choices
+        else None,
+        "tests": choices["r"].evidence.get("tests") if "r" in choices else None,
+        "rates": choices["learning_rate"].evidence if "learning_rate" in choices else None,
+        "cost": cost or {"runs": own.get("num_train_epochs", 1) / common["num_train_epochs"]}
+        if "num_train_epochs" in own
+        else cost or {"runs": 1.0},
+        "wall_s": found.result.time_s,
     }
-    return facts | figures
+    batch = config.train.per_device_eval_batch_size
+    return facts | measured(pair, subject, problem, batch)

@@ -150,8 +150,8 @@ class TrainConfig(Stage):
     """Examples a process scores at once; changes memory and speed, not results."""
     gradient_accumulation_steps: PositiveInt = 1
     """Batches whose gradients make one optimizer step."""
-    lr_scheduler_type: Literal["warmup_stable_decay", "linear"] = "warmup_stable_decay"
-    """Course of the learning rate: up, level and down to zero, or up and down at once."""
+    lr_scheduler_type: Literal["linear", "warmup_stable_decay"] = "linear"
+    """Course of the learning rate: up and down to zero at once, or up, level and down."""
     warmup_ratio: Fraction = 0.06
     """Share of the steps over which the learning rate rises to its peak."""
     decay_ratio: Fraction = 0.25
@@ -160,8 +160,9 @@ class TrainConfig(Stage):
     """AdamW: share of a matrix that a step takes off it, times the learning rate."""
     adam_beta1: Fraction = 0.9
     """AdamW: share kept of the running mean of the gradient at each step."""
-    adam_beta2: Fraction = 0.999
-    """AdamW: share kept of the running mean of the squared gradient at each step."""
+    adam_beta2: Fraction = 0.98
+    """AdamW: share kept of the running mean of the squared gradient at each step. With 0.999 the
+    mean lags behind gradients that grow, as LoRA's do from zero: rates twice as large diverge."""
     adam_epsilon: Annotated[float, Field(gt=0.0)] = 1e-8
     """AdamW: added to the root of that mean, so that nothing is divided by zero."""
     max_grad_norm: Annotated[float, Field(gt=0.0)] | None = 1.0
@@ -191,8 +192,8 @@ class TuneConfig(Stage):
 
     strategy: str = "rise"
     """A strategy of ``tune/``; ``none``: nothing is measured, the defaults are taken."""
-    budget: float | str = 1.5
-    """Most that choosing and training may cost together: in plain runs (``1.5``) or as a
+    budget: float | str = 1.25
+    """Most that choosing and training may cost together: in plain runs (``1.25``) or as a
     time (``20min``)."""
 
 

@@ -55,6 +55,24 @@ def test_gains_share_an_axis_with_zero_on_it() -> None:
     assert second.index("|") < second.index(":") < second.rindex("|")  # an uncertain one around it
 
 
+def test_ranks_and_kinds_rise_to_the_right() -> None:
+    cuts: Evidence = {
+        "ranks": [
+            {"r": 1, "energy": 0.52, "gain": gain(-0.08, -0.1, -0.06)},
+            {"r": 4, "energy": 0.97, "gain": gain(-0.002, -0.006, 0.002)},
+        ],
+        "kinds": [{"name": "key", "gain": gain(-0.01, -0.02, 0.0)}],
+    }
+    (ranks, (first, second)), (kinds, (only,)) = curves(cuts)
+    assert "smaller rank" in ranks
+    assert "without a kind of module" in kinds
+    assert first[:3] == ["1", "52.0%", "+0.0800"]
+    assert second[:3] == ["4", "97.0%", "+0.0020"]
+    assert first[3].index(":") < first[3].index("|")
+    assert first[3].index("o") > second[3].index("o")
+    assert only[:2] == ["without key", "+0.0100"]
+
+
 @pytest.mark.parametrize("value", [0.0, 1.0, -1.0])
 def test_whiskers_stay_on_the_axis(value: float) -> None:
     assert len(whiskers(value, value, value, -1.0, 1.0)) <= 32

@@ -180,7 +180,8 @@ def test_what_is_not_adapted_is_said_only_where_it_is_true(
 
     plain = said()
     assert "not adapted: gate.weight, experts.gate_up_proj, experts.down_proj" in plain
-    assert "--target-parameters gate.weight,experts.gate_up_proj,experts.down_proj" in plain
+    named = '"gate.weight", "experts.gate_up_proj", "experts.down_proj"'
+    assert f"target_parameters=[{named}]" in plain
     assert "not adapted" not in said(target_parameters=EXPERTS)
     part = said(target_parameters=EXPERTS[:1])
     assert "not adapted: gate.weight, experts.down_proj" in part

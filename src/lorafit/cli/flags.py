@@ -223,7 +223,7 @@ FLAGS = (
     Flag(
         "tune.budget",
         str,
-        "Most that choosing and training cost: in plain runs (1.5) or as a time (20min).",
+        "Most that choosing and training cost: in plain runs (1.25) or as a time (20min).",
         "Choosing",
     ),
     Flag("seed", int, "Seed of everything random.", "Training"),

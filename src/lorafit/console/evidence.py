@@ -59,7 +59,9 @@ def curves(evidence: Mapping[str, Any]) -> list[tuple[str, Rows]]:
             "loss at each rate (and after how many steps)", evidence.get("tried"), "learning_rate"
         ),
         _gains(evidence.get("tests")),
+        _ranks(evidence.get("ranks")),
         _shares(evidence.get("share_of_energy")),
+        _kinds(evidence.get("kinds")),
         _losses("loss with the update multiplied by", evidence.get("curve"), "factor"),
     ]
     return [(title, rows) for title, rows in found if rows]
@@ -103,8 +105,44 @@ def _gains(tests: Sequence[Mapping[str, Any]] | None) -> tuple[str, Rows]:
         ]
         for test, gain in zip(tests or (), gains, strict=True)
     ]
-    level = f"{100 * (gains[0].level or 0):g}% intervals, {gains[0].n:,} examples" if gains else ""
-    return f"fall of the loss at a larger rank ({level}; : is zero)", rows
+    return f"fall of the loss at a larger rank ({_level(gains)})", rows
+
+
+def _ranks(cuts: Sequence[Mapping[str, Any]] | None) -> tuple[str, Rows]:
+    """What cutting the trained adapter to smaller ranks changes."""
+    labels = [[f"{cut['r']}", f"{100 * cut['energy']:.1f}%"] for cut in cuts or ()]
+    level, rows = _changes(cuts or (), labels)
+    return (
+        f"rise of the loss, cut to a smaller rank, and what is kept of the update ({level})",
+        rows,
+    )
+
+
+def _kinds(kinds: Sequence[Mapping[str, Any]] | None) -> tuple[str, Rows]:
+    """What leaving out one kind of module changes."""
+    level, rows = _changes(kinds or (), [[f"without {kind['name']}"] for kind in kinds or ()])
+    return f"rise of the loss without a kind of module ({level})", rows
+
+
+def _changes(records: Sequence[Mapping[str, Any]], labels: Rows) -> tuple[str, Rows]:
+    """How much the loss rises by each, with its interval around zero."""
+    gains = [Interval.read(one["gain"]) for one in records]
+    ends = [0.0, *(-end for gain in gains for end in gain.ends)]
+    rows = [
+        [
+            *label,
+            f"{-gain.value:+.4f}",
+            whiskers(-gain.high, -gain.value, -gain.low, min(ends), max(ends)),
+        ]
+        for label, gain in zip(labels, gains, strict=True)
+    ]
+    return _level(gains), rows
+
+
+def _level(gains: Sequence[Interval]) -> str:
+    if not gains:
+        return ""
+    return f"{100 * (gains[0].level or 0):g}% intervals, {gains[0].n:,} examples; : is zero"
 
 
 def _shares(shares: Mapping[str, float] | None) -> tuple[str, Rows]:

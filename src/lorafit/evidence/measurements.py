@@ -74,6 +74,32 @@ class RankTested(TypedDict):
     gain: Gained
 
 
+class RankKept(TypedDict):
+    """What was trained, cut to a smaller rank.
+
+    Attributes:
+        r: The smaller rank.
+        energy: Share of the update's energy that it keeps, 0 to 1.
+        gain: Of it over what was trained, nats per example.
+    """
+
+    r: int
+    energy: float
+    gain: Gained
+
+
+class KindLeftOut(TypedDict):
+    """What was trained, without the update of one kind of module.
+
+    Attributes:
+        name: Of the kind.
+        gain: Of leaving it out, nats per example.
+    """
+
+    name: str
+    gain: Gained
+
+
 class Scaled(TypedDict):
     """The update multiplied by a factor.
 
@@ -108,10 +134,13 @@ class Evidence(TypedDict, total=False):
         lengths: Of the training.
         most_steps: The longest that there might have been.
         tests: Ranks.
+        ranks: The trained adapter at smaller ranks.
+        trained: The rank it was trained with.
+        kinds: The trained adapter without one kind of module.
         share_of_energy: Each kind of module's share of the change to the weights.
-        without: Kinds of modules that were left out on trial.
+        without: Kinds of modules that were left out together.
         gain: Of leaving them out.
-        margin: The loss that this may cost, nats per example.
+        margin: The loss that fewer modules or a smaller rank may cost, nats per example.
         curve: The update at several strengths.
         rivals: Other values of the setting.
         layers: How many carry the adapter.
@@ -123,6 +152,9 @@ class Evidence(TypedDict, total=False):
     lengths: list[Length]
     most_steps: int
     tests: list[RankTested]
+    ranks: list[RankKept]
+    trained: int
+    kinds: list[KindLeftOut]
     share_of_energy: dict[str, float]
     without: list[str]
     gain: Gained

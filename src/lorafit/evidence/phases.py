@@ -10,6 +10,7 @@ SPOKEN = {
     "rank": "rank (short trials)",
     "modules": "modules (short trials)",
     "decay": "scores of the last steps",
+    "pruning": "smaller ranks, fewer modules (scores only)",
     "scale": "strength of the update",
     "whole runs": "whole runs",
 }

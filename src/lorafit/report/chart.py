@@ -43,11 +43,13 @@ class Axis:
         low: Its lower end; above zero on a logarithmic axis.
         high: Its upper end.
         log: Whether it is logarithmic.
+        marks: Where its labels stand; empty: at round numbers.
     """
 
     low: float
     high: float
     log: bool = False
+    marks: tuple[float, ...] = ()
 
     @classmethod
     def around(
@@ -91,7 +93,12 @@ class Axis:
         return 100 * (value - self.low) / ((self.high - self.low) or 1.0)
 
     def ticks(self, about: int) -> list[float]:
-        """Round numbers on the axis, roughly ``about`` of them; one alone would be no scale."""
+        """Round numbers on the axis, roughly ``about`` of them, one alone being no scale.
+
+        Or its own marks.
+        """
+        if self.marks:
+            return list(self.marks)
         if self.log:
             return self._powers(about)
         rough = (self.high - self.low) / max(about, 1)
@@ -134,6 +141,7 @@ def line_chart(
     height: int,
     mark: tuple[float, str] | None = None,
     tips: Sequence[tuple[float, str]] = (),
+    whiskers: Sequence[tuple[float, str, Interval]] = (),
 ) -> Markup:
     """Lines over a common x axis.
 
@@ -147,10 +155,19 @@ def line_chart(
         height: Of the drawing area, in CSS pixels.
         mark: A vertical line at x, with its label.
         tips: What to say when the pointer is near x.
+        whiskers: At an x an interval over y, with the style of its line.
     """
     parts = [y_grid(y, y_format, 2 if height < 160 else 4), x_labels(x, x_format)]
     if mark is not None:
         parts.append(_mark(x.percent(mark[0]), mark[1]))
+    parts += [
+        Markup(
+            '<g class="bar"><line class="{0}" x1="{1:.2f}%" x2="{1:.2f}%" y1="{2:.2f}%" '
+            'y2="{3:.2f}%"/></g>'
+        ).format(style, x.percent(at), 100 - y.percent(one.low), 100 - y.percent(one.high))
+        for at, style, one in whiskers
+        if one.complete
+    ]
     parts += [polyline(line, x, y) for line in lines]
     parts += [
         Markup('<circle class="{}" cx="{:.2f}%" cy="{:.2f}%" r="3.5"/>').format(

@@ -6,6 +6,7 @@ What is not of a known form gets no chart; the page shows all evidence as tables
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from markupsafe import Markup
 from pydantic import ValidationError
@@ -27,7 +28,12 @@ def charts(choices: Mapping[str, Choice]) -> dict[str, list[Curve]]:
     found = {}
     for name, choice in choices.items():
         evidence = mapping(choice.evidence)
-        drawn = [_rates(evidence), _gains(evidence), _scales(evidence)]
+        drawn = [
+            _rates(evidence),
+            _ranks(evidence) or _gains(evidence),
+            _kinds(evidence),
+            _scales(evidence),
+        ]
         found[name] = [curve for curve in drawn if curve is not None]
     return found
 
@@ -99,6 +105,110 @@ def _gains(evidence: Json) -> Curve | None:
         rows, Axis.around(values, zero=True), numbers.general, f"Gain of a larger rank: {spoken}."
     )
     return Curve("Gain of going on to a larger rank", "nats per example, with intervals", chart)
+
+
+def _ranks(evidence: Json) -> Curve | None:
+    """The change of the loss against the rank: what was trained cut to less, and trials of more."""
+    trained = evidence.get("trained")
+    cuts = [
+        (number(one, "r"), change)
+        for one in _records(evidence, "ranks", "r")
+        if number(one, "r") > 0 and (change := _change(one.get("gain"))) is not None
+    ]
+    if not is_number(trained) or not trained > 0 or not cuts:
+        return None
+    line = [*sorted((r, change.value) for r, change in cuts), (float(trained), 0.0)]
+    whiskers = [(r, "train", change) for r, change in cuts]
+    said = [(r, f"cut to {numbers.general(r)}: {_said(change)}") for r, change in cuts]
+    said.append((float(trained), f"trained with {numbers.general(trained)}"))
+    trials, more = _trials(evidence, float(trained))
+    drawn = [Line(line, "train", dots=True)]
+    if trials:
+        drawn.append(Line(trials, "eval", dots=True))
+        whiskers += [(r, "eval", change) for r, change in more]
+        said += [
+            (r, f"short trial with {numbers.general(r)}: {_said(change)}") for r, change in more
+        ]
+    ranks = sorted({x for one in drawn for x, _ in one.points})
+    ends = [end for *_, change in whiskers for end in change.ends]
+    around = Axis.around(ranks, log=True)
+    chart = line_chart(
+        drawn,
+        Axis(around.low, around.high, log=True, marks=tuple(ranks)),
+        Axis.around(ends, zero=True),
+        label="Line chart: change of the loss against the rank; "
+        + "; ".join(text for _, text in sorted(said))
+        + ".",
+        y_format=numbers.general,
+        x_format=numbers.general,
+        height=HEIGHT,
+        tips=sorted(said),
+        whiskers=whiskers,
+    )
+    note = "validation, nats per example, with intervals; what was trained, cut to less"
+    return Curve("Loss by rank", note + ("; dashed: short trials of more" if trials else ""), chart)
+
+
+def _trials(evidence: Json, trained: float) -> tuple[list[Point], list[tuple[float, Interval]]]:
+    """What short trials with other ranks changed, set against the rank that was trained.
+
+    Returns:
+        The line through all of them, and at each rank but the trained one the interval.
+    """
+    level, changes = {trained: 0.0}, {}
+    # The last begins or ends at the trained rank, the ones before lead up to it.
+    for test in reversed(_records(evidence, "tests", "r", "against")):
+        change = _change(test.get("gain"))
+        r, against = number(test, "r"), number(test, "against")
+        if change is None or min(r, against) <= 0:
+            continue
+        if r in level and against not in level:
+            level[against] = level[r] + change.value
+            shift = level[r]
+            changes[against] = replace(
+                change, value=level[against], low=change.low + shift, high=change.high + shift
+            )
+        elif against in level and r not in level:
+            level[r] = level[against] - change.value
+            shift = level[against]
+            changes[r] = replace(
+                change, value=level[r], low=shift - change.high, high=shift - change.low
+            )
+    return (sorted(level.items()) if changes else []), sorted(changes.items())
+
+
+def _kinds(evidence: Json) -> Curve | None:
+    """The change of the loss without each kind of module."""
+    rows = [
+        (str(one.get("name")), "diff", change, f"without {one.get('name')}: {_said(change)}")
+        for one in _records(evidence, "kinds")
+        if (change := _change(one.get("gain"))) is not None
+    ]
+    if not rows:
+        return None
+    ends = [end for _, _, change, _ in rows for end in change.ends]
+    spoken = "; ".join(tip for *_, tip in rows)
+    chart = interval_chart(
+        rows, Axis.around(ends, zero=True), numbers.general, f"Change of the loss {spoken}."
+    )
+    return Curve(
+        "Change of the loss without a kind of module", "nats per example, with intervals", chart
+    )
+
+
+def _change(content: object) -> Interval | None:
+    """The change of the loss that a gain is."""
+    gain = _interval(content)
+    if gain is None:
+        return None
+    return replace(gain, value=-gain.value, low=-gain.high, high=-gain.low)
+
+
+def _said(change: Interval) -> str:
+    form = numbers.signed(numbers.decimals)
+    if not change.complete:
+        return form(change.value)
+    return f"{form(change.value)} {form(change.low)} to {form(change.high)}"
 
 
 def _interval(content: object) -> Interval | None:

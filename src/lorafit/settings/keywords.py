@@ -231,8 +231,8 @@ class SharedKeywords(TypedDict, total=False):
     gradient_accumulation_steps: int
     """Batches whose gradients make one optimizer step."""
 
-    lr_scheduler_type: Literal["warmup_stable_decay", "linear"]
-    """Course of the learning rate: up, level and down to zero, or up and down at once."""
+    lr_scheduler_type: Literal["linear", "warmup_stable_decay"]
+    """Course of the learning rate: up and down to zero at once, or up, level and down."""
 
     warmup_ratio: float
     """Share of the steps over which the learning rate rises to its peak."""
@@ -247,7 +247,8 @@ class SharedKeywords(TypedDict, total=False):
     """AdamW: share kept of the running mean of the gradient at each step."""
 
     adam_beta2: float
-    """AdamW: share kept of the running mean of the squared gradient at each step."""
+    """AdamW: share kept of the running mean of the squared gradient at each step. With 0.999 the
+    mean lags behind gradients that grow, as LoRA's do from zero: rates twice as large diverge."""
 
     adam_epsilon: float
     """AdamW: added to the root of that mean, so that nothing is divided by zero."""
@@ -340,7 +341,7 @@ class SettingsKeywords(SharedKeywords, total=False):
     """Rank."""
 
     budget: float | str
-    """Most that choosing and training may cost together: in plain runs (``1.5``) or as a time
+    """Most that choosing and training may cost together: in plain runs (``1.25``) or as a time
     (``20min``)."""
 
     rank: int | Literal["auto"]
@@ -361,5 +362,5 @@ class ShrinkKeywords(SharedKeywords, total=False):
     """Those of `lorafit.shrink`; its ``r`` is another."""
 
     budget: float | str
-    """Most that choosing and training may cost together: in plain runs (``1.5``) or as a time
+    """Most that choosing and training may cost together: in plain runs (``1.25``) or as a time
     (``20min``)."""

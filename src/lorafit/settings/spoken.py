@@ -29,7 +29,8 @@ _OTHER = {
 """Flags that are no settings by themselves, or whose keyword has another name."""
 _WORDS = r"and|as|for|if|in|is|leaves|on|or|out|runs|to|with"
 """What follows a flag in a sentence and is not its value."""
-_FLAG = re.compile(rf"--([a-z][a-z-]*)(?: (?!(?:{_WORDS})\b)([\w/:-]+(?:\.\w+)*))?")
+_VALUE = r"[\w/:-]+(?:\.\w+)*"
+_FLAG = re.compile(rf"--([a-z][a-z-]*)(?: (?!(?:{_WORDS})\b)({_VALUE}(?:,{_VALUE})*))?")
 _SET = re.compile(r"--set ([a-z_]+\.[a-z_]+)=([\w/:-]+(?:\.\w+)*)")
 _RESUME = re.compile(r"lorafit train --resume ('[^']*'|\S+)")
 _CALL = r'\w+=(?:"[^"]*"|[\w.]+)'
@@ -41,6 +42,8 @@ def in_python(message: str) -> str:
 
     >>> in_python("There are a, b. Choose one with --label, for example --label a.")
     'There are a, b. Choose one with label=..., for example label="a".'
+    >>> in_python("Take --target-parameters gate,up")
+    'Take target_parameters=["gate", "up"]'
     >>> in_python("Name them: --text tokens --label ner_tags, or use --skip-bad-rows.")
     'Name them: text="tokens", label="ner_tags", or use skip_bad_rows=True.'
     >>> in_python("Choose one with --set data.name=NAME. Go on with: lorafit train --resume runs/x")
@@ -81,7 +84,9 @@ def _literal(value: str | None) -> str:
         return "..."
     if _NUMBER.fullmatch(value) or value in ("SHARE", "N"):
         return value
-    return f'"{value}"'
+    return (
+        "[" + ", ".join(f'"{x}"' for x in value.split(",")) + "]" if "," in value else f'"{value}"'
+    )
 
 
 @contextmanager

@@ -17,10 +17,10 @@ from lorafit.evaluation.score import Scores
 from lorafit.evidence import Difference
 from lorafit.evidence.json import Json
 from lorafit.export import peft as peft_format
+from lorafit.methods.lora.truncate import Directions, kept_energy
 from lorafit.shrinking import files
 from lorafit.shrinking.files import RankQuality, Shrunk, Source
 from lorafit.shrinking.measure import NEW, OLD, Shrinking
-from lorafit.shrinking.truncate import Directions, kept_energy
 
 log = logging.getLogger(__name__)
 

@@ -24,8 +24,8 @@ from lorafit.export.peft import PREFIX, locate, read_config, read_tensors
 from lorafit.export.peft_config import CONFIG_FILE
 from lorafit.export.peft_source import WEIGHTS_FILE
 from lorafit.methods.lora import LoraConfig
+from lorafit.methods.lora.truncate import Directions, directions, truncated
 from lorafit.run import atomic
-from lorafit.shrinking.truncate import Directions, directions, truncated
 
 TAKEN = frozenset(
     {"added_tokens.json", "chat_template.jinja", "merges.txt", "sentencepiece.bpe.model"}
@@ -164,7 +164,7 @@ def read(source: str | Path) -> Source:
 def all_directions(
     source: Source, moments: Mapping[str, Tensor] | None = None
 ) -> dict[str, Directions]:
-    """The directions of every layer; see `lorafit.shrinking.truncate.directions`."""
+    """The directions of every layer; see `lorafit.methods.lora.truncate.directions`."""
     moments = moments or {}
     return {p: directions(*source.pair(p), moments.get(p)) for p in source.factors}
 

@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lorafit import pipeline, quiet
 from lorafit.adapt import Adapters
+from lorafit.adapt.moments import collecting
 from lorafit.config import Config
 from lorafit.data.carve import carve
 from lorafit.data.read.source import load_splits
@@ -24,7 +25,6 @@ from lorafit.engine.eager import EagerEngine
 from lorafit.errors import ConfigError, DataError
 from lorafit.evaluation.score import Scores, score
 from lorafit.export import peft as peft_format
-from lorafit.methods.lora import LoraEmbedding, LoraLayer
 from lorafit.model.load import max_length
 from lorafit.pipeline import facts
 from lorafit.settings import LIVE
@@ -128,12 +128,12 @@ class Shrinking:
         chosen = np.linspace(0, len(train) - 1, count).astype(int).tolist()
         engine = EagerEngine(self.model, self.task, self.loaded.tokenizer)
         size = self.config.train.per_device_eval_batch_size
-        with _collecting(self.adapters, list(self.source.factors)) as found:
+        with collecting(self.adapters, list(self.source.factors), OLD) as found:
             for start in range(0, count, size):
                 batch = engine.collate([train[i] for i in chosen[start : start + size]])
                 found.mask = batch.get("attention_mask")
                 engine.logits(batch)
-        return {p: s / found.counts[p] for p, s in found.sums.items() if found.counts[p]}
+        return found.means()
 
     @contextmanager
     def retrained(self, tensors: dict[str, Tensor], k: int, steps: int) -> Iterator[None]:
@@ -161,43 +161,3 @@ class Shrinking:
         finally:
             self.adapters.set(OLD)
             self.adapters.delete(NEW)
-
-
-class _Moments:
-    """Sums of ``(A x)(A x)^T`` over tokens, and how many there were."""
-
-    def __init__(self, paths: list[str]) -> None:
-        self.sums: dict[str, Tensor] = {}
-        self.counts = dict.fromkeys(paths, 0)
-        self.mask: Tensor | None = None
-
-    def add(self, path: str, layer: LoraLayer, x: Tensor) -> None:
-        A = layer.factors(OLD)[0]
-        if self.mask is not None and x.shape[:2] == self.mask.shape:
-            x = x[self.mask.bool()]  # padding is no input
-        if isinstance(layer, LoraEmbedding):
-            z = A[:, x.reshape(-1)].T
-        else:
-            z = x.reshape(-1, x.shape[-1]).to(A.dtype) @ A.T
-        moment = (z.T.double() @ z.double()).cpu()
-        self.sums[path] = self.sums[path] + moment if path in self.sums else moment
-        self.counts[path] += len(z)
-
-
-@contextmanager
-def _collecting(adapters: Adapters, paths: list[str]) -> Iterator[_Moments]:
-    """While open, what the adapted layers are given is added up."""
-    found, handles = _Moments(paths), []
-    for path in paths:
-        layer = adapters.model.get_submodule(path)
-        assert isinstance(layer, LoraLayer)
-
-        def note(module: nn.Module, args: Any, path: str = path) -> None:
-            found.add(path, cast(LoraLayer, module), args[0])
-
-        handles.append(layer.register_forward_pre_hook(note))
-    try:
-        yield found
-    finally:
-        for handle in handles:
-            handle.remove()

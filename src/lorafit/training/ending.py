@@ -20,6 +20,8 @@ MOST_STEPS = 300
 EVALUATIONS = 20
 """Of the most steps: a quarter of a small epoch is a step or two."""
 
+LEVEL = 0.5
+"""Share of the peak above which a rate that falls all the time counts as level."""
 LATE = 1 / 3
 """Last share of the steps with level rate, over which it is asked whether the loss still falls."""
 FALLING = 0.1
@@ -94,7 +96,9 @@ def still_falling(
     Returns:
         What a `Course` says of it.
     """
-    level = [e for e in evaluated if e[0] <= (1.0 - settings.decay_ratio) * steps]
+    linear = settings.lr_scheduler_type == "linear"
+    share = 1.0 - LEVEL if linear else 1.0 - settings.decay_ratio
+    level = [e for e in evaluated if e[0] <= share * steps]
     if len(level) < FEWEST_EVALUATIONS:
         return {}
     (begin, first), (end, last) = level[0], level[-1]

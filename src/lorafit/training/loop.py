@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from lorafit.machine.memory import peak_memory_bytes, reset_peak
 from lorafit.run import RunWriter
 from lorafit.run.commands import resume_command
 from lorafit.training import guest
+from lorafit.training.diverging import Watch, guessing
 from lorafit.training.interrupt import Interruptible
 from lorafit.training.keeper import Keeper
 from lorafit.training.learner import Learner
@@ -28,6 +30,8 @@ from lorafit.training.stepper import Stepper
 from lorafit.training.steps import StepPlan
 from lorafit.training.taken import Selection, steps_taken, stopped
 from lorafit.training.trackers import Trackers, check_trackers
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -108,9 +112,12 @@ def fit(
         signals = stack.enter_context(Interruptible(enabled=run is not None))
         stack.enter_context(_shown(show, state.step, plan.total_steps))
         reset_peak()
+        watch = Watch(guessing(learner.task, learner.train), plan.total_steps, settings)
 
         for taken in steps_taken(stepper, plan, state, Selection(learner, keeper, settings)):
             reporter.report(taken)
+            if diverges := watch.see(taken.step, taken.outcome):
+                log.warning("%s", diverges)
             if workers.any(signals.requested):
                 keeper.save(state)
                 raise signals.stopped(_how_to_resume(state.step, plan.total_steps, run))

@@ -104,19 +104,29 @@ def sharpened(scores: Scores, task: Task) -> tuple[np.ndarray, float]:
     Returns:
         ``(n,)`` nats, and the factor.
     """
-    one_label = task.task_type == "SEQ_CLS" and scores.labels.ndim == 1
-    if task.loss_name != "nll" or not one_label or scores.logits.ndim != 2:
+    if not _has_temperature(scores, task):
         return scores.losses, 1.0
-    logits, labels = torch.from_numpy(scores.logits), torch.from_numpy(scores.labels)
-
-    def losses(log_factor: float) -> np.ndarray:
-        found: np.ndarray = task.losses(logits * math.exp(log_factor), labels).double().numpy()
-        return found
-
     best = scipy.optimize.minimize_scalar(
-        lambda x: float(losses(x).mean()), bounds=tuple(map(math.log, SHARPNESS)), method="bounded"
+        lambda x: float(at_sharpness(scores, task, math.exp(x)).mean()),
+        bounds=tuple(map(math.log, SHARPNESS)),
+        method="bounded",
     )
-    return losses(best.x), math.exp(best.x)
+    factor = math.exp(best.x)
+    return at_sharpness(scores, task, factor), factor
+
+
+def at_sharpness(scores: Scores, task: Task, factor: float) -> np.ndarray:
+    """The losses with the logits times a factor, ``(n,)`` nats; where one means something."""
+    if not _has_temperature(scores, task):
+        return scores.losses
+    logits, labels = torch.from_numpy(scores.logits), torch.from_numpy(scores.labels)
+    found: np.ndarray = task.losses(logits * factor, labels).double().numpy()
+    return found
+
+
+def _has_temperature(scores: Scores, task: Task) -> bool:
+    one_label = task.task_type == "SEQ_CLS" and scores.labels.ndim == 1
+    return task.loss_name == "nll" and one_label and scores.logits.ndim == 2
 
 
 def vertex(x: np.ndarray, y: np.ndarray) -> float | None:

@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import signal
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,17 +26,38 @@ from lorafit.tune import search as searching
 from lorafit.tune import strategies
 from lorafit.tune.base import CHOOSABLE, Found
 from lorafit.tune.bench.bench import Bench
+from lorafit.tune.rise import pruning, strategy
 from tests import tiny_text
 
 STEPS = 300
 """The fewest for which there are branches."""
 
 BUDGETS = {
-    "every test is paid for": 1.5,
+    "every test is paid for": 1.7,
     "four times the rank is refused, twice is paid for": 1.3,
     "the rank rises, and then a test is refused": 1.4,
     "every test is refused": 1.03,
 }
+
+PRUNING = 1.3
+"""The budget whose search is also killed at every piece of the pruning."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _tests_at_every_budget() -> Iterator[None]:
+    """The rank begins low enough for a small model, is tested whatever the budget, and grows.
+
+    What so small a model gains is noise, and the cases are about what follows from a growth.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(strategy, "FIRST_RANK", 8)
+        patch.setattr(strategy, "ROOM", 1.0)
+        patch.setattr(strategy.RankTest, "grows", True)
+        # So that all there is of the pruning is done, and cuts something.
+        patch.setattr(pruning, "PRUNING", 0.4)
+        patch.setattr(pruning, "LOSABLE", 1.0)
+        patch.setattr(pruning, "SHARE", 1000.0)
+        yield
 
 
 class Killed(BaseException):
@@ -190,7 +212,7 @@ def test_killed_after_every_piece_and_inside_every_training(
     assert_the_same(run, found, whole)
 
 
-@pytest.mark.parametrize("budget", [1.03, 1.5])
+@pytest.mark.parametrize("budget", [1.03, 1.7])
 @pytest.mark.parametrize("part", [0.5, 0.8])
 def test_killed_once_it_goes_on_as_if_nothing_had_happened(
     part: float, budget: float, wholes: dict[float, Whole], tmp_path: Path
@@ -199,6 +221,27 @@ def test_killed_once_it_goes_on_as_if_nothing_had_happened(
     run = whole.search.run_in(tmp_path)
     whole.search.killed_after(run, round(part * len(noted(whole.run))))
     assert_the_same(run, whole.search.go(run), whole)
+
+
+def test_killed_at_every_piece_of_the_pruning(wholes: dict[float, Whole], tmp_path: Path) -> None:
+    whole = wholes[PRUNING]
+    assert whole.found.values["adapter.r"] == 1 < whole.found.choices["r"].evidence["trained"]
+    evidence = whole.found.choices["target_modules"].evidence
+    assert len(evidence["without"]) == len(evidence["kinds"]) > 1
+    pieces = [t["trial"] for t in whole.run.trials if t["phase"] in ("pruning", "scale")]
+    assert any(name.startswith("pruned-") for name in pieces)
+    run = whole.search.run_in(tmp_path)
+    # "pruned", the state that is delivered, is a piece that costs nothing and is no trial.
+    whole.search.killed_after(run, len(noted(whole.run)) - len(pieces) - 1)
+    kills = 1
+    while True:
+        try:
+            found = whole.search.go(run, Killing(run, 1, middle=False))
+            break
+        except Killed:
+            kills += 1
+    assert kills >= len(pieces)
+    assert_the_same(run, found, whole)
 
 
 def without_counts(run: RunWriter) -> None:

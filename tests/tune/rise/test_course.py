@@ -52,7 +52,8 @@ def judged(curve: Curve, shares: tuple[float, ...] = USUAL, **about: float) -> b
 def plain(curve: Curve) -> bool:
     """What a plain run says that is evaluated twelve times."""
     evaluated = [(at, curve(at / STEPS)) for at in range(83, STEPS + 1, 83)]
-    return bool(ending.still_falling(evaluated, TrainConfig(), STEPS, STEPS // 3)["falling"])
+    level = TrainConfig(lr_scheduler_type="warmup_stable_decay")
+    return bool(ending.still_falling(evaluated, level, STEPS, STEPS // 3)["falling"])
 
 
 @pytest.mark.parametrize("shares", [USUAL, (0.15, 0.25, 0.4, 0.55), (0.15, 0.65)])

@@ -18,7 +18,7 @@ from lorafit.tune.rise.rates import Rate
 STEPS, USUAL = 1_000, 1e-3
 SHRINK = 0.15**rates.HORIZON
 """Three short runs of 3 %, two longer ones of 10 % and their decays of 5 %."""
-CENTRE = USUAL / SHRINK
+CENTRE = USUAL
 
 Loss = Callable[[float], float]
 
@@ -34,11 +34,18 @@ class MadeUp:
         loss: Of a batch; infinite: it diverges.
         decayed: Loss of an example of the selection set after a decay; ``None``: as ``loss``.
         noise: Of a batch and an example, the same for all rates; a hundredth of it is not.
+        pays: Whether the budget allows more than three rates.
     """
 
-    def __init__(self, loss: Loss, decayed: Loss | None = None, noise: float = 0.1) -> None:
+    def __init__(
+        self, loss: Loss, decayed: Loss | None = None, noise: float = 0.1, pays: bool = True
+    ) -> None:
+        self.pays = pays
         train = SimpleNamespace(
-            per_device_train_batch_size=32, gradient_accumulation_steps=1, learning_rate=USUAL
+            per_device_train_batch_size=32,
+            gradient_accumulation_steps=1,
+            learning_rate=USUAL,
+            warmup_ratio=0.06,
         )
         self.config = SimpleNamespace(train=train)
         self.total_steps = STEPS
@@ -48,6 +55,9 @@ class MadeUp:
         self.loss, self.decayed, self.noise = loss, decayed or loss, noise
         self.random = np.random.default_rng(0)
         self.shared = self.random.normal(size=STEPS)
+
+    def affords(self, state: Any, steps: float, evaluations: float) -> bool:
+        return self.pays
 
     def steps(self, share: float) -> int:
         return max(1, round(share * STEPS))
@@ -106,7 +116,7 @@ def test_the_decayed_losses_decide_between_the_two_best() -> None:
 def test_the_trunk_goes_on_from_the_state_trained_most_like_it() -> None:
     """A whole run wants less than a short one, so often the lower of the two."""
     low, high = CENTRE, CENTRE * rates.FACTOR
-    best = high * 0.8  # nearer to the higher one, but the rate for the whole run is not
+    best = low * 1.55  # nearer to the higher one, but the rate for the whole run is not
     found = choose(MadeUp(valley(best)))
     assert abs(math.log(high / best)) < abs(math.log(low / best))
     assert abs(math.log(low / found.value)) < abs(math.log(high / found.value))
@@ -138,6 +148,12 @@ def test_an_edge_is_followed_but_nothing_beyond_the_rates_that_were_tried(away: 
     assert len(set(tried)) >= 4
     reached = min(max(best, min(tried)), max(tried))
     assert found.value == pytest.approx(wanted(reached), rel=0.1)
+
+
+def test_an_edge_is_not_followed_where_the_budget_does_not_pay_for_it() -> None:
+    found = choose(MadeUp(valley(CENTRE * 9), pays=False))
+    assert len({line["learning_rate"] for line in found.choice.evidence["tried"]}) == 3
+    assert found.value == pytest.approx(wanted(CENTRE * rates.FACTOR), rel=0.1)
 
 
 def test_where_rates_cannot_be_told_apart_the_usual_one_is_taken() -> None:

@@ -9,19 +9,23 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from lorafit.adapt.moments import collecting
 from lorafit.data.batches import fetch, lengths
 from lorafit.engine.eager import EagerEngine
 from lorafit.errors import DivergenceError, RunError
 from lorafit.evaluation.score import Scores, score
+from lorafit.methods.lora import LoraEmbedding, LoraLinear
 from lorafit.pipeline.job import Job
 from lorafit.run.commands import resume_command
+from lorafit.training.diverging import Watch, guessing
 from lorafit.training.interrupt import Interruptible
 from lorafit.training.progress import Progress
 from lorafit.training.schedule import make_schedule
@@ -30,13 +34,13 @@ from lorafit.training.stepper import Stepper
 from lorafit.training.steps import StepPlan
 from lorafit.training.taken import steps_taken
 from lorafit.tune.bench.adamw import RowAdamW
-from lorafit.tune.bench.energies import collecting
 from lorafit.tune.bench.journal import BUDGET, START, Entry, Facts, Journal
 from lorafit.tune.bench.ledger import Cost, Ledger
 from lorafit.tune.bench.notes import Line, Notes, metrics_line
 from lorafit.tune.bench.state import State
+from lorafit.tune.bench.truncation import energies
 from lorafit.tune.bench.tunable import Tunable
-from lorafit.tune.decide import sharpened
+from lorafit.tune.decide import at_sharpness, sharpened
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +51,13 @@ SCALE_PASSES, SCALE_EXAMPLES = 4, 256
 """Evaluations that the search for the scale takes at most, and the examples of each."""
 
 METERED_BATCHES = 4
-"""Training batches over which the energy of the sites is measured."""
+"""Training batches over which the inputs of the sites are looked at."""
+
+PRUNING = 0.08
+"""Plain runs that scoring smaller ranks and fewer modules may cost at the end, at most."""
+
+LATE = 0.125
+"""Share of the steps at the end over which states are scored."""
 
 CHUNK = 0.05
 """Share of the steps after which a long training is noted: what a kill costs at most."""
@@ -83,16 +93,36 @@ class Scored:
             mean is the loss of a token.
         raw: ``(n,)``, the same without freeing them of the factor.
         metrics: ``eval_loss``, ``eval_accuracy``, ...
+        sharpness: The common factor of the logits that ``losses`` are at.
     """
 
     losses: np.ndarray
     raw: np.ndarray
     metrics: dict[str, float]
+    sharpness: float = 1.0
 
     @property
     def nll(self) -> float:
         """Mean of ``losses``."""
         return float(self.losses.mean())
+
+
+@dataclass(frozen=True, eq=False)
+class LookedAt:
+    """What passes the adapted layers, by their paths.
+
+    Attributes:
+        moments: Sums of ``(A x)(A x)^T`` ``(r, r)`` over tokens.
+        energies: Of each direction of the update; see `lorafit.tune.bench.truncation.energies`.
+    """
+
+    moments: dict[str, Tensor]
+    energies: dict[str, list[float]]
+
+    @property
+    def totals(self) -> dict[str, float]:
+        """The energy of each layer's update."""
+        return {path: sum(values) for path, values in self.energies.items()}
 
 
 class Bench:
@@ -125,7 +155,7 @@ class Bench:
         self.plan = StepPlan(self.train_set, config)
         self.total_steps = self.plan.total_steps
         self._eval_tokens = sum(lengths(self.selection))
-        late = range(self.total_steps - self.steps(config.train.decay_ratio) // 2, self.total_steps)
+        late = range(self.late_from, self.total_steps)
         self._late_evaluations = max(1, sum(self.plan.evaluates(step + 1) for step in late))
         rows = fetch(self.selection, list(range(len(self.selection))))
         self._mean_units = max(1.0, self.task.count(rows) / len(rows))
@@ -137,6 +167,8 @@ class Bench:
         self.ledger = Ledger(frozen, self._unit())
         self.notes = Notes(run, progress, self.ledger, self.plan, self.budget)
         self._signals = Interruptible(enabled=False)
+        self._guess = guessing(self.task, self.train_set)
+        self._watch: Watch | None = None
 
     # What a plain run costs
 
@@ -168,10 +200,28 @@ class Bench:
         evaluated = evaluations * self._eval_tokens
         if "adapter.target_modules" in self.open:
             evaluated += METERED_BATCHES * self.notes.trained_per_step
+        reserve = PRUNING if {"adapter.r", "adapter.target_modules"} & self.open else 0.0
         trained = (steps + left) * self.notes.trained_per_step
         factors = state.factors if r is None else state.factors_at(r)
         cost = Cost.of(trained, evaluated, factors=factors)
-        return self.ledger.runs(self.ledger.total + cost) <= self.budget
+        return self.ledger.runs(self.ledger.total + cost) + reserve <= self.budget
+
+    def pass_runs(self, state: State) -> float:
+        """What scoring a state on all of the selection set costs, in U."""
+        return self.ledger.runs(Cost.of(evaluated=self._eval_tokens, factors=state.factors))
+
+    def spare(self, state: State) -> float:
+        """U that a finished training leaves for scoring it, the search for the scale paid."""
+        left = self.budget - self.ledger.runs()
+        if "adapter.lora_alpha" in self.open:
+            left -= SCALE_PASSES * self.scale_share * self.pass_runs(state)
+        metered = METERED_BATCHES * self.notes.trained_per_step
+        return left - self.ledger.runs(Cost.of(evaluated=metered, factors=state.factors))
+
+    @property
+    def late_from(self) -> int:
+        """Step after which the training that is delivered is scored: before, the rate is high."""
+        return self.total_steps - self.steps(LATE)
 
     @property
     def scale_share(self) -> float:
@@ -227,9 +277,10 @@ class Bench:
             rate: Learning rate of each step.
             **about: What to note of it in ``trials.jsonl``.
         """
+        watch = self._watched(phase, state, about)
 
         def work() -> Entry:
-            return self._train(state, until, rate)
+            return self._train(state, until, rate, watch)
 
         entry, cost = self._paid(name, phase, work)
         losses = entry.arrays["losses"].numpy()
@@ -258,6 +309,25 @@ class Bench:
         def work() -> Entry:
             self._load(state)
             return self._score(share)
+
+        return self._scored(name, phase, work)
+
+    def score_made(
+        self, name: str, phase: str, make: Callable[[], State], share: float, sharpness: float
+    ) -> Scored:
+        """Scores a state that is made for this only.
+
+        Args:
+            name: Of the piece of work, unique.
+            phase: What the cost is booked on.
+            make: Makes it.
+            share: Of the selection set's examples, evenly spread.
+            sharpness: Factor of the logits of ``losses``.
+        """
+
+        def work() -> Entry:
+            self._load(make())
+            return self._score(share, sharpness)
 
         return self._scored(name, phase, work)
 
@@ -290,27 +360,44 @@ class Bench:
             f"without-{'-'.join(names)}", lambda: self.tunable.without(self._whole(state), gone)
         )
 
-    def energies(self, state: State) -> dict[str, float]:
-        """The energy of each site's update over a few training batches; see `modules`."""
+    def made(self, name: str, make: Callable[[], State]) -> State:
+        """Keeps a state that is made of others under a name of its own; costs nothing."""
+        return self._kept(name, make)
+
+    def looked_at(self, name: str, phase: str, state: State) -> LookedAt:
+        """What passes a state's layers, over a few training batches.
+
+        Args:
+            name: Of the piece of work, unique.
+            phase: What the cost is booked on.
+            state: Whose layers.
+        """
 
         def work() -> Entry:
             began = time.perf_counter()
             self._load(state)
             engine = EagerEngine(self.subject.model, self.task, self.subject.tokenizer)
+            adapters = self.tunable.adapters
+            sites = [site.path for site in adapters.sites["default"]]
+            kinds = (LoraLinear, LoraEmbedding)
+            paths = [p for p in sites if isinstance(adapters.model.get_submodule(p), kinds)]
             tokens = 0
-            with collecting(self.tunable.adapters) as found:
-                for step in self.plan.steps(done=state.step):
+            done = max(0, min(state.step, self.total_steps - METERED_BATCHES))
+            with collecting(adapters, paths) as found:
+                for step in self.plan.steps(done=done):
                     rows = fetch(self.train_set, step.batches[0])
-                    engine.logits(engine.collate(rows))
+                    batch = engine.collate(rows)
+                    found.mask = batch.get("attention_mask")
+                    engine.logits(batch)
                     tokens += sum(len(row["input_ids"]) for row in rows)
-                    if step.number >= state.step + METERED_BATCHES:
+                    if step.number >= done + METERED_BATCHES:
                         break
             cost = self._cost(evaluated=float(tokens), began=began)
-            return Entry("", {"cost": cost, "energies": found})
+            return Entry("", {"cost": cost, "energies": energies(state, found.sums)}, found.sums)
 
-        entry, _ = self._paid("energies", "modules", work)
-        found: dict[str, float] = entry.facts["energies"]
-        return found
+        entry, cost = self._paid(name, phase, work)
+        self.notes.trial(name, phase, cost)
+        return LookedAt(entry.arrays, entry.facts["energies"])
 
     def adopt(self, entries: Sequence[Entry], step: int) -> None:
         """Makes pieces of work part of the lineage that is delivered: they go to the metrics."""
@@ -360,7 +447,19 @@ class Bench:
         """Leaves a state in the model; its optimizer."""
         return self.tunable.load(self._whole(state))
 
-    def _train(self, state: State, until: int, rate: Rate) -> Entry:
+    def _watched(self, phase: str, state: State, about: Mapping[str, Any]) -> Watch | None:
+        """What looks whether a training that is long enough diverges; trials may.
+
+        A trunk whose rate is open needs none: it goes back and takes a lower one.
+        """
+        if phase != "whole runs" and (phase != "trunk" or "train.learning_rate" in self.open):
+            return None
+        if state.step == 0 or self._watch is None:
+            peak = about.get("learning_rate") if phase == "whole runs" else None
+            self._watch = Watch(self._guess, self.total_steps, self.config.train, peak)
+        return self._watch
+
+    def _train(self, state: State, until: int, rate: Rate, watch: Watch | None) -> Entry:
         began = time.perf_counter()
         optimizer = self._load(state)
         schedule = make_schedule(optimizer, rate, state.step)
@@ -376,6 +475,8 @@ class Bench:
             for taken in steps_taken(stepper, self.plan, count, until=until):
                 losses.append(taken.outcome.loss)
                 self.notes.stepped(taken.step, taken.outcome)
+                if watch is not None and (diverges := watch.see(taken.step, taken.outcome)):
+                    log.warning("%s", diverges)
                 if self.plan.logs(count.step) or taken.stopped:
                     lines.append(metrics_line(taken.step, taken.outcome, count.window))
                     count.window = Tally()
@@ -390,7 +491,7 @@ class Bench:
         kept = None if diverged else self.tunable.captured(until, state.shape, optimizer)
         return Entry("", facts, {"losses": torch.tensor(losses, dtype=torch.float64)}, kept)
 
-    def _score(self, share: float) -> Entry:
+    def _score(self, share: float, factor: float | None = None) -> Entry:
         began = time.perf_counter()
         rows = self.selection
         if share < 1.0:
@@ -402,7 +503,10 @@ class Bench:
             nothing = torch.full((len(rows),), 1e6, dtype=torch.float64)
             failed: Facts = {"cost": {}, "metrics": {"eval_loss": 1e6}, "sharpness": 1.0}
             return Entry("", failed, {"losses": nothing, "raw": nothing})
-        sharp, sharpness = sharpened(found, self.task)
+        if factor is None:
+            sharp, sharpness = sharpened(found, self.task)
+        else:
+            sharp, sharpness = at_sharpness(found, self.task, factor), factor
         losses, raw = (x.astype(np.float64) / self._mean_units for x in (sharp, found.losses))
         tokens = sum(lengths(rows))
         cost = self._cost(evaluated=float(tokens), began=began)
@@ -426,9 +530,10 @@ class Bench:
 
     def _scored(self, name: str, phase: str, work: Callable[[], Entry]) -> Scored:
         entry, cost = self._paid(name, phase, work)
-        metrics = entry.facts["metrics"]
-        self.notes.trial(name, phase, cost, **metrics, sharpness=entry.facts["sharpness"])
-        return Scored(entry.arrays["losses"].numpy(), entry.arrays["raw"].numpy(), metrics)
+        metrics, sharpness = entry.facts["metrics"], entry.facts["sharpness"]
+        self.notes.trial(name, phase, cost, **metrics, sharpness=sharpness)
+        losses, raw = (entry.arrays[kind].numpy() for kind in ("losses", "raw"))
+        return Scored(losses, raw, metrics, sharpness)
 
     def say(self, text: str) -> None:
         """Tells the user something that was found."""

@@ -43,7 +43,7 @@ class Facts(TypedDict, total=False):
         lines: Of a training: of ``metrics.jsonl``.
         metrics: Of a scoring: by name.
         sharpness: Of a scoring: the best factor of the logits.
-        energies: Of the adapted modules, by path.
+        energies: Of moments: by path, of each direction of the update.
         runs: Of the budget: plain runs.
     """
 
@@ -52,7 +52,7 @@ class Facts(TypedDict, total=False):
     lines: Sequence[Mapping[str, object]]
     metrics: dict[str, float]
     sharpness: float
-    energies: dict[str, float]
+    energies: dict[str, list[float]]
     runs: float
 
 

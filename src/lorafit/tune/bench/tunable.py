@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
+from torch import Tensor
 
 from lorafit.adapt import Adapters
 from lorafit.config import Config
@@ -26,6 +27,7 @@ from lorafit.tune.bench.state import (
     rank_dimension,
     without,
 )
+from lorafit.tune.bench.truncation import cut
 
 
 class Tunable:
@@ -83,9 +85,15 @@ class Tunable:
         sites = [s for s in self.adapters.sites["default"] if s.kind != "tokens"]
         return min(min(s.d_in, s.d_out) for s in sites)
 
-    def begin_with(self, r: int) -> None:
-        """Takes another rank than the configured one to start with, at the same scaling."""
+    def begin_with(self, r: int, scaling: float) -> None:
+        """Takes another rank than the configured one to start with, and another scaling.
+
+        The scaling stays where the rates are for another one: where the user has set
+        ``lora_alpha`` or the learning rate, and with rank-stabilised LoRA.
+        """
         self.shape = self.of_rank(self.shape, r)
+        if self.keeps_scaling and not getattr(self._fresh, "use_rslora", False):
+            self.shape = self.shape.with_(lora_alpha=scaling * self.size(r))
         self._fresh_adapter(self.shape)
 
     def _fresh_adapter(self, shape: Shape) -> None:
@@ -120,8 +128,15 @@ class Tunable:
         fresh = {n: p.detach().clone() for n, p in self.trainable().items()}
         return grown(state, fresh, shape, scale)
 
+    def cut(self, state: State, moments: Mapping[str, Tensor], r: int) -> State:
+        """The state's best approximation of rank ``r``, to be scored or delivered."""
+        shape = self.of_rank(state.shape, r)
+        return cut(state, moments, shape, self._scaling(state.shape) / self._scaling(shape))
+
     def without(self, state: State, names: frozenset[str]) -> State:
         """The state without the adapters on the layers of these names."""
+        if not state.shape.same_sites(self._current):
+            self._reshape(state.shape)
         layers = [s for s in self.adapters.sites["default"] if s.is_layer]
         kept = sorted(site.path for site in layers if site.name not in names)
         left_out = [site.path for site in layers if site.name in names]

@@ -1,6 +1,6 @@
 """Which target modules earn their place: how much their update changes what passes through.
 
-A site's energy (`lorafit.tune.bench.energies`) says what training has made of it, unlike
+A site's energy (`lorafit.tune.bench.truncation.energies`) says what training has made of it, unlike
 gradients at the start. A short branch without the weakest modules then decides.
 """
 

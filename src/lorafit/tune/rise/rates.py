@@ -9,10 +9,11 @@ whose rate is nearer to the one that was found.
 
 Shorter runs prefer larger rates; the rate for the whole run is
 
-    lr(1) = lr(t) * t ** 0.35,        t = share of the run that was tried, its decay included.
+    lr(1) = lr(t) * t ** 0.1,        t = share of the run that was tried, its decay included.
 
-The exponent is a compromise between the five pairs of benchmarks/tuning, which would want
-between 0 and .4 (docs/explanation/tuning.md).
+Whole runs at a level rate up to their last quarter would want an exponent of 0 to .4, .35 as a
+compromise. Here the rate falls from where the trials end, so that on average it is two thirds of
+what was chosen: that leaves .1 (docs/explanation/tuning.md).
 """
 
 from __future__ import annotations
@@ -34,9 +35,10 @@ from lorafit.tune.decide import gain
 from lorafit.tune.rise.course import Ended
 from lorafit.tune.rise.trunk import BRANCH, branch
 
-HORIZON = 0.35
-FACTOR = 3.0
-"""Between neighbouring rates."""
+HORIZON = 0.1
+FACTOR = 2.0
+"""Between neighbouring rates. With 3 one of two neighbours is often too low and the other diverges
+(docs/log.md)."""
 SHORT, LONG = 0.03, 0.10
 """Shares of the run after which rates are compared: all of them, then the two best."""
 FEWEST = 20
@@ -45,7 +47,7 @@ FEWEST_EXAMPLES = 320
 """Examples of the shortest comparison: with small batches twenty steps see too few."""
 USUAL_BATCH = 32
 """The batch that the methods' usual rates are for; Adam wants ``sqrt(batch)`` of it below."""
-EXTRA = 2
+EXTRA = 3
 """Rates added at an edge."""
 
 
@@ -68,6 +70,11 @@ class Rate:
     ended: Ended | None
 
 
+def warmup(bench: Bench, short: int) -> int:
+    """Steps over which a rate rises: those of a plain run, which the first comparison outlasts."""
+    return min(bench.steps(bench.config.train.warmup_ratio), short // 2)
+
+
 def warmed(rate: float, warmup: int) -> Any:
     """A constant rate after a linear warm-up of some steps."""
     return lambda step: rate * min(1.0, (step + 1) / max(warmup, 1))
@@ -87,8 +94,11 @@ def choose(bench: Bench, start: State) -> Rate:
     half = short // 2
     reached = long + bench.steps(BRANCH)
     shrink = (reached / bench.total_steps) ** HORIZON
-    centre = settings.learning_rate * math.sqrt(min(1.0, batch / USUAL_BATCH)) / shrink
-    tried = _tried(bench, start, centre, short)
+    # Not higher, as the first comparison finds larger rates by itself, but never smaller ones.
+    centre = settings.learning_rate * math.sqrt(min(1.0, batch / USUAL_BATCH))
+    # The two best from where the first comparison ends; one of them is the trunk's beginning.
+    beyond = 2 * (long - short) + 2 * bench.steps(BRANCH) - long
+    tried = _tried(bench, start, centre, short, beyond)
     scores = _scores(tried, half)
     finalists = {
         rate: _longer(bench, rate, tried[rate], short, long)
@@ -135,8 +145,17 @@ def choose(bench: Bench, start: State) -> Rate:
     return Rate(value, state, pieces, Choice(float(f"{value:.3g}"), reason, evidence), ended)
 
 
-def _tried(bench: Bench, start: State, centre: float, short: int) -> dict[float, Trained]:
+def _tried(
+    bench: Bench, start: State, centre: float, short: int, beyond: int
+) -> dict[float, Trained]:
     """Rates around a centre, each trained for some steps from the start.
+
+    Args:
+        bench: Trains.
+        start: Where each begins.
+        centre: The middle one.
+        short: Steps of each.
+        beyond: Steps that the comparison of the best will take, beside the trunk's own.
 
     Raises:
         TrainingError: Every rate diverges.
@@ -150,7 +169,7 @@ def _tried(bench: Bench, start: State, centre: float, short: int) -> dict[float,
             "learning rate",
             start,
             short,
-            warmed(rate, short // 3),
+            warmed(rate, warmup(bench, short)),
             learning_rate=rate,
         )
 
@@ -159,8 +178,10 @@ def _tried(bench: Bench, start: State, centre: float, short: int) -> dict[float,
     for _ in range(EXTRA):
         scores = _scores(tried, half)
         if not scores:
-            try_(min(tried) / FACTOR**2)
+            try_(min(tried) / FACTOR**3)
             continue
+        if not bench.affords(start, short + beyond, 2):
+            break
         edge = min(scores, key=lambda rate: scores[rate])
         inner = [rate for rate in scores if edge in (min(scores), max(scores)) and rate != edge]
         # Only an edge that is really better is followed: among equals the prior is kept.
@@ -197,7 +218,7 @@ def _longer(bench: Bench, rate: float, piece: Trained, short: int, long: int) ->
         "learning rate",
         piece.state,
         long,
-        warmed(rate, short // 3),
+        warmed(rate, warmup(bench, short)),
         learning_rate=rate,
     )
 

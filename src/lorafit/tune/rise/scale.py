@@ -1,4 +1,4 @@
-"""Phase 5: how much of the trained update is best, by forward passes on the selection set.
+"""Phase 6: how much of the trained update is best, by forward passes on the selection set.
 
 The factor c of ``W + c dW`` is searched around 1 (c below 1 undoes some over-fitting) and
 written as ``lora_alpha``: it costs nothing at inference.
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lorafit.tune.bench.bench import Bench, Scored, spread
+from lorafit.tune.bench.bench import Bench
 from lorafit.tune.bench.state import State
 from lorafit.tune.decide import Gain, gain, vertex
 
@@ -34,13 +34,13 @@ class Scale:
     curve: dict[float, float]
 
 
-def choose(bench: Bench, state: State, whole: Scored) -> Scale:
+def choose(bench: Bench, state: State, one: np.ndarray) -> Scale:
     """Searches the factor on evenly spread examples of the selection set.
 
     Args:
         bench: Scores.
         state: The trained state.
-        whole: Its scores, which are those of factor 1.
+        one: Its losses on `Bench.scale_share` of the selection set, as they are.
     """
     share = bench.scale_share
     tried: dict[float, np.ndarray] = {}
@@ -52,7 +52,6 @@ def choose(bench: Bench, state: State, whole: Scored) -> Scale:
 
     for factor in FACTORS:
         try_(factor)
-    one = whole.raw[spread(len(whole.raw), share)]
     means = {1.0: float(one.mean())} | {c: float(v.mean()) for c, v in tried.items()}
     bottom = vertex(np.array(sorted(means)), np.array([means[c] for c in sorted(means)]))
     best = min(tried, key=lambda c: means[c])

@@ -11,7 +11,8 @@ One training, the *trunk*, runs through; beside it short branches answer one que
 3. modules: at 60 %, *all* against *without* the kinds of modules that hold little of the
    update's energy;
 4. decay: the last quarter of the steps, the best state on the selection set is kept;
-5. scale: how much of the update is best, by forward passes.
+5. pruning: the smallest rank and the fewest kinds of modules that do the same, by forward passes;
+6. scale: how much of the update is best, by forward passes.
 
 What is tried beside the trunk is bounded by the budget: a test that cannot be paid is left
 out, and that is said. The branches are the evidence: for every rank the measured gain of
@@ -29,16 +30,20 @@ from lorafit.evidence.measurements import Evidence, RankTested
 from lorafit.run import Choice
 from lorafit.tune import strategies
 from lorafit.tune.base import Found, Strategy
-from lorafit.tune.bench.bench import Bench, Scored, Trained
+from lorafit.tune.bench.bench import Bench, Scored, Trained, spread
 from lorafit.tune.bench.state import State
 from lorafit.tune.decide import Gain, gain
-from lorafit.tune.rise import modules, rates, scale, short
+from lorafit.tune.rise import modules, pruning, rates, scale, short
 from lorafit.tune.rise.course import Ended, still_falling
-from lorafit.tune.rise.trunk import BRANCH, Trunk, advance, branch
+from lorafit.tune.rise.pruning import Pruned
+from lorafit.tune.rise.trunk import BRANCH, Trunk, advance, begun, branch, current
 
-FIRST_RANK = 8
-"""Where it begins. From 1 or 2 the losses on news (20 classes) were higher, whatever became of
-the learning rate (docs/explanation/tuning.md)."""
+FIRST_RANK = 16
+"""Where it begins. In the grids of whole runs none smaller is better at its best rate, and a
+language model loses .1 nats with 4; from 1 or 2 the losses on news (20 classes) were higher,
+whatever became of the learning rate (docs/explanation/tuning.md)."""
+SCALING = 1.0
+"""Where nobody has set it; the rates are for it."""
 GROWTH = 4
 RATE_EXPONENT = 0.5
 """At the same scaling a rank k times as large takes the learning rate divided by k to this power:
@@ -46,6 +51,10 @@ under Adam that is the same as keeping ``lora_alpha``. With the full rate, news 
 at a loss of .997 instead of .904 (docs/explanation/tuning.md)."""
 TESTS = (0.20, 0.35, 0.50)
 """Where the rank is tested, as shares of the steps."""
+ROOM = 1.5
+"""Budget in plain runs from which the rank and the modules are tested. On the pairs of
+benchmarks/tuning the tests change the result by less than its noise
+(docs/explanation/tuning.md)."""
 LITTLE = 0.01
 """Nats: a gain certainly below is not worth four times the rank."""
 MODULES_AT = 0.60
@@ -93,7 +102,8 @@ class Rise(Strategy):
         choices: dict[str, Choice] = {}
         ranked = "adapter.r" in bench.open
         if ranked:
-            bench.tunable.begin_with(r=FIRST_RANK)
+            first = min(FIRST_RANK, bench.tunable.largest_rank())
+            bench.tunable.begin_with(first, SCALING)
         start = bench.start()
         untuned = bench.score("untuned", "start", start)
         trunk = _begin(bench, start, choices)
@@ -101,33 +111,43 @@ class Rise(Strategy):
         skipped = ""
         if ranked:
             skipped = _rise(bench, trunk, tests)
-        if "adapter.target_modules" in bench.open:
+        if "adapter.target_modules" in bench.open and bench.budget >= ROOM:
             _without_weak(bench, trunk, untuned, choices)
         end = _decay(bench, trunk)
         assert trunk.best is not None
         falling = still_falling(untuned.losses, trunk.ended, end)
+        pruned = pruning.choose(bench, trunk.best.state, trunk.best.scored, untuned)
         if ranked:
-            choices["r"] = _rank_choice(trunk, tests, skipped, untuned)
-        return replace(_finish(bench, trunk, choices), course=bench.plan.judged(falling))
+            base = _rank_choice(trunk, tests, skipped, untuned)
+            choices["r"] = pruning.rank_choice(pruned, base, base.reason if tests else skipped)
+            bench.say(f"r {choices['r'].value}: {choices['r'].reason}")
+        if "adapter.target_modules" in bench.open:
+            choice = pruning.modules_choice(pruned, choices.get("target_modules"))
+            choices["target_modules"] = choice
+            bench.say(f"target_modules: {choice.reason}")
+        found = _finish(bench, trunk, pruned, choices)
+        return replace(found, course=bench.plan.judged(falling))
 
 
 def _begin(bench: Bench, start: State, choices: dict[str, Choice]) -> Trunk:
     """Phase 1, or a trunk at the user's rate."""
     if "train.learning_rate" not in bench.open:
-        return Trunk(start, bench.config.train.learning_rate)
+        return begun(bench, start, bench.config.train.learning_rate)
     found = rates.choose(bench, start)
     choices["learning_rate"] = found.choice
     bench.say(f"learning_rate {found.choice.value:g}: {found.choice.reason}")
     bench.adopt([piece.entry for piece in found.trunk], found.state.step)
-    ended = [] if found.ended is None else [found.ended]
-    return Trunk(found.state, found.choice.value, pieces=list(found.trunk), ended=ended)
+    trunk = begun(bench, found.state, found.choice.value, found.trunk)
+    trunk.ended = [] if found.ended is None else [found.ended]
+    return trunk
 
 
 def _rise(bench: Bench, trunk: Trunk, tests: list[RankTest]) -> str:
     """Phase 2. Returns why the last test was not made, or ``""``."""
     refused = 0
-    points = TESTS if bench.budget >= 1.25 else TESTS[:2]
-    for share in points:
+    if bench.budget < ROOM:
+        return f"larger ones are tested from a budget of {ROOM:g} runs on (--budget {ROOM:g})"
+    for share in TESTS:
         advance(bench, trunk, bench.steps(share))
         r = int(trunk.state.shape.settings["r"])
         largest = bench.tunable.largest_rank()
@@ -136,11 +156,11 @@ def _rise(bench: Bench, trunk: Trunk, tests: list[RankTest]) -> str:
         bigger = next_rank(bench, trunk.state, r, largest)
         if bigger is None:
             return f"the budget of {bench.budget:g} runs allowed no further test"
-        stay, stayed = branch(bench, f"stay-{r}-{share}", "rank", trunk.state, trunk.rate)
+        rate = current(bench, trunk)
+        stay, stayed = branch(bench, f"stay-{r}-{share}", "rank", trunk.state, rate)
         tall = bench.grow(trunk.state, bigger)
-        kept = bench.tunable.keeps_scaling
-        slower = trunk.rate * (r / bigger) ** RATE_EXPONENT if kept else trunk.rate
-        grow, grew = branch(bench, f"grow-{bigger}-{share}", "rank", tall, slower)
+        less = (r / bigger) ** RATE_EXPONENT if bench.tunable.keeps_scaling else 1.0
+        grow, grew = branch(bench, f"grow-{bigger}-{share}", "rank", tall, rate * less)
         if stayed is None or grew is None:
             return "a trial diverged"
         test = RankTest(r, bigger, trunk.state.step, gain(stayed.losses, grew.losses))
@@ -150,9 +170,9 @@ def _rise(bench: Bench, trunk: Trunk, tests: list[RankTest]) -> str:
         if not pays:
             bench.journal.forget(grow.entry)
         else:
-            if slower != trunk.rate:
-                trunk.rate = slower
-                trunk.changes += (f"{slower:.2g} from r={bigger} on",)
+            if less != 1.0:
+                trunk.rate *= less
+                trunk.changes += (f"{trunk.rate:.2g} from r={bigger} on",)
             _keep_if_best(bench, trunk, grow, grew)
         bench.say(
             f"rank {bigger} instead of {r} at step {test.step} changes the validation loss by "
@@ -203,7 +223,8 @@ def _rank_choice(trunk: Trunk, tests: list[RankTest], skipped: str, untuned: Sco
     if last is None:
         bought = next((test for test in reversed(tests) if test.grown == r), None)
         if bought is None:
-            return Choice(r, f"the smallest; {skipped or 'nothing was tested'}", evidence)
+            skipped = skipped or "nothing was tested"
+            return Choice(r, f"where a search begins; {skipped}", evidence)
         return Choice(
             r,
             f"going from {bought.r} to {r} changed the validation loss by {bought.gain.change}; "
@@ -231,8 +252,8 @@ def _rank_choice(trunk: Trunk, tests: list[RankTest], skipped: str, untuned: Sco
 def _without_weak(bench: Bench, trunk: Trunk, untuned: Scored, choices: dict[str, Choice]) -> None:
     """Phase 3."""
     advance(bench, trunk, bench.steps(MODULES_AT))
-    energy = bench.energies(trunk.state)
-    found = modules.shares(energy)
+    state = trunk.state
+    found = modules.shares(bench.looked_at(f"moments-{state.step}", "modules", state).totals)
     evidence = modules.evidence(found)
     every = sorted(found)
     weakest = modules.weak(found)
@@ -246,9 +267,10 @@ def _without_weak(bench: Bench, trunk: Trunk, untuned: Scored, choices: dict[str
                 "but the budget allowed no test without them"
             )
         else:
-            full, scored = branch(bench, "modules-all", "modules", trunk.state, trunk.rate)
+            rate = current(bench, trunk)
+            full, scored = branch(bench, "modules-all", "modules", trunk.state, rate)
             less = bench.leave_out(trunk.state, weakest)
-            part, scored_less = branch(bench, "modules-less", "modules", less, trunk.rate)
+            part, scored_less = branch(bench, "modules-less", "modules", less, rate)
             if scored is None or scored_less is None:
                 reason = "all linear layers: a trial diverged"
             else:
@@ -274,7 +296,6 @@ def _without_weak(bench: Bench, trunk: Trunk, untuned: Scored, choices: dict[str
                     )
                 trunk.ended.append(Ended(trunk.state.step + bench.steps(BRANCH), ended.losses))
     choices["target_modules"] = Choice(every, reason, evidence)
-    bench.say(f"target_modules: {reason}")
 
 
 def _hold(names: Sequence[str]) -> str:
@@ -286,26 +307,21 @@ def _them(names: Sequence[str]) -> str:
 
 
 def _decay(bench: Bench, trunk: Trunk) -> Ended:
-    """Phase 4: the last part with falling rate; evaluations where a plain run makes them."""
-    ratio = bench.config.train.decay_ratio
-    begin = bench.total_steps - bench.steps(ratio)
-    advance(bench, trunk, begin)
-    points = [n for n in range(begin + 1, bench.total_steps + 1) if bench.plan.evaluates(n)]
-    # The last half of the decay: before that the state is not finished.
-    points = [n for n in points if n > begin + bench.steps(ratio) // 2]
-    for point in points or [bench.total_steps]:
-        advance(bench, trunk, point, decay_from=begin)
+    """Phase 4: to the end; evaluations where a plain run makes them, once the rate is small."""
+    late = bench.late_from
+    for point in [n for n in range(late + 1, bench.total_steps + 1) if bench.plan.evaluates(n)]:
+        advance(bench, trunk, point)
         scored = bench.score(f"decay-{point}", "decay", trunk.state)
         kept = trunk.judge(trunk.state, scored)
         bench.notes.evaluated(point, scored.metrics, kept)
     return Ended(bench.total_steps, scored.losses)
 
 
-def _finish(bench: Bench, trunk: Trunk, choices: dict[str, Choice]) -> Found:
-    """Phase 5, and what was found."""
+def _finish(bench: Bench, trunk: Trunk, pruned: Pruned, choices: dict[str, Choice]) -> Found:
+    """Phase 6, and what was found."""
     assert trunk.best is not None
     best = trunk.best
-    state, scored = best.state, best.scored
+    state, scored = pruned.state, best.scored
     settings = dict(state.shape.settings)
     rate = float(f"{best.rate:.3g}")
     values: Json = {"train.learning_rate": rate}
@@ -314,8 +330,12 @@ def _finish(bench: Bench, trunk: Trunk, choices: dict[str, Choice]) -> Found:
         reason = "; ".join([chosen.reason, *best.changes])
         choices["learning_rate"] = Choice(rate, reason, chosen.evidence)
     eval_loss = float(scored.raw.mean())
+    one = scored.raw[spread(len(scored.raw), bench.scale_share)]
+    if pruned.scored is not None:
+        eval_loss += float((pruned.scored.raw - one).mean())
+        one = pruned.scored.raw
     if "adapter.lora_alpha" in bench.open:
-        found = scale.choose(bench, state, scored)
+        found = scale.choose(bench, state, one)
         alpha = settings["lora_alpha"] * found.factor
         alpha = int(alpha) if float(alpha).is_integer() else float(f"{alpha:.4g}")
         s = alpha / bench.tunable.size(int(settings["r"]))

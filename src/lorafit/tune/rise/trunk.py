@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from lorafit.errors import TrainingError
-from lorafit.tune.bench.bench import CHUNK, Bench, Scored, Trained
+from lorafit.tune.bench.bench import CHUNK, Bench, Rate, Scored, Trained
 from lorafit.tune.bench.state import State
 from lorafit.tune.rise.course import Ended
 
+WARMUP = 0.02
+"""Share of the steps over which the rate rises where nothing was tried before."""
 BRANCH = 0.05
 """Length of a branch, as a share of the steps."""
 RETRIES = 3
@@ -41,7 +43,8 @@ class Trunk:
 
     Attributes:
         state: Where it stands.
-        rate: Learning rate.
+        rate: Learning rate, before it falls.
+        falls_from: Step from which the rate falls, linearly to zero at the end of the run.
         changes: What became of the measured rate, in words.
         pieces: Its pieces of work so far.
         best: The best scored state.
@@ -50,6 +53,7 @@ class Trunk:
 
     state: State
     rate: float
+    falls_from: int
     changes: tuple[str, ...] = ()
     pieces: list[Trained] = field(default_factory=list)
     best: Best | None = None
@@ -77,14 +81,31 @@ class Trunk:
         return total / max(1, sum(len(piece.losses) for piece in self.pieces))
 
 
-def advance(bench: Bench, trunk: Trunk, until: int, decay_from: int | None = None) -> None:
+def begun(bench: Bench, state: State, rate: float, pieces: Sequence[Trained] = ()) -> Trunk:
+    """A trunk that goes on from a state: with the schedule of the settings, less what is past.
+
+    Args:
+        bench: Has the settings.
+        state: Where it stands.
+        rate: The peak.
+        pieces: Its pieces of work so far.
+    """
+    settings = bench.config.train
+    if settings.lr_scheduler_type == "linear":
+        falls_from = max(state.step, bench.steps(WARMUP))
+    else:
+        falls_from = bench.total_steps - bench.steps(settings.decay_ratio)
+    return Trunk(state, rate, falls_from, pieces=list(pieces))
+
+
+def advance(bench: Bench, trunk: Trunk, until: int) -> None:
     """Trains the trunk on, piece by piece; a piece that diverges is repeated more slowly."""
     while trunk.state.step < until:
         chunk = min(until, trunk.state.step + bench.steps(CHUNK))
         before = trunk.pieces[-1] if trunk.pieces else None
         attempts = RETRIES if "train.learning_rate" in bench.open else 0
         for attempt in range(attempts + 1):
-            rate = decaying(trunk.rate, decay_from, bench)
+            rate = falling(bench, trunk)
             piece = bench.train(
                 f"trunk-{chunk}-{attempt}",
                 "trunk",
@@ -95,7 +116,9 @@ def advance(bench: Bench, trunk: Trunk, until: int, decay_from: int | None = Non
                 r=trunk.state.shape.settings.get("r"),
             )
             last = attempt == attempts
-            if not piece.diverged and (last or not trunk.collapses(piece)):
+            # Short pieces late in a run are noise: where the rate has fallen nothing diverges.
+            steep = rate(trunk.state.step) >= trunk.rate / 2
+            if not piece.diverged and (last or not (steep and trunk.collapses(piece))):
                 break
             if last:
                 raise TrainingError(
@@ -142,14 +165,18 @@ def branch(
     return piece, bench.score(f"{name}-score", phase, piece.state)
 
 
-def decaying(rate: float, decay_from: int | None, bench: Bench) -> Any:
+def falling(bench: Bench, trunk: Trunk) -> Rate:
     """Warm-up at the very start, then constant, then linearly to zero at the end of the run."""
-    warmup, total = bench.steps(0.02), bench.total_steps
+    peak, falls_from = trunk.rate, trunk.falls_from
+    warmup, total = bench.steps(WARMUP), bench.total_steps
 
     def at(step: int) -> float:
-        value = rate * min(1.0, (step + 1) / warmup)
-        if decay_from is not None and step >= decay_from:
-            value *= (total - step) / (total - decay_from)
-        return value
+        rising = (step + 1) / warmup
+        return peak * min(1.0, rising, (total - step) / max(1, total - falls_from))
 
     return at
+
+
+def current(bench: Bench, trunk: Trunk) -> float:
+    """The learning rate of the trunk's next step."""
+    return falling(bench, trunk)(trunk.state.step)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lorafit.shrinking.truncate import directions, kept_energy, truncated
+from lorafit.methods.lora.truncate import directions, kept_energy, truncated
 
 D_IN, D_OUT, R = 24, 18, 6
 
