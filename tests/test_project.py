@@ -21,7 +21,7 @@ from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-UNTRACKED = {".git", ".venv", "build", "dist", "runs", "__pycache__"}
+UNTRACKED = {".git", "build", "dist", "runs", "__pycache__"}
 RUNNABLE = re.compile(r"<!-- runs in the tests -->\n```python\n(.*?)```", re.DOTALL)
 
 
@@ -31,7 +31,9 @@ def files(*suffixes: str) -> Iterator[Path]:
         folders[:] = [
             name
             for name in folders
-            if name not in UNTRACKED and not name.endswith(("_cache", ".egg-info", ".hypothesis"))
+            if name not in UNTRACKED
+            and not name.startswith(".venv")
+            and not name.endswith(("_cache", ".egg-info", ".hypothesis"))
         ]
         for name in names:
             path = Path(folder) / name

@@ -200,10 +200,13 @@ def _usage(error: Any) -> str:
     """Click's message, with the command whose help has more."""
     context = error.ctx
     path = context.command_path if context is not None else "lorafit"
-    said = " ".join(error.format_message().split())
-    if context is not None and getattr(error, "possibilities", None) is not None:
+    # Click 8.4 and later has a hint for commands, and typer has put its own into the message.
+    hinted = hasattr(error, "possibilities")
+    said = " ".join((error.message if hinted else error.format_message()).split())
+    option = getattr(error, "option_name", None)
+    if context is not None and option is not None and hinted:
         # Click's own hint goes by letters alone, and takes --r for --lr.
-        said = f"{error.message}.{_meant(error.option_name, context.command)}"
+        said = f"No such option: {option}.{_meant(option, context.command)}"
     return f"{said}\nSee {path} --help."
 
 

@@ -22,6 +22,8 @@ from lorafit.units import duration
 
 log = logging.getLogger(__name__)
 
+GO_ON = "then the same command goes on after the last finished run"
+
 
 def is_done(folder: Path, request: Request, method: str) -> bool:
     """Whether an arm has everything it was asked for."""
@@ -88,7 +90,9 @@ def _run(folder: Path, method: str, trust: Trust) -> str | None:
         RunError: Another process works in its folder.
     """
     own = arm_folder(folder, method)
-    own.mkdir(parents=True, exist_ok=True)
+    with atomic.writing(own, "the comparison", GO_ON):
+        own.mkdir(parents=True, exist_ok=True)
+        errors = (own / "log.txt").open("a", encoding="utf-8")
     source = str(Path(atomic.__file__).parents[2])
     path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
     # -P: modules in the folder that the command was typed in are not the arm's.
@@ -96,7 +100,7 @@ def _run(folder: Path, method: str, trust: Trust) -> str | None:
     command.append(json.dumps(asdict(trust)))
     environment = os.environ | {"PYTHONPATH": path}
     with (
-        (own / "log.txt").open("a", encoding="utf-8") as errors,
+        errors,
         subprocess.Popen(
             command,
             stdin=subprocess.PIPE,  # that it closes tells the arm that this process has ended

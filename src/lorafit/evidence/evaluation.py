@@ -20,7 +20,7 @@ from lorafit.evidence.interval import Measured, Number, Paired
 from lorafit.evidence.json import Json
 from lorafit.evidence.metric import MetricInfo
 from lorafit.evidence.record import Record
-from lorafit.evidence.tables import Table
+from lorafit.evidence.tables import ReadTable
 from lorafit.evidence.training import Training
 
 
@@ -111,7 +111,7 @@ class Evaluation(Record):
     """What always the same answer comes to; ``None``: there is no such answer."""
     never_predicted: list[str] = Field(default_factory=list)
     """Classes of the examples that the tuned model gave to none of them."""
-    tables: list[Table] = Field(default_factory=list)
+    tables: list[ReadTable] = Field(default_factory=list)
     """What is shown beside the metrics: each class, confusions."""
     generation: Generation | None = None
     """Of a model that writes text."""

@@ -170,5 +170,10 @@ def _any_object(value: object) -> object:
     return value
 
 
-Kept = Annotated[Evidence, PlainValidator(_any_object), PlainSerializer(dict)]
+def _plain(evidence: Evidence) -> dict[str, object]:
+    # A function of Python's: pydantic before 2.9 asks for the signature, and `dict` has none.
+    return dict(evidence)
+
+
+Kept = Annotated[Evidence, PlainValidator(_any_object), PlainSerializer(_plain)]
 """Evidence in a record."""

@@ -247,6 +247,7 @@ class Task(ABC):
                 f"the task reads {len(self.text)} text(s) ({', '.join(self.text)}), "
                 f"got {len(wrong)}." + hint
             )
+        check_texts(cells)
         return Dataset.from_dict(dict(zip(self.text, zip(*cells, strict=True), strict=True)))
 
     @abstractmethod
@@ -351,6 +352,21 @@ class Task(ABC):
         task = cls(*given)
         task.special_tokens = special
         return task
+
+
+def check_texts(rows: Sequence[Sequence[object]]) -> None:
+    """Refuses what is no text where the texts, or the words, of each row should stand.
+
+    Raises:
+        DataError: One is something else; the message has its number.
+    """
+    for number, row in enumerate(rows, start=1):
+        other = next((cell for cell in row if not isinstance(cell, str)), None)
+        if other is not None:
+            raise DataError(
+                f"text {number:,} of {len(rows):,} has {type(other).__name__} {str(other)[:40]!r} "
+                "where a text should stand."
+            )
 
 
 @functools.cache

@@ -31,7 +31,7 @@ from lorafit.evidence import MetricInfo, Table
 from lorafit.evidence.json import Json
 from lorafit.evidence.tables import Cell
 from lorafit.tasks import tasks
-from lorafit.tasks.base import Fit, ModelKind, Supervision, Task
+from lorafit.tasks.base import Fit, ModelKind, Supervision, Task, check_texts
 from lorafit.tasks.parts.answers import Predicted
 from lorafit.tasks.parts.constant import Constant
 from lorafit.tasks.parts.labels import UNKNOWN, check_names, listed, named_head
@@ -405,6 +405,7 @@ class TokenClassification(Task):
         empty = next((i for i, words in enumerate(found) if not words), None)
         if empty is not None:
             raise DataError(f"text {empty + 1} of {len(found):,} is empty; there is no answer.")
+        check_texts(found)
         return Dataset.from_dict({self.text[0]: found})
 
     def decode(

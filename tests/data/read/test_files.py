@@ -344,3 +344,11 @@ def test_a_file_of_another_encoding_is_refused(tmp_path):
     path = write(tmp_path / "a.csv", b"text,label\ncaf\xe9,1\n")
     with pytest.raises(DataError, match="is not ascii text"):
         read_file(path, Reading(encoding="ascii"))
+
+
+@pytest.mark.parametrize("said", [b'"x"', b"[1]", b'{"info": {"features": "x"}}', b"{"])
+def test_a_schema_that_says_something_odd_of_its_columns_is_refused(tmp_path, said):
+    table = pa.table({"text": ["a film"]}).replace_schema_metadata({b"huggingface": said})
+    feather.write_feather(table, str(tmp_path / "odd.feather"))
+    with pytest.raises(DataError, match="a type that cannot be used"):
+        read_file(tmp_path / "odd.feather")

@@ -71,7 +71,11 @@ def _from_table(table: pa.Table, name: str) -> Dataset:
         )
     try:
         return Dataset(datasets.table.InMemoryTable(_plain(table)))
-    except (pa.ArrowException, ValueError, TypeError, KeyError, NotImplementedError) as error:
+    # datasets also reads what the schema says of its columns, which may be anything.
+    except (
+        *(pa.ArrowException, ValueError, TypeError, KeyError, AttributeError),
+        NotImplementedError,
+    ) as error:
         raise DataError(f"{name} has a column of a type that cannot be used: {error}") from error
 
 

@@ -1,0 +1,1 @@
+"""Faults on purpose: processes killed, disks filled, signals sent, inputs damaged."""
