@@ -126,8 +126,7 @@ def test_a_damaged_comparison_stops_no_other(
     assert find_or_make(request(tmp_path, None), splits, ["a text"]) == (folder, True)
     with pytest.raises(RunError, match="holds something else than this comparison"):
         find_or_make(request(tmp_path, "z"), splits, ["a text"])
-    unreadable = damaged in ("", "{", "\udc80")
-    assert ("is passed over" in caplog.text) == unreadable
+    assert "is passed over" in caplog.text
 
 
 def test_a_kill_while_a_folder_is_exported_leaves_all_or_nothing_and_no_trace_for_long(
@@ -214,7 +213,10 @@ def test_the_lock_does_not_write_through_a_link(tmp_path: Path) -> None:
     run = RunWriter.create(CONFIG, tmp_path / "runs", "x")
     (tmp_path / "mine").write_text("kept")
     (run.path / locks.HOLDER).symlink_to(tmp_path / "mine")
-    with run.lock():
+    with pytest.raises(RunError, match="is a link to"), run.lock():
+        pass
+    # A folder in which arms work is locked without a run: the link gives way.
+    with locks.held(run.path, "comparing"):
         assert (run.path / locks.HOLDER).read_text() == str(os.getpid())
     assert (tmp_path / "mine").read_text() == "kept"
 

@@ -89,7 +89,7 @@ def test_the_step_is_taken_again_in_halves_with_the_same_effective_batch(
     # Not the weights: AdamW makes whole steps of the rounding of gradients next to zero.
     for one, other in zip(run.metrics, whole.metrics, strict=True):
         for key in {"loss", "grad_norm"} & set(other):
-            assert one[key] == pytest.approx(other[key], rel=1e-3)
+            assert one[key] == pytest.approx(other[key], rel=5e-3)
     last = checkpoint.latest(run.checkpoints)
     assert last is not None
     assert last.state["parts"] == 4

@@ -67,4 +67,6 @@ def test_a_comparison_is_read_and_shown(tmp_path: Path, capsys: pytest.CaptureFi
     show_comparison(content, tmp_path)
     shown = capsys.readouterr().out
     assert found.recommendation.sentence in shown
-    assert found.recommendation.sentence in page.said
+    title = f"Take {found.recommendation.method}: "  # the heading, whose words are not repeated
+    assert title.removesuffix(": ") in page.said
+    assert found.recommendation.sentence.removeprefix(title)[1:] in page.said

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from lorafit.evidence import Evaluation
-from lorafit.evidence.confusion import confusion_of
+from lorafit.evidence.confusion import Confusion, confusion_of, largest_confusions
 from lorafit.evidence.measurements import RateTried
 from lorafit.report.chart import Axis
 from lorafit.report.choosing import charts
@@ -176,11 +176,14 @@ def test_the_page_stays_small_however_many_mistakes_its_cells_have(run: Path, cl
 def test_of_many_classes_those_with_mistakes_are_shown() -> None:
     counts = np.eye(60, dtype=int) * 10
     counts[40, 50] = 7
-    found = heat_map(confusion_of(tables(counts)))
+    # More classes than the tables of a run have a matrix of, as in folders of before.
+    found = heat_map(Confusion([f"class {at}" for at in range(60)], counts.tolist()))
     assert found is not None
     assert found.together == 37
     assert "7 of 17 of class 40 were called class 50" in found.grid
     assert found.confusions == [("class 40", "class 50", 7)]
+    assert confusion_of(tables(counts)) is None
+    assert largest_confusions(tables(counts), 5) == [("class 40", "class 50", 7)]
 
 
 def evaluation(**update: Any) -> Evaluation:

@@ -152,7 +152,7 @@ def test_modules_keep_their_mode():
 
 
 def test_loss_that_is_not_finite_stops_with_step_examples_rate_and_advice(tmp_path):
-    settings = toy.config(eval_steps=2)
+    settings = toy.config(eval_steps=2, lr_scheduler_type="warmup_stable_decay")
     run = RunWriter.create(settings, tmp_path)
     model = toy.bert()
 

@@ -43,10 +43,12 @@ def test_fused_step_is_the_plain_step():
     def after(fused):
         torch.manual_seed(0)
         parameter = Parameter(torch.randn(4, 3))
-        optimizer = make_optimizer({"w": parameter}, TrainConfig(weight_decay=0.1))
+        settings = TrainConfig(weight_decay=0.1)
+        optimizer = make_optimizer({"w": parameter}, settings)
         assert optimizer.defaults["fused"]
         if not fused:
-            optimizer = torch.optim.AdamW([parameter], lr=2e-3, weight_decay=0.1)
+            betas = (settings.adam_beta1, settings.adam_beta2)
+            optimizer = torch.optim.AdamW([parameter], lr=2e-3, betas=betas, weight_decay=0.1)
         for _ in range(5):
             parameter.grad = torch.randn(4, 3)
             optimizer.step()

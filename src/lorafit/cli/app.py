@@ -163,11 +163,16 @@ def _guarded(function: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def echo(text: str) -> None:
-    """Writes a line of a result to standard output: for people and for other programs."""
+def echo(text: str, *, err: bool = False) -> None:
+    """Writes a line for people and for other programs.
+
+    Args:
+        text: The line.
+        err: To standard error: it is no result.
+    """
     from lorafit.console.visible import visible
 
-    typer.echo(visible(text))
+    typer.echo(visible(text), err=err)
 
 
 def echo_json(value: Any, indent: int | None = None) -> None:

@@ -46,7 +46,7 @@ def show_page(run: str, runs_dir: Path, *, in_browser: bool) -> None:
     page = refresh(find_folder(run, runs_dir))
     echo(str(page.path))
     if page.removed:
-        typer.echo(f"removed what was left of training: {', '.join(page.removed)}", err=True)
+        echo(f"removed what was left of training: {', '.join(page.removed)}", err=True)
     if page.problems:
         raise RunError(f"the page lacks what could not be read: {'; '.join(page.problems)}.")
     if in_browser and not webbrowser.open(page.path.resolve().as_uri()):

@@ -105,7 +105,8 @@ def still_falling(
     lowest = min(loss for _, loss in level)
     early = [loss for step, loss in level if step <= max((1.0 - LATE) * end, begin)]
     fall, late = first - lowest, min(early) - last
-    rose = evaluated[-1][1] > last  # the falling rate should have lowered it further
+    # The falling rate should have lowered it further.
+    rose = evaluated[-1][1] > min(loss for _, loss in evaluated[:-1])
     fell = last == lowest and late > FALLING * fall > 0
     return judged(fell and not rose, settings, steps, steps_per_epoch)
 
