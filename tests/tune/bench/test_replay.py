@@ -256,7 +256,8 @@ def test_a_journal_of_an_earlier_version_is_resumed_rightly(
 ) -> None:
     whole = wholes[1.72]
     run = whole.search.run_in(tmp_path)
-    whole.search.killed_after(run, round(0.7 * len(noted(whole.run))))
+    # Later, states that resuming asks about have been let go of: that is refused, see below.
+    whole.search.killed_after(run, round(0.5 * len(noted(whole.run))))
     without_counts(run)
     assert_the_same(run, whole.search.go(run), whole)
 
