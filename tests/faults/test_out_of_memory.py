@@ -39,6 +39,7 @@ def trained(tmp_path: Path) -> Trained:
             "learning_rate": 1e-3,
             "strategy": "none",
             "engine": "eager",
+            "bf16": False,
             "eval_steps": 2,
             "progress": False,
         }
@@ -76,20 +77,21 @@ def weights(run: lorafit.Run) -> dict[str, torch.Tensor]:
 def test_the_step_is_taken_again_in_halves_with_the_same_effective_batch(
     trained: Trained, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    whole = trained("whole", logging_steps=1)
+    # AdamW makes whole steps of the rounding of gradients next to zero: not with this epsilon.
+    steady: dict[str, Any] = {"logging_steps": 1, "adam_epsilon": 1e-2}
+    whole = trained("whole", **steady)
     with monkeypatch.context() as patch, caplog.at_level(logging.WARNING, "lorafit"):
         device = Small(patch, LIMIT, after=2)
-        run = trained("small", logging_steps=1)
+        run = trained("small", **steady)
     assert device.failures == 2  # eight, four; two have room
     assert device.sizes[:2] == [8, 8]
     assert set(device.sizes[2:]) <= {2, 1}
     said = [record.getMessage() for record in caplog.records if "memory" in record.getMessage()]
     assert len(said) == 2
     assert "micro batches of 2 examples" in said[1]
-    # Not the weights: AdamW makes whole steps of the rounding of gradients next to zero.
     for one, other in zip(run.metrics, whole.metrics, strict=True):
         for key in {"loss", "grad_norm"} & set(other):
-            assert one[key] == pytest.approx(other[key], rel=5e-3)
+            assert one[key] == pytest.approx(other[key], rel=1e-5)
     last = checkpoint.latest(run.checkpoints)
     assert last is not None
     assert last.state["parts"] == 4

@@ -20,6 +20,8 @@ from lorafit.config import Config
 from lorafit.errors import AdapterError, ConfigError, LorafitError
 from lorafit.methods.lora import LoraConfig
 from lorafit.training.stepper import Stepper
+from lorafit.tune.bench.bench import Bench
+from lorafit.tune.bench.rules import Rules
 from lorafit.tune.bench.tunable import Tunable
 from lorafit.tune.rise.strategy import RankTest
 from tests import tiny, tiny_text
@@ -248,19 +250,33 @@ def test_leaving_modules_out_leaves_the_experts_and_the_rows() -> None:
     assert left == {("q_proj", "linear"), ("experts", "parameter"), ("embed_tokens", "tokens")}
 
 
-def test_the_search_chooses_the_rank_of_experts_too(
+def test_the_search_rises_with_experts(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(RankTest, "grows", True)
+    # It begins low enough to grow in so small a model, and nothing is cut again.
+    monkeypatch.setattr(Bench, "rules", Rules(first_rank=8, room=1.0, losable=0.0))
     sizes = {"train": 60, "validation": 40, "test": 8}
     rows = DatasetDict({n: tiny_text.prompts(k, i) for i, (n, k) in enumerate(sizes.items())})
     options = settings(tmp_path, max_steps=320, per_device_train_batch_size=2, strategy="rise")
     del options["r"]
-    run = lorafit.train(base, rows, **options)
-    choice = run.choices["r"]
-    assert choice.evidence["ranks"]  # cut to smaller ones, where less does the same
-    assert run.config.adapter.settings["r"] == choice.value
+    run = lorafit.train(base, rows, **options | {"tune.budget": 2.0})
+    assert run.config.adapter.settings["r"] > 8
     assert run.config.adapter.settings["target_parameters"] == EXPERTS
+    assert run.evaluation.handoff.reloaded == 0.0  # type: ignore[union-attr]
+
+
+def test_the_search_cuts_the_rank_of_experts_too(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Bench, "rules", Rules(losable=10.0, losable_share=1e6, pruning=0.4))
+    sizes = {"train": 60, "validation": 40, "test": 8}
+    rows = DatasetDict({n: tiny_text.prompts(k, i) for i, (n, k) in enumerate(sizes.items())})
+    options = settings(tmp_path, max_steps=320, per_device_train_batch_size=2, strategy="rise")
+    del options["r"]
+    run = lorafit.train(base, rows, **options | {"tune.budget": 2.0})
+    assert run.choices["r"].evidence["ranks"]
+    assert run.config.adapter.settings["r"] == run.choices["r"].value == 1
     assert run.evaluation.handoff.reloaded == 0.0  # type: ignore[union-attr]
 
 

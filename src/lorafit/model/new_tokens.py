@@ -121,10 +121,17 @@ def _check_read(
     """
     for token, own, row in zip(tokens, ids, _read(tokenizer, tokens), strict=True):
         other = next((t for t, i in zip(tokens, ids, strict=True) if i != own and i in row), None)
-        if own not in row or other is not None:
-            read = f'read as "{other}"' if other else f"not read by {type(tokenizer).__name__}"
+        if other is not None:
+            # Which of the two texts are read as differs from one tokenizer to the next.
+            one, same = sorted((token, other), key=tokens.index)
             raise ConfigError(
-                f'add_tokens: "{token}" would be {read} in texts. Choose another spelling.'
+                f'add_tokens: "{one}" and "{same}" would be read as one token in texts. Leave one '
+                "of them out."
+            )
+        if own not in row:
+            raise ConfigError(
+                f'add_tokens: "{token}" would not be read by {type(tokenizer).__name__} in texts. '
+                "Choose another spelling."
             )
 
 

@@ -25,6 +25,7 @@ from lorafit.training.progress import Progress, QuietProgress, Update
 from lorafit.tune import search as searching
 from lorafit.tune import strategies
 from lorafit.tune.base import CHOOSABLE, Found
+from lorafit.tune.bench import journal
 from lorafit.tune.bench.bench import Bench
 from lorafit.tune.bench.rules import Rules
 from lorafit.tune.rise import strategy
@@ -242,36 +243,24 @@ def test_killed_at_every_piece_of_the_pruning(wholes: dict[float, Whole], tmp_pa
     assert_the_same(run, found, whole)
 
 
-def without_counts(run: RunWriter) -> None:
-    """Makes the journal one of the versions that did not count the factors."""
-    for path in (run.path / FOLDER).glob("*.json"):
-        values = json.loads(path.read_text())
-        if values["state"] is not None:
-            del values["state"]["factors"]
-            path.write_text(json.dumps(values))
-
-
-def test_a_journal_of_an_earlier_version_is_resumed_rightly(
-    wholes: dict[float, Whole], tmp_path: Path
+@pytest.mark.parametrize("version", [None, 1, journal.VERSION + 1])
+def test_a_search_that_another_version_began_is_refused_and_kept(
+    wholes: dict[float, Whole], tmp_path: Path, version: int | None
 ) -> None:
-    whole = wholes[1.72]
-    run = whole.search.run_in(tmp_path)
-    # Later, states that resuming asks about have been let go of: that is refused, see below.
-    whole.search.killed_after(run, round(0.5 * len(noted(whole.run))))
-    without_counts(run)
-    assert_the_same(run, whole.search.go(run), whole)
-
-
-def test_or_refused_where_nothing_says_how_many_factors_there_were(
-    wholes: dict[float, Whole], tmp_path: Path
-) -> None:
+    """Its pieces may have the same names and mean something else."""
     search = wholes[1.72].search
     run = search.run_in(tmp_path)
-    search.killed_after(run, 30)
-    without_counts(run)
-    (run.path / FOLDER / "start.state.safetensors").unlink()
-    with pytest.raises(RunError, match=r"earlier version of lorafit.*Start a new run"):
+    search.killed_after(run, 5)
+    file = run.path / FOLDER / "budget.json"
+    values = json.loads(file.read_text())
+    values["facts"] |= {"version": version}
+    if version is None:  # as all versions wrote it that did not say
+        del values["facts"]["version"]
+    file.write_text(json.dumps(values))
+    before = {path: path.read_bytes() for path in (run.path / FOLDER).iterdir()}
+    with pytest.raises(RunError, match=r"searches otherwise.*or delete the folder"):
         search.go(run)
+    assert {path: path.read_bytes() for path in (run.path / FOLDER).iterdir()} == before
 
 
 def test_deleted_weights_are_said_with_what_to_do(

@@ -34,7 +34,7 @@ from lorafit.training.stepper import Stepper
 from lorafit.training.steps import StepPlan
 from lorafit.training.taken import steps_taken
 from lorafit.tune.bench.adamw import RowAdamW
-from lorafit.tune.bench.journal import BUDGET, START, Entry, Facts, Journal
+from lorafit.tune.bench.journal import START, Entry, Facts, Journal
 from lorafit.tune.bench.ledger import Cost, Ledger
 from lorafit.tune.bench.notes import Line, Notes, metrics_line
 from lorafit.tune.bench.rules import Rules
@@ -148,9 +148,7 @@ class Bench:
         self.run = run
         self._how_to_resume = "" if run is None else f" Go on with: {resume_command(run.path)}"
         self.journal = Journal(run)
-        # A budget in minutes was measured: a resumed search keeps the number it began with.
-        noted = self.journal.once(BUDGET, lambda: Entry(BUDGET, {"runs": budget}))
-        self.budget = float(noted.facts["runs"])
+        self.budget = self.journal.begin(budget)
         self.train_set = subject.encoded["train"]
         self.selection = subject.encoded["validation"]
         self.plan = StepPlan(self.train_set, config)

@@ -25,10 +25,14 @@ from lorafit.errors import RunError
 from lorafit.evidence.json import Json
 from lorafit.run import Run, atomic
 from lorafit.run.folder import SEARCH
-from lorafit.tune.bench.state import Shape, State, count_factors
+from lorafit.tune.bench.state import Shape, State
 
 BUDGET = "budget"
 """Name of the entry with the budget that a search began with."""
+
+VERSION = 2
+"""Of the searches: to be raised with whatever makes one decide or name its pieces otherwise, for
+a journal is only worth what it was written by. Journals of before this number have none."""
 
 START = "start"
 """Name of the piece of work that a search begins with; its state is never let go of."""
@@ -45,6 +49,7 @@ class Facts(TypedDict, total=False):
         sharpness: Of a scoring: the best factor of the logits.
         energies: Of moments: by path, of each direction of the update.
         runs: Of the budget: plain runs.
+        version: Of the budget: `VERSION`.
     """
 
     cost: dict[str, float]
@@ -54,6 +59,7 @@ class Facts(TypedDict, total=False):
     sharpness: float
     energies: dict[str, list[float]]
     runs: float
+    version: int
 
 
 @dataclass
@@ -108,6 +114,28 @@ class Journal:
         """Where it is written."""
         assert self._run is not None
         return self._run.path / SEARCH
+
+    def begin(self, budget: float) -> float:
+        """Notes what the search begins with, or reads what it began with.
+
+        Args:
+            budget: In plain runs. One in minutes was measured: a resumed search keeps its number.
+
+        Returns:
+            The budget that counts.
+
+        Raises:
+            RunError: The search was begun by a version of lorafit that searches otherwise, or the
+                journal cannot be written.
+        """
+        noted = self.once(BUDGET, lambda: Entry(BUDGET, {"runs": budget, "version": VERSION}))
+        if noted.facts.get("version") != VERSION:
+            raise RunError(
+                f'the search in "{self.folder}" was begun by a version of lorafit that searches '
+                "otherwise. Resume it with that version, or delete the folder to search again "
+                "from the beginning."
+            )
+        return float(noted.facts["runs"])
 
     def once(self, name: str, work: Callable[[], Entry]) -> Entry:
         """The piece of work of this name: read, or else done and written.
@@ -171,33 +199,12 @@ class Journal:
             if state is not None:
                 shape = Shape(state["settings"])
                 tensors = load_file(path) if path.is_file() else {}
-                factors = state.get("factors")
-                if factors is None:
-                    factors = self._count(name, shape, tensors)
-                entry.kept = State(state["step"], shape, tensors, state["generators"], factors)
+                entry.kept = State(
+                    state["step"], shape, tensors, state["generators"], state["factors"]
+                )
         except (OSError, KeyError, TypeError, SafetensorError) as error:
             raise RunError(
                 f'"{self._path(name, "json")}" is damaged: {error}. Delete the folder '
                 f'"{self.folder}" to search again from the beginning'
             ) from error
         return entry
-
-    def _count(self, name: str, shape: Shape, tensors: Mapping[str, Tensor]) -> int:
-        """The factors of a state of a journal that does not say how many there are.
-
-        Earlier versions of lorafit wrote such journals. A state that was let go of has as many
-        as the one the search began with, times the ratio of the ranks.
-
-        Raises:
-            RunError: They cannot be counted.
-        """
-        if tensors:
-            return count_factors(tensors)
-        first = None if name == START else self._read(START)
-        start = None if first is None else first.kept
-        if start is None or not start.tensors or not start.shape.same_sites(shape):
-            raise RunError(
-                f'the search in "{self.folder}" was begun by an earlier version of lorafit, which '
-                "did not note what resuming it takes. Start a new run."
-            )
-        return start.factors_at(int(shape.settings["r"]))
