@@ -45,6 +45,7 @@ class ComparisonPlan:
         steps: Optimizer steps of one full run.
         trial_steps: Those of one trial of the search for a learning rate.
         seeds: Full runs of each method.
+        noise: Methods that are also trained once on shuffled labels.
     """
 
     methods: dict[str, Forecast]
@@ -53,6 +54,7 @@ class ComparisonPlan:
     steps: int
     trial_steps: int
     seeds: int
+    noise: tuple[str, ...] = ()
 
     @property
     def time_s(self) -> float:
@@ -71,12 +73,20 @@ class ComparisonPlan:
     @property
     def sentence(self) -> str:
         """How much is trained, and how long that takes."""
-        each = f"{count(self.seeds)} run{'s' * (self.seeds != 1)} of {count(self.steps)} steps"
+        runs = _many(self.seeds, "run")
         return (
-            f"Each method: {TRIALS} trials of {count(self.trial_steps)} steps for its learning "
-            f"rate, then {each}. All trainings together: about {duration(self.time_s)}, without "
-            "loading, testing and measuring forgetting."
+            f"Each method: {TRIALS} trials of {_many(self.trial_steps, 'step')} for its learning "
+            f"rate, then {runs} of {_many(self.steps, 'step')}; {self._noise}all trainings "
+            f"together: about {duration(self.time_s)}, without loading, testing and measuring "
+            "forgetting."
         )
+
+    @property
+    def _noise(self) -> str:
+        """Who is also trained on shuffled labels, which is in its steps."""
+        if not self.noise:
+            return ""
+        return f"{' and '.join(self.noise)} once more on shuffled labels; "
 
     def table(self) -> list[list[str]]:
         """The names of the columns, then a row a method."""
@@ -123,6 +133,11 @@ def forecast(
             once.trainable_parameters, steps, once.time_s * steps / request.steps
         )
     rows = {name: len(split) for name, split in problem.splits.items()}
+    noise = tuple(method for method in found if method in request.noise)
     return ComparisonPlan(
-        found, field.left_out, rows, request.steps, request.trial_steps, request.seeds
+        found, field.left_out, rows, request.steps, request.trial_steps, request.seeds, noise
     )
+
+
+def _many(number: int, what: str) -> str:
+    return f"{count(number)} {what}{'s' * (number != 1)}"
