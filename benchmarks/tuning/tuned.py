@@ -24,6 +24,8 @@ SIDES: dict[str, dict[str, Any]] = {
     "fixed-16": {"r": 16, "target_modules": "all-linear", "lora_alpha": 16},
     "fixed-32": {"r": 32, "target_modules": "all-linear", "lora_alpha": 32},
     "defaults": {"strategy": "none"},
+    "random-head": {"strategy": "none", "head_init": "random"},
+    "rise-random-head": {"head_init": "random"},
     "longer": {"strategy": "none", "num_train_epochs": 1.25},
     "before": {
         "strategy": "none",
@@ -41,6 +43,8 @@ fixed-8, fixed-16, fixed-32
     The rank; the learning rate is measured in the run.
 defaults
     Nothing is measured.
+random-head, rise-random-head
+    The head begins at random; nothing is measured, or everything.
 longer
     The same for as long as measuring takes; the epochs are times those of the pair.
 before

@@ -45,6 +45,9 @@ class ModelConfig(Stage):
     add_tokens: list[str] | None = None
     """New tokens for the tokenizer, such as ``<drug>``, which texts are read with; their rows of
     the embeddings are trained (``trainable_token_indices``)."""
+    head_init: Literal["probe", "random"] = "probe"
+    """How a new head begins: ``probe``, as the best linear layer on what the untrained model says
+    (it reads some of the training examples once), or ``random``."""
 
     @field_validator("add_tokens")
     @classmethod

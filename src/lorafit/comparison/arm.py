@@ -43,6 +43,9 @@ from lorafit.pipeline.tuned import adapter_facts
 from lorafit.run import atomic
 from lorafit.settings import LIVE
 from lorafit.tasks import stored
+from lorafit.training import head
+from lorafit.training.head import HeadStart
+from lorafit.training.learner import Learner
 from lorafit.training.loop import FitResult, fit
 from lorafit.training.progress import QuietProgress
 from lorafit.trust import NO_TRUST, Trust, granted
@@ -103,6 +106,7 @@ class Arm:
         self.own.mkdir(parents=True, exist_ok=True)
         self._probe: forgetting.Probe | None = None
         self._encoded: dict[str, Dataset] | None = None
+        self._heads: dict[tuple[int, bool], HeadStart] = {}
 
     # What is to be done ----------------------------------------------------------------
 
@@ -239,10 +243,22 @@ class Arm:
         learner = subject.learner(self.problem.task)
         if shuffled:
             learner = replace(learner, train=with_shuffled_labels(learner.train))
+        self._begin_head(learner, config, subject, shuffled)
         start = {name: p.detach().clone() for name, p in learner.trainable.items()}
         cpu, course = time.process_time(), Course()
         result = fit(learner, config, progress=course)
         return Trained(subject, result, start, time.process_time() - cpu, course.curve)
+
+    def _begin_head(
+        self, learner: Learner, config: Config, subject: Subject, shuffled: bool
+    ) -> None:
+        """Has a new head begin as every run's does; solved once for each draw of it."""
+        new, key = subject.loaded.new_modules, (config.seed, shuffled)
+        if not head.wanted(learner, config, new):
+            return
+        if key not in self._heads:
+            self._heads[key] = head.begin(learner, config, new)
+        head.put(learner.trainable, self._heads[key].weights)
 
     def trainable(self, subject: Subject) -> dict[str, torch.nn.Parameter]:
         """What the method trains, less modules trained whole (a new head): all train those."""

@@ -144,6 +144,9 @@ class Evidence(TypedDict, total=False):
         curve: The update at several strengths.
         rivals: Other values of the setting.
         layers: How many carry the adapter.
+        loss_before: Validation loss of the head as it was drawn, nats a unit.
+        loss: Of the head that training begins with.
+        examples: Training examples that it was solved on.
     """
 
     tried: list[RateTried]
@@ -162,6 +165,9 @@ class Evidence(TypedDict, total=False):
     curve: list[Scaled]
     rivals: list[Rival]
     layers: int
+    loss_before: float
+    loss: float
+    examples: int
 
 
 def _any_object(value: object) -> object:

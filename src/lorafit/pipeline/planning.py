@@ -17,6 +17,7 @@ from lorafit.pipeline.defaults import made_choices
 from lorafit.pipeline.job import Job
 from lorafit.pipeline.subject import Subject
 from lorafit.settings import Settings
+from lorafit.training import head
 from lorafit.training.steps import StepPlan
 from lorafit.units import count, duration, size
 
@@ -125,6 +126,8 @@ def estimate(job: Job) -> Plan:
     # an evaluation only the first half.
     choices = made_choices(job)
     held_out = sum(lengths(subject.encoded["validation"]))
+    learner = subject.learner(job.task)
+    read = head.tokens_read(learner, config, subject.loaded.new_modules)
     return Plan(
         settings=job.settings,
         task=job.task.name,
@@ -133,7 +136,7 @@ def estimate(job: Job) -> Plan:
         trainable_parameters=sum(p.numel() for p in subject.adapters.trainable().values()),
         total_parameters=sum(p.numel() for p in subject.model.parameters()),
         steps=steps,
-        time_s=per_token_s * (sum(sizes) * epochs + evaluations * held_out / 2),
+        time_s=per_token_s * (sum(sizes) * epochs + (evaluations * held_out + read) / 2),
         peak_memory_bytes=peak_memory_bytes(),
         open_end=plan.open,
         guessed={

@@ -41,6 +41,10 @@ class SharedKeywords(TypedDict, total=False):
     """New tokens for the tokenizer, such as ``<drug>``, which texts are read with; their rows of
     the embeddings are trained (``trainable_token_indices``)."""
 
+    head_init: Literal["probe", "random"]
+    """How a new head begins: ``probe``, as the best linear layer on what the untrained model says
+    (it reads some of the training examples once), or ``random``."""
+
     test: str | None
     """File with the test rows, where ``path`` has none."""
 

@@ -13,10 +13,14 @@ import torch
 from lorafit.data.batches import lengths
 from lorafit.errors import ConfigError
 from lorafit.machine.memory import peak_memory_bytes, reset_peak
+from lorafit.pipeline.defaults import record_choices
 from lorafit.pipeline.job import Job
 from lorafit.pipeline.planning import estimate
 from lorafit.run import Choice
 from lorafit.settings import Settings
+from lorafit.training import head
+from lorafit.training.checkpoint import latest_step
+from lorafit.training.learner import Learner
 from lorafit.training.loop import FitResult, fit
 from lorafit.training.parallel import Workers
 from lorafit.training.progress import Progress
@@ -28,6 +32,9 @@ from lorafit.tune.bench.journal import noted_budget
 from lorafit.tune.rise import size
 
 log = logging.getLogger(__name__)
+
+HEAD_INIT = "head_init"
+"""Name of the choice how a new head begins."""
 
 FEWEST_STEPS = 30
 """Below this nothing is measured: every difference would be noise."""
@@ -129,7 +136,9 @@ def wanted(job: Job) -> Wanted | None:
 def _sized(job: Job, plan: StepPlan, open_rate: bool, budget: float | None) -> float:
     """What a short search costs at most, in plain runs."""
     train, validation = (lengths(job.subject.encoded[name]) for name in ("train", "validation"))
-    tokens = size.Tokens.of(plan, train, validation)
+    learner, new = job.subject.learner(job.task), job.subject.loaded.new_modules
+    read = head.tokens_read(learner, job.config, new)
+    tokens = size.Tokens.of(plan, train, validation, read)
     return size.sized(plan, tokens, open_rate, budget).runs
 
 
@@ -188,8 +197,23 @@ def trained(job: Job, wish: Wanted | None, progress: Progress, *, resume: bool =
     if wish is not None:
         return search(job, wish, progress)
     learner = job.subject.learner(job.task)
+    begun = _head(job, learner, resume)
     result = fit(learner, job.config, job.run, resume=resume, progress=progress)
-    return Searched(result, job.settings)
+    return Searched(result, job.settings, begun)
+
+
+def _head(job: Job, learner: Learner, resume: bool) -> dict[str, Choice]:
+    """A new head begins as it is to; how, as a choice. A checkpoint has its weights already."""
+    new = job.subject.loaded.new_modules
+    if not head.wanted(learner, job.config, new):
+        return {}
+    if resume and job.run is not None and latest_step(job.run.checkpoints) is not None:
+        return {k: v for k, v in job.run.choices.items() if k == HEAD_INIT}
+    begun = {HEAD_INIT: head.begin(learner, job.config, new).choice}
+    log.info("head: %s", begun[HEAD_INIT].reason)
+    if job.run is not None:
+        record_choices(job, begun)
+    return begun
 
 
 def search(job: Job, wish: Wanted, progress: Progress) -> Searched:
@@ -216,6 +240,7 @@ def search(job: Job, wish: Wanted, progress: Progress) -> Searched:
         progress.start(0, bench.total_steps)
         try:
             with bench.interruptible():
+                begun = bench.begin_head()
                 found = strategy.search(bench)
         finally:
             progress.stop()
@@ -225,7 +250,7 @@ def search(job: Job, wish: Wanted, progress: Progress) -> Searched:
     return Searched(
         _result(bench, found),
         job.settings.with_measured(values),
-        found.choices,
+        found.choices | ({} if begun is None else {HEAD_INIT: begun}),
         {"cost": cost, **found.extra},
     )
 

@@ -24,7 +24,9 @@ from lorafit.errors import DivergenceError, RunError
 from lorafit.evaluation.score import Scores, score
 from lorafit.methods.lora import LoraEmbedding, LoraLinear
 from lorafit.pipeline.job import Job
+from lorafit.run import Choice
 from lorafit.run.commands import resume_command
+from lorafit.training import head
 from lorafit.training.diverging import Watch, guessing
 from lorafit.training.interrupt import Interruptible
 from lorafit.training.progress import Progress
@@ -34,7 +36,7 @@ from lorafit.training.stepper import Stepper
 from lorafit.training.steps import StepPlan
 from lorafit.training.taken import steps_taken
 from lorafit.tune.bench.adamw import RowAdamW
-from lorafit.tune.bench.journal import START, Entry, Facts, Journal
+from lorafit.tune.bench.journal import START, Entry, Facts, HeadInit, Journal
 from lorafit.tune.bench.ledger import Cost, Ledger
 from lorafit.tune.bench.notes import Line, Notes, metrics_line
 from lorafit.tune.bench.rules import Rules
@@ -50,6 +52,9 @@ Rate = Callable[[int], float]
 
 SCALE_PASSES, SCALE_EXAMPLES = 4, 256
 """Evaluations that the search for the scale takes at most, and the examples of each."""
+
+HEAD = "head"
+"""Name and phase of the piece of work that a new head begins by."""
 
 METERED_BATCHES = 4
 """Training batches over which the inputs of the sites are looked at."""
@@ -165,6 +170,8 @@ class Bench:
         frozen = block_parameters(subject.model) - self.tunable.factors()
         self.ledger = Ledger(frozen, self._unit())
         self.notes = Notes(run, progress, self.ledger, self.plan, self.budget)
+        self.head_tokens = 0
+        """Tokens that were read for a new head."""
         self._signals = Interruptible(enabled=False)
         self._guess = guessing(self.task, self.train_set)
         self._watch: Watch | None = None
@@ -239,6 +246,30 @@ class Bench:
         self._signals = Interruptible(enabled=self.run is not None)
         with self._signals:
             yield
+
+    def begin_head(self) -> Choice | None:
+        """A new head begins as the best linear layer, if it is to; what that came to."""
+        learner = self.subject.learner(self.task)
+        new = self.subject.loaded.new_modules
+        if not head.wanted(learner, self.config, new):
+            return None
+
+        def work() -> Entry:
+            found = head.begin(learner, self.config, new)
+            cost = Cost.of(evaluated=found.tokens, time_s=found.time_s)
+            choice = found.choice
+            told: HeadInit = {
+                "value": choice.value,
+                "reason": choice.reason,
+                "evidence": choice.evidence,
+            }
+            return Entry("", {"cost": asdict(cost), "head": told}, dict(found.weights))
+
+        entry, cost = self._paid(HEAD, HEAD, work)
+        self.notes.trial(HEAD, HEAD, cost)
+        self.tunable.begin_head(entry.arrays)
+        self.head_tokens = int(cost.evaluated)
+        return Choice(**entry.facts["head"])
 
     def start(self) -> State:
         """The fresh adapter, before any step."""

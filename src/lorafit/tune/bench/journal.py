@@ -23,6 +23,7 @@ from torch import Tensor
 
 from lorafit.errors import RunError
 from lorafit.evidence.json import Json
+from lorafit.evidence.measurements import Evidence
 from lorafit.run import Run, atomic
 from lorafit.run.folder import SEARCH
 from lorafit.tune.bench.state import Shape, State
@@ -30,12 +31,20 @@ from lorafit.tune.bench.state import Shape, State
 BUDGET = "budget"
 """Name of the entry with the budget that a search began with."""
 
-VERSION = 2
+VERSION = 3
 """Of the searches: to be raised with whatever makes one decide or name its pieces otherwise, for
 a journal is only worth what it was written by. Journals of before this number have none."""
 
 START = "start"
 """Name of the piece of work that a search begins with; its state is never let go of."""
+
+
+class HeadInit(TypedDict):
+    """How a new head begins: the fields of a `lorafit.evidence.Choice`."""
+
+    value: str
+    reason: str
+    evidence: Evidence
 
 
 class Facts(TypedDict, total=False):
@@ -50,6 +59,7 @@ class Facts(TypedDict, total=False):
         energies: Of moments: by path, of each direction of the update.
         runs: Of the budget: plain runs.
         version: Of the budget: `VERSION`.
+        head: Of the beginning of a new head.
     """
 
     cost: dict[str, float]
@@ -60,6 +70,7 @@ class Facts(TypedDict, total=False):
     energies: dict[str, list[float]]
     runs: float
     version: int
+    head: HeadInit
 
 
 @dataclass

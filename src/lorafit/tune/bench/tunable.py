@@ -13,6 +13,7 @@ from lorafit.adapt import Adapters
 from lorafit.config import Config
 from lorafit.methods.base import MethodConfig
 from lorafit.methods.lora import LoraLayer
+from lorafit.training import head
 from lorafit.training.generators import generator_states, restore_generators
 from lorafit.training.optim import parameter_groups
 from lorafit.training.seed import seed_everything
@@ -55,6 +56,12 @@ class Tunable:
             }
         )
         self._current: Shape = self.shape
+        self._head: Mapping[str, Tensor] = {}
+
+    def begin_head(self, weights: Mapping[str, Tensor]) -> None:
+        """Has this adapter, and every fresh one, begin with a head of these weights, by name."""
+        self._head = weights
+        head.put(self.trainable(), weights)
 
     def trainable(self) -> dict[str, torch.nn.Parameter]:
         """What trains now."""
@@ -99,6 +106,7 @@ class Tunable:
     def _fresh_adapter(self, shape: Shape) -> None:
         seed_everything(self._config.seed, self._config.deterministic)
         self._reshape(shape)
+        head.put(self.trainable(), self._head)
 
     def _reshape(self, shape: Shape) -> None:
         """Puts a fresh adapter of this shape on the model."""

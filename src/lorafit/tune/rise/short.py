@@ -128,7 +128,8 @@ def choose(bench: Bench) -> Found:
     Raises:
         TrainingError: All that is tried diverges.
     """
-    tokens = Tokens.of(bench.plan, lengths(bench.train_set), lengths(bench.selection))
+    trained, evaluated = (lengths(split) for split in (bench.train_set, bench.selection))
+    tokens = Tokens.of(bench.plan, trained, evaluated, bench.head_tokens)
     open_rate = "train.learning_rate" in bench.open
     size = sized(bench.plan, tokens, open_rate, bench.budget)
     bench.notes.expect_cost(size.runs)

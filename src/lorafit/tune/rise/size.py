@@ -37,36 +37,41 @@ class Tokens:
         trained: ``trained[n]``: real tokens of the first ``n`` steps.
         evaluated: Of one evaluation.
         evaluations: Of a plain run.
+        head: That are read before the first step, for a new head.
     """
 
     trained: Sequence[int]
     evaluated: int
     evaluations: int
+    head: int = 0
 
     @classmethod
-    def of(cls, plan: StepPlan, trained: Sequence[int], evaluated: Sequence[int]) -> Tokens:
+    def of(
+        cls, plan: StepPlan, trained: Sequence[int], evaluated: Sequence[int], head: int = 0
+    ) -> Tokens:
         """Counts.
 
         Args:
             plan: Of the run.
             trained: Tokens of each training example.
             evaluated: Tokens of each validation example.
+            head: Tokens that are read for a new head.
         """
         sums = [0]
         for step in plan.steps():
             sums.append(sums[-1] + sum(trained[i] for batch in step.batches for i in batch))
         evaluations = sum(plan.evaluates(n + 1) for n in range(plan.total_steps))
-        return cls(sums, sum(evaluated), evaluations)
+        return cls(sums, sum(evaluated), evaluations, head)
 
     def runs(self, trained: int, evaluations: int) -> float:
-        """The most that something costs, in plain runs.
+        """The most that something costs beside the beginning of the head, both in plain runs.
 
         Args:
             trained: Tokens.
             evaluations: How many.
         """
         return max(
-            (trained + share * evaluations * self.evaluated)
+            (trained + share * (self.head + evaluations * self.evaluated))
             / max(self.trained[-1] + share * self.evaluations * self.evaluated, 1.0)
             for share in EVALUATED
         )
@@ -129,8 +134,8 @@ def _open(most: int, tokens: Tokens, rates: int) -> Size:
 def _given(steps: int, tokens: Tokens, rates: int) -> Size:
     """A number of steps that somebody gave; each rate is tried, and the best one is trained."""
     if rates == 1:
-        return Size(1, (steps,), steps, 1.0)
+        return Size(1, (steps,), steps, 1.0 + tokens.runs(0, 0))
     if steps <= WHOLE:
-        return Size(rates, (steps,), steps, float(rates))
+        return Size(rates, (steps,), steps, rates + tokens.runs(0, 0))
     tried = tokens.runs(rates * tokens.trained[TRIAL], rates)
     return Size(rates, (steps,), TRIAL, 1.0 + tried)
