@@ -6,7 +6,7 @@ in company with what is computed of it alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +31,7 @@ from lorafit.model.load import from_live
 from lorafit.tasks.base import Task
 from lorafit.tasks.parts.generative import GenerativeTask
 from lorafit.testing import tiny, words
+from lorafit.training.learner import Learner
 
 ENGINES: tuple[Setting, ...] = ("eager", "generic", "fast")
 LONGEST = 30
@@ -119,6 +120,41 @@ def subject(
     tuned = Tuned(model, loaded.tokenizer, adapters, task, LONGEST, writing)
     made = (_engine(kind, model, task, loaded.tokenizer) for kind in engines)
     return Subject(tuned, tuple(engine for engine in made if engine is not None))
+
+
+def beginners(
+    task: Task, family: str, tokenizer: PreTrainedTokenizerBase, rows: Callable[..., Dataset]
+) -> Iterator[tuple[str, Learner, list[str]]]:
+    """Tiny models with a new head and a fresh adapter, one for each engine that knows the family.
+
+    Args:
+        task: What is learned.
+        family: A key of `tiny.CONFIGS`.
+        tokenizer: Its vocabulary is within `tiny.VOCAB`.
+        rows: Makes labelled rows, of a count and a seed.
+
+    Yields:
+        The engine's name, what learns, and the paths of the new modules.
+    """
+    for kind in ENGINES:
+        model = model_for(task, family)
+        end = tokenizer.eos_token_id
+        model.config.eos_token_id = tokenizer.sep_token_id if end is None else end
+        loaded = from_live(model, tokenizer, task)
+        task.meet(model)
+        adapters = Adapters(model)
+        whole = loaded.new_modules or None
+        adapters.add(LoraConfig(target_modules="all-linear", modules_to_save=whole))
+        model.eval()
+        engine = _engine(kind, model, task, loaded.tokenizer)
+        if engine is None:
+            continue
+        splits = (
+            task.encode(rows(count, seed), loaded.tokenizer, LONGEST)
+            for count, seed in ((192, 0), (64, 1))
+        )
+        learner = Learner(engine, model, task, adapters.trainable(), *splits)
+        yield kind, learner, loaded.new_modules
 
 
 def _engine(

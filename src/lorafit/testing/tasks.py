@@ -24,7 +24,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 import lorafit
 from lorafit.api import Tuned
-from lorafit.config import DataConfig
+from lorafit.config import Config, DataConfig, ModelConfig, TrainConfig
 from lorafit.data.batches import Example
 from lorafit.engine.base import Engine
 from lorafit.errors import DataError, LorafitError, ModelError
@@ -43,6 +43,7 @@ from lorafit.testing import words
 from lorafit.testing.subject import (
     LONGEST,
     Subject,
+    beginners,
     check_alone,
     model_for,
     same,
@@ -50,6 +51,7 @@ from lorafit.testing.subject import (
     subject,
     tokenizer_for,
 )
+from lorafit.training import head
 
 _TRAINING: Mapping[str, Any] = {
     "strategy": "none",
@@ -439,7 +441,39 @@ class TaskChecks(ABC):
         with pytest.raises(ModelError, match=rf"{outputs + 1}\D+{outputs}\b"):
             task.check(model)
 
-    # 7. A run of it -----------------------------------------------------------------------
+    # 7. A new head ------------------------------------------------------------------------
+
+    def test_a_new_head_begins_as_the_best_linear_layer(self, family: str) -> None:
+        """On what reaches it in training, in any engine; nothing else of the model changes."""
+        config = Config(
+            model=ModelConfig(name_or_path="memory"),
+            data=DataConfig(path="memory"),
+            train=TrainConfig(num_train_epochs=3, per_device_eval_batch_size=8),
+        )
+        for engine, learner, new in beginners(
+            self.made(), family, self.tokenizer(family), self.rows
+        ):
+            if learner.task.supervision not in ("example", "token"):
+                assert not head.wanted(learner, config, new)
+                continue
+            assert head.wanted(learner, config, new)
+            before = {name: p.detach().clone() for name, p in learner.model.named_parameters()}
+            generators = torch.get_rng_state()
+            found = head.begin(learner, config, new)
+            assert torch.equal(torch.get_rng_state(), generators)
+            # The last token of an untrained decoder may say less than nothing of its text.
+            assert bool(found.weights) == (found.loss < found.loss_before), found.reason
+            assert np.isfinite(found.loss), (engine, found.reason)
+            rest = score(learner.engine, learner.validation, 8)
+            units = len(rest) if rest.units is None else rest.units.sum()
+            # What was solved for apart from the model is what the model now says.
+            said = min(found.loss, found.loss_before)
+            assert rest.losses.sum() / units == pytest.approx(said, rel=1e-3), engine
+            for name, parameter in learner.model.named_parameters():
+                changed = learner.trainable.get(name) is parameter and name in found.weights
+                assert changed or torch.equal(parameter, before[name]), name
+
+    # 8. A run of it -----------------------------------------------------------------------
 
     def test_a_run_learns_and_its_adapter_computes_what_was_trained(self, run: lorafit.Run) -> None:
         """The loss falls; reloaded the same bit for bit, merged up to rounding."""

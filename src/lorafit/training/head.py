@@ -39,7 +39,7 @@ EACH = 2
 """Examples for each number that the layer answers with, or it is left as it is."""
 SOLVING = 0.02
 """Of a plain run's operations: what solving may cost."""
-HELD_BACK = tuple(0.25**power for power in range(1, 8))
+HELD_BACK = tuple(0.25**power for power in range(-2, 6))
 """Weight decays, of the loss of a layer that answers the same always: strong ones first."""
 ITERATIONS = 25
 """Of L-BFGS, for each weight decay; each goes on from the one before."""
@@ -332,7 +332,9 @@ def _solve(
 ) -> tuple[list[Tensor], float]:
     """The layer's weights (and bias) with the lowest validation loss, and that loss."""
     flat = torch.cat([x.reshape(-1, x.shape[-1]) for x in train.inputs])
-    mean, spread = flat.mean(dim=0), flat.std(dim=0, correction=0)
+    # By its size, not by its spread: dropout makes noise of the size of what it leaves out, and
+    # weights that magnify small differences would magnify that.
+    mean, spread = flat.mean(dim=0), flat.square().mean(dim=0).sqrt()
     spread = torch.where(spread > 1e-6 * spread.max(), spread, 1.0)
     W = torch.zeros(layer.out_features, layer.in_features, requires_grad=True)
     b = torch.zeros(layer.out_features, requires_grad=layer.bias is not None)
