@@ -127,6 +127,7 @@ def test_it_is_among_the_choices_and_in_every_kind_of_run(base: Path, tmp_path: 
 
 
 def test_a_word_that_is_none_is_refused(base: Path, tmp_path: Path) -> None:
+    wrong: Any = "zero"
     with pytest.raises(ConfigError, match=r"head_init.*probe.*random"):
-        lorafit.train(base, CHECKS.splits(), head_init="zero", runs_dir=str(tmp_path))
+        lorafit.train(base, CHECKS.splits(), head_init=wrong, runs_dir=str(tmp_path))
     assert not any(tmp_path.iterdir())
