@@ -48,6 +48,7 @@ class MadeUp:
             warmup_ratio=0.06,
         )
         self.config = SimpleNamespace(train=train)
+        self.prior = None
         self.total_steps = STEPS
         self.trained: list[str] = []
         self.forgotten: list[str] = []

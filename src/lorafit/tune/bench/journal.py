@@ -50,6 +50,7 @@ class Facts(TypedDict, total=False):
         energies: Of moments: by path, of each direction of the update.
         runs: Of the budget: plain runs.
         version: Of the budget: `VERSION`.
+        centre: Of the prior: the fields of a `lorafit.tune.prior.centre.Centre`.
     """
 
     cost: dict[str, float]
@@ -60,6 +61,7 @@ class Facts(TypedDict, total=False):
     energies: dict[str, list[float]]
     runs: float
     version: int
+    centre: dict[str, float]
 
 
 @dataclass
@@ -92,6 +94,11 @@ def noted_budget(run: Run | None) -> float | None:
         return None
     file = run.path / SEARCH / f"{BUDGET}.json"
     return float(atomic.read_json(file)["facts"]["runs"]) if file.is_file() else None
+
+
+def is_noted(run: Run | None, name: str) -> bool:
+    """Whether the search of a run has finished a piece of work."""
+    return run is not None and (run.path / SEARCH / f"{name}.json").is_file()
 
 
 class Journal:
