@@ -118,6 +118,7 @@ def wanted(job: Job) -> Wanted | None:
     noted = noted_budget(job.run)
     names = open_settings(job.settings)
     plan = StepPlan(job.subject.encoded["train"], job.config)
+    prior = _prior(job) if "train.learning_rate" in names else None
     if plan.open:
         names |= {EPOCHS}
     short = strategy == "rise" and (plan.open or plan.total_steps < size.FEWEST_STEPS)
@@ -138,7 +139,6 @@ def wanted(job: Job) -> Wanted | None:
         fields = ", ".join(sorted(key.rpartition(".")[2] for key in names))
         log.info("%s: %s: the defaults are taken", fields, why)
         return None
-    prior = _prior(job) if "train.learning_rate" in names else None
     return Wanted(names, budget, prior)
 
 
