@@ -14,10 +14,16 @@ from datasets import DatasetDict
 from safetensors.torch import load_file
 
 import lorafit
+from lorafit import pipeline
 from lorafit.errors import ConfigError
+from lorafit.methods import methods
+from lorafit.pipeline.job import Job
 from lorafit.run.folder import SEARCH
+from lorafit.settings import from_keywords, resolve
+from lorafit.training.progress import QuietProgress
 from lorafit.tune.bench.bench import Bench
-from lorafit.tune.prior.centre import ENTRY, NOISE, SPREAD
+from lorafit.tune.prior.centre import ENTRY, NOISE, SPREAD, Centre, similarity, situation
+from lorafit.tune.prior.centre import first as first_rate
 from lorafit.tune.prior.lessons import Lesson, add, read
 from lorafit.tune.rise.size import FACTORS
 from tests import tiny_text
@@ -209,3 +215,19 @@ def test_a_line_that_cannot_be_added_costs_the_run_nothing(
         run = train(base, data, tmp_path, prior=str(file))
     assert run.status == "done"
     assert any("The run itself is complete" in message for message in caplog.messages)
+
+
+@pytest.mark.parametrize("method", sorted(methods))
+def test_every_method_has_a_situation(method: str, data: DatasetDict, tmp_path: Path) -> None:
+    """Also those without a rank, and those that leave nothing of the model frozen."""
+    base = tiny_text.save_base(tmp_path, "bert")
+    given = {"model.name_or_path": str(base), "data.path": "(live object)", "method": method}
+    settings = resolve(from_keywords(given | {"bf16": False}))
+    problem = pipeline.pose(data, settings.config)
+    job = Job(problem, pipeline.prepare(problem, settings.config), settings)
+    bench = Bench(job, frozenset({"train.learning_rate"}), 1.25, QuietProgress(), ())
+    here = situation(bench)
+    assert here.method == method
+    assert (here.alpha is None) == ("lora_alpha" not in settings.config.adapter.settings)
+    assert similarity(here, here) == 1.0
+    assert first_rate(bench, 1e-3) == Centre(1e-3, 1e-3)

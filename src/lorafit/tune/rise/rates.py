@@ -137,7 +137,8 @@ def choose(bench: Bench, start: State) -> Rate:
     if flat:
         reason = (
             f"it hardly matters here: short trials of {reached} steps cannot tell {len(scores)} "
-            f"rates from {min(scores):.1g} to {max(scores):.1g} apart; {value:.3g} is usual"
+            f"rates from {min(scores):.1g} to {max(scores):.1g} apart; {value:.3g} is "
+            f"{'taken' if begun.near else 'usual'}"
         )
         evidence["flat"] = True
     else:
