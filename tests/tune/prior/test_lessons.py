@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from lorafit.errors import ConfigError, RunError
-from lorafit.tune.prior import lessons
 from lorafit.tune.prior.lessons import Lesson, add, read, told
 from tests.faults.mutants import deep, mutants
 
@@ -155,7 +154,7 @@ def test_a_full_disk_leaves_the_file_as_it_was(
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(lessons.os, "fsync", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(RunError, match="No space left on device"):
         add(file, lesson(r=4))
     assert file.read_bytes() == before
