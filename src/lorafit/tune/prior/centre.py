@@ -68,11 +68,6 @@ class Centre:
     near: int = 0
 
     @property
-    def factor(self) -> float:
-        """Times the usual rate."""
-        return self.learning_rate / self.usual
-
-    @property
     def evidence(self) -> Begun:
         """As ``choices.json`` has it."""
         return {

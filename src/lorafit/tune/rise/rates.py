@@ -113,8 +113,8 @@ def choose(bench: Bench, start: State) -> Rate:
         for one, other in itertools.combinations(scored.values(), 2)
     )
     best = centre if flat else between(scored, next(iter(finalists)), scores)
-    usual = settings.learning_rate * begun.factor
-    value = usual if flat else best * shrink
+    # Earlier runs tell the best rate of trials; the usual one is for whole runs.
+    value = settings.learning_rate if flat and not begun.near else best * shrink
     # The trunk goes on at this rate, so from the state that was trained most like it.
     whole = [rate for rate, piece in finalists.items() if not piece.diverged]
     origin = min(whole or finalists, key=lambda rate: abs(math.log(rate / value)))
