@@ -206,7 +206,7 @@ def cell(
 
 
 def with_prior(folder: Path) -> str:
-    """Each run of the side ``prior`` beside the same run without: trials, cost, loss and metric.
+    """Each run of the side ``prior`` after the same one without: trials, cost, loss and metric.
 
     "Off by" is the factor between the middle one of the first rates and the best of the search
     without a prior.
