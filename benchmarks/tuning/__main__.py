@@ -14,7 +14,10 @@ import argparse
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lorafit.tune.prior.lessons import Lesson
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -66,9 +69,20 @@ def side(options: argparse.Namespace) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     constants = {name: json.loads(value) for name, value in pairs_of(options.constant)}
     done = {line["seed"] for line in read(file) if line["constants"] == constants}
+    prior = others(options.out, options.pair) if options.side == "prior" else []
     model, data = pair.load(options.data)
     for seed in sorted(set(options.seeds) - done):
-        append(file, tuned.run(pair, model, data, seed, options.side, constants))
+        append(file, tuned.run(pair, model, data, seed, options.side, constants, prior))
+
+
+def others(folder: Path, pair: str) -> list[Lesson]:
+    """What ``rise`` found on all pairs but one."""
+    from lorafit.tune.prior.lessons import Lesson
+
+    files = (file for file in sorted(folder.glob("rise-*.jsonl")) if file.stem != f"rise-{pair}")
+    lines = [line for file in files for line in read(file) if line["side"] == "rise"]
+    found = [line["lesson"] for line in lines if line.get("lesson") and not line["constants"]]
+    return [Lesson.model_validate(lesson) for lesson in found]
 
 
 def pairs_of(texts: list[str]) -> Iterator[tuple[str, str]]:

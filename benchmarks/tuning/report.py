@@ -3,7 +3,7 @@
     python -m benchmarks.tuning.report [--results DIR]
 
 Writes ``summary.json`` and ``results.md`` into the folder of the results and, where that is the
-one of the repository, the table of the sides into docs/explanation/tuning.md.
+one of the repository, the tables of the sides and of the prior into docs/explanation/tuning.md.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ PAGE = Path(__file__).parents[2] / "docs/explanation/tuning.md"
 PAST = ("rise-higher", "earlier")
 """Sides that are no more: the search with trials that begin at 1.15 to 1.2 times the usual rate,
 and that of lorafit until November 2026."""
-BEGIN, END = "<!-- sides: begin -->", "<!-- sides: end -->"
-"""Marks of the table in the page."""
+NO_SIDES = ("grid", "batch")
+"""What else there are files of."""
 
 UNTUNED = {"reviews": math.log(2), "news": math.log(20), "planted-4": 1.0, "planted-16": 1.0}
 """Test loss before training: classes are equally frequent and the head is fresh. That of other
@@ -65,7 +65,7 @@ def sides(folder: Path, pair: str) -> dict[str, list[dict[str, Any]]]:
     return {
         name: [run for run in read(file) if not run["constants"]]
         for file, name in names.items()
-        if name != "grid"
+        if name not in NO_SIDES
     }
 
 
@@ -205,12 +205,64 @@ def cell(
     return f"{loss:.3f} / {value:.3f}{cost}"
 
 
-def write_page(table: str) -> None:
-    """Puts the table between its marks in the page."""
+def with_prior(folder: Path) -> str:
+    """Each run of the side ``prior`` after the same one without: trials, cost, loss and metric.
+
+    "Off by" is the factor between the middle one of the first rates and the best of the search
+    without a prior.
+    """
+    rows = [
+        "| pair | weight | off by | rates tried | steps of trials | plain runs | loss / metric |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for pair, about in PAIRS.items():
+        found = sides(folder, pair)
+        for run in found.get("prior", []):
+            plain = next(one for one in found["rise"] if one["seed"] == run["seed"])
+            prior = run["rates"].get("prior") or {"learning_rate": run["lesson"]["usual"]}
+            usual, best_rate = plain["lesson"]["usual"], plain["lesson"]["best"]
+            off = [apart(rate, best_rate) for rate in (usual, prior["learning_rate"])]
+            cells = (
+                [f"{prior.get('weight', 0.0):.2f}"],
+                off,
+                [str(len(rates_of(one))) for one in (plain, run)],
+                [str(trial_steps(one)) for one in (plain, run)],
+                [f"{one['cost']['runs']:.2f}" for one in (plain, run)],
+                [
+                    f"{one['test']['scaled_nll']:.3f} / {one['test'][about.metric]:.3f}"
+                    for one in (plain, run)
+                ],
+            )
+            rows.append(f"| {pair} | {' | '.join(', '.join(cell) for cell in cells)} |")
+    return "\n".join(rows) + "\n"
+
+
+def apart(rate: float, best_rate: float | None) -> str:
+    """The factor between two rates; a dash where none was the best."""
+    return "-" if best_rate is None else f"{math.exp(abs(math.log(rate / best_rate))):.2f}"
+
+
+def rates_of(run: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rates of the first comparison."""
+    return [line for line in run["rates"]["tried"] if not line.get("decayed")]
+
+
+def trial_steps(run: dict[str, Any]) -> int:
+    """Steps of all that was trained to choose the rate, the trunk's beginning included."""
+    first = rates_of(run)
+    later = [line for line in run["rates"]["tried"] if line.get("decayed")]
+    return sum(int(line["steps"]) for line in first) + sum(
+        int(line["steps"]) - int(first[0]["steps"]) for line in later
+    )
+
+
+def write_page(name: str, table: str) -> None:
+    """Puts a table between its marks in the page."""
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
     text = PAGE.read_text()
-    before, rest = text.split(BEGIN)
-    _, after = rest.split(END)
-    PAGE.write_text(f"{before}{BEGIN}\n{table}{END}{after}")
+    before, rest = text.split(begin)
+    _, after = rest.split(end)
+    PAGE.write_text(f"{before}{begin}\n{table}{end}{after}")
 
 
 def main() -> None:
@@ -223,7 +275,8 @@ def main() -> None:
     (options.results / "results.md").write_text(table)
     print(table)
     if options.results.resolve() == RESULTS.resolve():
-        write_page(side_by_side(RESULTS))
+        write_page("sides", side_by_side(RESULTS))
+        write_page("prior", with_prior(RESULTS))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -14,12 +15,14 @@ from lorafit.training.progress import QuietProgress
 from lorafit.tune import search
 from lorafit.tune.bench.bench import Bench
 from lorafit.tune.bench.rules import Rules
+from lorafit.tune.prior.lessons import Lesson
 from lorafit.tune.rise import pruning, rates, trunk
 from lorafit.tune.rise import strategy as rise
 
 SIDES: dict[str, dict[str, Any]] = {
     "rise": {"budget": 1.25},
     "rise-1.5": {"budget": 1.5},
+    "prior": {"budget": 1.25},
     "fixed-8": {"r": 8, "target_modules": "all-linear", "lora_alpha": 8},
     "fixed-16": {"r": 16, "target_modules": "all-linear", "lora_alpha": 16},
     "fixed-32": {"r": 32, "target_modules": "all-linear", "lora_alpha": 32},
@@ -37,6 +40,8 @@ SIDES: dict[str, dict[str, Any]] = {
 
 rise
     Nothing: everything is measured.
+prior
+    The same as rise, with what rise found on all other pairs as its prior.
 rise-1.5
     Room for tests of the rank and the modules.
 fixed-8, fixed-16, fixed-32
@@ -53,7 +58,13 @@ before
 
 
 def run(
-    pair: Pair, model: str, data: Any, seed: int, side: str, constants: dict[str, float]
+    pair: Pair,
+    model: str,
+    data: Any,
+    seed: int,
+    side: str,
+    constants: dict[str, float],
+    prior: Sequence[Lesson] = (),
 ) -> dict[str, Any]:
     """Trains one side; the choices, the cost and the figures.
 
@@ -65,6 +76,7 @@ def run(
         side: Of `SIDES`.
         constants: Of `Rules` (``first_rank``), or of `lorafit.tune.rise`, `rates`, `trunk` or
             `pruning`, other than they are; users do not choose them, experiments do.
+        prior: What searches of other pairs found.
     """
     ruled = {field.name for field in fields(Rules)} & constants.keys()
     rules: dict[str, Any] = {name: constants[name] for name in ruled}
@@ -83,7 +95,10 @@ def run(
     problem = pipeline.pose(data, settings.config)
     subject = pipeline.prepare(problem, settings.config)
     job = Job(problem, subject, settings)
-    found = search.trained(job, search.wanted(job), QuietProgress())
+    wish = search.wanted(job)
+    if wish is not None:
+        wish = replace(wish, prior=prior)  # of no lines: the search is what it is without one
+    found = search.trained(job, wish, QuietProgress())
     choices, cost = found.choices, found.extra.get("cost")
     config = found.settings.config
     facts: dict[str, Any] = {
@@ -99,6 +114,7 @@ def run(
         else None,
         "tests": choices["r"].evidence.get("tests") if "r" in choices else None,
         "rates": choices["learning_rate"].evidence if "learning_rate" in choices else None,
+        "lesson": found.lesson and found.lesson.model_dump(mode="json", by_alias=True),
         "cost": cost or {"runs": own.get("num_train_epochs", 1) / common["num_train_epochs"]}
         if "num_train_epochs" in own
         else cost or {"runs": 1.0},

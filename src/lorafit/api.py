@@ -458,6 +458,7 @@ def _trained(
         job = replace(job, settings=found.settings)
         choices = record_choices(job, found.choices, found.extra)
         finishing.finish(job, found.result, choices, versions)
+        search.keep_lesson(job, found.lesson)
     return job.folder
 
 

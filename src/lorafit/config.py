@@ -198,6 +198,9 @@ class TuneConfig(Stage):
     budget: float | str = 1.25
     """Most that choosing and training may cost together: in plain runs (``1.25``) or as a
     time (``20min``)."""
+    prior: str | None = None
+    """A file of your own with what earlier runs found: the search begins near it, and adds its
+    line (numbers only) when the run is done. Made if it is missing; ``None``: no prior."""
 
 
 class GenerateConfig(Stage):

@@ -133,6 +133,11 @@ TABLE = [
         "it should be a finite number",
     ),
     Bad("train model reviews.csv --budget -1", "out of range", "tune.budget is -1"),
+    Bad(
+        "train model reviews.csv --prior reviews.csv",
+        "a table, no prior",
+        'line 1 of "reviews.csv"',
+    ),
     Bad("train model reviews.csv --bias some", "none of the choices", "should be 'none', 'all' or"),
     Bad(
         "train model reviews.csv --report-to tensorbord",

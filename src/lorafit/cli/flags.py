@@ -226,6 +226,13 @@ FLAGS = (
         "Most that choosing and training cost: in plain runs (1.25) or as a time (20min).",
         "Choosing",
     ),
+    Flag(
+        "tune.prior",
+        str,
+        "Begin near what earlier runs found, by this file; the run adds its line.",
+        "Choosing",
+        metavar="FILE",
+    ),
     Flag("seed", int, "Seed of everything random.", "Training"),
     Flag(
         "model.trust_remote_code",

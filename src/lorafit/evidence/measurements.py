@@ -46,6 +46,22 @@ class Best(TypedDict):
     learning_rate: float
 
 
+class Begun(TypedDict):
+    """Where trials began because of earlier runs.
+
+    Attributes:
+        learning_rate: The middle one.
+        usual: What it would have been without them.
+        weight: Share of the usual rate's uncertainty that they take away, 0 to 1.
+        near: How many of them are near.
+    """
+
+    learning_rate: float
+    usual: float
+    weight: float
+    near: int
+
+
 class Length(TypedDict):
     """A length of the training.
 
@@ -130,6 +146,8 @@ class Evidence(TypedDict, total=False):
     Attributes:
         tried: Learning rates.
         best_after: The best of them after a part of the run.
+        flat: Whether no two of them could be told apart; left out: no.
+        prior: Where they began because of earlier runs.
         horizon_exponent: How the best rate falls with the length of the run.
         lengths: Of the training.
         most_steps: The longest that there might have been.
@@ -151,6 +169,8 @@ class Evidence(TypedDict, total=False):
 
     tried: list[RateTried]
     best_after: Best
+    flat: bool
+    prior: Begun
     horizon_exponent: float
     lengths: list[Length]
     most_steps: int

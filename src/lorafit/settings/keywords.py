@@ -289,6 +289,10 @@ class SharedKeywords(TypedDict, total=False):
     strategy: str
     """A strategy of ``tune/``; ``none``: nothing is measured, the defaults are taken."""
 
+    prior: str | None
+    """A file of your own with what earlier runs found: the search begins near it, and adds its line
+    (numbers only) when the run is done. Made if it is missing; ``None``: no prior."""
+
     max_new_tokens: int
     """Longest answer in tokens."""
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 
 from lorafit.data.batches import lengths
-from lorafit.errors import ConfigError
+from lorafit.errors import ConfigError, RunError
 from lorafit.machine.memory import peak_memory_bytes, reset_peak
 from lorafit.pipeline.defaults import record_choices
 from lorafit.pipeline.job import Job
@@ -28,7 +30,10 @@ from lorafit.training.steps import StepPlan
 from lorafit.tune import strategies
 from lorafit.tune.base import CHOOSABLE, EPOCHS, Found
 from lorafit.tune.bench.bench import Bench
-from lorafit.tune.bench.journal import noted_budget
+from lorafit.tune.bench.journal import is_noted, noted_budget
+from lorafit.tune.prior import lessons
+from lorafit.tune.prior.centre import ENTRY, lesson
+from lorafit.tune.prior.lessons import Lesson
 from lorafit.tune.rise import size
 
 log = logging.getLogger(__name__)
@@ -52,12 +57,14 @@ class Searched:
         settings: With the chosen values.
         choices: What was measured.
         extra: More for ``choices.json``: ``cost`` and what the strategy adds.
+        lesson: For the searches to come; ``None``: there is no prior, or no rate was chosen.
     """
 
     result: FitResult
     settings: Settings
     choices: Mapping[str, Choice] = field(default_factory=dict)
     extra: Mapping[str, object] = field(default_factory=dict)
+    lesson: Lesson | None = None
 
 
 def open_settings(settings: Settings) -> frozenset[str]:
@@ -89,10 +96,12 @@ class Wanted:
     Attributes:
         names: Keys of the settings.
         budget: Most that choosing and training may cost, in plain runs.
+        prior: What earlier searches found; ``None``: it is not asked for.
     """
 
     names: frozenset[str]
     budget: float
+    prior: Sequence[Lesson] | None = None
 
 
 def wanted(job: Job) -> Wanted | None:
@@ -101,15 +110,22 @@ def wanted(job: Job) -> Wanted | None:
     A run that goes on keeps the budget that its search began with.
 
     Raises:
-        ConfigError: There is no such strategy, or the budget is no budget.
+        ConfigError: There is no such strategy, the budget is no budget, or the prior's file is
+            damaged.
     """
     strategy = job.config.tune.strategy
+    if job.config.tune.prior is not None and strategy != "rise":
+        raise ConfigError(
+            f"tune.prior is for the strategy rise, and tune.strategy is {strategy}. "
+            "Leave one of them out."
+        )
     if strategy == "none":
         return None
     strategies[strategy]
     noted = noted_budget(job.run)
     names = open_settings(job.settings)
     plan = StepPlan(job.subject.encoded["train"], job.config)
+    prior = _prior(job) if "train.learning_rate" in names else None
     if plan.open:
         names |= {EPOCHS}
     short = strategy == "rise" and (plan.open or plan.total_steps < size.FEWEST_STEPS)
@@ -130,7 +146,21 @@ def wanted(job: Job) -> Wanted | None:
         fields = ", ".join(sorted(key.rpartition(".")[2] for key in names))
         log.info("%s: %s: the defaults are taken", fields, why)
         return None
-    return Wanted(names, budget)
+    return Wanted(names, budget, prior)
+
+
+def _prior(job: Job) -> Sequence[Lesson] | None:
+    """What earlier searches found, where that is asked for.
+
+    A search that has noted where it begins is not told: the file may be another one by now.
+
+    Raises:
+        ConfigError: The file is damaged.
+    """
+    file = job.config.tune.prior
+    if file is None:
+        return None
+    return () if is_noted(job.run, ENTRY) else lessons.read(Path(file).expanduser())
 
 
 def _sized(job: Job, plan: StepPlan, open_rate: bool, budget: float | None) -> float:
@@ -236,7 +266,7 @@ def search(job: Job, wish: Wanted, progress: Progress) -> Searched:
     strategy = strategies[job.config.tune.strategy]()
     reset_peak()
     with nullcontext() if job.run is None else job.run.working("trained"):
-        bench = Bench(job, wish.names, wish.budget, progress)
+        bench = Bench(job, wish.names, wish.budget, progress, wish.prior)
         progress.start(0, bench.total_steps)
         try:
             with bench.interruptible():
@@ -252,7 +282,31 @@ def search(job: Job, wish: Wanted, progress: Progress) -> Searched:
         job.settings.with_measured(values),
         found.choices | ({} if begun is None else {HEAD_INIT: begun}),
         {"cost": cost, **found.extra},
+        lesson(bench, found),
     )
+
+
+def keep_lesson(job: Job, lesson: Lesson | None) -> None:
+    """Adds the line of a finished run to the user's prior; a failure is said, no more.
+
+    Args:
+        job: Whose run is measured and delivered.
+        lesson: What its search says; ``None``: nothing.
+    """
+    file = job.config.tune.prior
+    if lesson is None or file is None:
+        return
+    scores, loss = job.folder.evaluation, job.task.loss_name
+    if loss in scores.base and loss in scores.tuned:
+        gain = scores.base[loss].value - scores.tuned[loss].value
+        lesson = lesson.model_copy(update={"gain": gain if math.isfinite(gain) else None})
+    try:
+        added = lessons.add(Path(file).expanduser(), lesson)
+    except RunError as error:
+        log.warning("%s The run itself is complete.", error)
+        return
+    if added:
+        log.info('added the line of this run to "%s"', file)
 
 
 def _result(bench: Bench, found: Found) -> FitResult:

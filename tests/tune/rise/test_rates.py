@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import asdict
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -12,6 +13,8 @@ import pytest
 
 from lorafit.errors import TrainingError
 from lorafit.tune.bench.bench import Bench, Scored, Trained
+from lorafit.tune.bench.journal import Entry
+from lorafit.tune.prior.centre import Centre, best_of
 from lorafit.tune.rise import rates
 from lorafit.tune.rise.rates import Rate
 
@@ -48,6 +51,7 @@ class MadeUp:
             warmup_ratio=0.06,
         )
         self.config = SimpleNamespace(train=train)
+        self.prior: Any = None
         self.total_steps = STEPS
         self.trained: list[str] = []
         self.forgotten: list[str] = []
@@ -160,6 +164,24 @@ def test_where_rates_cannot_be_told_apart_the_usual_one_is_taken() -> None:
     found = choose(MadeUp(lambda rate: 1.0))
     assert found.value == USUAL
     assert "hardly matters" in found.choice.reason
+
+
+@pytest.mark.parametrize("told_apart", [True, False])
+def test_with_a_prior_the_trials_begin_around_its_centre(told_apart: bool) -> None:
+    """And where they cannot tell rates apart, it is what earlier runs found."""
+    noted = Centre(2 * CENTRE, CENTRE, 0.8, 3)
+    bench = MadeUp(valley(2 * CENTRE) if told_apart else lambda rate: 1.0)
+    bench.prior = ()
+    bench.journal.once = lambda name, work: Entry(name, {"centre": asdict(noted)})
+    found = choose(bench)
+    assert found.value == pytest.approx(wanted(2 * CENTRE), rel=0.1)
+    evidence = found.choice.evidence
+    rates_tried = {line["learning_rate"] for line in evidence["tried"]}
+    assert rates_tried == {CENTRE, 2 * CENTRE, 4 * CENTRE}
+    assert evidence["prior"] == asdict(noted)
+    assert evidence.get("flat", False) != told_apart
+    assert (best_of(found.choice) is None) != told_apart
+    assert "because of 3 earlier runs of yours (weight 0.80)" in found.choice.reason
 
 
 def test_rates_that_diverge_drop_out_and_lower_ones_are_tried() -> None:

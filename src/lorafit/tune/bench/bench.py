@@ -44,6 +44,7 @@ from lorafit.tune.bench.state import State
 from lorafit.tune.bench.truncation import energies
 from lorafit.tune.bench.tunable import Tunable
 from lorafit.tune.decide import at_sharpness, sharpened
+from lorafit.tune.prior.lessons import Lesson
 
 log = logging.getLogger(__name__)
 
@@ -139,17 +140,26 @@ class Bench:
         names: The settings to be chosen, among `lorafit.tune.base.CHOOSABLE`.
         budget: Most that may be spent, in U.
         progress: What to show.
+        prior: What earlier searches found; ``None``: nobody asked for it.
     """
 
     rules: ClassVar[Rules] = Rules()
     """The numbers that the search goes by."""
 
-    def __init__(self, job: Job, names: frozenset[str], budget: float, progress: Progress) -> None:
+    def __init__(
+        self,
+        job: Job,
+        names: frozenset[str],
+        budget: float,
+        progress: Progress,
+        prior: Sequence[Lesson] | None = None,
+    ) -> None:
         run, subject, config = job.run, job.subject, job.config
         self.task = job.task
         self.subject = subject
         self.config = config
         self.open = names
+        self.prior = prior
         self.run = run
         self._how_to_resume = "" if run is None else f" Go on with: {resume_command(run.path)}"
         self.journal = Journal(run)

@@ -60,6 +60,7 @@ class Facts(TypedDict, total=False):
         runs: Of the budget: plain runs.
         version: Of the budget: `VERSION`.
         head: Of the beginning of a new head.
+        centre: Of the prior: the fields of a `lorafit.tune.prior.centre.Centre`.
     """
 
     cost: dict[str, float]
@@ -71,6 +72,7 @@ class Facts(TypedDict, total=False):
     runs: float
     version: int
     head: HeadInit
+    centre: dict[str, float]
 
 
 @dataclass
@@ -103,6 +105,11 @@ def noted_budget(run: Run | None) -> float | None:
         return None
     file = run.path / SEARCH / f"{BUDGET}.json"
     return float(atomic.read_json(file)["facts"]["runs"]) if file.is_file() else None
+
+
+def is_noted(run: Run | None, name: str) -> bool:
+    """Whether the search of a run has finished a piece of work."""
+    return run is not None and (run.path / SEARCH / f"{name}.json").is_file()
 
 
 class Journal:

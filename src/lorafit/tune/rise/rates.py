@@ -32,6 +32,7 @@ from lorafit.run import Choice
 from lorafit.tune.bench.bench import Bench, Scored, Trained
 from lorafit.tune.bench.state import State
 from lorafit.tune.decide import gain
+from lorafit.tune.prior.centre import first
 from lorafit.tune.rise.course import Ended
 from lorafit.tune.rise.trunk import BRANCH, branch
 
@@ -95,7 +96,8 @@ def choose(bench: Bench, start: State) -> Rate:
     reached = long + bench.steps(BRANCH)
     shrink = (reached / bench.total_steps) ** HORIZON
     # Not higher, as the first comparison finds larger rates by itself, but never smaller ones.
-    centre = settings.learning_rate * math.sqrt(min(1.0, batch / USUAL_BATCH))
+    begun = first(bench, settings.learning_rate * math.sqrt(min(1.0, batch / USUAL_BATCH)))
+    centre = begun.learning_rate
     # The two best from where the first comparison ends; one of them is the trunk's beginning.
     beyond = 2 * (long - short) + 2 * bench.steps(BRANCH) - long
     tried = _tried(bench, start, centre, short, beyond)
@@ -111,7 +113,8 @@ def choose(bench: Bench, start: State) -> Rate:
         for one, other in itertools.combinations(scored.values(), 2)
     )
     best = centre if flat else between(scored, next(iter(finalists)), scores)
-    value = settings.learning_rate if flat else best * shrink
+    # Earlier runs tell the best rate of trials; the usual one is for whole runs.
+    value = settings.learning_rate if flat and not begun.near else best * shrink
     # The trunk goes on at this rate, so from the state that was trained most like it.
     whole = [rate for rate, piece in finalists.items() if not piece.diverged]
     origin = min(whole or finalists, key=lambda rate: abs(math.log(rate / value)))
@@ -134,15 +137,21 @@ def choose(bench: Bench, start: State) -> Rate:
     if flat:
         reason = (
             f"it hardly matters here: short trials of {reached} steps cannot tell {len(scores)} "
-            f"rates from {min(scores):.1g} to {max(scores):.1g} apart; {value:g} is usual"
+            f"rates from {min(scores):.1g} to {max(scores):.1g} apart; {value:.3g} is "
+            f"{'taken' if begun.near else 'usual'}"
         )
+        evidence["flat"] = True
     else:
         reason = (
             f"in short trials of {len(tried)} rates {best:.2g} was best for {reached} steps; "
             f"longer training needs smaller ones, {bench.total_steps} steps {value:.2g}"
         )
+    if begun.near:
+        evidence["prior"] = begun.evidence
     ended = Ended(reached, scored[origin].losses) if origin in scored else None
-    return Rate(value, state, pieces, Choice(float(f"{value:.3g}"), reason, evidence), ended)
+    return Rate(
+        value, state, pieces, Choice(float(f"{value:.3g}"), reason + begun.said, evidence), ended
+    )
 
 
 def _tried(

@@ -25,6 +25,7 @@ from lorafit.tune.base import EPOCHS, Found
 from lorafit.tune.bench.bench import Bench, Scored, Trained
 from lorafit.tune.bench.state import State
 from lorafit.tune.decide import gain
+from lorafit.tune.prior.centre import first
 from lorafit.tune.rise.rates import line_of, warmed
 from lorafit.tune.rise.size import FACTORS, FEWEST_STEPS, Size, Tokens, level_steps, sized
 from lorafit.tune.whole import Point
@@ -133,8 +134,9 @@ def choose(bench: Bench) -> Found:
     open_rate = "train.learning_rate" in bench.open
     size = sized(bench.plan, tokens, open_rate, bench.budget)
     bench.notes.expect_cost(size.runs)
-    prior = bench.config.train.learning_rate
-    rates = [prior * factor for factor in FACTORS[: size.rates]]
+    begun = first(bench, bench.config.train.learning_rate) if open_rate else None
+    centre = bench.config.train.learning_rate if begun is None else begun.learning_rate
+    rates = [centre * factor for factor in FACTORS[: size.rates]]
     if not bench.plan.open and size.trial == bench.total_steps:
         few = f"{bench.total_steps} steps are too few for short trials"
         bench.say(f"{few}: {len(rates)} whole run{'s' * (len(rates) > 1)}")
@@ -155,6 +157,11 @@ def choose(bench: Bench) -> Found:
         reason = _why(grown, best, size, bench)
         rate = Choice(float(f"{best.rate:.3g}"), reason, evidence)
         found = replace(found, choices=found.choices | {"learning_rate": rate})
+    chosen = found.choices.get("learning_rate")
+    if begun is not None and begun.near and chosen is not None:
+        evidence = {**chosen.evidence, "prior": begun.evidence}
+        said = Choice(chosen.value, chosen.reason + begun.said, evidence)
+        found = replace(found, choices=found.choices | {"learning_rate": said})
     return _described(bench, found)
 
 
