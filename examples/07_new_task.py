@@ -31,11 +31,12 @@ from lorafit.evidence import MetricInfo
 from lorafit.tasks import tasks
 from lorafit.tasks.parts.answers import Predicted
 from lorafit.tasks.parts.constant import Constant
-from lorafit.tasks.parts.labels import UNKNOWN, label_numbers, listed, named_head, read_label_names
+from lorafit.tasks.parts.labels import UNKNOWN, label_numbers, named_head, read_label_names
 from lorafit.tasks.parts.metrics import Metric
 from lorafit.tasks.parts.tables import confusion
 from lorafit.tasks.parts.texts import TextTask
 from lorafit.testing import TaskChecks, words
+from lorafit.units import listed
 
 
 @tasks.register("ordinal")

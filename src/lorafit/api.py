@@ -39,6 +39,7 @@ from lorafit.pipeline.job import Job
 from lorafit.pipeline.lent import gives_back
 from lorafit.pipeline.planning import Plan
 from lorafit.pipeline.problem import Live, Problem, identified
+from lorafit.pipeline.room import make_room
 from lorafit.pipeline.tuned import Tuned, opened
 from lorafit.report import closing
 from lorafit.report.comparison import write_comparison
@@ -138,6 +139,7 @@ def train(
         check_trackers(whole.config.train.report_to)
         job = _prepared(whole, data, live)
         wish = search.wanted(job)
+        make_room(job)
         job = job.begun()  # only now: wrong input leaves no folder behind
         with signals.naming(way_back(job.folder.path)):
             return _told(_trained(job, wish, progress_of(progress)))
@@ -444,6 +446,7 @@ def _resumed(
     whole = _as_begun(run, live, trust)
     check_trackers(whole.config.train.report_to)
     job = _prepared(whole, data, live, run)
+    make_room(job)
     return _trained(job, search.wanted(job), progress, resume=True)
 
 

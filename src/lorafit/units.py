@@ -1,6 +1,8 @@
-"""Numbers in words: sizes, times, counts."""
+"""Numbers in words: sizes, times, counts; texts and lists, as long as a message has room for."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 
 def size(n_bytes: float) -> str:
@@ -34,3 +36,9 @@ def shortened(text: str, most: int = 60) -> str:
         return line
     end = (most - 1) // 2
     return f"{line[: most - 1 - end]}…{line[len(line) - end :]}"
+
+
+def listed(names: Sequence[str], most: int = 10) -> str:
+    """Names for a message: at most so many of them, and how many more there are."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {count(more)} more" if more > 0 else "")

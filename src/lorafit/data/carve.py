@@ -19,7 +19,7 @@ from datasets import Dataset, DatasetDict
 
 from lorafit.config import DataConfig
 from lorafit.data.columns.choose import label_columns, require_columns
-from lorafit.data.columns.values import class_name, column_values, is_missing, texts
+from lorafit.data.columns.values import class_name, column_values, features_of, is_missing, texts
 from lorafit.data.findings import UNKEPT, Findings
 from lorafit.data.read.splits import SPLITS
 from lorafit.errors import DataError
@@ -119,7 +119,7 @@ class _Carving:
         require_columns(rows, text, f"which is the text of the {split} split")
         keep = np.ones(len(rows), dtype=bool)
         for label in label_columns(self.roles.label):
-            feature = rows.features.get(label)
+            feature = features_of(rows).get(label)
             if feature is None:
                 labelled = np.zeros(len(rows), dtype=bool)
             else:
@@ -224,7 +224,7 @@ class _Carving:
         if limit is None or len(rows) <= limit:
             return rows
         label = self.roles.strata
-        units = _units(rows, label if label in rows.features else None, ())
+        units = _units(rows, label if label in features_of(rows) else None, ())
         random = np.random.default_rng([self.seed, 1, SPLITS.index(split)])
         quotas = _proportional({c: len(m) for c, m in units.strata.items()}, limit)
         chosen = [
@@ -337,7 +337,7 @@ def _units(rows: Dataset, label: str | None, text: Sequence[str]) -> _Units:
     values = [value if isinstance(value, Hashable) else repr(value) for value in values]
     for unit, indices in enumerate(members):
         strata.setdefault(values[indices[0]], []).append(unit)
-    feature = rows.features[label]
+    feature = features_of(rows)[label]
     return _Units(members, strata, {value: class_name(value, feature) for value in strata})
 
 

@@ -12,7 +12,7 @@ from datasets import Dataset, DatasetDict, List
 from lorafit.config import DataConfig
 from lorafit.data.columns.choose import kind_of, label_columns
 from lorafit.data.columns.labelled import find_labels
-from lorafit.data.columns.values import column_values, replace_column
+from lorafit.data.columns.values import column_values, features_of, replace_columns
 from lorafit.data.findings import UNKEPT, Findings
 
 
@@ -65,7 +65,7 @@ def spelled_as(rows: Dataset, columns: Sequence[str], names: Sequence[str]) -> D
 
 
 def _holds_text(rows: Dataset, column: str) -> bool:
-    feature: Any = rows.features.get(column)
+    feature: Any = features_of(rows).get(column)
     inner = feature.feature if isinstance(feature, List) else feature
     return inner is not None and kind_of(inner) == "text"
 
@@ -91,4 +91,4 @@ def _respelled(rows: Dataset, column: str, names: dict[str, str]) -> Dataset:
         [spell(one) for one in value] if isinstance(value, list) else spell(value)
         for value in column_values(rows, column)
     ]
-    return replace_column(rows, column, pa.array(values))
+    return replace_columns(rows, {column: pa.array(values)})

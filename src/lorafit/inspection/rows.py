@@ -14,7 +14,7 @@ import numpy as np
 from datasets import Dataset, DatasetDict, List
 
 from lorafit.data.columns.choose import Columns, kind_of
-from lorafit.data.columns.values import class_name, column_values, is_missing, texts
+from lorafit.data.columns.values import class_name, column_values, features_of, is_missing, texts
 from lorafit.evidence import markup
 from lorafit.inspection.reader import Reader
 from lorafit.inspection.truth import Truth
@@ -216,7 +216,7 @@ def preview(
         lengths[split] = lengths_of(_token_counts(measured, reader), reader.max_length)
     shown = np.sort(random.permutation(len(splits[first]))[: sampling.examples])
     return Preview(
-        columns={name: kind_of(feature) for name, feature in splits[first].features.items()},
+        columns={name: kind_of(feature) for name, feature in features_of(splits[first]).items()},
         text=tuple(text),
         text_reason=columns.text_reason,
         label=label,
@@ -255,9 +255,9 @@ def _class_order(splits: DatasetDict, label: str | None) -> list[str]:
 
 def _named_labels(rows: Dataset, label: str | None) -> list[str]:
     """The label of each row that has one; of lists of labels each label."""
-    if label is None or label not in rows.features:
+    if label is None or label not in features_of(rows):
         return []
-    feature: Any = rows.features[label]
+    feature: Any = features_of(rows)[label]
     inner = feature.feature if isinstance(feature, List) else feature
     values = [
         item
@@ -276,9 +276,9 @@ def _unlabelled(rows: Dataset, label: str | None) -> int:
     """Rows without a label, or without a list of labels."""
     if label is None:
         return 0
-    if label not in rows.features:
+    if label not in features_of(rows):
         return len(rows)
-    feature: Any = rows.features[label]
+    feature: Any = features_of(rows)[label]
     return sum(is_missing(value, feature) for value in column_values(rows, label))
 
 
@@ -320,8 +320,8 @@ def _example(rows: Dataset, split: str, row: int, columns: Columns, reader: Read
     encoded = reader.cut(*([part] for part in parts))
     cut_parts = [_cut(part, number, encoded, reader) for number, part in enumerate(parts)]
     label, name = columns.label, None
-    if label is not None and label in rows.features:
-        feature = rows.features[label]
+    if label is not None and label in features_of(rows):
+        feature = features_of(rows)[label]
         missing = is_missing(values[label], feature)
         name = None if missing else class_name(values[label], feature)
     return Example(

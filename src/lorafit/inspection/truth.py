@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset
 
-from lorafit.data.columns.values import column_table
+from lorafit.data.columns.values import column_table, features_of
 from lorafit.data.findings import Findings
 from lorafit.errors import DataError
 from lorafit.tasks.base import Supervision
@@ -151,7 +151,7 @@ def _split(examples: Dataset, lesson: Lesson) -> tuple[np.ndarray, SplitTruth]:
     ids, lengths, _ = _lists(examples, "input_ids")
     n = len(examples)
     truncated = np.zeros(n, dtype=bool)
-    if "truncated" in examples.features:
+    if "truncated" in features_of(examples):
         truncated = np.asarray(column_table(examples, ["truncated"]).column(0)).astype(bool)
     answers_cut = has_end = np.zeros(n, dtype=bool)
     if lesson.per_token:

@@ -9,15 +9,17 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lorafit.config import Config
-from lorafit.data.batches import BatchOrder, lengths
+from lorafit.data.batches import BatchOrder, fetch, lengths
 from lorafit.evidence import Choice, markup
 from lorafit.machine.memory import peak_memory_bytes
 from lorafit.model.sites import Site
 from lorafit.pipeline.defaults import made_choices
 from lorafit.pipeline.job import Job
+from lorafit.pipeline.room import MOMENTS, make_room
 from lorafit.pipeline.subject import Subject
 from lorafit.settings import Settings
 from lorafit.training import head
+from lorafit.training.parts import in_parts
 from lorafit.training.steps import StepPlan
 from lorafit.units import count, duration, size
 
@@ -38,7 +40,7 @@ class Plan:
         total_parameters: All parameters of the adapted model.
         steps: Optimizer steps, if training does not stop early; the most, where ``open_end``.
         time_s: Estimated seconds of one plain run, evaluations included.
-        peak_memory_bytes: Memory the measured steps took.
+        peak_memory_bytes: Memory the measured steps took, and what the optimizer keeps.
         measured: Settings that training would choose, by key; their values are starting values.
         open_end: Whether the number of steps is left to the validation loss.
         budget: Most that choosing and training cost together, in plain runs; ``None``: nothing
@@ -104,6 +106,7 @@ def estimate(job: Job) -> Plan:
     examples is run first, then batches as the first epoch would draw them.
     """
     subject, config = job.subject, job.config
+    make_room(job)
     train, settings = subject.encoded["train"], config.train
     sizes = lengths(train)
     batch = min(settings.per_device_train_batch_size, len(sizes))
@@ -115,8 +118,10 @@ def estimate(job: Job) -> Plan:
     tokens = sum(sizes[i] for indices in sample for i in indices)
     seconds = sum(_step_s(subject, indices) for indices in sample)
     per_token_s = seconds / max(tokens, 1)
-    for parameter in subject.adapters.trainable().values():
+    trainable = list(subject.adapters.trainable().values())
+    for parameter in trainable:
         parameter.grad = None
+    moments = MOMENTS * sum(parameter.numel() * parameter.element_size() for parameter in trainable)
 
     plan = StepPlan(train, config)
     steps = plan.total_steps
@@ -133,11 +138,11 @@ def estimate(job: Job) -> Plan:
         task=job.task.name,
         rows={name: len(rows) for name, rows in subject.encoded.items()},
         sites=subject.adapters.sites["default"],
-        trainable_parameters=sum(p.numel() for p in subject.adapters.trainable().values()),
+        trainable_parameters=sum(p.numel() for p in trainable),
         total_parameters=sum(p.numel() for p in subject.model.parameters()),
         steps=steps,
         time_s=per_token_s * (sum(sizes) * epochs + (evaluations * held_out + read) / 2),
-        peak_memory_bytes=peak_memory_bytes(),
+        peak_memory_bytes=peak_memory_bytes() + moments,
         open_end=plan.open,
         guessed={
             key: choices[name]
@@ -149,9 +154,10 @@ def estimate(job: Job) -> Plan:
 
 def _step_s(subject: Subject, indices: list[int]) -> float:
     """Seconds of one forward and backward pass over some examples."""
-    examples = [subject.encoded["train"][i] for i in indices]
+    examples = fetch(subject.encoded["train"], indices)
     start = time.perf_counter()
     subject.model.train()
-    subject.engine.forward_backward(subject.engine.collate(examples), 1.0 / len(examples))
+    for rows in in_parts(examples, subject.parts):
+        subject.engine.forward_backward(subject.engine.collate(list(rows)), 1.0 / len(examples))
     subject.model.train(False)
     return time.perf_counter() - start

@@ -64,6 +64,8 @@ class Subject:
     """What the examples teach; ``None``: they were encoded, and looked at, before."""
     live: bool = False
     """Whether the model was passed as an object: it is given back as it came."""
+    parts: int = 1
+    """How many a micro batch is computed in, so that a step has room in the memory."""
 
     @property
     def model(self) -> PreTrainedModel:
@@ -84,6 +86,7 @@ class Subject:
             self.adapters.trainable(),
             self.encoded["train"],
             self.encoded["validation"],
+            self.parts,
         )
 
 

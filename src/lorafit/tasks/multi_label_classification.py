@@ -20,7 +20,7 @@ from lorafit.data.columns.choose import (
     label_columns,
 )
 from lorafit.data.columns.labelled import binary_columns, find_label, find_labels, has_text, holds
-from lorafit.data.columns.values import class_name, column_values, is_missing
+from lorafit.data.columns.values import class_name, column_values, features_of, is_missing
 from lorafit.data.findings import Findings
 from lorafit.data.read.splits import train_rows
 from lorafit.errors import DataError
@@ -34,13 +34,13 @@ from lorafit.tasks.parts.labels import (
     UNKNOWN,
     check_names,
     label_sets,
-    listed,
     named_head,
     read_label_names,
 )
 from lorafit.tasks.parts.metrics import F1, Metric
 from lorafit.tasks.parts.tables import per_class
 from lorafit.tasks.parts.texts import TextTask
+from lorafit.units import listed
 
 THRESHOLD = 0.0
 """Logit from which on a label is predicted: probability one half."""
@@ -250,7 +250,7 @@ def _label(rows: Dataset, config: DataConfig) -> tuple[str | list[str], str]:
     columns = binary_columns(rows, config)
     if not sets and len(columns) > 1:
         return list(columns), "columns of 0 and 1"
-    found = f"{', '.join(sets)} could all be" if sets else "none is"
+    found = f"{listed(sets)} could all be" if sets else "none is"
     raise DataError(
         f"which column holds the lists of labels is not clear: {found}. There are "
         f"{described(rows)}. Choose with --label."
@@ -262,7 +262,7 @@ def _without(splits: DatasetDict, label: str | Sequence[str]) -> DatasetDict:
     columns = label_columns(label)
     return DatasetDict(
         {
-            split: rows.remove_columns([name for name in columns if name in rows.features])
+            split: rows.remove_columns([name for name in columns if name in features_of(rows)])
             for split, rows in splits.items()
         }
     )
@@ -284,7 +284,7 @@ def _check_columns(rows: Dataset, columns: Sequence[str]) -> None:
 
 def _binary(rows: Dataset, column: str) -> np.ndarray:
     """A column of 0 and 1, ``(n,)`` int64; ``UNKNOWN`` where there is nothing."""
-    feature = rows.features[column]
+    feature = features_of(rows)[column]
     numbers = np.full(len(rows), UNKNOWN, dtype=np.int64)
     for index, value in enumerate(column_values(rows, column)):
         if is_missing(value, feature):

@@ -13,7 +13,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Value
 from lorafit.config import DataConfig
 from lorafit.data.columns.choose import choose_columns, described, label_columns
 from lorafit.data.columns.labelled import find_label, find_labels
-from lorafit.data.columns.values import column_values
+from lorafit.data.columns.values import column_values, features_of
 from lorafit.data.findings import Findings
 from lorafit.data.read.splits import train_rows
 from lorafit.errors import DataError
@@ -177,7 +177,9 @@ def _number_column(rows: Dataset, config: DataConfig) -> tuple[str, str]:
     found = find_labels(rows, config)
     numbers = [labels.column for labels in found if labels.holds == "numbers"]
     if not numbers:  # asked for with --task: whole numbers will do
-        numbers = [labels.column for labels in found if _is_number(rows.features[labels.column])]
+        numbers = [
+            labels.column for labels in found if _is_number(features_of(rows)[labels.column])
+        ]
     if len(numbers) != 1:
         which = f"{', '.join(numbers)} could all be" if numbers else "none is"
         raise DataError(
@@ -199,7 +201,7 @@ def _check_numbers(rows: Dataset, name: str) -> None:
     Raises:
         DataError: It holds something else.
     """
-    if not _is_number(rows.features[name]):
+    if not _is_number(features_of(rows)[name]):
         seen = next((v for v in column_values(rows, name) if v is not None), None)
         raise DataError(
             f'column "{name}" (label) holds no numbers (such as {seen!r}). Regression predicts '

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from lorafit.config import DataConfig
 from lorafit.data.columns.choose import LABEL_NAMES, choose_columns, label_columns
 from lorafit.data.columns.labelled import find_label, find_labels
+from lorafit.data.columns.values import features_of
 from lorafit.data.findings import Findings
 from lorafit.data.read.splits import train_rows
 from lorafit.errors import DataError
@@ -27,7 +28,6 @@ from lorafit.tasks.parts.labels import (
     UNKNOWN,
     check_names,
     label_numbers,
-    listed,
     named_head,
     read_label_names,
     refuse_fractions,
@@ -35,6 +35,7 @@ from lorafit.tasks.parts.labels import (
 from lorafit.tasks.parts.metrics import F1, Metric
 from lorafit.tasks.parts.tables import tables_of_classes
 from lorafit.tasks.parts.texts import TextTask
+from lorafit.units import listed
 
 
 @tasks.register("sequence_classification")
@@ -94,7 +95,7 @@ class SequenceClassification(TextTask):
         train = train_rows(splits)
         # Before columns are chosen: a column that is certainly the label deserves this word.
         for column in label_columns(config.label) or LABEL_NAMES:
-            if column in train.features:
+            if column in features_of(train):
                 refuse_fractions(train, column, "train")
         if isinstance(config.label, list):
             raise DataError(

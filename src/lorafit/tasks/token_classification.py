@@ -23,7 +23,7 @@ from lorafit.config import DataConfig
 from lorafit.data.batches import Example
 from lorafit.data.columns.choose import BY_NAME, require_columns
 from lorafit.data.columns.tagged import find_tagged, tag_names, tagged_rows
-from lorafit.data.columns.values import column_values
+from lorafit.data.columns.values import column_values, features_of
 from lorafit.data.findings import Findings
 from lorafit.data.read.splits import train_rows
 from lorafit.errors import DataError, ModelError
@@ -34,7 +34,7 @@ from lorafit.tasks import tasks
 from lorafit.tasks.base import Fit, ModelKind, Supervision, Task, check_texts
 from lorafit.tasks.parts.answers import Predicted
 from lorafit.tasks.parts.constant import Constant
-from lorafit.tasks.parts.labels import UNKNOWN, check_names, listed, named_head
+from lorafit.tasks.parts.labels import UNKNOWN, check_names, named_head
 from lorafit.tasks.parts.metrics import NLL_OF_TOKENS, Metric
 from lorafit.tasks.parts.padding import ensure_pad_token
 from lorafit.tasks.parts.places import with_rows
@@ -42,6 +42,7 @@ from lorafit.tasks.parts.tables import scores_of_classes
 from lorafit.tasks.tags import metrics
 from lorafit.tasks.tags.align import align
 from lorafit.tasks.tags.spans import OUTSIDE, Span, check_iob1, scheme_of, spans, split_tag
+from lorafit.units import listed
 
 _WORD = re.compile(r"\w+|[^\w\s]")
 
@@ -173,7 +174,7 @@ class TokenClassification(Task):
         """
         (column,) = self.text
         require_columns(rows, self.text, "which holds the words here")
-        labelled = self.label in rows.features
+        labelled = self.label in features_of(rows)
         found = tagged_rows(rows, column, self.label if labelled else None)
         filled = [
             (place, words, tags)

@@ -24,6 +24,7 @@ class Learner:
         trainable: The parameters to train, by name.
         train: Encoded training examples.
         validation: Encoded validation examples; they choose the best step.
+        parts: How many a micro batch is computed in from the start (`lorafit.training.parts`).
     """
 
     engine: Engine
@@ -32,3 +33,4 @@ class Learner:
     trainable: Mapping[str, Parameter]
     train: Dataset
     validation: Dataset
+    parts: int = 1

@@ -106,7 +106,7 @@ def fit(
         schedule = make_schedule(optimizer, make_factor(settings, plan.total_steps), state.step)
         trackers = stack.enter_context(Trackers(config, run, enabled=workers.main))
         stepper = Stepper(learner, optimizer, schedule, settings, fresh=state.step == 0)
-        stepper.parts = state.parts
+        stepper.parts = max(state.parts, learner.parts)
         reporter = Reporter(state, plan, main_run, trackers, show)
         stack.enter_context(_train_mode(learner.model))
         signals = stack.enter_context(Interruptible(enabled=run is not None))

@@ -72,7 +72,7 @@ class Stepper:
         self._schedule = schedule
         self._settings = settings
         self._workers = Workers()
-        self.parts = 1
+        self.parts = learner.parts
         """How many a micro batch is computed in; it doubles when memory runs out."""
         # Later a gradient may well be zero: of an example that is learned to the last bit.
         self._check = GradientCheck(learner.trainable) if fresh else None

@@ -18,10 +18,11 @@ from datasets import Dataset, DatasetDict, List
 from lorafit.config import DataConfig
 from lorafit.data.columns.choose import kind_of
 from lorafit.data.columns.labelled import find_labels
-from lorafit.data.columns.values import column_values, replace_column
+from lorafit.data.columns.values import column_values, features_of, replace_columns
 from lorafit.data.findings import UNKEPT, Findings
 from lorafit.data.read.written import parse_list
 from lorafit.errors import DataError
+from lorafit.units import listed
 
 NAMES = ("messages", "conversation", "conversations", "chat")
 """Columns that hold conversations, in order of preference."""
@@ -50,7 +51,7 @@ def find_messages(rows: Dataset, config: DataConfig) -> str | None:
 
 def keys_of(rows: Dataset, column: str) -> tuple[str, str] | None:
     """What messages of a column call speaker and text; ``None``: it holds no messages."""
-    feature: Any = rows.features.get(column)
+    feature: Any = features_of(rows).get(column)
     inner = feature.feature if isinstance(feature, List) else None
     fields = inner.keys() if isinstance(inner, dict) else ()
     return next((keys for keys in KEYS if set(keys) <= set(fields)), None)
@@ -63,14 +64,14 @@ def refuse_unread_chats(rows: Dataset, config: DataConfig) -> None:
         DataError: There is one, and no text column was named.
     """
     for name in () if config.text else NAMES:
-        feature = rows.features.get(name)
+        feature = features_of(rows).get(name)
         if feature is None or kind_of(feature) == "empty" or keys_of(rows, name):
             continue
         if kind_of(feature) == "text":
             _refuse_unreadable(rows, name)
             continue
         inner: Any = feature.feature if isinstance(feature, List) else feature
-        has = f"objects of {', '.join(inner)}" if isinstance(inner, dict) else kind_of(inner)
+        has = f"objects of {listed(list(inner))}" if isinstance(inner, dict) else kind_of(inner)
         lists = "lists of " if isinstance(feature, List) else ""
         raise DataError(
             f'the column "{name}" is called like conversations, but holds {lists}{has}. A '
@@ -107,8 +108,9 @@ def refuse_chats_of_other_names(rows: Dataset, config: DataConfig) -> None:
         return
     if any(labels.certain for labels in find_labels(rows, config)):
         return
+    named = " and ".join(columns) if len(columns) == 2 else listed(columns)
     raise DataError(
-        f"{' and '.join(columns)} hold{'s' if len(columns) == 1 else ''} conversations. To learn "
+        f"{named} hold{'s' if len(columns) == 1 else ''} conversations. To learn "
         f"from them, name the column: --text {columns[0]}. To learn from another one, name that."
     )
 
@@ -186,12 +188,12 @@ def _standard_column(rows: Dataset, column: str, findings: Findings) -> Dataset:
         names = " and ".join(", ".join(found) for found in shared)
         findings.note(f"{column}: conversations in ShareGPT's form ({names})")
         chats = _with_system(rows, chats, findings)
-    return replace_column(rows, column, pa.array(chats))
+    return replace_columns(rows, {column: pa.array(chats)})
 
 
 def _with_system(rows: Dataset, chats: list[Any], findings: Findings) -> list[Any]:
     """The conversations, begun by the system prompts that stand in a column of their own."""
-    if SYSTEM not in rows.features or kind_of(rows.features[SYSTEM]) != "text":
+    if SYSTEM not in features_of(rows) or kind_of(features_of(rows)[SYSTEM]) != "text":
         return chats
     prompts = column_values(rows, SYSTEM)
     findings.note(f"the text in {SYSTEM} is the system message of each conversation")
@@ -249,7 +251,7 @@ def check_chats(splits: DatasetDict, column: str) -> None:
         DataError: One has no messages, no text or an unknown role, or no assistant speaks in any.
     """
     for split, rows in splits.items():
-        if column not in rows.features:
+        if column not in features_of(rows):
             continue
         for number, why in _problems(rows, column):
             raise DataError(
@@ -274,7 +276,7 @@ def _problems(rows: Dataset, column: str) -> Iterator[tuple[int, str]]:
 def place_of(messages: Any, column: str, splits: Mapping[str, Dataset]) -> str:
     """Where a conversation stands in the data as they were read, for messages; ``""``: nowhere."""
     for split, rows in splits.items():
-        found = column_values(rows, column) if column in rows.features else []
+        found = column_values(rows, column) if column in features_of(rows) else []
         if messages in found:
             return f"conversation {found.index(messages) + 1:,} of the {split} split"
     return ""

@@ -17,8 +17,15 @@ import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset, DatasetDict, Value
 
 from lorafit.config import DataConfig
-from lorafit.data.columns.values import class_name, column_table, column_values, is_missing
+from lorafit.data.columns.values import (
+    class_name,
+    column_table,
+    column_values,
+    features_of,
+    is_missing,
+)
 from lorafit.errors import DataError, did_you_mean
+from lorafit.units import listed
 
 TEXT_NAMES = (
     *("text", "sentence", "review", "content", "document", "comment", "tweet", "message"),
@@ -46,6 +53,8 @@ OTHER_LABEL_NAMES = (
 BY_NAME, BY_NAMES = "by its name", "by their names"
 """Reasons for columns that are called as such columns are."""
 
+_MOST_NAMED = 20
+"""Columns that a message lists: a table of sensors or word counts can have thousands."""
 _MOST_CLASSES = 50
 """More distinct values than this in an unnamed column are no classes."""
 _CLEARLY_LONGER = 2.0
@@ -120,8 +129,11 @@ def choose_columns(
 
 
 def described(rows: Dataset) -> str:
-    """The columns and what they hold, for messages."""
-    return ", ".join(f"{name} ({kind_of(feature)})" for name, feature in rows.features.items())
+    """The columns and what they hold, for messages; of many the first ones."""
+    features = features_of(rows)
+    return listed(
+        [f"{name} ({kind_of(feature)})" for name, feature in features.items()], _MOST_NAMED
+    )
 
 
 def kind_of(feature: Any) -> str:
@@ -158,10 +170,11 @@ def require_columns(rows: Dataset, columns: Sequence[str], role: str = "") -> No
         DataError: One is missing; the message names those there are.
     """
     for column in columns:
-        if column not in rows.features:
+        if column not in features_of(rows):
             raise DataError(
                 f'no column "{column}"{role and f", {role}"}. There are '
-                f"{', '.join(rows.column_names)}.{did_you_mean(column, rows.column_names)}"
+                f"{listed(rows.column_names, _MOST_NAMED)}."
+                + did_you_mean(column, rows.column_names)
             )
 
 
@@ -172,7 +185,7 @@ def label_columns(label: str | Sequence[str] | None) -> tuple[str, ...]:
 
 def _find(rows: Dataset, name: str, setting: str) -> str:
     """A column that was asked for."""
-    if name in rows.features:
+    if name in features_of(rows):
         return name
     raise DataError(
         f'no column "{name}" ({setting}). There are {described(rows)}.'
@@ -184,7 +197,7 @@ def _asked_text(rows: Dataset, names: Sequence[str]) -> tuple[str, ...]:
     if not 1 <= len(names) <= 2:
         raise DataError(f"text takes one column, or two for text pairs; got {len(names)}.")
     for name in names:
-        kind = kind_of(rows.features[_find(rows, name, "text")])
+        kind = kind_of(features_of(rows)[_find(rows, name, "text")])
         if kind != "text":
             raise DataError(
                 f'column "{name}" (text) holds {kind}, not text. There are {described(rows)}.'
@@ -196,7 +209,7 @@ def _asked_text(rows: Dataset, names: Sequence[str]) -> tuple[str, ...]:
 
 def _check_label(rows: Dataset, name: str) -> None:
     """Refuses a label column that cannot hold one class per row."""
-    feature = rows.features[_find(rows, name, "label")]
+    feature = features_of(rows)[_find(rows, name, "label")]
     if not _can_label(feature):
         what = "no values at all" if kind_of(feature) == "empty" else kind_of(feature)
         raise DataError(
@@ -237,7 +250,7 @@ def by_name(names: Sequence[str], wanted: Sequence[str]) -> list[str]:
 def _guess_text(rows: Dataset, label: str | None) -> tuple[tuple[str, ...], str]:
     strings = [
         name
-        for name, feature in rows.features.items()
+        for name, feature in features_of(rows).items()
         if name != label and kind_of(feature) == "text"
     ]
     if not strings:
@@ -248,7 +261,7 @@ def _guess_text(rows: Dataset, label: str | None) -> tuple[tuple[str, ...], str]
     without_ids = [name for name in strings if not by_name([name], ID_NAMES)]
     if not without_ids:
         raise DataError(
-            f"no column is the text: {', '.join(strings)} names the rows. There are "
+            f"no column is the text: {listed(strings, _MOST_NAMED)} names the rows. There are "
             f"{described(rows)}. Choose one with --text."
         )
     strings = without_ids
@@ -275,7 +288,9 @@ def _guess_text(rows: Dataset, label: str | None) -> tuple[tuple[str, ...], str]
             return (order[0],), f"{why}, {reason}" if len(order) > 1 else why
         if order:
             break
-    shown = ", ".join(f"{name} (mean {lengths[name]:.0f} characters)" for name in strings)
+    shown = listed(
+        [f"{name} (mean {lengths[name]:.0f} characters)" for name in strings], _MOST_NAMED
+    )
     raise DataError(
         f"more than one column could be the text: {shown}. "
         f"Choose one with --text, for example --text {strings[0]}."
@@ -289,13 +304,13 @@ def _mean_length(rows: Dataset, name: str) -> float:
 
 def _label_by_name(rows: Dataset, text: tuple[str, ...]) -> str | None:
     """The label column if its name alone says so."""
-    usable = [n for n, f in rows.features.items() if n not in text and _can_label(f)]
+    usable = [n for n, f in features_of(rows).items() if n not in text and _can_label(f)]
     found = by_name(usable, LABEL_NAMES) or by_name(usable, OTHER_LABEL_NAMES)
     return found[0] if len(found) == 1 or found[:1] == ["label"] else None
 
 
 def _guess_label(rows: Dataset, text: tuple[str, ...]) -> tuple[str, str]:
-    usable = {n: f for n, f in rows.features.items() if n not in text and _can_label(f)}
+    usable = {n: f for n, f in features_of(rows).items() if n not in text and _can_label(f)}
     for wanted in (LABEL_NAMES, OTHER_LABEL_NAMES):
         found = by_name(list(usable), wanted)
         if len(found) == 1 or (found and wanted is LABEL_NAMES):
@@ -320,7 +335,7 @@ def _guess_label(rows: Dataset, text: tuple[str, ...]) -> tuple[str, str]:
 
 
 def _ambiguous(rows: Dataset, found: list[str]) -> None:
-    shown = ", ".join(f"{name} ({_distinct(rows, name)})" for name in found)
+    shown = listed([f"{name} ({_distinct(rows, name)})" for name in found], _MOST_NAMED)
     raise DataError(
         f"more than one column could be the label: {shown}. "
         f"Choose one with --label, for example --label {found[0]}."
@@ -333,7 +348,7 @@ def most_classes(rows: int) -> int:
 
 
 def _classes(rows: Dataset, name: str) -> int:
-    feature = rows.features[name]
+    feature = features_of(rows)[name]
     values = column_values(rows, name)
     if any(isinstance(value, float) and not np.isnan(value) and value % 1 for value in values):
         return 0
@@ -341,7 +356,7 @@ def _classes(rows: Dataset, name: str) -> int:
 
 
 def _distinct(rows: Dataset, name: str) -> str:
-    feature = rows.features[name]
+    feature = features_of(rows)[name]
     if isinstance(feature, ClassLabel):
         return f"{feature.num_classes} classes"
     count = _classes(rows, name)
@@ -356,18 +371,18 @@ def _check_other_splits(splits: DatasetDict, columns: Columns) -> None:
     first = splits["train" if "train" in splits else next(iter(splits))]
     for split, rows in splits.items():
         for name in columns.text:
-            if name not in rows.features:
+            if name not in features_of(rows):
                 raise DataError(
                     f'the {split} split has no column "{name}". It has {described(rows)}.'
                     + did_you_mean(name, rows.column_names)
                 )
-            if kind_of(rows.features[name]) not in ("text", "empty"):
+            if kind_of(features_of(rows)[name]) not in ("text", "empty"):
                 raise DataError(
-                    f'column "{name}" holds text in train and {kind_of(rows.features[name])} '
+                    f'column "{name}" holds text in train and {kind_of(features_of(rows)[name])} '
                     f"in {split}."
                 )
-        if columns.label is not None and columns.label in rows.features:
-            one, other = first.features[columns.label], rows.features[columns.label]
+        if columns.label is not None and columns.label in features_of(rows):
+            one, other = features_of(first)[columns.label], features_of(rows)[columns.label]
             if _label_kind(one) != _label_kind(other) and kind_of(other) != "empty":
                 seen = next(iter(column_values(rows, columns.label)), None)
                 raise DataError(

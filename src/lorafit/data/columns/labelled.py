@@ -22,7 +22,7 @@ from lorafit.data.columns.choose import (
     label_columns,
     most_classes,
 )
-from lorafit.data.columns.values import column_table
+from lorafit.data.columns.values import column_table, features_of
 
 NUMBER_NAMES = ("score", "scores", "similarity", "similarity_score", "value", "price", "grade")
 """Columns that are labels only where they hold numbers."""
@@ -87,7 +87,7 @@ def find_label(rows: Dataset, config: DataConfig, kind: Holds) -> Labels | None:
 
 def holds(rows: Dataset, column: str) -> Holds | None:
     """What a column would be as labels; ``None``: nothing that is a label."""
-    feature: Any = rows.features[column]
+    feature: Any = features_of(rows)[column]
     if isinstance(feature, ClassLabel):
         return "classes"
     if isinstance(feature, List):
@@ -114,7 +114,7 @@ def has_text(rows: Dataset, config: DataConfig, labels: tuple[str, ...] = ()) ->
     """Whether a column of text is left beside the labels."""
     return any(
         kind_of(feature) == "text"
-        for name, feature in rows.features.items()
+        for name, feature in features_of(rows).items()
         if name not in labels and (config.text is None or name in config.text)
     )
 
@@ -130,7 +130,7 @@ def _has_fractions(rows: Dataset, name: str) -> bool:
 
 
 def _is_binary(rows: Dataset, name: str) -> bool:
-    feature: Any = rows.features[name]
+    feature: Any = features_of(rows)[name]
     dtype = str(getattr(feature, "dtype", ""))
     if not isinstance(feature, Value) or not dtype.startswith(("bool", "int", "uint", "float")):
         return False
@@ -144,6 +144,6 @@ def _distinct(rows: Dataset, name: str) -> int:
 
 def is_prose(rows: Dataset, name: str) -> bool:
     """Whether a column holds text that hardly ever repeats, so that it is no label."""
-    if kind_of(rows.features[name]) != "text":
+    if kind_of(features_of(rows)[name]) != "text":
         return False
     return _distinct(rows, name) > most_classes(len(rows))

@@ -10,7 +10,7 @@ from datasets import Dataset
 from lorafit.config import DataConfig
 from lorafit.data.columns.choose import by_name, described, kind_of, label_columns
 from lorafit.data.columns.labelled import find_labels, is_prose
-from lorafit.data.columns.values import column_values
+from lorafit.data.columns.values import column_values, features_of
 from lorafit.errors import DataError
 
 PAIRS = (
@@ -53,7 +53,7 @@ class PromptColumns:
 
 def find_prompt(rows: Dataset, config: DataConfig) -> PromptColumns | None:
     """Returns the prompt and answer columns that were asked for, or that names tell."""
-    texts = [name for name, feature in rows.features.items() if kind_of(feature) == "text"]
+    texts = [name for name, feature in features_of(rows).items() if kind_of(feature) == "text"]
     asked = label_columns(config.label)
     if len(asked) > 1:
         return None
@@ -88,7 +88,7 @@ def refuse_preferences(rows: Dataset, config: DataConfig) -> None:
         return
     chosen, prompts = lower["chosen"], by_name(rows.column_names, ("prompt", "instruction"))
     prompts = prompts or by_name(rows.column_names, ("question", "input"))
-    text = kind_of(rows.features[chosen]) == "text"
+    text = kind_of(features_of(rows)[chosen]) == "text"
     pair = text and prompts
     instead = f"--text {prompts[0]} --label {chosen}" if pair else f"--text {chosen}"
     raise DataError(
@@ -111,7 +111,7 @@ def refuse_other_answers(rows: Dataset, config: DataConfig, *, guessing: bool = 
         DataError: The answers that were asked for, or that stand beside a prompt by their
             names, are no text, or there is none.
     """
-    texts = [name for name, feature in rows.features.items() if kind_of(feature) == "text"]
+    texts = [name for name, feature in features_of(rows).items() if kind_of(feature) == "text"]
     asked = label_columns(config.label)
     clear = by_name(config.text or texts, PROMPTS)
     if asked:
@@ -122,7 +122,7 @@ def refuse_other_answers(rows: Dataset, config: DataConfig, *, guessing: bool = 
         names = [answer for _, answer in pairs]
         answers = by_name(rows.column_names, [*names, *(ANSWERS if clear else ())])
     for answer in answers:
-        feature = rows.features.get(answer)
+        feature = features_of(rows).get(answer)
         kind = "text" if feature is None else kind_of(feature)
         labelled = not asked and any(label.certain for label in find_labels(rows, config))
         if kind == "empty" and clear and not labelled:

@@ -10,8 +10,15 @@ from datasets import ClassLabel, Dataset, DatasetDict, List, Value
 
 from lorafit.config import DataConfig
 from lorafit.data.columns.choose import by_name, label_columns
-from lorafit.data.columns.values import class_name, column_table, column_values, is_missing
+from lorafit.data.columns.values import (
+    class_name,
+    column_table,
+    column_values,
+    features_of,
+    is_missing,
+)
 from lorafit.errors import DataError
+from lorafit.units import listed
 
 WORD_NAMES = ("tokens", "words", "token", "word", "text", "sentence", "forms")
 TAG_NAMES = (
@@ -26,7 +33,7 @@ Sentence = tuple[list[str], list[str] | None]
 
 def find_tagged(rows: Dataset, config: DataConfig) -> list[tuple[str, str]]:
     """Returns the pairs of word and tag column that fit together, the best first."""
-    lists = {name: f.feature for name, f in rows.features.items() if isinstance(f, List)}
+    lists = {name: f.feature for name, f in features_of(rows).items() if isinstance(f, List)}
     asked_text, asked_label = config.text, label_columns(config.label)
     if (asked_text and len(asked_text) != 1) or len(asked_label) > 1:
         return []
@@ -79,7 +86,7 @@ def tagged_rows(rows: Dataset, words: str, tags: str | None) -> list[Sentence]:
     column = column_values(rows, words)
     if tags is None:
         return [([str(w) for w in row or []], [""] * len(row or [])) for row in column]
-    feature: Any = rows.features[tags]
+    feature: Any = features_of(rows)[tags]
     inner = feature.feature if isinstance(feature, List) else feature
     for index, (row, marks) in enumerate(zip(column, column_values(rows, tags), strict=True)):
         if row is None or marks is None:
@@ -107,10 +114,10 @@ def tag_names(splits: DatasetDict, words: str, tags: str) -> list[str]:
     seen = {
         split: {tag for _, found in tagged_rows(rows, words, tags) for tag in found or ()}
         for split, rows in splits.items()
-        if tags in rows.features and words in rows.features
+        if tags in features_of(rows) and words in features_of(rows)
     }
     train = seen["train"]
-    inner: Any = splits["train"].features[tags].feature
+    inner: Any = features_of(splits["train"])[tags].feature
     if isinstance(inner, ClassLabel):
         names = [name for name in inner.names if name in train]
     elif all(name.isdigit() for name in train):
@@ -127,8 +134,8 @@ def tag_names(splits: DatasetDict, words: str, tags: str) -> list[str]:
         unseen = sorted(found - train)
         if unseen:
             raise DataError(
-                f'tag {", ".join(unseen)} of column "{tags}" of the {split} split never occurs '
-                f"in train, so it cannot be learned. The tags are {', '.join(names)}. Remove "
+                f'tag {listed(unseen)} of column "{tags}" of the {split} split never occurs '
+                f"in train, so it cannot be learned. The tags are {listed(names)}. Remove "
                 "these rows, or add training rows with this tag."
             )
     return names

@@ -9,6 +9,7 @@ becomes integer, float or bool only if every value in it is one; ``NA``, ``null`
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
@@ -18,6 +19,7 @@ import pyarrow.compute as pc
 
 from lorafit.data.read.reading import PLAIN, Reading
 from lorafit.errors import DataError
+from lorafit.units import listed
 
 _DELIMITERS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 _ROWS_A_CHUNK = 65_536
@@ -171,11 +173,11 @@ def _count(fields: int) -> str:
 def _names(header: list[str], name: str) -> list[str]:
     """Column names: stripped, never empty, never twice."""
     names = [cell.strip() or f"Unnamed: {index}" for index, cell in enumerate(header)]
-    twice = sorted({cell for cell in names if names.count(cell) > 1})
+    twice = sorted(cell for cell, count in Counter(names).items() if count > 1)
     if twice:
         raise DataError(
-            f"{name} has more than one column called {', '.join(repr(cell) for cell in twice)}: "
-            f"{', '.join(names)}. Rename or remove one of them in the header line."
+            f"{name} has more than one column called {listed([repr(cell) for cell in twice])}: "
+            f"{listed(names)}. Rename or remove one of them in the header line."
         )
     return names
 

@@ -11,8 +11,9 @@ from datasets import Dataset
 
 from lorafit.config import DataConfig
 from lorafit.data.columns.choose import label_columns
-from lorafit.data.columns.values import column_table
+from lorafit.data.columns.values import column_table, features_of
 from lorafit.errors import DataError, did_you_mean
+from lorafit.units import listed
 
 
 def with_nested(rows: Dataset, config: DataConfig) -> Dataset:
@@ -29,18 +30,22 @@ def with_nested(rows: Dataset, config: DataConfig) -> Dataset:
     wanted += re.findall(r"`([^`]+)`", config.where or "")
     for name in dict.fromkeys(wanted):
         first, *path = name.split(".")
-        if name not in rows.features and path and isinstance(rows.features.get(first), dict):
+        if (
+            name not in features_of(rows)
+            and path
+            and isinstance(features_of(rows).get(first), dict)
+        ):
             rows = _add(rows, name, first, path)
     return rows
 
 
 def _add(rows: Dataset, name: str, first: str, path: list[str]) -> Dataset:
-    feature: Any = rows.features[first]
+    feature: Any = features_of(rows)[first]
     reached = first
     for part in path:
         fields = feature if isinstance(feature, dict) else {}
         if part not in fields:
-            there = f"It has {', '.join(fields)}." if fields else "It has no fields."
+            there = f"It has {listed(list(fields))}." if fields else "It has no fields."
             raise DataError(
                 f'no column "{name}": "{reached}" has no field "{part}". {there}'
                 + did_you_mean(part, fields)

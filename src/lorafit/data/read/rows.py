@@ -7,6 +7,7 @@ next to the user's files.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ import pyarrow as pa
 from datasets import Dataset
 
 from lorafit.errors import DataError
+from lorafit.units import listed
 
 _HALF = re.compile("[\ud800-\udfff]")
 
@@ -40,7 +42,7 @@ def to_dataset(rows: Any, name: str) -> Dataset:
     if not data.column_names:
         raise DataError(f"{name} has no columns.")
     if len(data) == 0:
-        raise DataError(f"{name} has 0 rows (columns: {', '.join(data.column_names)}).")
+        raise DataError(f"{name} has 0 rows (columns: {listed(data.column_names)}).")
     return data
 
 
@@ -63,10 +65,10 @@ def _table(rows: Any, name: str) -> pa.Table:
 
 def _from_table(table: pa.Table, name: str) -> Dataset:
     names = table.column_names
-    twice = sorted({column for column in names if names.count(column) > 1})
+    twice = sorted(column for column, count in Counter(names).items() if count > 1)
     if twice:
         raise DataError(
-            f"{name} has more than one column called {', '.join(map(repr, twice))}. "
+            f"{name} has more than one column called {listed([repr(column) for column in twice])}. "
             "Rename or remove one of them."
         )
     try:
@@ -84,12 +86,17 @@ def _plain(table: pa.Table) -> pa.Table:
 
     Both are encodings and no types of their own; little that reads numbers knows halves.
     """
+    columns, fields = list(table.columns), list(table.schema)
     for index, field in enumerate(table.schema):
         kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
         kind = _widened(kind)
         if kind != field.type:
-            table = table.set_column(index, field.name, table.column(index).cast(kind))
-    return table
+            columns[index] = table.column(index).cast(kind)
+            fields[index] = pa.field(field.name, kind)
+    if fields == list(table.schema):
+        return table
+    schema = pa.schema(fields, metadata=table.schema.metadata)
+    return pa.table(columns, schema=schema)
 
 
 def _widened(kind: pa.DataType) -> pa.DataType:
@@ -108,7 +115,7 @@ def _from_frame(frame: pd.DataFrame, name: str) -> pa.Table:
     twice = sorted(set(frame.columns[frame.columns.duplicated()]))
     if twice:
         raise DataError(
-            f"{name} has more than one column called {', '.join(map(repr, twice))}. "
+            f"{name} has more than one column called {listed([repr(column) for column in twice])}. "
             "Rename or remove one of them."
         )
     try:
@@ -129,7 +136,7 @@ def _from_columns(columns: Mapping[Any, Any], name: str) -> pa.Table:
         lengths[str(key)] = len(values)
         arrays[str(key)] = _column(values, str(key), name)
     if len(set(lengths.values())) > 1:
-        counts = ", ".join(f"{key} has {length:,}" for key, length in lengths.items())
+        counts = listed([f"{key} has {length:,}" for key, length in lengths.items()])
         raise DataError(f"{name}: the columns are not of one length: {counts}.")
     return pa.table(arrays)
 

@@ -22,7 +22,7 @@ from typing import Any
 
 from datasets import ClassLabel, Dataset, DatasetDict, Value
 
-from lorafit.data.columns.values import class_name, column_values
+from lorafit.data.columns.values import class_name, column_values, features_of
 from lorafit.data.findings import UNKEPT, Findings
 from lorafit.errors import DataError, did_you_mean
 
@@ -74,7 +74,7 @@ def filter_splits(splits: DatasetDict, where: str, findings: Findings = UNKEPT) 
 
 def _seen(name: str, rows: Dataset, values: list[Any]) -> str:
     """The most frequent values of a column, for a filter that matches nothing."""
-    feature = rows.features[name]
+    feature = features_of(rows)[name]
     quote = _kind(feature) == "text" or isinstance(feature, ClassLabel)
 
     def shown(value: Any) -> str:
@@ -127,7 +127,7 @@ class Where:
         """
         self.text = text
         self.columns: list[str] = []
-        self._features = rows.features
+        self._features = features_of(rows)
         self._backticked: dict[str, str] = {}
         self._holds = self._condition(self._parse(), depth=0)
 

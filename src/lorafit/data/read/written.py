@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from datasets import Dataset, DatasetDict
 
 from lorafit.data.columns.choose import kind_of
-from lorafit.data.columns.values import column_table, replace_column
+from lorafit.data.columns.values import column_table, features_of, replace_columns
 from lorafit.data.findings import UNKEPT, Findings
 
 _LIST = r"^\s*(\[[\s\S]*\]|\(\s*['\"\d][\s\S]*,[\s\S]*\))\s*$"
@@ -31,8 +31,9 @@ _NEXT_TO_EACH_OTHER = re.compile(r"""['"]\s+['"]""")
 def read_written_lists(splits: DatasetDict, findings: Findings = UNKEPT) -> DatasetDict:
     """Reads columns of which every cell, in every split, is a list written as text."""
     first = next(iter(splits.values()))
+    found: dict[str, dict[str, pa.Array]] = {split: {} for split in splits}
     for name in first.column_names:
-        tables = {s: rows for s, rows in splits.items() if name in rows.features}
+        tables = {s: rows for s, rows in splits.items() if name in features_of(rows)}
         shares = [_share_of_lists(rows, name) for rows in tables.values()]
         if min(shares) <= _MOSTLY:
             continue
@@ -41,12 +42,8 @@ def read_written_lists(splits: DatasetDict, findings: Findings = UNKEPT) -> Data
         bad = next((n for _, n in read.values() if n), None)
         if bad is None and all(array is not None for array in arrays.values()):
             findings.note(f'column "{name}" has lists written as text: they are read as lists')
-            splits = DatasetDict(
-                {
-                    s: replace_column(r, name, arrays[s]) if s in read else r
-                    for s, r in splits.items()
-                }
-            )
+            for split, array in arrays.items():
+                found[split][name] = array
         elif bad is not None:
             findings.warn(
                 f'column "{name}" looks like lists written as text, but row {bad:,} is none that '
@@ -57,7 +54,7 @@ def read_written_lists(splits: DatasetDict, findings: Findings = UNKEPT) -> Data
                 f'column "{name}" has lists written as text, of values of several kinds: it stays '
                 "text. Save it as jsonl or parquet, with one kind of value."
             )
-    return splits
+    return DatasetDict({s: replace_columns(rows, found[s]) for s, rows in splits.items()})
 
 
 def parse_list(text: str) -> list[Any] | None:
@@ -93,7 +90,7 @@ def _column(rows: Dataset, name: str) -> pa.ChunkedArray:
 
 def _share_of_lists(rows: Dataset, name: str) -> float:
     """How many of the cells that are not empty look like lists, 0 to 1."""
-    if kind_of(rows.features[name]) != "text" or len(rows) == 0:
+    if kind_of(features_of(rows)[name]) != "text" or len(rows) == 0:
         return 0.0
     column = _column(rows, name)
     filled = pc.and_(pc.is_valid(column), pc.not_equal(pc.fill_null(column, ""), ""))

@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lorafit.data.batches import Example
 from lorafit.data.columns.choose import require_columns
-from lorafit.data.columns.values import texts
+from lorafit.data.columns.values import features_of, texts
 from lorafit.data.findings import UNKEPT, Findings
 from lorafit.errors import ConfigError, DataError
 from lorafit.evidence import MetricInfo
@@ -106,7 +106,7 @@ class GenerativeTask(Task):
         empty = next((n for n, text in enumerate(prompts, start=1) if not text.strip()), None)
         if empty is not None:
             raise DataError(f"text {empty} of {len(prompts):,} is empty; there is no answer.")
-        if self.label is None or self.label not in rows.features:
+        if self.label is None or self.label not in features_of(rows):
             return [(prompt, None) for prompt in prompts]
         answers = [row[0].strip() for row in texts(rows, [self.label])]
         return list(zip(prompts, answers, strict=True))

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 from datasets import ClassLabel, Dataset, DatasetDict, List
 
-from lorafit.data.columns.values import class_name, column_values, is_missing
+from lorafit.data.columns.values import class_name, column_values, features_of, is_missing
 from lorafit.data.findings import UNKEPT, Findings
 from lorafit.data.spellings import spellings
 from lorafit.errors import DataError, did_you_mean
+from lorafit.units import listed
 
 UNKNOWN = -100
 """Number of a label that is not known; torch's cross entropy leaves it out."""
@@ -40,7 +41,7 @@ def read_label_names(splits: DatasetDict, column: str, findings: Findings = UNKE
     """
     counts = {split: _count(rows, column, split) for split, rows in splits.items()}
     train = counts["train"]
-    feature: Any = splits["train"].features[column]
+    feature: Any = features_of(splits["train"])[column]
     feature = feature.feature if isinstance(feature, List) else feature
     if isinstance(feature, ClassLabel):
         names = [name for name in feature.names if name in train]
@@ -78,7 +79,7 @@ def label_numbers(rows: Dataset, column: str, names: Sequence[str]) -> np.ndarra
     Raises:
         DataError: A label is none of ``names``.
     """
-    feature = rows.features[column]
+    feature = features_of(rows)[column]
     number = {name: index for index, name in enumerate(names)}
     numbers = np.full(len(rows), UNKNOWN, dtype=np.int64)
     unseen: defaultdict[str, list[int]] = defaultdict(list)
@@ -120,7 +121,7 @@ def label_sets(rows: Dataset, column: str, names: Sequence[str]) -> np.ndarray:
 
 def _names_of_rows(rows: Dataset, column: str) -> Iterator[list[str] | None]:
     """The class names of each row, of one class or of a list of them; ``None``: no label."""
-    feature = rows.features[column]
+    feature = features_of(rows)[column]
     inner = feature.feature if isinstance(feature, List) else feature
     for value in column_values(rows, column):
         if not isinstance(feature, List):
@@ -137,7 +138,7 @@ def refuse_fractions(rows: Dataset, column: str, split: str) -> None:
     Raises:
         DataError: The column holds a number that is not whole.
     """
-    if "float" not in str(getattr(rows.features[column], "dtype", "")):
+    if "float" not in str(getattr(features_of(rows)[column], "dtype", "")):
         return
     for value in column_values(rows, column):
         if value is not None and not np.isnan(value) and not float(value).is_integer():
@@ -172,15 +173,9 @@ def named_head(names: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def listed(names: Sequence[str]) -> str:
-    """Returns names for a message, at most ten of them."""
-    more = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
-
-
 def _count(rows: Dataset, column: str, split: str) -> Counter[str]:
     """Rows per class name; a split without the column (hidden labels) has none."""
-    if column not in rows.features:
+    if column not in features_of(rows):
         return Counter()
     refuse_fractions(rows, column, split)
     return Counter(name for found in _names_of_rows(rows, column) for name in found or ())

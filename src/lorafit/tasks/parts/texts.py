@@ -20,7 +20,7 @@ from transformers import (
 
 from lorafit.data.batches import Example
 from lorafit.data.columns.choose import label_columns, require_columns
-from lorafit.data.columns.values import texts
+from lorafit.data.columns.values import features_of, texts
 from lorafit.errors import DataError, ModelError
 from lorafit.tasks.base import Task
 from lorafit.tasks.parts.padding import Side, ensure_pad_token, side_of
@@ -101,7 +101,7 @@ class TextTask(Task):
         found = texts(rows, list(self.text))
         filled = np.array([any(part.strip() for part in row) for row in found])
         columns = label_columns(self.label)
-        if all(column in rows.features for column in columns):
+        if all(column in features_of(rows) for column in columns):
             labels, known = self.read_labels(rows)
             self._say_dropped(~known, "without a label")
             self._say_dropped(~filled & known, "without text")

@@ -169,6 +169,10 @@ class Bench:
         self.plan = StepPlan(self.train_set, config)
         self.total_steps = self.plan.total_steps
         self._eval_tokens = sum(lengths(self.selection))
+        self.head_tokens = head.tokens_read(
+            subject.learner(self.task), config, subject.loaded.new_modules
+        )
+        """Tokens that are read for a new head."""
         late = range(self.late_from, self.total_steps)
         self._late_evaluations = max(1, sum(self.plan.evaluates(step + 1) for step in late))
         rows = fetch(self.selection, list(range(len(self.selection))))
@@ -180,8 +184,6 @@ class Bench:
         frozen = block_parameters(subject.model) - self.tunable.factors()
         self.ledger = Ledger(frozen, self._unit())
         self.notes = Notes(run, progress, self.ledger, self.plan, self.budget)
-        self.head_tokens = 0
-        """Tokens that were read for a new head."""
         self._signals = Interruptible(enabled=False)
         self._guess = guessing(self.task, self.train_set)
         self._watch: Watch | None = None
@@ -195,7 +197,8 @@ class Bench:
         )
         evaluations = sum(self.plan.evaluates(n + 1) for n in range(self.total_steps))
         factors = self.tunable.factors()
-        return Cost.of(trained, evaluations * self._eval_tokens, factors=factors)
+        evaluated = evaluations * self._eval_tokens + self.head_tokens
+        return Cost.of(trained, evaluated, factors=factors)
 
     def affords(self, state: State, steps: float, evaluations: float, r: int | None = None) -> bool:
         """Whether something optional can be paid, with the rest of the trunk still to come.
@@ -278,7 +281,6 @@ class Bench:
         entry, cost = self._paid(HEAD, HEAD, work)
         self.notes.trial(HEAD, HEAD, cost)
         self.tunable.begin_head(entry.arrays)
-        self.head_tokens = int(cost.evaluated)
         return Choice(**entry.facts["head"])
 
     def start(self) -> State:

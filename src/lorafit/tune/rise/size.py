@@ -64,7 +64,7 @@ class Tokens:
         return cls(sums, sum(evaluated), evaluations, head)
 
     def runs(self, trained: int, evaluations: int) -> float:
-        """The most that something costs beside the beginning of the head, both in plain runs.
+        """The most that something and the beginning of the head cost, in plain runs.
 
         Args:
             trained: Tokens.
@@ -72,7 +72,7 @@ class Tokens:
         """
         return max(
             (trained + share * (self.head + evaluations * self.evaluated))
-            / max(self.trained[-1] + share * self.evaluations * self.evaluated, 1.0)
+            / max(self.trained[-1] + share * (self.head + self.evaluations * self.evaluated), 1.0)
             for share in EVALUATED
         )
 
@@ -134,8 +134,8 @@ def _open(most: int, tokens: Tokens, rates: int) -> Size:
 def _given(steps: int, tokens: Tokens, rates: int) -> Size:
     """A number of steps that somebody gave; each rate is tried, and the best one is trained."""
     if rates == 1:
-        return Size(1, (steps,), steps, 1.0 + tokens.runs(0, 0))
+        return Size(1, (steps,), steps, 1.0)
     if steps <= WHOLE:
-        return Size(rates, (steps,), steps, rates + tokens.runs(0, 0))
+        return Size(rates, (steps,), steps, float(rates))
     tried = tokens.runs(rates * tokens.trained[TRIAL], rates)
     return Size(rates, (steps,), TRIAL, 1.0 + tried)
