@@ -43,6 +43,12 @@ Attention = Annotated[
         help="Attention of the base: sdpa, eager, or a kernel of the Hub, which is code.",
     ),
 ]
+Device = Annotated[
+    str,
+    typer.Option(
+        "--device", metavar="NAME", help="Where it computes: auto, cpu, cuda, cuda:N or mps."
+    ),
+]
 RunsDir = Annotated[
     Path, typer.Option("--runs-dir", metavar="DIR", help="Folder in which runs are looked up.")
 ]
@@ -213,6 +219,13 @@ FLAGS = (
         "Examples in a batch.",
         "Training",
         ("--batch-size", "--per-device-train-batch-size"),
+    ),
+    Flag(
+        "train.device",
+        str,
+        "Where it computes: auto, cpu, cuda, cuda:N or mps.",
+        "Training",
+        metavar="NAME",
     ),
     Flag(
         "tune.strategy",
