@@ -10,6 +10,9 @@ import scipy
 
 from lorafit.evidence import Interval, MetricInfo
 
+_ROUNDING = 1e-9
+"""Widths up to this share of a metric's range are of sums in another order."""
+
 
 def student(value: float, error: float, freedom: float, n: int, level: float) -> Interval:
     """Student's interval around an estimate.
@@ -67,12 +70,13 @@ def unseen(n: int, level: float) -> float:
 def of_metric(found: Interval, info: MetricInfo) -> Interval:
     """The bootstrap's interval of a metric, within its bounds and never without a width.
 
-    Where no resample differs (a perfect score), the bootstrap is certain of what it has not seen.
-    There the interval is as wide as the metric would move if the largest share of examples that the
-    sample may well lack (`unseen`) were on the other side: the whole range of a share, of F1 or of
-    a correlation, times that share.
+    Resamples of a perfect score are perfect: there, and wherever no resample differs, the bootstrap
+    is certain of what it has not seen. The interval then reaches at least as far as the metric
+    would move if the largest share of examples that the sample may well lack (`unseen`) were on the
+    other side: the whole range of a share, of F1 or of a correlation, times that share.
     """
-    return _widened(found, info).within(info.low, info.high)
+    perfect = found.value in (info.low, info.high)
+    return _widened(found, info, perfect).within(info.low, info.high)
 
 
 def of_difference(found: Interval, info: MetricInfo, same: bool) -> Interval:
@@ -83,13 +87,16 @@ def of_difference(found: Interval, info: MetricInfo, same: bool) -> Interval:
         info: Of the metric.
         same: Whether both models say the same of every example: then nothing is unseen.
     """
-    return (found if same else _widened(found, info)).within(*info.difference_bounds)
+    bounds = info.difference_bounds
+    return (found if same else _widened(found, info, found.value in bounds)).within(*bounds)
 
 
-def _widened(found: Interval, info: MetricInfo) -> Interval:
-    if found.low != found.high or not found.n or found.level is None:
+def _widened(found: Interval, info: MetricInfo, perfect: bool) -> Interval:
+    if info.low is None or info.high is None or not found.n or found.level is None:
         return found
-    if info.low is None or info.high is None:
+    range_ = info.high - info.low
+    if not perfect and not found.high - found.low <= _ROUNDING * range_:
         return found
-    half = (info.high - info.low) * unseen(int(found.n), found.level)
-    return replace(found, low=found.value - half, high=found.value + half)
+    half = range_ * unseen(int(found.n), found.level)
+    low, high = min(found.low, found.value - half), max(found.high, found.value + half)
+    return replace(found, low=low, high=high)
