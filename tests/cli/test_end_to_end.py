@@ -158,7 +158,7 @@ def test_the_snippets_of_the_page_on_handing_on_give_the_answers_of_the_run(
     ours = snippets[1].replace("from peft", "from lorafit.peft")
     for code in [*named, ours.replace("runs/NAME/adapter", str(packaged))]:
         names: dict[str, Any] = {}
-        exec(code, names)  # noqa: S102 the page's own code
+        exec(code, names)
         with torch.no_grad():
             found = names["model"].eval()(**inputs).logits
         torch.testing.assert_close(found, expected.detach(), atol=1e-5, rtol=1e-5)

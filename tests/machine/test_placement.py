@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import accelerate
 import pytest
@@ -76,7 +77,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_trains_predicts_and_is_measured_where_it_was_asked_to(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keywords = {"max_steps": 2, "strategy": "none", "progress": False}
+    keywords: dict[str, Any] = {"max_steps": 2, "strategy": "none", "progress": False}
     run = lorafit.train(base, ROWS, device="cpu", dir=str(tmp_path), **keywords)
     assert run.config.train.device == "cpu"
     assert run.origins["train.device"] == "keyword device"
@@ -86,9 +87,11 @@ def test_a_run_trains_predicts_and_is_measured_where_it_was_asked_to(
 
     tuned = lorafit.load(run, device="cpu")
     assert tuned.device == "cpu"
-    assert len(lorafit.predict(tuned, ["a good film"], progress=False)) == 1
-    engine = measuring_engine(tuned.model, tuned.tokenizer, tuned.task, run.config)
-    assert engine.model.device == torch.device("cpu")
+    answers = lorafit.predict(tuned, ["a good film"], progress=False)
+    assert len(answers) == 1
+    assert tuned.predict(["a good film"]) == answers
+    assert measuring_engine(tuned.model, tuned.tokenizer, tuned.task, run.config) is not None
+    assert tuned.model.device == torch.device("cpu")
 
     # The machine the run is used on may have other devices than the one it was trained on.
     text = (run.path / "config.yaml").read_text(encoding="utf-8")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -16,7 +16,7 @@ from lorafit.evidence.json import Json
 from lorafit.export import peft as peft_format
 from lorafit.machine.placement import find_device
 from lorafit.model.identity import Identity
-from lorafit.pipeline import unchanged
+from lorafit.pipeline import predicting, unchanged
 from lorafit.pipeline.facts import FACTS, read
 from lorafit.pipeline.problem import identified, live_model
 from lorafit.pipeline.subject import Subject
@@ -41,6 +41,18 @@ class Tuned:
     """How a model that writes text writes."""
     device: str = "auto"
     """Where it predicts."""
+
+    @guest.visiting()
+    def predict(self, texts: Any) -> list[Json]:
+        """What `lorafit.predict` says of texts, without loading the model again.
+
+        Args:
+            texts: As for `lorafit.predict`.
+
+        Raises:
+            DataError: Something is not a text, or is empty; the message names which.
+        """
+        return predicting.predict(self, texts)
 
     def __repr__(self) -> str:
         base = shortened(str(self.model.config.name_or_path or type(self.model).__name__), 80)
