@@ -109,7 +109,7 @@ def test_all_spellings_are_one_warning(caplog):
     [
         (["pos ", "neg", "neg"], "label 'pos ' begins or ends with a space"),
         (["pos ", " neg", "odd"], "labels ' neg', 'pos ' begin or end with a space"),
-        ([f"{n}\t" for n in "abcdefghij"], " more begin or end with a space"),
+        ([f"{n} x " for n in range(30)], " more begin or end with a space"),
         (["pos", "neg", "a b"], None),
         (["pos", "pos ", "neg"], None),  # of which more is said
     ],

@@ -242,8 +242,8 @@ def accelerator(ask: bool = False, devices: Sequence[str] = NVIDIA) -> Iterator[
     for index, (name, n_bytes) in enumerate(said["gpus"]):
         yield Finding(f"GPU {index}", f"{name}, {size(n_bytes)}")
     if said["gpus"]:
-        others = "".join(f", cuda:{index}" for index in range(1, len(said["gpus"])))
-        yield _device("cuda:0", f"{others}, cpu")
+        further = "".join(f", cuda:{index}" for index in range(1, len(said["gpus"])))
+        yield _device("cuda:0", f"{further}, cpu")
         return
     if said["mps"]:
         yield Finding("GPU", "Apple MPS")

@@ -25,7 +25,8 @@ def find_device(name: str = "auto") -> torch.device:
     except ValueError as error:
         raise ConfigError(f"{clause(error)}.") from None
     if name == "auto":
-        return Accelerator().device
+        own: torch.device = Accelerator().device
+        return own
     if PartialState().num_processes > 1:
         raise ConfigError(
             f'the device is "{name}", but several processes were started: each has a device of '
@@ -51,7 +52,7 @@ def _missing(name: str) -> str:
     if kind != "cuda":
         return ""
     if not torch.cuda.is_available():
-        built = torch.backends.cuda.is_built()
+        built = torch.backends.cuda.is_built()  # type: ignore[no-untyped-call]
         why = "finds no GPU that it can use" if built else "is built without CUDA"
         return f"torch {torch.__version__} {why}"
     there = torch.cuda.device_count()
