@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 import lorafit
 from lorafit import pipeline
-from lorafit.cli.flags import METHODS
+from lorafit.cli.table import METHODS
 from lorafit.engine.eager import EagerEngine
 from lorafit.engine.generic.engine import GenericEngine
 from lorafit.errors import AdapterError, ConfigError

@@ -33,6 +33,7 @@ from lorafit.export import merged
 from lorafit.export.folder import check_free
 from lorafit.inspection.rows import Preview
 from lorafit.machine import signals
+from lorafit.machine.placement import find_device
 from lorafit.pipeline import finishing, planning, previewing, seen, unchanged
 from lorafit.pipeline.defaults import record_choices
 from lorafit.pipeline.job import Job
@@ -333,6 +334,7 @@ def shrink(
     given = {"learning_rate": RETRAIN_RATE} | settings
     base = model if model is not None else source.config.base_model_name_or_path or LIVE
     config = from_call(base, data, None, None, given).config
+    find_device(config.train.device)
     found = Shrinking(source, data, config, model, tokenizer)
     return with_data(found, asked, retrain_steps, target)
 
@@ -365,6 +367,7 @@ def preview(
     """
     live = pipeline.live_model(model, tokenizer)
     whole = from_call(model, data, config, None, settings)
+    find_device(whole.config.train.device)
     problem = pipeline.pose(data, whole.config, live)
     found = previewing.describe(problem, whole.config, live)
     return found if is_typed() else found.spoken(in_python)
@@ -424,6 +427,7 @@ def _entered(
     """What is to be learned, and the methods that take part in a comparison."""
     asked = fitting.names_of(methods)
     fitting.check_left_to_compare(settings)
+    find_device(settings.config.train.device)
     problem = pipeline.pose(data, settings.config, live)
     return problem, fitting.enter(problem, settings, asked, live)
 
@@ -500,6 +504,7 @@ def _prepared(
         live: The model; ``None``: the one that the settings name.
         run: The run to go on with.
     """
+    find_device(settings.config.train.device)  # before anything is read
     problem = pipeline.pose(data, settings.config, live)
     if run is not None:
         again = "Bring the old rows back to resume it, or start a new run."

@@ -7,6 +7,7 @@ The settings of the adapter itself belong to its method (``methods/<name>.py``);
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from typing import Annotated, Any, Literal
 
@@ -15,6 +16,21 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
 PositiveInt = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 SpecialTokens = Literal["text", "control"]
+
+_DEVICE = re.compile(r"auto|cpu|mps|cuda(:(0|[1-9][0-9]{0,3}))?")
+
+
+def known_device(name: str) -> str:
+    """The name of something that a model can compute on, whether it is there or not.
+
+    Raises:
+        ValueError: It is another.
+    """
+    if not _DEVICE.fullmatch(name):
+        raise ValueError(
+            f'there is no device "{name}"; choose auto, cpu, cuda, cuda:N (cuda:0, ...) or mps'
+        )
+    return name
 
 
 class Stage(BaseModel):
@@ -186,8 +202,17 @@ class TrainConfig(Stage):
     engine: Literal["auto", "fast", "generic", "eager"] = "auto"
     """What computes the steps: ``fast`` (packed, some encoder families), ``generic`` (any model
     on the CPU, faster parts), ``eager`` (plain torch); ``auto``: the first that can."""
+    device: str = "auto"
+    """Where the model computes: ``cpu``, ``cuda``, ``cuda:N`` or ``mps``; ``auto``: a GPU where
+    torch finds one, else the processor."""
     report_to: list[Literal["tensorboard", "trackio", "wandb", "mlflow"]] = []
     """Trackers that also get the metrics."""
+
+    @field_validator("device")
+    @classmethod
+    def _device(cls, name: str) -> str:
+        """Other devices of torch (``meta``, ...) are none to train on."""
+        return known_device(name)
 
 
 class TuneConfig(Stage):

@@ -75,6 +75,15 @@ class HandoffError(LorafitError, RuntimeError):
     """The saved or the merged adapter does not compute what the live one computes."""
 
 
+def clause(error: BaseException) -> str:
+    """What an error says, without the full stop that the sentence around it has.
+
+    >>> clause(OSError("The file is no zip file.")), clause(KeyError("facts"))
+    ('The file is no zip file', "'facts'")
+    """
+    return str(error).strip().rstrip(".").rstrip()
+
+
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:
     """Returns `` Did you mean "x"?`` for the closest candidates, or ``""``.
 

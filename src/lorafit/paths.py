@@ -17,7 +17,7 @@ import os
 import re
 from pathlib import Path, PurePosixPath
 
-from lorafit.errors import DataError, LorafitError, did_you_mean
+from lorafit.errors import DataError, LorafitError, clause, did_you_mean
 
 PACKAGE_PREFIX = "package:"
 
@@ -54,7 +54,7 @@ def resolve(name: str | Path, error: type[LorafitError] = DataError) -> Path | N
         if path.exists():
             return path
     except (OSError, RuntimeError) as reason:  # no permission, name too long, no such user
-        raise error(f'cannot look at "{text}": {reason}.') from reason
+        raise error(f'cannot look at "{text}": {clause(reason)}.') from reason
     if isinstance(name, Path) or _means_a_path(text):
         raise error(_missing(path, text))
     return None

@@ -26,7 +26,12 @@ class Run(run.Run):
     # What needs a model or a page is imported when it is asked for: opening a run is quick.
 
     def predict(
-        self, texts: Any, *, progress: bool = True, **trust: Unpack[TrustKeywords]
+        self,
+        texts: Any,
+        *,
+        device: str = "auto",
+        progress: bool = True,
+        **trust: Unpack[TrustKeywords],
     ) -> list[dict[str, Any]]:
         """Predicts with the tuned model; see `lorafit.predict`.
 
@@ -34,12 +39,13 @@ class Run(run.Run):
 
         Args:
             texts: As for `lorafit.predict`.
+            device: As for `lorafit.load`.
             progress: As for `lorafit.predict`.
             **trust: As for `lorafit.load`.
         """
         from lorafit.using import predict
 
-        return predict(self, texts, progress=progress, **trust)
+        return predict(self, texts, device=device, progress=progress, **trust)
 
     def evaluate(
         self,
@@ -47,6 +53,7 @@ class Run(run.Run):
         out: str | Path | None = None,
         *,
         encoding: str | None = None,
+        device: str = "auto",
         progress: bool = True,
         **trust: Unpack[TrustKeywords],
     ) -> Evaluated:
@@ -56,12 +63,15 @@ class Run(run.Run):
             data: As for `lorafit.evaluate`.
             out: As for `lorafit.evaluate`.
             encoding: As for `lorafit.evaluate`.
+            device: As for `lorafit.load`.
             progress: As for `lorafit.evaluate`.
             **trust: As for `lorafit.load`.
         """
         from lorafit.using import evaluate
 
-        return evaluate(self, data, out, encoding=encoding, progress=progress, **trust)
+        return evaluate(
+            self, data, out, encoding=encoding, device=device, progress=progress, **trust
+        )
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the verdict."""

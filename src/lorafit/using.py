@@ -30,6 +30,7 @@ def load(
     *,
     trust_remote_code: bool = False,
     attn_implementation: str | None = None,
+    device: str = "auto",
     progress: bool = True,
 ) -> Tuned:
     """Puts a trained adapter on its base model.
@@ -43,15 +44,18 @@ def load(
             adapter's files say of it does not count.
         attn_implementation: The attention of the base; ``None``: as on record, where it is one
             of transformers' own. A kernel of the Hub is code, too, and runs only if named here.
+        device: Where it predicts: ``auto`` (a GPU where torch finds one), ``cpu``, ``cuda``,
+            ``cuda:N`` or ``mps``.
         progress: As for `evaluate`.
 
     Raises:
         RunError: There is no such run, or it has no adapter yet.
         AdapterError: The adapter does not fit the model, or its files are damaged.
         ModelError: The base cannot be loaded, or needs code that was not allowed.
+        ConfigError: There is no such device.
     """
     trust = Trust(trust_remote_code, attn_implementation)
-    return tuned_models.load(source, model, tokenizer, trust=trust)
+    return tuned_models.load(source, model, tokenizer, trust=trust, device=device)
 
 
 @shown
@@ -64,6 +68,7 @@ def evaluate(
     encoding: str | None = None,
     trust_remote_code: bool = False,
     attn_implementation: str | None = None,
+    device: str = "auto",
     progress: bool = True,
 ) -> Evaluated:
     """Scores the base and the tuned model of a run.
@@ -80,6 +85,7 @@ def evaluate(
         encoding: How a text file with other data is stored; ``None``: as the run's own data.
         trust_remote_code: As for `load`.
         attn_implementation: As for `load`.
+        device: As for `load`, wherever the run was trained.
         progress: Whether to show what is said along the way; ``False``: warnings only.
 
     Returns:
@@ -91,7 +97,7 @@ def evaluate(
 
     Raises:
         RunError: There is no such run, or it has no adapter yet.
-        ConfigError: There is an encoding, but no other data.
+        ConfigError: There is an encoding, but no other data; or there is no such device.
         DataError: The data cannot be read, lacks the task's columns, or is not what it was; or
             ``out`` exists or cannot be written.
     """
@@ -103,7 +109,9 @@ def evaluate(
         )
     run = opened(run)
     trust = Trust(trust_remote_code, attn_implementation)
-    tuned, config = tuned_models.load(run, trust=trust), run.config
+    tuned, config = tuned_models.load(run, trust=trust, device=device), run.config
+    there = config.train.model_copy(update={"device": device})
+    config = config.model_copy(update={"train": there})
     if config.data.path == LIVE and data is None:
         raise ConfigError(f'"{run.path}" was made from data in memory; pass data to evaluate on.')
     if encoding is not None:
@@ -135,6 +143,7 @@ def predict(
     *,
     trust_remote_code: bool = False,
     attn_implementation: str | None = None,
+    device: str = "auto",
     progress: bool = True,
 ) -> list[dict[str, Any]]:
     """Predicts with the tuned model of a run.
@@ -146,6 +155,7 @@ def predict(
             run's text columns: dicts, a pandas DataFrame, a `datasets.Dataset`, a `Path`.
         trust_remote_code: As for `load`.
         attn_implementation: As for `load`.
+        device: As for `load`; of what `load` returned it is the one given there.
         progress: As for `evaluate`.
 
     Returns:
@@ -156,5 +166,5 @@ def predict(
     """
     if not isinstance(run, Tuned):
         trust = Trust(trust_remote_code, attn_implementation)
-        run = tuned_models.load(run, trust=trust)
+        run = tuned_models.load(run, trust=trust, device=device)
     return predicting.predict(run, texts)

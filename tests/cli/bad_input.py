@@ -112,7 +112,15 @@ TABLE = [
     Bad("help trian", "a command that is none", "Did you mean 'train'?"),
     Bad("train model reviews.csv --bs 8", "another tool's flag", "Did you mean --batch-size?"),
     Bad("train model reviews.csv --weight-decay 9", "no flag", "--set train.weight_decay=VALUE"),
-    Bad("train model reviews.csv --device cuda", "no such thing", "The device is not set: a GPU"),
+    Bad("train model reviews.csv --device meta", "no device", 'there is no device "meta"; choose'),
+    Bad("plan model reviews.csv --device cuda:00", "no device", 'there is no device "cuda:00"'),
+    Bad(
+        "preview model reviews.csv --device cuda:999", "not there", 'the device is "cuda:999", but'
+    ),
+    Bad(
+        "compare model reviews.csv --device cuda:999", "not there", 'the device is "cuda:999", but'
+    ),
+    Bad("train model reviews.csv --gpus 2", "no such thing", "A GPU is used where torch finds one"),
     Bad("train model reviews.csv --load-in-4bit", "no such thing", "Quantized bases are not"),
     Bad("train model reviews.csv --model lm", "two models", "MODEL is model and --model is lm"),
     Bad("train model reviews.csv --output ..", "no name for a run", "the folder of one run"),

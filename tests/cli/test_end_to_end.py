@@ -6,12 +6,16 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
+import lorafit
 from tests import tiny_text
 
 from .conftest import Cli, only_line
@@ -123,6 +127,41 @@ def test_merge_writes_a_plain_model_and_never_over_something(
     again = cli("merge", run, "out", "--quiet")
     assert again.exit_code == 2
     only_line(again)
+
+
+def test_the_snippets_of_the_page_on_handing_on_give_the_answers_of_the_run(
+    files: Path, run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (Path(__file__).parents[2] / "docs/how-to/hand-off.md").read_text("utf-8")
+    snippets = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert [("AutoPeft" in code, "BASE" in code) for code in snippets] == [
+        (False, True),
+        (True, False),
+    ]
+    # A base in an installed package has a name that lorafit's own classes know.
+    package = tmp_path / "a_package_with_a_model"
+    shutil.copytree(files / "model", package / "model")
+    (package / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    packaged = tmp_path / "adapter"
+    shutil.copytree(Path(run) / "adapter", packaged)
+    config = packaged / "adapter_config.json"
+    fields = json.loads(config.read_text("utf-8"))
+    fields["base_model_name_or_path"] = "package:a_package_with_a_model/model"
+    config.write_text(json.dumps(fields), "utf-8")
+
+    tuned = lorafit.load(run)
+    inputs = dict(tuned.tokenizer("a warm film", return_tensors="pt"))
+    expected = tuned.model(**inputs).logits
+    base, adapter = str(files / "model"), str(Path(run) / "adapter")
+    named = [code.replace("BASE", base).replace("runs/NAME/adapter", adapter) for code in snippets]
+    ours = snippets[1].replace("from peft", "from lorafit.peft")
+    for code in [*named, ours.replace("runs/NAME/adapter", str(packaged))]:
+        names: dict[str, Any] = {}
+        exec(code, names)
+        with torch.no_grad():
+            found = names["model"].eval()(**inputs).logits
+        torch.testing.assert_close(found, expected.detach(), atol=1e-5, rtol=1e-5)
 
 
 def test_preview_and_plan_write_nothing(cli: Cli, files: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import typer
 
 import lorafit
 from lorafit.cli import COMMANDS, app
-from lorafit.cli.flags import FLAGS
+from lorafit.cli.table import FLAGS
 from lorafit.evidence.course import Course
 from lorafit.settings.keys import fields, sections, top_level
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import re
 import sys
@@ -240,6 +241,11 @@ def test_a_real_run_is_shown_whole(
     assert "before tuning" in text
     assert re.search(r"% by always answering \"[^\"]+\"\.", text)
     assert "Report: " in text
+    begin = next(at for at, line in enumerate(shown) if line.startswith("What was saved answers"))
+    end = next(at for at, line in enumerate(shown) if line.rstrip().endswith("(logit):"))
+    for line, after in itertools.pairwise(shown[begin : end + 1]):
+        # Broken where the terminal ends, and nowhere else.
+        assert len(f"{line.rstrip()} {after.split()[0]}") > columns
     assert text.replace(" ", "").endswith(f'lorafitpredict{run.path}"atext"useit'.replace(" ", ""))
 
 

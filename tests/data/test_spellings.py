@@ -34,6 +34,13 @@ def test_labels_take_the_most_frequent_spelling_of_train(
     assert """column "label": 'login ', 'LOGIN' counted as 'Login'""" in caplog.text
 
 
+def test_a_label_that_only_loses_its_spaces_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "lorafit"):
+        found = cleaned(rows(["yes ", "no", "yes "]))
+    assert found == {"train": ["yes", "no", "yes"]}
+    assert """column "label": 'yes ' counted as 'yes'""" in caplog.text
+
+
 def test_lists_of_labels_and_numbers() -> None:
     sets = [["Rude", "rude "], ["rude ", "rude "], []]
     assert cleaned(rows(sets)) == {"train": [["rude", "rude"], ["rude", "rude"], []]}

@@ -60,10 +60,6 @@ def test_model_that_computes_something_else_is_noticed(dtype):
 @pytest.mark.parametrize("device", ["cuda", "mps", "meta"])
 @pytest.mark.parametrize("family", ["roberta", "llama"])
 def test_other_device_gets_the_eager_engine(family, device, monkeypatch):
-    class Elsewhere:
-        device: torch.device
-
-    Elsewhere.device = torch.device(device)
     adapted, moved = tiny.classifier(family).requires_grad_(False), []
 
     def to(where):
@@ -71,12 +67,12 @@ def test_other_device_gets_the_eager_engine(family, device, monkeypatch):
         return adapted
 
     monkeypatch.setattr(adapted, "to", to)
-    engine = chosen("auto", adapted, accelerator=Elsewhere())
+    engine = chosen("auto", adapted, device=torch.device(device))
     assert engine.name == "eager"
     assert f"there is {device}" in engine.reason
     assert moved == [torch.device(device)]
     with pytest.raises(ConfigError, match=f"there is {device}.*eager"):
-        chosen("fast", adapted, accelerator=Elsewhere())
+        chosen("fast", adapted, device=torch.device(device))
 
 
 def test_model_on_another_device_is_not_for_the_fast_engine():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from lorafit.evaluation import written
 from lorafit.evaluation.compare import paired
 from lorafit.evaluation.score import Scores, intervals
 from lorafit.evaluation.seeds import Measure, average, difference
@@ -13,6 +14,7 @@ from lorafit.evidence import Interval
 from lorafit.tasks.base import Task
 from lorafit.tasks.causal_lm import CausalLM
 from lorafit.tasks.multi_label_classification import MultiLabelClassification
+from lorafit.tasks.parts.metrics import described
 from lorafit.tasks.regression import Regression
 from lorafit.tasks.sequence_classification import SequenceClassification
 from lorafit.tasks.token_classification import TokenClassification
@@ -122,3 +124,64 @@ def test_the_accuracy_of_tags_counts_words_and_resamples_sentences() -> None:
     change = paired(scores, worse, TAGS)["accuracy"]
     assert change.p_value is None
     assert change.low <= change.value <= change.high < 0
+
+
+@pytest.mark.filterwarnings("ignore::scipy.stats.ConstantInputWarning")
+@pytest.mark.parametrize(
+    "task", [CLASSES, LABELS, NUMBERS, TAGS, SPANS], ids=lambda task: task.metric
+)
+@pytest.mark.parametrize("n", [1, 5, 80])
+def test_a_perfect_score_is_not_certain(task: Task, n: int) -> None:
+    """Resamples of perfect answers are perfect: what was not seen has to come from ``n``."""
+    random = np.random.default_rng(n)
+    labels = labels_of(task, random, n)
+    if task is CLASSES:
+        labels = np.arange(n) % 3
+    perfect = scored(task, random, labels, 1e6)
+    wide = 1.0 - 0.025 ** (1 / n)
+    averaged = (average([perfect, perfect], Measure(task, name)) for name in task.metrics)
+    for name, found, mean in zip(
+        task.metrics, intervals(perfect, task).values(), averaged, strict=False
+    ):
+        info = described(task.metrics)[name].info
+        if found.value != info.high or info.low is None:
+            continue
+        for one in (found, mean):
+            assert one.high == info.high
+            expected = info.high - (info.high - info.low) * wide
+            if described(task.metrics)[name].right is None or one is mean:
+                assert info.low <= one.low <= expected + 1e-9 or one.low == info.low
+            assert one.low < one.high  # Wilson's, of a share of right examples
+
+
+def test_a_difference_without_spread_has_a_width_where_the_answers_differ() -> None:
+    labels = np.arange(40) % 3
+    right = np.eye(3, dtype=np.float32)[labels]
+    wrong = np.eye(3, dtype=np.float32)[(labels + 1) % 3]
+
+    def said(logits: np.ndarray) -> Scores:
+        return Scores(logits, labels, np.zeros(40, np.float32))
+
+    unseen = 1.0 - 0.025 ** (1 / 40)
+    gain = paired(said(wrong), said(right), CLASSES)["accuracy"]
+    assert (gain.value, gain.high) == (1.0, 1.0)
+    assert gain.low == pytest.approx(1.0 - unseen)
+    equal = paired(said(right), said(2 * right), CLASSES)["macro_f1"]
+    assert (equal.value, equal.low, equal.high) == pytest.approx((0.0, -unseen, unseen))
+    same = paired(said(right), said(right), CLASSES)["macro_f1"]
+    assert (same.low, same.high) == (0.0, 0.0)
+
+
+def test_texts_that_are_all_right_or_all_wrong_are_not_certain() -> None:
+    right = [f"the answer to this one is {n}" for n in range(20)]
+    numbers = written.measured(right, [[text] for text in right])
+    none = written.measured(["-"] * 20, [[text] for text in right])
+    unseen = 1.0 - 0.025 ** (1 / 20)
+    for name, found in written.intervals(numbers, 0.95).items():
+        top = 100.0 if name == "bleu" else 1.0
+        assert found.high == pytest.approx(found.value) == pytest.approx(top)
+        assert found.low == pytest.approx(top * (1.0 - unseen))
+    exact = written.intervals(none, 0.95)["exact_match"]
+    assert (exact.value, exact.low, exact.high) == pytest.approx((0.0, 0.0, unseen))
+    gain = written.paired(none, numbers, 0.95)["exact_match"]
+    assert (gain.low, gain.high) == pytest.approx((1.0 - unseen, 1.0))

@@ -387,14 +387,18 @@ def test_what_the_data_holds_cannot_break_the_card():
     ModelCard(text)
 
 
-def test_license_and_language_are_those_of_the_bases_own_card(tmp_path):
+def test_the_license_is_that_of_the_bases_own_card_and_its_language_is_called_the_bases(tmp_path):
     base = tmp_path / "base"
     base.mkdir()
-    assert "license" not in metadata_of(render(card(str(base))))
+    before = render(card(str(base)))
+    assert "license" not in metadata_of(before)
+    assert "language of the base" not in before
     (base / "README.md").write_text("---\nlicense: mit\nlanguage:\n- de\n- en\n---\n# Base\n")
     found = metadata_of(render(card(str(base))))
     assert found["license"] == "mit"
-    assert found["language"] == ["de", "en"]
+    # The header would speak of the adapter, whose data may be in another language.
+    assert "language" not in found
+    assert "| language of the base | de, en | as its own card says;" in render(card(str(base)))
     assert metadata_of(render(card(str(base), license="apache-2.0")))["license"] == "apache-2.0"
 
 

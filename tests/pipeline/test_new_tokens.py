@@ -21,20 +21,10 @@ from lorafit.errors import ConfigError, LorafitError
 from lorafit.model.load import load_model
 from lorafit.model.sites import output_embeddings
 from lorafit.tasks import tasks
-from lorafit.training.stepper import Stepper
 from tests import tiny, tiny_text
+from tests.pipeline.endings import SETTINGS, logits, prompts, stopped_and_resumed
 
 TOKENS = ["<film>", "<Two Words>"]
-SETTINGS: dict[str, Any] = {
-    "max_steps": 3,
-    "learning_rate": 0.05,
-    "per_device_train_batch_size": 8,
-    "strategy": "none",
-    "bf16": False,
-    "progress": False,
-    "max_new_tokens": 4,
-    "r": 2,
-}
 
 
 def marked(data: DatasetDict) -> DatasetDict:
@@ -49,11 +39,6 @@ def marked(data: DatasetDict) -> DatasetDict:
         }
 
     return DatasetDict({name: rows.map(mark) for name, rows in data.items()})
-
-
-def prompts() -> DatasetDict:
-    sizes = {"train": 24, "validation": 6, "test": 6}
-    return DatasetDict({n: tiny_text.prompts(k, i) for i, (n, k) in enumerate(sizes.items())})
 
 
 def fitted(folder: Path, rows: int | None = None, **config: Any) -> Path:
@@ -132,10 +117,10 @@ def test_saved_loaded_merged_and_in_peft_it_answers_the_same(
     inputs = dict(encoded)
     if tuned.model.config.is_encoder_decoder:
         inputs["decoder_input_ids"] = inputs["input_ids"]
-    expected = _logits(tuned.model, inputs)
+    expected = logits(tuned.model, inputs)
     out = lorafit.merge(run, tmp_path / "merged")
     merged = type(tuned.model).from_pretrained(out)
-    assert torch.allclose(_logits(merged, inputs), expected, atol=1e-4, rtol=1e-4)
+    assert torch.allclose(logits(merged, inputs), expected, atol=1e-4, rtol=1e-4)
     assert hf.AutoTokenizer.from_pretrained(out)(text)["input_ids"] == alone(text)["input_ids"]
 
     one, other = (lorafit.predict(run.adapter, [text]) for _ in range(2))
@@ -163,14 +148,8 @@ def _check_in_peft(
     else:
         assert "resize_token_embeddings" not in card
     loaded = peft.PeftModel.from_pretrained(again, run.adapter)
-    assert torch.allclose(_logits(loaded, inputs), expected, atol=1e-4, rtol=1e-4)
+    assert torch.allclose(logits(loaded, inputs), expected, atol=1e-4, rtol=1e-4)
     assert "| new tokens | &lt;film&gt; (" in card
-
-
-@torch.no_grad()
-def _logits(model: Any, inputs: dict[str, Any]) -> torch.Tensor:
-    found: torch.Tensor = model.eval()(**inputs).logits
-    return found
 
 
 @pytest.mark.parametrize("family", ["bert", "llama", "llama tied", "gpt2", "t5", "bart"])
@@ -230,24 +209,8 @@ def test_the_new_rows_learn_and_only_they_of_the_table_do(tmp_path: Path) -> Non
 
 def test_a_stopped_run_goes_on_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base, data = base_of(tmp_path / "base", "llama tied")
-    options = SETTINGS | {"max_steps": 6, "eval_steps": 2, "runs_dir": str(tmp_path / "runs")}
-    options |= {"add_tokens": TOKENS}
-    whole = lorafit.train(base, data, name="whole", **options)
-    take = Stepper.take
-
-    def stopping(self: Stepper, step: Any) -> Any:
-        if step.number == 5:
-            raise MemoryError("stopped")
-        return take(self, step)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Stepper, "take", stopping)
-        with pytest.raises(MemoryError):
-            lorafit.train(base, data, name="stopped", **options)
-    resumed = lorafit.train(resume=tmp_path / "runs/stopped", data=data, progress=False)
-    one, other = (load_file(r.adapter / "adapter_model.safetensors") for r in (whole, resumed))
-    assert one.keys() == other.keys()
-    assert all(torch.equal(one[name], other[name]) for name in one)
+    options = SETTINGS | {"runs_dir": str(tmp_path / "runs"), "add_tokens": TOKENS}
+    resumed = stopped_and_resumed(base, data, options, monkeypatch)
     assert resumed.config.model.add_tokens == TOKENS
 
 

@@ -12,31 +12,21 @@ import pytest
 import torch
 import transformers as hf
 from datasets import DatasetDict
-from safetensors.torch import load_file
 
 import lorafit
 from lorafit.adapt import Adapters
 from lorafit.config import Config
 from lorafit.errors import AdapterError, ConfigError, LorafitError
 from lorafit.methods.lora import LoraConfig
-from lorafit.training.stepper import Stepper
 from lorafit.tune.bench.bench import Bench
 from lorafit.tune.bench.rules import Rules
 from lorafit.tune.bench.tunable import Tunable
 from lorafit.tune.rise.strategy import RankTest
 from tests import tiny, tiny_text
+from tests.pipeline import endings
 
 EXPERTS = ["experts.gate_up_proj", "experts.down_proj"]
-SETTINGS: dict[str, Any] = {
-    "max_steps": 3,
-    "learning_rate": 0.01,
-    "per_device_train_batch_size": 8,
-    "strategy": "none",
-    "bf16": False,
-    "progress": False,
-    "max_new_tokens": 4,
-    "r": 2,
-}
+SETTINGS = endings.SETTINGS | {"learning_rate": 0.01}
 hub: Any = hf
 
 
@@ -69,18 +59,11 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def data() -> DatasetDict:
-    sizes = {"train": 24, "validation": 6, "test": 6}
-    return DatasetDict({n: tiny_text.prompts(k, i) for i, (n, k) in enumerate(sizes.items())})
+    return endings.prompts()
 
 
 def settings(tmp_path: Path, **more: Any) -> dict[str, Any]:
     return SETTINGS | {"runs_dir": str(tmp_path / "runs"), "target_parameters": EXPERTS} | more
-
-
-@torch.no_grad()
-def _logits(model: Any, inputs: Any) -> torch.Tensor:
-    found: torch.Tensor = model.eval()(**inputs).logits
-    return found
 
 
 @pytest.mark.parametrize(
@@ -110,38 +93,24 @@ def test_trained_saved_merged_and_in_peft_it_answers_the_same(
     tuned = lorafit.load(run)
     inputs = tuned.tokenizer("the film is good", return_tensors="pt")
     inputs = {name: inputs[name] for name in ("input_ids", "attention_mask")}
-    expected = _logits(tuned.model, inputs)
+    expected = endings.logits(tuned.model, inputs)
     with tuned.adapters.disabled():
-        assert not torch.allclose(_logits(tuned.model, inputs), expected, atol=1e-4)
+        assert not torch.allclose(endings.logits(tuned.model, inputs), expected, atol=1e-4)
     out = lorafit.merge(run, tmp_path / "merged")
     merged = type(tuned.model).from_pretrained(out)
-    assert torch.allclose(_logits(merged, inputs), expected, atol=1e-5)
+    assert torch.allclose(endings.logits(merged, inputs), expected, atol=1e-5)
     plain = type(tuned.model).from_pretrained(base)
     assert torch.allclose(
-        _logits(peft.PeftModel.from_pretrained(plain, run.adapter), inputs), expected, atol=1e-5
+        endings.logits(peft.PeftModel.from_pretrained(plain, run.adapter), inputs),
+        expected,
+        atol=1e-5,
     )
 
 
 def test_a_stopped_run_goes_on_bit_for_bit(
     base: Path, data: DatasetDict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = settings(tmp_path, max_steps=6, eval_steps=2)
-    whole = lorafit.train(base, data, name="whole", **options)
-    take = Stepper.take
-
-    def stopping(self: Stepper, step: Any) -> Any:
-        if step.number == 5:
-            raise MemoryError("stopped")
-        return take(self, step)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Stepper, "take", stopping)
-        with pytest.raises(MemoryError):
-            lorafit.train(base, data, name="stopped", **options)
-    resumed = lorafit.train(resume=tmp_path / "runs/stopped", data=data, progress=False)
-    one, other = (load_file(r.adapter / "adapter_model.safetensors") for r in (whole, resumed))
-    assert one.keys() == other.keys()
-    assert all(torch.equal(one[name], other[name]) for name in one)
+    endings.stopped_and_resumed(base, data, settings(tmp_path), monkeypatch)
 
 
 @pytest.mark.parametrize(
@@ -256,8 +225,7 @@ def test_the_search_rises_with_experts(
     monkeypatch.setattr(RankTest, "grows", True)
     # It begins low enough to grow in so small a model, and nothing is cut again.
     monkeypatch.setattr(Bench, "rules", Rules(first_rank=8, room=1.0, losable=0.0))
-    sizes = {"train": 60, "validation": 40, "test": 8}
-    rows = DatasetDict({n: tiny_text.prompts(k, i) for i, (n, k) in enumerate(sizes.items())})
+    rows = endings.prompts(60, 40, 8)
     options = settings(tmp_path, max_steps=320, per_device_train_batch_size=2, strategy="rise")
     del options["r"]
     run = lorafit.train(base, rows, **options | {"tune.budget": 2.0})
@@ -270,8 +238,7 @@ def test_the_search_cuts_the_rank_of_experts_too(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Bench, "rules", Rules(losable=10.0, losable_share=1e6, pruning=0.4))
-    sizes = {"train": 60, "validation": 40, "test": 8}
-    rows = DatasetDict({n: tiny_text.prompts(k, i) for i, (n, k) in enumerate(sizes.items())})
+    rows = endings.prompts(60, 40, 8)
     options = settings(tmp_path, max_steps=320, per_device_train_batch_size=2, strategy="rise")
     del options["r"]
     run = lorafit.train(base, rows, **options | {"tune.budget": 2.0})

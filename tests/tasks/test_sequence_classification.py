@@ -104,6 +104,24 @@ def test_all_spellings_are_one_warning(caplog):
     assert "--clean-labels" in record.getMessage()
 
 
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (["pos ", "neg", "neg"], "label 'pos ' begins or ends with a space"),
+        (["pos ", " neg", "odd"], "labels ' neg', 'pos ' begin or end with a space"),
+        ([f"{n} x " for n in range(30)], " more begin or end with a space"),
+        (["pos", "neg", "a b"], None),
+        (["pos", "pos ", "neg"], None),  # of which more is said
+    ],
+)
+def test_labels_with_outer_spaces_are_pointed_out(labels, said, caplog):
+    names_of(data(labels))
+    found = [r.getMessage() for r in caplog.records if "with a space" in r.getMessage()]
+    assert len(found) == (said is not None)
+    assert not found or said in found[0]
+    assert not found or found[0].endswith("Leave it out with --clean-labels.")
+
+
 def test_several_labels_in_one_cell_are_pointed_out(caplog):
     names_of(data(["toxic", "toxic,insult", "none"]))
     assert "'toxic,insult' is a class of its own beside 'toxic'" in caplog.text

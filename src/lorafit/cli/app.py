@@ -217,7 +217,7 @@ def _usage(error: Any) -> str:
 
 def _meant(option: str, command: Any) -> str:
     """What an option that a command does not have may stand for, with a space before it."""
-    from lorafit.cli.flags import FLAGS
+    from lorafit.cli.table import FLAGS
     from lorafit.settings.keys import SHORT, sections, top_level
     from lorafit.settings.synonyms import instead, meant, normal
 

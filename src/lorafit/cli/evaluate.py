@@ -11,6 +11,7 @@ from lorafit.cli.app import command, echo_json
 from lorafit.cli.flags import (
     Attention,
     Debug,
+    Device,
     Quiet,
     RunArgument,
     RunsDir,
@@ -42,6 +43,7 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
     trust_remote_code: TrustRemoteCode = False,
     attn_implementation: Attention = None,
+    device: Device = "auto",
     runs_dir: RunsDir = Path("runs"),
     quiet: Quiet = False,
     debug: Debug = False,
@@ -58,6 +60,7 @@ def evaluate(
             data,
             out,
             encoding=encoding,
+            device=device,
             **trust_given(trust_remote_code, attn_implementation),
         )
     if as_json:

@@ -16,6 +16,7 @@ from lorafit.cli.app import command, echo, echo_json
 from lorafit.cli.flags import (
     Attention,
     Debug,
+    Device,
     Quiet,
     RunArgument,
     RunsDir,
@@ -72,6 +73,7 @@ def predict(
     ] = False,
     trust_remote_code: TrustRemoteCode = False,
     attn_implementation: Attention = None,
+    device: Device = "auto",
     runs_dir: RunsDir = Path("runs"),
     quiet: Quiet = False,
     debug: Debug = False,
@@ -95,6 +97,7 @@ def predict(
             texts = []
         tuned = api.load(
             run_path(run, runs_dir),
+            device=device,
             **trust_given(trust_remote_code, attn_implementation),
         )
         asked = _asked(texts or [], file, list(tuned.task.text), encoding, skip_bad_rows)

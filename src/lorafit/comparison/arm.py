@@ -35,6 +35,7 @@ from lorafit.evaluation import forgetting, spectrum
 from lorafit.evaluation.score import Scores, score
 from lorafit.evidence.comparison import Trial
 from lorafit.export import peft as peft_format
+from lorafit.machine.placement import find_device
 from lorafit.model.language import load_language_model
 from lorafit.pipeline.facts import FACTS
 from lorafit.pipeline.problem import Problem, identified
@@ -168,7 +169,8 @@ class Arm:
             saved = self.save(subject)
             first = {"saved_bytes": saved, "path": self.path(trained, held, batch)}
             self.spectra(subject, "update")
-        eager = EagerEngine(subject.model, task, subject.tokenizer)
+        device = find_device(self.request.settings.train.device)
+        eager = EagerEngine(subject.model, task, subject.tokenizer, device)
         final = score(eager, subject.encoded["test"], batch)
         units = np.ones(len(final)) if final.units is None else final.units
         np.savez(

@@ -51,6 +51,7 @@ def _costs(plan: Plan) -> list[tuple[str, str]]:
             rows.append(("cost of choosing", said))
     rows += [
         ("peak memory", f"about {size(plan.peak_memory_bytes)}"),
+        ("device", plan.device),
         ("trainable parameters", f"{trained} ({share:.2f}%)"),
         ("steps", _steps(plan)),
     ]

@@ -127,8 +127,10 @@ def _show_metrics(result: Evaluation) -> None:
 def _show_handoff(handoff: HandOff) -> None:
     show()
     on = "real inputs" if handoff.n is None else f"{handoff.n} test examples"
-    show(f"What was saved answers as the trained model does, on {on}; largest difference in a")
-    show("model output (logit):")
+    show(
+        f"What was saved answers as the trained model does, on {on}; largest difference in a "
+        "model output (logit):"
+    )
     names = {"reloaded": "adapter, loaded again", "merged": "merged into the base model"}
     rows = [[names[name], f"{value:.1e}"] for name, value in handoff.differences.items()]
     show_table(rows, indent=2)

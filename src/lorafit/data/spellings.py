@@ -45,13 +45,12 @@ def join_spellings(
         order = sorted(counts, key=lambda name: (-counts[name], name))
         later = [name for rows in splits.values() for name in _names(rows, column)]
         groups = spellings(dict.fromkeys([*order, *later]))
-        for same in groups.values():
-            if len(same) > 1:
-                joined = ", ".join(repr(name) for name in same[1:])
-                findings.note(
-                    f'column "{column}": {joined} counted as {" ".join(same[0].split())!r}'
-                )
         names = {plain: " ".join(same[0].split()) for plain, same in groups.items()}
+        for plain, same in groups.items():
+            others = [name for name in same if name != names[plain]]
+            if others:
+                joined = ", ".join(map(repr, others))
+                findings.note(f'column "{column}": {joined} counted as {names[plain]!r}')
         splits = DatasetDict({s: _respelled(r, column, names) for s, r in splits.items()})
     return splits
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
@@ -29,6 +28,7 @@ from lorafit.engine.kernels.library import library
 from lorafit.engine.support import Unsupported
 from lorafit.errors import ConfigError
 from lorafit.machine.allocator import keep_freed_memory
+from lorafit.machine.placement import find_device
 from lorafit.model.modes import evaluating
 from lorafit.tasks.base import Task
 
@@ -50,12 +50,12 @@ class Computing:
     """Where an engine computes, and in which numbers.
 
     Attributes:
-        accelerator: Says which device is used; ``None``: a new one.
+        device: Where it computes; ``None``: what accelerate picks for this process.
         autocast: For the eager engine: compute in bfloat16.
         dtype: What the other engines compute in; ``None``: bfloat16 where the CPU has it.
     """
 
-    accelerator: Accelerator | None = None
+    device: torch.device | None = None
     autocast: bool = False
     dtype: torch.dtype | None = None
 
@@ -84,12 +84,12 @@ def choose_engine(
     Raises:
         ConfigError: The engine that was asked for cannot run.
     """
-    accelerator = computing.accelerator or Accelerator()
+    device = computing.device or find_device()
     reasons = []
     for name in ("fast", "generic") if setting == "auto" else (setting,):
         try:
             if name != "eager":
-                _require_cpu(accelerator.device)
+                _require_cpu(device)
             engine = _make(name, model, task, tokenizer, computing.storage)
         except Unsupported as why:
             reasons.append(f"not {name}: {why}")
@@ -105,7 +105,7 @@ def choose_engine(
         )
     reason = "; ".join(reasons) or "it was asked for"
     log.info("engine: eager (%s)", reason)
-    eager = EagerEngine(model, task, tokenizer, accelerator, autocast=computing.autocast)
+    eager = EagerEngine(model, task, tokenizer, device, autocast=computing.autocast)
     eager.reason = reason
     return eager
 

@@ -1,4 +1,4 @@
-"""The engine for any transformers model: plain torch, on whatever device accelerate finds."""
+"""The engine for any transformers model: plain torch, on any device."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from lorafit.data.batches import Example
 from lorafit.engine.base import Answers, Batch, StepResult, answers_from_logits
 from lorafit.engine.batch import check_examples
+from lorafit.machine.placement import find_device
 from lorafit.model.modes import evaluating
 from lorafit.tasks.base import Task
 
@@ -21,11 +21,11 @@ class EagerEngine:
     """Runs the model as it is.
 
     Args:
-        model: Any transformers model; moved to the accelerator's device, in place.
+        model: Any transformers model; moved to the device, in place.
         task: Collates, and defines the loss.
         tokenizer: For padding.
-        accelerator: Says which device this process uses; ``None``: a new one, which picks
-            CUDA, MPS or CPU, and joins the other processes of ``accelerate launch``.
+        device: Where it computes; ``None``: what accelerate picks for this process (CUDA, MPS or
+            CPU).
         autocast: Compute in bfloat16 where torch holds it safe; weights stay as they are.
     """
 
@@ -38,11 +38,11 @@ class EagerEngine:
         model: nn.Module,
         task: Task,
         tokenizer: PreTrainedTokenizerBase,
-        accelerator: Accelerator | None = None,
+        device: torch.device | None = None,
         *,
         autocast: bool = False,
     ) -> None:
-        self.device = (accelerator or Accelerator()).device
+        self.device = device or find_device()
         # Not Accelerator.prepare: its mixed precision is fixed once a process and replaces the
         # model's forward, which later code (merge, export, another run) would inherit.
         self.model = model.to(self.device)

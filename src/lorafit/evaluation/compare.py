@@ -15,7 +15,7 @@ import scipy
 
 from lorafit.errors import DataError
 from lorafit.evaluation.bootstrap import Sample, resampled, resampled_mean
-from lorafit.evaluation.intervals import percentiles
+from lorafit.evaluation.intervals import of_difference, percentiles
 from lorafit.evaluation.score import Scores, check_labelled, mean_loss
 from lorafit.evidence import Difference, Interval
 from lorafit.tasks.base import Task
@@ -84,7 +84,8 @@ def metric_difference(
     p_value = None
     if metric.right is not None:
         p_value = mcnemar(metric.right(old, labels), metric.right(new, labels))
-    return as_difference(found.within(*metric.info.difference_bounds), p_value)
+    same = np.array_equal(old, new)
+    return as_difference(of_difference(found, metric.info, same), p_value)
 
 
 def as_difference(found: Interval, p_value: float | None = None) -> Difference:

@@ -29,6 +29,10 @@ TOLERANCE = {"float32": 1e-5, "bfloat16": 5e-2, "float16": 5e-3}
 weights: merging rounds the sum to that format (float32 has 24 bits of precision, bfloat16 8
 and float16 11)."""
 
+NEAR = 0.1
+"""Logits that are all nearer to zero than this are held against it: what they are sums of is not
+small, and rounds as it does elsewhere."""
+
 
 def check_handoff(
     live: Logits,
@@ -46,7 +50,8 @@ def check_handoff(
         merged: Logits of the merged model.
         base: Logits of the base alone. After training they have to differ from ``live``:
             where they do not, agreement of the others shows nothing.
-        tolerance: Largest allowed difference, relative to the largest live logit.
+        tolerance: Largest allowed difference, relative to the largest live logit, or to `NEAR`
+            where that is less.
 
     Returns:
         The largest differences, of those given.
@@ -57,7 +62,7 @@ def check_handoff(
     """
     expected = _compute(live, "live")
     scale = float(np.abs(expected).max())
-    allowed = tolerance * scale
+    allowed = tolerance * max(scale, NEAR)
     result: dict[str, float] = {}
     failed: list[str] = []
     for name, logits in (("reloaded", reloaded), ("merged", merged)):

@@ -12,7 +12,7 @@ from lorafit.engine.answers import answer
 from lorafit.engine.base import Engine
 from lorafit.errors import DataError, DivergenceError
 from lorafit.evaluation.bootstrap import Sample, resampled, resampled_mean
-from lorafit.evaluation.intervals import percentiles, wilson
+from lorafit.evaluation.intervals import of_metric, percentiles, wilson
 from lorafit.evidence import Interval
 from lorafit.tasks.base import Task
 from lorafit.tasks.parts.labels import UNKNOWN
@@ -86,7 +86,8 @@ def intervals(
 
     A share of examples that are right has Wilson's interval; the mean loss (``nll``, nats per
     example, or what ``task.loss_name`` says) and all other metrics the percentile bootstrap over
-    examples. No interval reaches beyond the bounds of its metric.
+    examples. No interval reaches beyond the bounds of its metric; that of a perfect score has a
+    width (`lorafit.evaluation.intervals.of_metric`).
 
     Args:
         scores: Of labelled examples.
@@ -109,7 +110,7 @@ def intervals(
             random = np.random.default_rng([seed, number])
             sample = Sample(scores.labels, (scores.logits,))
             found = percentiles(value, resampled(metric, sample, random)[0], n, confidence)
-        result[name] = found.within(metric.info.low, metric.info.high)
+        result[name] = of_metric(found, metric.info)
     random = np.random.default_rng([seed, -1 % 2**32])
     means = resampled_mean(scores.losses, random, scores.units)
     loss = percentiles(mean_loss(scores), means, n, confidence)

@@ -14,12 +14,12 @@ of freedom. With one seed the second part is unknown and left out.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from lorafit.evaluation.bootstrap import Sample, resampled, resampled_mean
-from lorafit.evaluation.intervals import student
+from lorafit.evaluation.intervals import of_difference, of_metric, student
 from lorafit.evaluation.score import Scores
 from lorafit.evidence import Interval, MetricInfo
 from lorafit.evidence.comparison import Standing
@@ -60,7 +60,7 @@ def average(runs: Sequence[Scores], measure: Measure) -> Interval:
     """
     values, resamples = _of_each(list(runs), measure)
     found = _estimate(values, resamples.mean(axis=0), len(runs[0]), measure.confidence)
-    return found.within(measure.info.low, measure.info.high)
+    return of_metric(found, measure.info)
 
 
 def difference(
@@ -79,15 +79,10 @@ def difference(
     values, resamples = _of_each([*ours[:k], *theirs[:k]], measure)
     paired = values[:k] - values[k:]
     apart = (resamples[:k] - resamples[k:]).mean(axis=0)
-    bounds = measure.info.difference_bounds
-    found = _estimate(paired, apart, len(ours[0]), measure.confidence).within(*bounds)
+    found = _estimate(paired, apart, len(ours[0]), measure.confidence)
     same = all(np.array_equal(a.logits, b.logits) for a, b in zip(ours, theirs, strict=False))
-    if found.low != found.high or same:
-        return found
     # Two models that count as equal on all n examples may still differ on others.
-    unseen = _rare(len(ours[0]), measure.confidence)
-    wider = replace(found, low=found.value - unseen, high=found.value + unseen)
-    return wider.within(*bounds)
+    return of_difference(found, measure.info, same)
 
 
 def verdict(difference: Interval, margin: float, greater_is_better: bool = True) -> Standing:
@@ -120,14 +115,6 @@ def _of_each(runs: list[Scores], measure: Measure) -> tuple[np.ndarray, np.ndarr
     function = described(measure.task.metrics)[measure.metric]
     values = np.array([function(run.logits, run.labels) for run in runs])
     return values, np.stack(resampled(function, sample, random))
-
-
-def _rare(n: int, confidence: float) -> float:
-    """The largest share of all examples that ``n`` may well not have one of ("rule of three").
-
-    Clopper and Pearson's upper end for none among ``n``, two-sided.
-    """
-    return float(1.0 - ((1.0 - confidence) / 2.0) ** (1.0 / n))
 
 
 def _estimate(values: np.ndarray, resamples: np.ndarray, n: int, confidence: float) -> Interval:

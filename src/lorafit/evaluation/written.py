@@ -17,7 +17,7 @@ import numpy as np
 
 from lorafit.evaluation.bootstrap import resampled_sums
 from lorafit.evaluation.compare import as_difference
-from lorafit.evaluation.intervals import percentiles
+from lorafit.evaluation.intervals import of_difference, of_metric, percentiles
 from lorafit.evidence import Difference, Interval, MetricInfo
 
 Numbers = dict[str, np.ndarray]
@@ -64,7 +64,7 @@ def intervals(numbers: Numbers, confidence: float, seed: int = 0) -> dict[str, I
         drawn = resampled_sums(metric, numbers[name], np.random.default_rng(seed))
         value = metric(numbers[name].sum(axis=0))
         found = percentiles(value, drawn, len(numbers[name]), confidence)
-        result[name] = found.within(info.low, info.high)
+        result[name] = of_metric(found, info)
     return result
 
 
@@ -81,7 +81,8 @@ def paired(
             for numbers in (base, tuned)
         )
         found = percentiles(value, after - before, len(base[name]), confidence)
-        result[name] = as_difference(found.within(*info.difference_bounds))
+        same = np.array_equal(base[name], tuned[name])
+        result[name] = as_difference(of_difference(found, info, same))
     return result
 
 

@@ -19,7 +19,7 @@ from torch import nn
 
 from lorafit.adapt import Adapters
 from lorafit.data.read.rows import broken_character
-from lorafit.errors import AdapterError
+from lorafit.errors import AdapterError, clause
 from lorafit.evidence.json import parsed
 from lorafit.methods import method_of, methods
 from lorafit.methods.base import MethodConfig
@@ -289,7 +289,7 @@ def from_fields(fields: dict[str, Any], source: str) -> MethodConfig:
         )
         raise AdapterError(f"{source}: {CONFIG_FILE} is not usable: {problems}") from None
     except (ExpressionError, OverflowError) as error:
-        raise AdapterError(f"{source}: {CONFIG_FILE} is not usable: {error}.") from None
+        raise AdapterError(f"{source}: {CONFIG_FILE} is not usable: {clause(error)}.") from None
     return config
 
 

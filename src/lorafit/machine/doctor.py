@@ -26,6 +26,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from lorafit.errors import clause
 from lorafit.machine import memory as memories
 from lorafit.machine import processor as processors
 from lorafit.units import size
@@ -235,15 +236,20 @@ def accelerator(ask: bool = False, devices: Sequence[str] = NVIDIA) -> Iterator[
     others = sys.platform == "darwin" or Path("/dev/kfd").exists()
     if not (ask or nvidia or others):
         yield Finding("GPU", "none; training runs on the processor")
+        yield _device("cpu")
         return
     said = ask_torch()
     for index, (name, n_bytes) in enumerate(said["gpus"]):
         yield Finding(f"GPU {index}", f"{name}, {size(n_bytes)}")
     if said["gpus"]:
+        further = "".join(f", cuda:{index}" for index in range(1, len(said["gpus"])))
+        yield _device("cuda:0", f"{further}, cpu")
         return
     if said["mps"]:
         yield Finding("GPU", "Apple MPS")
-    elif nvidia:
+        yield _device("mps", ", cpu")
+        return
+    if nvidia:
         yield Finding(
             "GPU",
             "present, not used",
@@ -252,6 +258,19 @@ def accelerator(ask: bool = False, devices: Sequence[str] = NVIDIA) -> Iterator[
         )
     else:
         yield Finding("GPU", "none; training runs on the processor")
+    yield _device("cpu")
+
+
+def _device(auto: str, others: str = "") -> Finding:
+    """What ``--device`` can be, and what it is by itself."""
+    if auto != "cpu" and os.environ.get("ACCELERATE_USE_CPU", "").lower() in _TRUE:
+        auto, others = "cpu", ""  # accelerate then leaves GPUs alone
+    choice = f"; --device can be {auto}{others}" if others else ""
+    return Finding("device", f"{auto} (what --device auto takes{choice})")
+
+
+_TRUE = ("y", "yes", "t", "true", "on", "1")
+"""How accelerate spells yes in the environment."""
 
 
 _QUESTION = """
@@ -390,6 +409,6 @@ def _ask(endpoint: str) -> Finding:
         return Finding(
             "hub",
             "no answer",
-            f"{endpoint} does not answer: {error}.",
+            f"{endpoint} does not answer: {clause(error)}.",
             "Check the connection and proxy, or work with local models and HF_HUB_OFFLINE=1.",
         )

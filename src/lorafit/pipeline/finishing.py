@@ -116,4 +116,5 @@ def _tuned(job: Job) -> Tuned:
     return Tuned(
         *(subject.model, subject.tokenizer, subject.adapters, job.task, subject.max_length),
         job.config.generate,
+        job.config.train.device,
     )

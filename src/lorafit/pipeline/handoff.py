@@ -14,6 +14,7 @@ from lorafit.engine.eager import EagerEngine
 from lorafit.evaluation.handoff import TOLERANCE, check_handoff, sampled_logits
 from lorafit.evidence import HandOff
 from lorafit.export import peft as peft_format
+from lorafit.machine.placement import find_device
 from lorafit.model import load
 from lorafit.model.load import LoadedModel
 from lorafit.pipeline.job import Job
@@ -42,7 +43,8 @@ def verify_handoff(job: Job, adapter: Path) -> HandOff:
     batch = config.train.per_device_eval_batch_size
 
     def logits(loaded: LoadedModel) -> Any:
-        engine = EagerEngine(loaded.model, task, loaded.tokenizer)
+        device = find_device(config.train.device)
+        engine = EagerEngine(loaded.model, task, loaded.tokenizer, device)
         return sampled_logits(engine, task, rows, batch)
 
     trained = logits(subject.loaded)

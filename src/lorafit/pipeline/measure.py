@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pyarrow as pa
 import torch
-from accelerate import Accelerator
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -19,6 +18,7 @@ from lorafit.evaluation.generation import generate
 from lorafit.evaluation.samples import choose_questions, compare_answers
 from lorafit.evaluation.score import Scores, all_logits, intervals, score
 from lorafit.evidence import Evaluation, Generation
+from lorafit.machine.placement import find_device
 from lorafit.pipeline import predictions
 from lorafit.pipeline.compute import make_engine, uses_bf16
 from lorafit.pipeline.predictions import Said, Written
@@ -45,9 +45,10 @@ def measuring_engine(
         config: The settings of the run.
         trained: The engine that trained, if it is at hand.
     """
-    bf16, _ = uses_bf16(model, config, Accelerator())
+    device = find_device(config.train.device)
+    bf16, _ = uses_bf16(model, config, device)
     if bf16 or model.dtype != torch.float32:
-        return EagerEngine(model, task, tokenizer)
+        return EagerEngine(model, task, tokenizer, device)
     with quiet.saying_less("lorafit"):  # which engine it is was said before the training
         return trained or make_engine(model, tokenizer, task, config)
 

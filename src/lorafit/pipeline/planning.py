@@ -41,6 +41,7 @@ class Plan:
         steps: Optimizer steps, if training does not stop early; the most, where ``open_end``.
         time_s: Estimated seconds of one plain run, evaluations included.
         peak_memory_bytes: Memory the measured steps took, and what the optimizer keeps.
+        device: Where they were computed, as torch calls it.
         measured: Settings that training would choose, by key; their values are starting values.
         open_end: Whether the number of steps is left to the validation loss.
         budget: Most that choosing and training cost together, in plain runs; ``None``: nothing
@@ -57,6 +58,7 @@ class Plan:
     steps: int
     time_s: float
     peak_memory_bytes: int
+    device: str = "cpu"
     measured: frozenset[str] = frozenset()
     open_end: bool = False
     budget: float | None = None
@@ -86,6 +88,7 @@ class Plan:
             ("steps", f"up to {count(self.steps)}" if self.open_end else count(self.steps)),
             ("time of one plain run", f"about {duration(self.time_s)}"),
             ("peak memory", f"about {size(self.peak_memory_bytes)}"),
+            ("device", self.device),
         ]
 
     @property
@@ -143,6 +146,7 @@ def estimate(job: Job) -> Plan:
         steps=steps,
         time_s=per_token_s * (sum(sizes) * epochs + (evaluations * held_out + read) / 2),
         peak_memory_bytes=peak_memory_bytes() + moments,
+        device=str(subject.model.device),
         open_end=plan.open,
         guessed={
             key: choices[name]

@@ -15,6 +15,7 @@ from lorafit.errors import DataError, DivergenceError
 from lorafit.evaluation.generation import generate as write
 from lorafit.evaluation.score import all_logits
 from lorafit.evidence.json import Json
+from lorafit.machine.placement import find_device
 from lorafit.tasks.base import Task
 from lorafit.tasks.parts.generative import GenerativeTask
 
@@ -34,6 +35,7 @@ class Predictor(Protocol):
     task: Task
     max_length: int
     generate: GenerateConfig
+    device: str
 
 
 def predict(tuned: Predictor, given: Any, at_once: int = ROWS_AT_ONCE) -> list[Json]:
@@ -59,14 +61,16 @@ def answers(tuned: Predictor, cells: Sequence[Any], at_once: int = ROWS_AT_ONCE)
 
 def _some(tuned: Predictor, cells: Sequence[Any]) -> list[Json]:
     rows = tuned.task.rows(cells)
+    device = find_device(tuned.device)
     if isinstance(tuned.task, GenerativeTask):
         prompts = tuned.task.prompts(rows, tuned.tokenizer, tuned.max_length)
         if len(prompts) < len(cells):
             raise DataError("the chat template refuses some of the conversations (see above).")
+        tuned.model.to(device)  # type: ignore[arg-type]  # transformers wraps torch's `to`
         written = write(tuned.model, tuned.tokenizer, prompts, tuned.generate, GENERATE_BATCH)
         return [{"generated": answer} for answer in written]
     encoded = tuned.task.encode(rows, tuned.tokenizer, tuned.max_length)
-    engine = EagerEngine(tuned.model, tuned.task, tuned.tokenizer)
+    engine = EagerEngine(tuned.model, tuned.task, tuned.tokenizer, device)
     logits = all_logits(engine, tuned.task, encoded, PREDICT_BATCH)
     bad = sum(not np.isfinite(row).all() for row in logits)
     if bad:

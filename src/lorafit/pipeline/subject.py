@@ -24,6 +24,7 @@ from lorafit.errors import ConfigError
 from lorafit.evidence.json import Json
 from lorafit.export import peft as peft_format
 from lorafit.inspection.truth import Lesson, Truth, inspect
+from lorafit.machine.placement import find_device
 from lorafit.methods import method_of, methods
 from lorafit.methods.base import MethodConfig
 from lorafit.model import load
@@ -285,7 +286,8 @@ def calibrate(
     size = config.train.per_device_train_batch_size
     order = BatchOrder(lengths(train), size, config.seed).epoch(0)
     batches = order[: method.calibration_batches(adapters.configs["default"])]
-    engine = EagerEngine(loaded.model, task, loaded.tokenizer)
+    device = find_device(config.train.device)
+    engine = EagerEngine(loaded.model, task, loaded.tokenizer, device)
 
     def backward() -> None:
         for indices in batches:

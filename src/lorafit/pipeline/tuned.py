@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -14,8 +14,9 @@ from lorafit.config import Config, GenerateConfig
 from lorafit.errors import AdapterError, ConfigError
 from lorafit.evidence.json import Json
 from lorafit.export import peft as peft_format
+from lorafit.machine.placement import find_device
 from lorafit.model.identity import Identity
-from lorafit.pipeline import unchanged
+from lorafit.pipeline import predicting, unchanged
 from lorafit.pipeline.facts import FACTS, read
 from lorafit.pipeline.problem import identified, live_model
 from lorafit.pipeline.subject import Subject
@@ -38,6 +39,20 @@ class Tuned:
     max_length: int
     generate: GenerateConfig = field(default_factory=GenerateConfig)
     """How a model that writes text writes."""
+    device: str = "auto"
+    """Where it predicts."""
+
+    @guest.visiting()
+    def predict(self, texts: Any) -> list[Json]:
+        """What `lorafit.predict` says of texts, without loading the model again.
+
+        Args:
+            texts: As for `lorafit.predict`.
+
+        Raises:
+            DataError: Something is not a text, or is empty; the message names which.
+        """
+        return predicting.predict(self, texts)
 
     def __repr__(self) -> str:
         base = shortened(str(self.model.config.name_or_path or type(self.model).__name__), 80)
@@ -51,6 +66,7 @@ def load(
     tokenizer: PreTrainedTokenizerBase | None = None,
     *,
     trust: Trust = NO_TRUST,
+    device: str = "auto",
 ) -> Tuned:
     """Puts a trained adapter on its base model.
 
@@ -60,13 +76,16 @@ def load(
         model: The base model, for a run that was made from a live one.
         tokenizer: Its tokenizer.
         trust: What the caller allows of code that comes with the base.
+        device: Where it predicts: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
 
     Raises:
         RunError: There is no such run, or it has no adapter yet.
         AdapterError: The adapter does not fit the model, or its files are damaged.
         ModelError: The base cannot be loaded, or needs code that was not allowed.
+        ConfigError: There is no such device.
     """
     adapter = _adapter_folder(source)
+    find_device(device)
     facts, task = read(adapter)
     base = facts.model
     if model is None:
@@ -80,7 +99,15 @@ def load(
     adapters = peft_format.load(loaded.model, adapter)
     unchanged.say_base(adapter, facts.base, base.name_or_path, now or identified(base, None))
     loaded.model.train(False)
-    return Tuned(loaded.model, loaded.tokenizer, adapters, task, facts.max_length, facts.generate)
+    return Tuned(
+        loaded.model,
+        loaded.tokenizer,
+        adapters,
+        task,
+        facts.max_length,
+        facts.generate,
+        device,
+    )
 
 
 class AdapterFacts(TypedDict):

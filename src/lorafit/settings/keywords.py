@@ -283,6 +283,10 @@ class SharedKeywords(TypedDict, total=False):
     """What computes the steps: ``fast`` (packed, some encoder families), ``generic`` (any model on
     the CPU, faster parts), ``eager`` (plain torch); ``auto``: the first that can."""
 
+    device: str
+    """Where the model computes: ``cpu``, ``cuda``, ``cuda:N`` or ``mps``; ``auto``: a GPU where
+    torch finds one, else the processor."""
+
     report_to: Sequence[Literal["tensorboard", "trackio", "wandb", "mlflow"]]
     """Trackers that also get the metrics."""
 

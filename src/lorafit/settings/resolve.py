@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from lorafit.config import AdapterConfig, Config
-from lorafit.errors import ConfigError, LorafitError
+from lorafit.errors import ConfigError, LorafitError, clause
 from lorafit.evidence.json import Json
 from lorafit.settings.keys import (
     check,
@@ -152,7 +152,7 @@ def _validate_json(model: type[Model], values: Json) -> Model:
     try:
         text = json.dumps(values, default=_plain)
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"a setting is not made of plain values: {error}.") from error
+        raise ConfigError(f"a setting is not made of plain values: {clause(error)}.") from error
     return model.model_validate_json(text, strict=True)
 
 

@@ -90,8 +90,8 @@ MEANT = {name: key for key, names in _MEANT.items() for name in names.split()}
 """Names of other tools to the setting that does the same."""
 
 _DEVICE = (
-    "The device is not set: a GPU is used where torch finds one. "
-    "To stay on the processor, start with ACCELERATE_USE_CPU=true in the environment."
+    "A GPU is used where torch finds one. Otherwise set device (--device cpu|cuda|cuda:N|mps); for "
+    "several GPUs, accelerate launch starts one process each."
 )
 _OUTPUT = (
     "A run is the folder NAME in the folder of all runs: "
@@ -118,7 +118,7 @@ _PUSH = "Nothing is uploaded. To publish the adapter of a run: hf upload USER/NA
 _LABELS = "The classes are read off the label column: set data.label (--label)."
 
 INSTEAD = {
-    **dict.fromkeys(("cpu", "cuda", "device", "device_map", "gpu", "gpus", "no_cuda"), _DEVICE),
+    **dict.fromkeys(("cpu", "cuda", "device_map", "gpu", "gpus", "no_cuda"), _DEVICE),
     **dict.fromkeys(("num_gpus", "use_cpu", "use_gpu"), _DEVICE),
     **dict.fromkeys(("logging_dir", "out", "out_dir", "save_dir"), _OUTPUT),
     **dict.fromkeys(("save_path", "output_path"), _OUTPUT),

@@ -25,6 +25,7 @@ from lorafit.engine.eager import EagerEngine
 from lorafit.errors import ConfigError, DataError
 from lorafit.evaluation.score import Scores, score
 from lorafit.export import peft as peft_format
+from lorafit.machine.placement import find_device
 from lorafit.model.load import max_length
 from lorafit.pipeline import facts
 from lorafit.settings import LIVE
@@ -105,9 +106,14 @@ class Shrinking:
         """The live model."""
         return self.loaded.model
 
+    def _eager(self) -> EagerEngine:
+        """Computes in the format of the weights."""
+        device = find_device(self.config.train.device)
+        return EagerEngine(self.model, self.task, self.loaded.tokenizer, device)
+
     def scores(self, split: str) -> Scores:
         """The live adapter's answers, in the format of the weights."""
-        engine = EagerEngine(self.model, self.task, self.loaded.tokenizer)
+        engine = self._eager()
         batch = self.config.train.per_device_eval_batch_size
         return score(engine, self.encoded[split], batch)
 
@@ -126,7 +132,7 @@ class Shrinking:
         count = min(MOMENT_EXAMPLES, len(train))
         # Spread out, not the first ones: files are often sorted by label.
         chosen = np.linspace(0, len(train) - 1, count).astype(int).tolist()
-        engine = EagerEngine(self.model, self.task, self.loaded.tokenizer)
+        engine = self._eager()
         size = self.config.train.per_device_eval_batch_size
         with collecting(self.adapters, list(self.source.factors), OLD) as found:
             for start in range(0, count, size):

@@ -28,7 +28,7 @@ from lorafit.data.read.delimited import read_delimited
 from lorafit.data.read.reading import PLAIN, Reading
 from lorafit.data.read.rows import to_dataset
 from lorafit.data.read.unpacked import check_size, counted, read_arrow, read_parquet
-from lorafit.errors import DataError
+from lorafit.errors import DataError, clause
 from lorafit.evidence.json import parsed
 
 _MAGIC = {b"\x1f\x8b": "gz", b"BZh": "bz2", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zst"}
@@ -109,7 +109,7 @@ def read_rows(path: Path, reading: Reading = PLAIN) -> pa.Table | list[Any]:
     except UnicodeError as error:
         if reading.encoding is None and isinstance(error, UnicodeDecodeError):
             raise DataError(_not_utf8(path, open_bytes, error)) from error
-        raise DataError(f'"{path}" is not {reading.encoding} text: {error}.') from error
+        raise DataError(f'"{path}" is not {reading.encoding} text: {clause(error)}.') from error
     except _BROKEN as error:
         what = f"as {compression}" if compression else f"as {kind[1:]}"
         raise DataError(

@@ -10,12 +10,14 @@ from lorafit.evidence import Evaluation, Table
 from lorafit.evidence.confusion import class_scores
 from lorafit.evidence.rows import metric_rows
 from lorafit.evidence.tables import Cell
+from lorafit.export.card.base_card import read
 from lorafit.export.card.card import Card
 from lorafit.export.card.names import data_hub_id
 from lorafit.export.card.sentences import weights
 from lorafit.export.card.text import escaped
 
 _MOST_CLASSES = 60
+NOT_THE_DATA = "as its own card says; which language the data are in is not known"
 
 
 def classes(tables: Sequence[Table]) -> Table | None:
@@ -58,6 +60,7 @@ def facts(card: Card) -> list[tuple[str, str, str]]:
     rows = ", ".join(f"{count:,} {split}" for split, count in card.rows.items())
     found: list[tuple[str, Any, str]] = [
         ("base model", card.base_name, ""),
+        ("language of the base", read(card.base_name).language, NOT_THE_DATA),
         ("data", data_hub_id(card) or card.config.data.path, ""),
         ("rows", rows, ""),
         ("text", " and ".join(card.task.text), ""),

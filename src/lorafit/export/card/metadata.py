@@ -50,7 +50,6 @@ def metadata(card: Card) -> ModelCardData:
     return ModelCardData(
         base_model=base,
         datasets=[hub_data] if hub_data else None,
-        language=known.language,
         library_name="peft" if in_peft(card) else "lorafit",
         license=card.license or known.license,
         metrics=list(dict.fromkeys(hub_name for hub_name, _, _ in measured)) or None,

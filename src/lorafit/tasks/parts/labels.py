@@ -68,6 +68,7 @@ def read_label_names(splits: DatasetDict, column: str, findings: Findings = UNKE
             raise DataError(_unseen(column, unseen, count, names))
     _refuse_written_lists(names, column)
     _warn_of_spellings(names, column, findings)
+    _warn_of_spaces(names, column, findings)
     _warn_of_several(names, column, findings)
     _warn_of_rare(train, column, findings)
     return names
@@ -245,6 +246,21 @@ def _warn_of_spellings(names: Sequence[str], column: str, findings: Findings) ->
         findings.warn(
             f'column "{column}": labels {"; ".join(shown)}{more} differ in case or spaces only, '
             "and are separate classes. Join them with --clean-labels."
+        )
+
+
+def _warn_of_spaces(names: Sequence[str], column: str, findings: Findings) -> None:
+    """``pos `` looks like ``pos`` in every table, and answers have the space too."""
+    alone = [same[0] for same in spellings(names).values() if len(same) == 1]
+    spaced = [name for name in alone if name != name.strip()]
+    if spaced:
+        shown = ", ".join(map(repr, spaced[:_SHOWN]))
+        more = f" and {len(spaced) - _SHOWN} more" if len(spaced) > _SHOWN else ""
+        verb = "begins or ends" if len(spaced) == 1 else "begin or end"
+        findings.warn(
+            f'column "{column}": {"label" if len(spaced) == 1 else "labels"} {shown}{more} {verb} '
+            "with a space, which is part of the class's name and of each answer. Leave it out with "
+            "--clean-labels."
         )
 
 

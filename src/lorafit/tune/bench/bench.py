@@ -418,7 +418,8 @@ class Bench:
         def work() -> Entry:
             began = time.perf_counter()
             self._load(state)
-            engine = EagerEngine(self.subject.model, self.task, self.subject.tokenizer)
+            device = self.subject.model.device
+            engine = EagerEngine(self.subject.model, self.task, self.subject.tokenizer, device)
             adapters = self.tunable.adapters
             sites = [site.path for site in adapters.sites["default"]]
             kinds = (LoraLinear, LoraEmbedding)

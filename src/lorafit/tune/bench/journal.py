@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from lorafit.errors import RunError
+from lorafit.errors import RunError, clause
 from lorafit.evidence.json import Json
 from lorafit.evidence.measurements import Evidence
 from lorafit.run import Run, atomic
@@ -222,7 +222,7 @@ class Journal:
                 )
         except (OSError, KeyError, TypeError, SafetensorError) as error:
             raise RunError(
-                f'"{self._path(name, "json")}" is damaged: {error}. Delete the folder '
-                f'"{self.folder}" to search again from the beginning'
+                f'"{self._path(name, "json")}" is damaged: {clause(error)}. Delete the folder '
+                f'"{self.folder}" to search again from the beginning.'
             ) from error
         return entry
