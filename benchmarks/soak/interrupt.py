@@ -203,7 +203,7 @@ class Interrupted(Part):
         found["left behind"] = sorted(_plain(now.keys() - self.expected.keys()))
         both = self.expected.keys() & now.keys()
         found["different"] = sorted(name for name in both if self.expected[name] != now[name])
-        if found["different"]:
+        if found["different"] or found["missing"]:
             return Case(self.name, number, "different", found)
         if first.code == 0:
             return Case(self.name, number, "unaffected", found)
