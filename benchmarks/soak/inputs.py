@@ -198,7 +198,7 @@ class Inputs:
 
     def journal(self, name: str, content: bytes, folder: Path) -> object:
         """Reads a search's journal of which one file is damaged, as a resumed search does."""
-        self._copy(self.searched, folder / "run", f"{SEARCH}/{name}", content)
+        self._copy(self.searched, folder / "run", name, content)
         run = Run(folder / "run")
         noted_budget(run)
         journal = Journal(run)
@@ -266,7 +266,10 @@ class Inputs:
             self._later(f"comparison: {name}", "compared", name, self.comparison)
             for name in (COMPARISON, REQUEST)
         ]
-        found += [self._later(f"search: {n}", "searched", n, self.journal) for n in JOURNAL]
+        found += [
+            self._later(f"search: {name}", "searched", f"{SEARCH}/{pattern}", self.journal)
+            for name, pattern in JOURNAL.items()
+        ]
         step = checkpoint.latest_step(self.run / "checkpoints")
         if step is not None:
             folder = checkpoint.path_of(self.run / "checkpoints", step)
@@ -279,15 +282,21 @@ class Inputs:
         return (self.run / "config.yaml").read_bytes()
 
     def _later(
-        self, name: str, made: str, file: str, use: Callable[[str, bytes, Path], object]
+        self, name: str, made: str, pattern: str, use: Callable[[str, bytes, Path], object]
     ) -> Target:
         """A file of what is made only when it is damaged: that takes some seconds."""
 
-        def make() -> bytes:
+        def file() -> Path:
             folder: Path = getattr(self, made)
-            return (folder / SEARCH / file if made == "searched" else folder / file).read_bytes()
+            return min(folder.glob(pattern)).relative_to(folder)
 
-        return Target(name, make, _damage_of(Path(file)), partial(use, file))
+        def used(content: bytes, folder: Path) -> object:
+            return use(str(file()), content, folder)
+
+        def good() -> bytes:
+            return bytes((getattr(self, made) / file()).read_bytes())
+
+        return Target(name, good, _damage_of(Path(pattern)), used)
 
     @staticmethod
     def _file(name: str, good: Path, use: Callable[[Any, Path], object]) -> Target:
@@ -304,8 +313,14 @@ def _computed_again() -> Entry:
     raise AssertionError("the search would compute again what is there")
 
 
-JOURNAL = ("budget.json", "start.json", "start.state.safetensors")
-"""Of a search's journal: its beginning, a piece of work, and the weights of one."""
+JOURNAL = {
+    "budget": "budget.json",
+    "scores": "*-score.json",
+    "numbers": "*-score.arrays.safetensors",
+    "state": "*-start.json",
+    "weights": "*-start.state.safetensors",
+}
+"""Files of a search's journal, by what they hold."""
 READ = ("summary", "config", "evaluation", "choices", "environment", "metrics", "predictions")
 """Of a run, by its attributes."""
 RUN_FILES = (

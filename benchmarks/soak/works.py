@@ -173,6 +173,7 @@ class Shrink(Written):
     def start(self) -> None:
         lorafit.shrink(
             self.finished,
+            r=1,
             data=self.inputs / "small",
             out=self.out,
             retrain_steps=2,
