@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -48,7 +49,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "config.yaml").touch()  # what makes it a run
     whole = journal(folder)
     for name in NAMES:
-        whole.once(name, lambda name=name: made(name))
+        whole.once(name, partial(made, name))
     return folder
 
 
