@@ -57,7 +57,7 @@ def had_begun(said: str, code: int, number: signal.Signals) -> bool:
     return not untold and ("Traceback" not in said or ", in main\n" in said)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGTERM])
 def test_a_signal_while_the_program_starts_is_one_line(
     number: signal.Signals, top: Path, tmp_path: Path
 ) -> None:
