@@ -1,6 +1,7 @@
 """Kills, fills disks, sends signals and damages inputs; writes what happened as a table.
 
     python -m benchmarks.soak [--part kill disk signal inputs memory] [--minutes 120] [--seed 0]
+    python -m benchmarks.soak --part kill --every 1 --copies    # every operation of everything
 
 Goes on where it stopped, in ``build/soak``; every case is its seed and number, and can be tried
 again alone: ``--part "kill: train" --case 17``. The results are written to results.json and
@@ -40,32 +41,46 @@ SLICE_S = 12
 """Seconds that a part has before it is another's turn."""
 
 
-def parts_of(folder: Path, seed: int, cases: int) -> list[Part]:
+def parts_of(folder: Path, seed: int, cases: int, every: int | None, copies: bool) -> list[Part]:
     """All parts, the slow ones spread among the others: a short soak has some of each.
 
     Args:
         folder: Scratch, with the inputs.
         seed: Of the faults.
         cases: Damaged inputs in all.
+        every: Kills and fills disks before every so-manieth operation, 1: each; ``None``: before
+            each where that is quick, else as often as the part says.
+        copies: Goes on from copies of what kills would leave, instead of killing.
     """
     from benchmarks.soak.inputs import Fuzz, Inputs
     from benchmarks.soak.interrupt import Interrupted
-    from benchmarks.soak.works import Compare, Search, Train
+    from benchmarks.soak.works import Compare, Merge, Search, ShortSearch, Shrink, Train
 
     inputs = folder / "inputs"
     train, search, compare = Train(inputs), Search(inputs), Compare(inputs)
+    short, merge, shrink = ShortSearch(inputs), Merge(inputs), Shrink(inputs)
     place = folder / "interrupted"
-    slow: list[Part] = [
+    interrupted = [
         Interrupted("kill: train", train, "kill", place / "a", seed),
         Interrupted("kill: resume", train, "kill", place / "b", seed, resuming=True),
         Interrupted("kill: search", search, "kill", place / "c", seed, every=11),
+        Interrupted("kill: short search", short, "kill", place / "j", seed, every=31),
         Interrupted("kill: compare", compare, "kill", place / "d", seed),
+        Interrupted("kill: merge", merge, "kill", place / "k", seed),
+        Interrupted("kill: shrink", shrink, "kill", place / "l", seed),
         Interrupted("disk: train", train, "disk", place / "e", seed),
         Interrupted("disk: search", search, "disk", place / "f", seed, every=17),
         Interrupted("disk: compare", compare, "disk", place / "g", seed, every=3),
         Interrupted("signal: train", train, "signal", place / "h", seed, most=60),
         Interrupted("signal: search", search, "signal", place / "i", seed, most=20),
+        Interrupted("disk: merge", merge, "disk", place / "m", seed),
+        Interrupted("disk: shrink", shrink, "disk", place / "n", seed),
     ]
+    if every is not None:
+        interrupted = [replace(one, every=1 if one.most else every) for one in interrupted]
+    if copies:
+        interrupted = [replace(one, copies=one.fault == "kill") for one in interrupted]
+    slow: list[Part] = list(interrupted)
     targets = Inputs(inputs).targets()
     whole = sum(target.share for target in targets)
     found: list[Part] = []
@@ -82,7 +97,7 @@ def prepared(folder: Path) -> None:
     """Makes the inputs, and imports in this process what the work needs."""
     from benchmarks.soak.inputs import Inputs
     from benchmarks.soak.ready import import_for
-    from benchmarks.soak.works import make_inputs
+    from benchmarks.soak.works import Merge, Shrink, emptied, make_inputs
     from tests.faults.operations import forked
 
     inputs = folder / "inputs"
@@ -92,7 +107,16 @@ def prepared(folder: Path) -> None:
         made = forked(lambda: make_inputs(inputs), folder / "none")
         if made.code:
             raise SystemExit(made.error)
-    import_for(Inputs(inputs).make, folder / "none")
+
+    def all_of_it() -> None:
+        tried = emptied((folder / "tried").resolve())
+        Inputs(inputs).make()
+        os.chdir(tried)
+        for work in (Merge(inputs), Shrink(inputs)):
+            work.start()
+            emptied(Path("runs"))
+
+    import_for(all_of_it, folder / "none")
     (inputs / "ready").touch()
 
 
@@ -136,6 +160,10 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=120)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cases", type=int, default=100_000, help="damaged inputs in all")
+    parser.add_argument("--every", type=int, help="only every so-manieth file operation; 1: each")
+    parser.add_argument(
+        "--copies", action="store_true", help="go on from copies of what kills would leave"
+    )
     parser.add_argument("--most", type=int, help="cases of each part, for a short try")
     parser.add_argument("--case", type=int, help="only this one of the part, and what it says")
     parser.add_argument("--out", type=Path, default=OUT)
@@ -150,8 +178,8 @@ def main() -> None:
     end = time.monotonic() + 60 * options.minutes
     journal = Journal(options.out, options.seed)
     prepared(options.out)
-    every = parts_of(options.out, options.seed, options.cases)
-    left = [part for part in every if wanted(part.name, options.part)]
+    parts = parts_of(options.out, options.seed, options.cases, options.every, options.copies)
+    left = [part for part in parts if wanted(part.name, options.part)]
     if options.case is not None:
         for part in left:
             part.prepare()

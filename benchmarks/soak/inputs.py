@@ -31,17 +31,21 @@ import lorafit
 from benchmarks.soak import mutate
 from benchmarks.soak.cases import DAMAGED, Case, Part
 from benchmarks.soak.ready import quiet
-from benchmarks.soak.works import PLAIN, emptied
+from benchmarks.soak.works import PLAIN, Compare, ShortSearch, emptied
+from lorafit.comparison.request import Request, begun
 from lorafit.config import Config, DataConfig, ModelConfig
 from lorafit.console import show_result
 from lorafit.errors import LorafitError
 from lorafit.pipeline import problem as problems
 from lorafit.pipeline.problem import Live
 from lorafit.report.html import write_report
+from lorafit.report.refresh import find_folder, refresh
 from lorafit.run import Run
-from lorafit.run.listing import list_comparisons, list_runs
+from lorafit.run.folder import SEARCH
+from lorafit.run.listing import COMPARISON, REQUEST, list_comparisons, list_runs
 from lorafit.settings import from_file, resolve
 from lorafit.training import checkpoint
+from lorafit.tune.bench.journal import Entry, Journal, noted_budget
 from tests import tiny_text
 from tests.faults.operations import forked
 
@@ -94,6 +98,35 @@ class Inputs:
         """Trains the run whose files are damaged. In a process of its own."""
         os.chdir(emptied(self.folder / "finished"))
         lorafit.train(self.folder / "base", self.folder / "small", **PLAIN)
+
+    @cached_property
+    def searched(self) -> Path:
+        """A run that was stopped in its search."""
+        return self._made("searched", lambda: ShortSearch(self.folder).stopped(self.PIECES))
+
+    @cached_property
+    def compared(self) -> Path:
+        """A finished comparison."""
+        return self._made("compared", Compare(self.folder).start)
+
+    PIECES = 12
+    """Of the search that is stopped; so many trials and trainings have states to go on from."""
+
+    def _made(self, name: str, work: Callable[[], object]) -> Path:
+        """A run or comparison, made in a process of its own the first time."""
+        folder = self.folder / name
+        if not (folder / "ready").is_file():
+
+            def inside() -> None:
+                quiet()
+                os.chdir(emptied(folder))
+                work()
+                (folder / "ready").touch()
+
+            ended = forked(inside, folder / "none")
+            if ended.code:
+                raise RuntimeError(f"{name}: fails without a fault: {ended.error or ended.code}")
+        return folder / "runs" / "it"
 
     # What reads -------------------------------------------------------------------------
 
@@ -163,6 +196,33 @@ class Inputs:
         self._copy(good, folder / "checkpoints" / good.name, name, content)
         return checkpoint.latest(folder / "checkpoints")
 
+    def journal(self, name: str, content: bytes, folder: Path) -> object:
+        """Reads a search's journal of which one file is damaged, as a resumed search does."""
+        self._copy(self.searched, folder / "run", name, content)
+        run = Run(folder / "run")
+        noted_budget(run)
+        journal = Journal(run)
+        journal.begin(1.0)
+        for file in sorted((self.searched / SEARCH).glob("*.json")):
+            entry, good = journal.once(file.stem, _computed_again), json.loads(file.read_bytes())
+            kept = entry.kept and {"step": entry.kept.step, "settings": entry.kept.shape.settings}
+            if entry.facts != good["facts"] or bool(kept) != bool(good["state"]):
+                raise AssertionError(f"the search would go on with another {file.stem}")
+            if kept and kept != {key: good["state"][key] for key in kept}:
+                raise AssertionError(f"the search would go on from another {file.stem}")
+        return journal
+
+    def comparison(self, name: str, content: bytes, folder: Path) -> object:
+        """Lists and reports a comparison of which one file is damaged, and goes on with it."""
+        runs = folder / "runs"
+        self._copy(self.compared, runs / "it", name, content)
+        list_runs(runs), list_comparisons(runs)
+        good = Request.read(self.compared)
+        found = begun(runs, None, good)
+        if found is not None and Request.read(found).key != good.key:
+            raise AssertionError("it would go on with another comparison")
+        return refresh(find_folder("it", runs))
+
     def predict(self, texts: Any, folder: Path) -> object:  # noqa: ARG002 as all others
         """Predicts texts that may be none."""
         return lorafit.predict(self.tuned, texts)
@@ -202,6 +262,14 @@ class Inputs:
         for name in RUN_FILES:
             good = self.run / name
             found.append(self._file(f"run: {name}", good, partial(self.look, name)))
+        found += [
+            self._later(f"comparison: {name}", "compared", name, self.comparison)
+            for name in (COMPARISON, REQUEST)
+        ]
+        found += [
+            self._later(f"search: {name}", "searched", f"{SEARCH}/{pattern}", self.journal)
+            for name, pattern in JOURNAL.items()
+        ]
         step = checkpoint.latest_step(self.run / "checkpoints")
         if step is not None:
             folder = checkpoint.path_of(self.run / "checkpoints", step)
@@ -213,13 +281,46 @@ class Inputs:
     def _yaml(self) -> bytes:
         return (self.run / "config.yaml").read_bytes()
 
+    def _later(
+        self, name: str, made: str, pattern: str, use: Callable[[str, bytes, Path], object]
+    ) -> Target:
+        """A file of what is made only when it is damaged: that takes some seconds."""
+
+        def file() -> Path:
+            folder: Path = getattr(self, made)
+            return min(folder.glob(pattern)).relative_to(folder)
+
+        def used(content: bytes, folder: Path) -> object:
+            return use(str(file()), content, folder)
+
+        def good() -> bytes:
+            return bytes((getattr(self, made) / file()).read_bytes())
+
+        return Target(name, good, _damage_of(Path(pattern)), used)
+
     @staticmethod
     def _file(name: str, good: Path, use: Callable[[Any, Path], object]) -> Target:
-        kinds = {".json": mutate.json_damaged, ".jsonl": mutate.json_lines_damaged}
-        kinds |= {".yaml": mutate.lines_damaged, ".safetensors": safetensors_damaged}
-        return Target(name, good.read_bytes, kinds.get(good.suffix, mutate.damaged), use)
+        return Target(name, good.read_bytes, _damage_of(good), use)
 
 
+def _damage_of(file: Path) -> mutate.Mutator:
+    kinds = {".json": mutate.json_damaged, ".jsonl": mutate.json_lines_damaged}
+    kinds |= {".yaml": mutate.lines_damaged, ".safetensors": safetensors_damaged}
+    return kinds.get(file.suffix, mutate.damaged)
+
+
+def _computed_again() -> Entry:
+    raise AssertionError("the search would compute again what is there")
+
+
+JOURNAL = {
+    "budget": "budget.json",
+    "scores": "*-score.json",
+    "numbers": "*-score.arrays.safetensors",
+    "state": "*-start.json",
+    "weights": "*-start.state.safetensors",
+}
+"""Files of a search's journal, by what they hold."""
 READ = ("summary", "config", "evaluation", "choices", "environment", "metrics", "predictions")
 """Of a run, by its attributes."""
 RUN_FILES = (

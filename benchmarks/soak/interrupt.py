@@ -8,6 +8,7 @@ to.
 from __future__ import annotations
 
 import errno
+import hashlib
 import mmap
 import os
 import resource
@@ -76,6 +77,29 @@ def kill_group(at: int) -> Fault:
     return act
 
 
+def copying(count: Count, work: Path, into: Path) -> Fault:
+    """Copies the folder before every operation: what a kill would leave there."""
+
+    def act(number: int, what: str) -> None:  # noqa: ARG001 as every fault
+        shutil.copytree(work, into / str(count.next()), symlinks=True)
+
+    return act
+
+
+def distinct(folder: Path, last: int) -> list[int]:
+    """The numbers of the copies that differ from the one before."""
+    found, before = [], ""
+    for number in range(1, last + 1):
+        now = hashlib.sha256()
+        for path in sorted((folder / str(number)).rglob("*")):
+            now.update(f"{path.relative_to(folder / str(number))}\0".encode())
+            now.update(path.read_bytes() if path.is_file() else b"")
+        if now.hexdigest() != before:
+            found.append(number)
+            before = now.hexdigest()
+    return found
+
+
 def full_disk(at: int) -> Fault:
     """From one operation on nothing grows, whoever writes it; names can still be changed.
 
@@ -119,6 +143,8 @@ class Interrupted(Part):
         every: Only every so-manieth operation.
         resuming: Interrupts the second process instead, of a run that was killed half-way.
         most: Cases, for faults that come at any moment.
+        copies: Instead of killing, copies what a kill would leave, before every operation of one
+            run. Twice as quick and more: a state that an operation did not change is tried once.
     """
 
     name: str
@@ -129,10 +155,12 @@ class Interrupted(Part):
     every: int = 1
     resuming: bool = False
     most: int = 0
+    copies: bool = False
     expected: State = field(default_factory=dict)
     operations: int = 0
     cpu_s: float = 0.0
     _half: Path | None = None
+    _distinct: Sequence[int] = ()
 
     SIGNALS: ClassVar[Sequence[Sequence[signal.Signals]]] = (
         [signal.SIGINT],
@@ -164,11 +192,23 @@ class Interrupted(Part):
             shutil.copytree(self._half, copy)
             run(self.work.again, copy, counting(count))
             self.operations = count.value
+        if self.copies:
+            self._copy()
+
+    def _copy(self) -> None:
+        """Keeps the states that kills would leave, and which of them differ."""
+        count, working = Count(), emptied(self.folder / "copied")
+        if self._half is not None:
+            shutil.copytree(self._half, working, dirs_exist_ok=True)
+        begin = self.work.again if self.resuming else self.work.start
+        run(begin, working, copying(count, working, emptied(self.folder / "states")))
+        self._distinct = distinct(self.folder / "states", count.value)
 
     @property
     def numbers(self) -> list[int]:
         """The cases in the order in which they are tried: spread, so that a part says something."""
-        found = list(range(1, (self.most or self.operations) + 1, self.every))
+        whole = self._distinct or range(1, (self.most or self.operations) + 1)
+        found = list(whole[:: self.every])
         Random(f"{self.seed}:{self.name}").shuffle(found)
         return found
 
@@ -176,12 +216,16 @@ class Interrupted(Part):
         """One fault, and what came of it."""
         folder = self.folder / "case"
         shutil.rmtree(folder, ignore_errors=True)
-        if self._half is not None:
+        if self.copies:
+            shutil.copytree(self.folder / "states" / str(number), folder, symlinks=True)
+        elif self._half is not None:
             shutil.copytree(self._half, folder)
         else:
             folder.mkdir(parents=True)
         begin = self.work.again if self.resuming else self.work.start
-        if self.fault == "signal":
+        if self.copies:
+            first = Ended(-signal.SIGKILL, None, "", [])
+        elif self.fault == "signal":
             draw = Random(f"{self.seed}:{self.name}:{number}")
             first = run(_shot(begin, draw, self.cpu_s, self.SIGNALS), folder)
         else:
@@ -203,7 +247,7 @@ class Interrupted(Part):
         found["left behind"] = sorted(_plain(now.keys() - self.expected.keys()))
         both = self.expected.keys() & now.keys()
         found["different"] = sorted(name for name in both if self.expected[name] != now[name])
-        if found["different"]:
+        if found["different"] or found["missing"]:
             return Case(self.name, number, "different", found)
         if first.code == 0:
             return Case(self.name, number, "unaffected", found)

@@ -1,7 +1,8 @@
-"""What is interrupted: a tiny training, a search, a comparison; how each goes on; what it left."""
+"""What is interrupted: a training, a search, a comparison, ...; how each goes on; its files."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -20,6 +21,7 @@ import lorafit
 from lorafit.comparison import workers
 from lorafit.errors import RunError
 from lorafit.run import Run
+from lorafit.training.progress import QuietProgress
 from tests import tiny_text
 
 TIMES = {
@@ -32,6 +34,7 @@ IGNORED = {".lock", ".lock.pid", "status.json", "log.txt"}
 BY_CONTENT = {
     *("adapter_model.safetensors", "adapter_config.json", "lorafit.json", "config.yaml"),
     *("metrics.jsonl", "trials.jsonl", "trials.json", "eval.json", "predictions.parquet"),
+    *("model.safetensors", "tokenizer.json", "config.json", "shrink.json"),
 }
 """Files that are the same after an interruption, times left out."""
 
@@ -106,6 +109,77 @@ class Search(Train):
 
     settings = EVERY | {"max_steps": 320, "batch_size": 4}
     data = "large"
+
+
+class ShortSearch(Search):
+    """The same for a run that is too short to measure a rank by: rates, and how long to train."""
+
+    settings = EVERY | {"max_steps": 36, "batch_size": 4}
+    data = "small"
+
+    def stopped(self, pieces: int) -> None:
+        """Begins, and is interrupted after some pieces of work."""
+        settings = self.settings | {"progress": _Stopping(pieces)}
+        with contextlib.suppress(KeyboardInterrupt):
+            lorafit.train(self.inputs / "base", self.inputs / self.data, **settings)
+
+
+class _Stopping(QuietProgress):
+    """Interrupts a search after some pieces of work."""
+
+    def __init__(self, pieces: int) -> None:
+        self.left = 2 * pieces  # each is told of when it begins and when it is paid
+
+    def phase(self, name: str, runs: float, time_s: float) -> None:  # noqa: ARG002 as all
+        self.left -= 1
+        if self.left <= 0:
+            raise KeyboardInterrupt
+
+
+class Written(Work):
+    """Something that writes one folder, which is there whole or not at all.
+
+    Args:
+        inputs: With a finished run in it.
+    """
+
+    out = Path("runs") / "it"
+
+    @property
+    def finished(self) -> Path:
+        """The run that is read."""
+        return self.inputs / "finished" / "runs" / "it"
+
+    def again(self) -> None:
+        """Does it anew, unless the folder is there: then it has to be whole."""
+        if not self.begun(Path()):
+            self.start()
+
+    @staticmethod
+    def begun(folder: Path) -> bool:
+        return (folder / Written.out).exists()
+
+
+class Merge(Written):
+    """``merge`` of a finished run."""
+
+    def start(self) -> None:
+        lorafit.merge(self.finished, self.out, progress=False)
+
+
+class Shrink(Written):
+    """``shrink`` of a finished run, measured on its data."""
+
+    def start(self) -> None:
+        lorafit.shrink(
+            self.finished,
+            r=1,
+            data=self.inputs / "small",
+            out=self.out,
+            retrain_steps=2,
+            bf16=False,
+            progress=False,
+        )
 
 
 class Compare(Work):

@@ -189,16 +189,20 @@ def compare(
     Raises:
         ConfigError: There is no such method, one does not fit the model, or ``seeds`` or
             ``budget`` are out of range; nothing was trained.
-        DataError: The data or the general text cannot be read, or not be trained on.
+        DataError: The data or the general text cannot be read, or not be trained on, or the
+            comparison that was begun under this run name has other rows.
+        ModelError: The comparison goes on, and the base model is not what it was.
         TrainingError: No arm finished.
     """
     live = pipeline.live_model(model, tokenizer)
     size = Size(seeds, budget)
     whole = from_call(model, data, config, origins, settings)
     text = forgetting.general_text(general_text)
+    base = identified(whole.config.model, live)  # before there are adapters on a live one
     with guest.as_found():
         problem, field = _entered(whole, methods, data, live)
-    request = make_request(problem, field, whole.config, size, text)
+    base = base or identified(whole.config.model, live)
+    request = replace(make_request(problem, field, whole.config, size, text), identity=base)
     with signals.raising(), signals.naming(COMPARE_AGAIN):
         folder, known = find_or_make(request, problem.splits, text, live)
         log.info("%s %s", "going on with" if known else "comparing in", folder)

@@ -25,9 +25,10 @@ from datasets import Dataset, DatasetDict
 from lorafit import paths, pipeline
 from lorafit.comparison import yardsticks
 from lorafit.comparison.measured import Cost, Measured, Saved
-from lorafit.comparison.request import BASE, Request, arm_folder
+from lorafit.comparison.request import BASE, INSTEAD, Request, arm_folder
 from lorafit.comparison.search import chosen, next_rate
 from lorafit.config import Config
+from lorafit.data.fingerprint import fingerprint
 from lorafit.data.read.folder import read_folder
 from lorafit.engine.eager import EagerEngine
 from lorafit.errors import DivergenceError
@@ -37,6 +38,7 @@ from lorafit.evidence.comparison import Trial
 from lorafit.export import peft as peft_format
 from lorafit.machine.placement import find_device
 from lorafit.model.language import load_language_model
+from lorafit.pipeline import unchanged
 from lorafit.pipeline.facts import FACTS
 from lorafit.pipeline.problem import Problem, identified
 from lorafit.pipeline.subject import Subject
@@ -112,13 +114,29 @@ class Arm:
     # What is to be done ----------------------------------------------------------------
 
     def run(self) -> None:
-        """Does what is left to do."""
+        """Does what is left to do.
+
+        Raises:
+            DataError: The rows in the folder are not those that the comparison began with.
+            ModelError: The base model is not.
+        """
+        self.check_unchanged()
         rate = self.search()
         for seed in range(self.request.seeds):
             if not (self.own / f"seed-{seed}.json").is_file():
                 self.measure(seed, rate)
         if self.method in self.request.noise and not (self.own / "noise.npz").is_file():
             self.noise(rate)
+
+    def check_unchanged(self) -> None:
+        """Refuses what is not what the comparison began with: other arms were measured on that."""
+        rows = fingerprint(self.problem.splits)
+        again = "Delete the folder, and compare again."
+        unchanged.check_rows(self.folder, self.request.data, rows, again)
+        config = self.config(1.0, 0, self.request.steps).model
+        base = unchanged.Base(config.name_or_path, identified(config, None))
+        instead = INSTEAD.format("files")
+        unchanged.check_identity(self.folder, self.request.identity, base, instead)
 
     def search(self) -> float:
         """The rate with the lowest validation loss over a few short runs.

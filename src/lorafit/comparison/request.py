@@ -23,6 +23,7 @@ from typing import Any, cast
 
 import torch
 from datasets import DatasetDict
+from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from lorafit import quiet
@@ -34,9 +35,11 @@ from lorafit.errors import ConfigError, RunError
 from lorafit.evaluation.forgetting import LONGEST
 from lorafit.evidence.comparison import Requested, Rows
 from lorafit.evidence.json import Json
+from lorafit.model.identity import Identity
 from lorafit.pipeline.problem import Live, Problem
+from lorafit.pipeline.unchanged import Base, check_identity, check_rows
 from lorafit.run import atomic, names, stage
-from lorafit.run.listing import REQUEST
+from lorafit.run.listing import COMPARISON, REQUEST
 from lorafit.settings import LIVE
 from lorafit.training.steps import StepPlan
 from lorafit.trust import recorded
@@ -69,6 +72,9 @@ class Request:
         data: Rows and hash of each split.
         general: Hash of the general text.
         text_length: Tokens that are read of each of its texts.
+        identity: Of the base model when the comparison began, `lorafit.model.identity`; ``None``:
+            not known, or of an earlier version. It decides nothing: a comparison goes on with it
+            or not at all.
     """
 
     config: Json
@@ -85,6 +91,7 @@ class Request:
     data: dict[str, Rows]
     general: str
     text_length: int
+    identity: Identity | None = None
 
     @property
     def settings(self) -> Config:
@@ -125,15 +132,47 @@ class Request:
     def key(self) -> str:
         """The same for the same comparison, wherever it is kept."""
         content = asdict(self)
+        del content["identity"]
         content["config"] = {k: v for k, v in content["config"].items() if k != "run"}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
+    def asks_the_same(self, other: Request) -> bool:
+        """Whether another one differs at most in the rows, and in what follows from them."""
+        if other.settings.data.path == LIVE:  # other objects are other data
+            return False
+
+        def typed(one: Request) -> Json:
+            settings = {k: v for k, v in one.config.items() if k != "run"}
+            return settings | {
+                "arms": one.arms,
+                "base": one.base,
+                "budget": one.budget,
+                "general": one.general,
+                "seeds": one.seeds,
+            }
+
+        return typed(self) == typed(other)
+
     @classmethod
     def read(cls, folder: Path) -> Request:
-        """Reads the request of a comparison's folder."""
-        content = atomic.read_json(folder / REQUEST)
-        content.pop("key")
-        return cls(**content)
+        """Reads the request of a comparison's folder.
+
+        Raises:
+            RunError: There is none, or it is damaged.
+        """
+        file = folder / REQUEST
+        content = atomic.read_json(file)
+        try:
+            plain = {name: value for name, value in content.items() if name != "key"}
+            return _READER.validate_json(json.dumps(plain), strict=True)
+        except (AttributeError, ValidationError) as error:
+            raise RunError(
+                f'"{file}" is damaged: it is not what lorafit compare writes. Bring the file back, '
+                "or compare anew under another run name."
+            ) from error
+
+
+_READER = TypeAdapter(Request)
 
 
 def arm_folder(folder: Path, method: str) -> Path:
@@ -240,11 +279,13 @@ def find_or_make(
         The folder, and whether it was there already.
 
     Raises:
+        DataError: The comparison of the name asked for was begun with other rows.
+        ModelError: It was begun with another base model of the same name.
         RunError: It cannot be written, or a folder of the name asked for holds something else.
     """
     config = request.settings
     parent, name = Path(config.run.dir), config.run.name
-    found = _begun(parent, name, request.key)
+    found = begun(parent, name, request)
     if found is not None:
         if live is not None and not (found / BASE).is_dir():  # killed in an earlier version
             with atomic.writing(found, "the model"), stage.staging(found, BASE) as base:
@@ -274,26 +315,49 @@ def find_or_make(
             return parent / name, False
 
 
-def _begun(parent: Path, name: str | None, key: str) -> Path | None:
+INSTEAD = "Bring the old {} back to go on with it, or choose another run name for a new one."
+
+
+def begun(parent: Path, name: str | None, request: Request) -> Path | None:
     """The folder in which a comparison was begun; damaged ones are passed over, and that is said.
 
     Args:
         parent: Where comparisons are.
         name: The folder's name; ``None``: any.
-        key: Of the request.
+        request: What is compared.
+
+    Raises:
+        DataError: The one of this name was begun with other rows.
+        ModelError: It was begun with another base model of the same name.
     """
-    for known in sorted(parent.glob(f"{name or '*'}/{REQUEST}"), reverse=True):
-        if known.parent.name.startswith(atomic.TEMPORARY):
+    for file in sorted(parent.glob(f"{name or '*'}/{REQUEST}"), reverse=True):
+        if file.parent.name.startswith(atomic.TEMPORARY):
             continue
         try:
-            # By what it holds, not by what it says it holds.
-            if Request.read(known.parent).key == key:
-                return known.parent
+            known = Request.read(file.parent)
         except RunError as error:
             log.warning("%s; it is passed over", error)
-        except (AttributeError, KeyError, TypeError):
-            log.warning('"%s" is no request for a comparison; it is passed over', known)
+            continue
+        # By what it holds, not by what it says it holds.
+        same = known.key == request.key
+        if same or (name is not None and known.asks_the_same(request)):
+            now = Base(request.settings.model.name_or_path, request.identity)
+            check_rows(file.parent, known.data, request.data, INSTEAD.format("rows"))
+            check_identity(file.parent, known.identity, now, INSTEAD.format("files"))
+        if same:
+            return file.parent
+        if name is None and known.asks_the_same(request) and not _is_finished(file.parent):
+            what = "data" if known.data != request.data else "base model"
+            log.warning(
+                'the comparison in "%s" is not finished, and its %s changed since it began; this '
+                "is a new one. To go on with that one, bring back what it began with.",
+                *(file.parent, what),
+            )
     return None
+
+
+def _is_finished(folder: Path) -> bool:
+    return (folder / COMPARISON).is_file()
 
 
 def _save_base(live: Live, folder: Path) -> None:

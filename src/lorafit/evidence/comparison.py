@@ -116,6 +116,7 @@ class Requested(TypedDict, total=False):
     data: dict[str, Rows]
     general: str
     text_length: int
+    identity: Json | None
 
 
 class Arm(BaseModel):

@@ -64,7 +64,7 @@ def save(
     plain = copy.deepcopy(adapters).unload(merge=True)
     assert isinstance(plain, PreTrainedModel)
     untie(plain)
-    with quiet.others(), staged(path) as stage:
+    with quiet.others(), staged(path, last="config.json") as stage:
         plain.save_pretrained(stage)
         if tokenizer is not None:
             tokenizer.save_pretrained(stage)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from datasets import Dataset
 
@@ -32,13 +32,28 @@ def check_unchanged(run: Run, splits: Mapping[str, Dataset], instead: str) -> No
     Raises:
         DataError: A split has other rows.
     """
-    if not (run.path / "environment.json").is_file():
-        return
-    known = run.environment.get("data", {})
-    changed = [name for name, now in fingerprint(splits).items() if known.get(name, now) != now]
+    if (run.path / "environment.json").is_file():
+        check_rows(run.path, run.environment.get("data", {}), fingerprint(splits), instead)
+
+
+def check_rows(
+    folder: Path, known: Mapping[str, Any], now: Mapping[str, Any], instead: str
+) -> None:
+    """Refuses rows that are not those that something began with.
+
+    Args:
+        folder: Of a run or a comparison.
+        known: What `fingerprint` said then; of a split that is left out nothing is known.
+        now: What it says now.
+        instead: What to do.
+
+    Raises:
+        DataError: A split has other rows.
+    """
+    changed = [name for name in now if known.get(name, now[name]) != now[name]]
     if changed:
         raise DataError(
-            f'the data of "{run.path}" changed since it began: {" and ".join(changed)} '
+            f'the data of "{folder}" changed since it began: {" and ".join(changed)} '
             f"{'has' if len(changed) == 1 else 'have'} other rows now. {instead}"
         )
 
@@ -54,14 +69,40 @@ def check_base(run: Run, name: str, now: Identity | None) -> None:
     Raises:
         ModelError: Weights, config or tokenizer are others.
     """
-    if not (run.path / "environment.json").is_file():
-        return
-    changed = identity.changed(_identity(run.environment), now)
+    if (run.path / "environment.json").is_file():
+        instead = "Bring the old files back to resume it, or start a new run."
+        check_identity(run.path, _identity(run.environment), Base(name, now), instead)
+
+
+class Base(NamedTuple):
+    """A base model as it is now.
+
+    Attributes:
+        name: What the user calls it.
+        identity: What it is; ``None``: not known.
+    """
+
+    name: str
+    identity: Identity | None
+
+
+def check_identity(folder: Path, known: Identity | None, now: Base, instead: str) -> None:
+    """Refuses a base model that is not the one that something began with.
+
+    Args:
+        folder: Of a run or a comparison.
+        known: What the base was then; ``None``: not known.
+        now: What it is.
+        instead: What to do.
+
+    Raises:
+        ModelError: Weights, config or tokenizer are others.
+    """
+    changed = identity.changed(known, now.identity)
     if changed:
         raise ModelError(
-            f'the base model of "{run.path}" changed since it began: its {_listed(changed)} not '
-            f'what {_was(changed)} ("{name}"). Bring the old files back to resume it, or start a '
-            "new run."
+            f'the base model of "{folder}" changed since it began: its {_listed(changed)} not '
+            f'what {_was(changed)} ("{now.name}"). {instead}'
         )
 
 

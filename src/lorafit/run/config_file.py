@@ -19,6 +19,7 @@ from pydantic import BaseModel, ValidationError
 
 from lorafit.config import Config
 from lorafit.errors import ConfigError, RunError
+from lorafit.run import aliases
 from lorafit.trust import recorded
 
 MEASURED = "measured"
@@ -28,6 +29,9 @@ _MARK = "  # "
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """libyaml's, ten times as fast, where PyYAML was built with it: `lorafit runs` reads many."""
 
+
+LONGEST = 1 << 20
+"""Characters of a file of settings; a large one has some thousands."""
 
 _MOST_OPENED = 100
 """Lists and mappings in a file up to which they may all be inside one another."""
@@ -42,8 +46,16 @@ def parse(text: str) -> Any:
     # libyaml's loader has no limit of its own to how deeply it calls itself: past some ten
     # thousand levels the process dies. Python's loader raises.
     deep = sum(map(text.count, ("[", "{", "- ", "? "))) > _MOST_OPENED
+    if len(text) > LONGEST:
+        raise yaml.YAMLError(f"it has {len(text):,} characters, and at most {LONGEST:,} are read")
     try:
-        return yaml.load(text, yaml.SafeLoader if deep else _LOADER)
+        loader = (yaml.SafeLoader if deep else _LOADER)(text)
+        try:
+            root = loader.get_single_node()
+            aliases.check(root)
+            return None if root is None else loader.construct_document(root)
+        finally:
+            loader.dispose()
     except RecursionError as error:
         raise yaml.YAMLError("it is nested too deeply") from error
     except ValueError as error:

@@ -14,6 +14,8 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from lorafit.config import Config
 from lorafit.errors import ConfigError
+from lorafit.run import aliases
+from lorafit.run.config_file import LONGEST
 from lorafit.settings.keys import SHORT, place, sections
 from lorafit.settings.synonyms import ALIASES, OUTPUT, place_and_name
 from lorafit.trust import record_of
@@ -121,7 +123,7 @@ def from_sets(assignments: Iterable[str]) -> Layer:
                 f'--set wants KEY=VALUE, such as train.learning_rate=1e-3, but got "{assignment}".'
             )
         try:
-            value = YAML(typ="safe", pure=True).load(text)
+            value, _ = _load(text)
         except YAMLError as error:
             if text.lstrip().startswith(("[", "{")):
                 raise ConfigError(
@@ -193,13 +195,28 @@ def from_config(config: Config, origin: str = "config") -> Layer:
 
 def _parse(text: str, path: Path) -> tuple[Any, Node | None]:
     """The values and the node tree, which knows the lines, of a YAML text."""
-    yaml = YAML(typ="safe", pure=True)
     try:
-        return yaml.load(text), yaml.compose(text)
+        return _load(text)
     except YAMLError as error:
         raise ConfigError(f'"{path}"{_problem_line(error)}: {_problem(error)}.') from error
     except (ValueError, RecursionError) as error:
         raise ConfigError(f'"{path}": {_unreadable(error)}.') from error
+
+
+def _load(text: str) -> tuple[Any, Node | None]:
+    """The plain values of a YAML text, and its tree.
+
+    Raises:
+        YAMLError: It is not YAML.
+        ValueError: It is too long, stands for too much, or has a value that cannot be read.
+        RecursionError: It is nested too deeply.
+    """
+    if len(text) > LONGEST:
+        raise ValueError(f"it has {len(text):,} characters, and at most {LONGEST:,} are read")
+    yaml = YAML(typ="safe", pure=True)
+    root = yaml.compose(text)
+    aliases.check(root)
+    return None if root is None else yaml.constructor.construct_document(root), root
 
 
 def _unreadable(error: ValueError | RecursionError) -> str:

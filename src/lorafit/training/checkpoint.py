@@ -9,8 +9,6 @@ whole one.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import os
 import shutil
@@ -26,7 +24,7 @@ from torch.optim import Optimizer
 
 from lorafit.errors import RunError
 from lorafit.evidence.json import Json, parsed
-from lorafit.run import atomic
+from lorafit.run import atomic, digest
 from lorafit.training.generators import Generators
 from lorafit.training.state import TrainState
 
@@ -34,7 +32,6 @@ log = logging.getLogger(__name__)
 
 FORMAT = 1
 _TENSORS, _VALUES = "state.safetensors", "state.json"
-_CONTENT = "content_sha256"
 _PREFIX = "step-"
 
 
@@ -128,18 +125,6 @@ def load_optimizer(
 # Folders
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _digest_of(values: Mapping[str, object]) -> str:
-    """SHA-256 of JSON values, less the entry that holds it."""
-    rest = {name: value for name, value in values.items() if name != _CONTENT}
-    text = json.dumps(rest, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def save(
     folder: Path,
     state: TrainState,
@@ -175,13 +160,12 @@ def save(
             values: Json = {
                 "format": FORMAT,
                 "step": state.step,
-                "sha256": _digest(temporary / _TENSORS),
+                "sha256": digest.of_file(temporary / _TENSORS),
                 "state": state.to_dict(),
                 "expects": expects,
                 "generators": [values for values, _ in generators],
             }
-            content = values | {_CONTENT: _digest_of(values)}
-            atomic.write_json(temporary / _VALUES, content, "the checkpoint")
+            atomic.write_json(temporary / _VALUES, digest.sealed(values), "the checkpoint")
             if target.exists():
                 remove(target)
             temporary.rename(target)
@@ -204,10 +188,10 @@ def read(path: Path) -> Checkpoint:
                 f'the checkpoint "{path}" has format {values["format"]}; this version of lorafit '
                 f"reads {FORMAT}. Resume with the version that wrote it."
             )
-        if _digest(path / _TENSORS) != values["sha256"]:
+        if digest.of_file(path / _TENSORS) != values["sha256"]:
             raise ValueError(f"{_TENSORS} is not what was written")  # noqa: TRY301 a damage like others
         # A checkpoint of version 0.1.0 has none.
-        if _CONTENT in values and _digest_of(values) != values[_CONTENT]:
+        if digest.CONTENT in values and digest.of_values(values) != values[digest.CONTENT]:
             raise ValueError(f"{_VALUES} is not what was written")  # noqa: TRY301 as above
         return Checkpoint(
             path=path,

@@ -18,7 +18,7 @@ from datasets import DatasetDict
 from lorafit import pipeline
 from lorafit.errors import ConfigError, RunError
 from lorafit.pipeline.job import Job
-from lorafit.run import RunWriter
+from lorafit.run import RunWriter, digest
 from lorafit.run.folder import SEARCH as FOLDER
 from lorafit.settings import Settings, from_config, from_keywords, resolve
 from lorafit.training.progress import Progress, QuietProgress, Update
@@ -243,7 +243,7 @@ def test_killed_at_every_piece_of_the_pruning(wholes: dict[float, Whole], tmp_pa
     assert_the_same(run, found, whole)
 
 
-@pytest.mark.parametrize("version", [None, 1, journal.VERSION + 1])
+@pytest.mark.parametrize("version", [None, 1, 2, journal.VERSION + 1])
 def test_a_search_that_another_version_began_is_refused_and_kept(
     wholes: dict[float, Whole], tmp_path: Path, version: int | None
 ) -> None:
@@ -255,7 +255,11 @@ def test_a_search_that_another_version_began_is_refused_and_kept(
     values = json.loads(file.read_text())
     values["facts"] |= {"version": version}
     if version is None:  # as all versions wrote it that did not say
-        del values["facts"]["version"]
+        values = {"facts": {"runs": 1.72}, "state": None}
+    elif version > 2:  # before, entries had no digests
+        values = digest.sealed(values)
+    else:
+        del values[digest.CONTENT]
     file.write_text(json.dumps(values))
     before = {path: path.read_bytes() for path in (run.path / FOLDER).iterdir()}
     with pytest.raises(RunError, match=r"searches otherwise.*or delete the folder"):

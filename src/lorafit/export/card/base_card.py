@@ -14,6 +14,7 @@ from huggingface_hub import try_to_load_from_cache
 
 from lorafit.errors import LorafitError
 from lorafit.paths import resolve
+from lorafit.run import config_file
 
 LONGEST = 200_000
 """Bytes of a card that are read."""
@@ -79,7 +80,7 @@ def _header(file: Path | None) -> dict[str, Any]:
         if not lines or lines[0].strip() != "---":
             return {}
         end = next(at for at, line in enumerate(lines[1:], start=1) if line.strip() == "---")
-        found = yaml.safe_load("\n".join(lines[1:end]))
+        found = config_file.parse("\n".join(lines[1:end]))
     except (OSError, StopIteration, yaml.YAMLError):
         return {}
     return found if isinstance(found, dict) else {}

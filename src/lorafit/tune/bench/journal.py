@@ -7,6 +7,9 @@ of computed, so it comes to the same decisions in the same order, and goes on wh
 That holds because a decision sees what is written and nothing else: a piece that was just
 computed is handed out as reading it would give it, and a state that was let go of is gone in
 memory too.
+
+Each entry carries its name and the digests of its files and of itself: one that was changed, or
+put in another's place, is refused instead of gone on with.
 """
 
 from __future__ import annotations
@@ -22,9 +25,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from lorafit.errors import RunError, clause
-from lorafit.evidence.json import Json
+from lorafit.evidence.json import Json, parsed
 from lorafit.evidence.measurements import Evidence
-from lorafit.run import Run, atomic
+from lorafit.run import Run, atomic, digest
 from lorafit.run.folder import SEARCH
 from lorafit.tune.bench.state import Shape, State
 
@@ -32,8 +35,12 @@ BUDGET = "budget"
 """Name of the entry with the budget that a search began with."""
 
 VERSION = 3
-"""Of the searches: to be raised with whatever makes one decide or name its pieces otherwise, for
-a journal is only worth what it was written by. Journals of before this number have none."""
+"""Of the searches: to be raised with whatever makes one decide, name its pieces or write them
+otherwise, for a journal is only worth what it was written by. Journals of before this number have
+none."""
+
+ARRAYS, STATE = "arrays.safetensors", "state.safetensors"
+"""Endings of an entry's files of tensors."""
 
 START = "start"
 """Name of the piece of work that a search begins with; its state is never let go of."""
@@ -100,11 +107,14 @@ def noted_budget(run: Run | None) -> float | None:
 
     Returns:
         ``None``: no search has begun.
+
+    Raises:
+        RunError: As `Journal.begin`.
     """
     if run is None:
         return None
-    file = run.path / SEARCH / f"{BUDGET}.json"
-    return float(atomic.read_json(file)["facts"]["runs"]) if file.is_file() else None
+    entry = _read(run.path / SEARCH, BUDGET)
+    return None if entry is None else _budget(entry, run.path / SEARCH)
 
 
 def is_noted(run: Run | None, name: str) -> bool:
@@ -143,17 +153,14 @@ class Journal:
             The budget that counts.
 
         Raises:
-            RunError: The search was begun by a version of lorafit that searches otherwise, or the
-                journal cannot be written.
+            RunError: The search was begun by a version of lorafit that searches otherwise, the
+                journal is damaged or cannot be written.
         """
+        entries = [] if self._run is None else sorted(self.folder.glob("*.json"))
+        if entries and self._path(BUDGET, "json") not in entries:
+            raise _damaged(self._path(BUDGET, "json"), "it is missing")
         noted = self.once(BUDGET, lambda: Entry(BUDGET, {"runs": budget, "version": VERSION}))
-        if noted.facts.get("version") != VERSION:
-            raise RunError(
-                f'the search in "{self.folder}" was begun by a version of lorafit that searches '
-                "otherwise. Resume it with that version, or delete the folder to search again "
-                "from the beginning."
-            )
-        return float(noted.facts["runs"])
+        return _budget(noted, self.folder if self._run is not None else Path())
 
     def once(self, name: str, work: Callable[[], Entry]) -> Entry:
         """The piece of work of this name: read, or else done and written.
@@ -163,7 +170,7 @@ class Journal:
         """
         if name in self._entries:
             return self._entries[name]
-        entry = self._read(name)
+        entry = None if self._run is None else _read(self.folder, name)
         if entry is None:
             entry = work()
             entry.name = name
@@ -178,7 +185,7 @@ class Journal:
         if entry.kept is not None:
             entry.kept.forget()
         if self._run is not None:
-            self._path(entry.name, "state.safetensors").unlink(missing_ok=True)
+            self._path(entry.name, STATE).unlink(missing_ok=True)
 
     def _path(self, name: str, ending: str) -> Path:
         return self.folder / f"{name}.{ending}"
@@ -187,42 +194,81 @@ class Journal:
         if self._run is None:
             return
         state = entry.kept
-        values: Json = {"facts": entry.facts, "state": None}
+        values: Json = {"name": entry.name, "facts": entry.facts, "state": None}
         with atomic.writing(self.folder, "the search's journal"):
             if state is not None:
-                self._save(entry.name, "state.safetensors", state.tensors)
                 values["state"] = {
                     "step": state.step,
                     "settings": dict(state.shape.settings),
                     "generators": state.generators,
                     "factors": state.factors,
+                    "sha256": self._save(entry.name, STATE, state.tensors),
                 }
-            self._save(entry.name, "arrays.safetensors", entry.arrays)
+            values["arrays_sha256"] = self._save(entry.name, ARRAYS, entry.arrays)
             # Last: a piece of work counts once this file is there.
-            atomic.write_json(self._path(entry.name, "json"), values)
+            atomic.write_json(self._path(entry.name, "json"), digest.sealed(values))
 
-    def _save(self, name: str, ending: str, tensors: Mapping[str, Tensor]) -> None:
+    def _save(self, name: str, ending: str, tensors: Mapping[str, Tensor]) -> str:
+        """Writes tensors; returns the digest of the file."""
         path = self._path(name, ending)
         temporary = path.with_name(f"{atomic.TEMPORARY}{path.name}")
         atomic.save_tensors(temporary, {k: v.contiguous() for k, v in tensors.items()})
+        sha256 = digest.of_file(temporary)
         temporary.replace(path)
+        return sha256
 
-    def _read(self, name: str) -> Entry | None:
-        if self._run is None or not self._path(name, "json").is_file():
-            return None
-        values = atomic.read_json(self._path(name, "json"))
-        try:
-            entry = Entry(name, values["facts"], load_file(self._path(name, "arrays.safetensors")))
-            state, path = values["state"], self._path(name, "state.safetensors")
-            if state is not None:
-                shape = Shape(state["settings"])
-                tensors = load_file(path) if path.is_file() else {}
-                entry.kept = State(
-                    state["step"], shape, tensors, state["generators"], state["factors"]
-                )
-        except (OSError, KeyError, TypeError, SafetensorError) as error:
-            raise RunError(
-                f'"{self._path(name, "json")}" is damaged: {clause(error)}. Delete the folder '
-                f'"{self.folder}" to search again from the beginning.'
-            ) from error
-        return entry
+
+def _budget(noted: Entry, folder: Path) -> float:
+    """The budget of the entry `BUDGET`.
+
+    Raises:
+        RunError: It is of another version.
+    """
+    if noted.facts.get("version") != VERSION:
+        raise RunError(
+            f'the search in "{folder}" was begun by a version of lorafit that searches '
+            "otherwise. Resume it with that version, or delete the folder to search again "
+            "from the beginning."
+        )
+    return float(noted.facts["runs"])
+
+
+def _read(folder: Path, name: str) -> Entry | None:
+    """An entry as it was written; ``None``: there is none.
+
+    Raises:
+        RunError: It, or one of its files, is damaged.
+    """
+    file = folder / f"{name}.json"
+    if not file.is_file():
+        return None
+    try:
+        values = parsed(file.read_text(encoding="utf-8"))
+        if digest.CONTENT not in values and name == BUDGET:  # of an earlier version, which it says
+            return Entry(name, {"version": 0})
+        if digest.of_values(values) != values[digest.CONTENT] or values["name"] != name:
+            raise ValueError("it is not what was written")  # noqa: TRY301 a damage like others
+        arrays = _tensors(folder / f"{name}.{ARRAYS}", values["arrays_sha256"])
+        entry, state = Entry(name, values["facts"], arrays), values["state"]
+        if state is not None:
+            path = folder / f"{name}.{STATE}"
+            # Gone once nothing starts from it.
+            tensors = _tensors(path, state["sha256"]) if path.is_file() else {}
+            shape, generators = Shape(state["settings"]), state["generators"]
+            entry.kept = State(state["step"], shape, tensors, generators, state["factors"])
+    except (OSError, ValueError, AttributeError, KeyError, TypeError, SafetensorError) as error:
+        raise _damaged(file, clause(error)) from error
+    return entry
+
+
+def _tensors(path: Path, sha256: str) -> dict[str, Tensor]:
+    if digest.of_file(path) != sha256:
+        raise ValueError(f"{path.name} is not what was written")
+    return load_file(path)
+
+
+def _damaged(file: Path, why: str) -> RunError:
+    return RunError(
+        f'"{file}" is damaged: {why}. Delete the folder "{file.parent}" to search again from the '
+        "beginning."
+    )
