@@ -37,10 +37,9 @@ from datasets import DatasetDict
 
 from benchmarks.tuning import debates, news, planted, thesaurus
 from benchmarks.tuning.reviews import carved
-from lorafit.config import Config
 from lorafit.packaged import DATA as REVIEWS
 from lorafit.packaged import MODEL as MINILM
-from lorafit.settings import from_keywords, resolve
+from lorafit.settings import Settings, from_keywords, resolve
 
 SMALL_LLAMA = Path(tempfile.gettempdir()) / "small-llama"
 """Where `pretrain` puts the model of "restaurants"."""
@@ -69,10 +68,10 @@ class Pair:
     ranks: tuple[int, ...] = (1, 4, 16)
     grid_settings: dict[str, Any] = field(default_factory=dict)
 
-    def config(self, model: str, seed: int, **settings: Any) -> Config:
-        """The configuration of one run; its data is passed beside it."""
+    def whole(self, model: str, seed: int, **settings: Any) -> Settings:
+        """The settings of one run; its data is passed beside it."""
         given = {"model.name_or_path": model, "data.path": "(passed beside)", "seed": seed}
-        return resolve(from_keywords(given | self.settings | settings)).config
+        return resolve(from_keywords(given | self.settings | settings))
 
     def grid(self) -> list[dict[str, Any]]:
         """Settings of all points: ranks x rates x modules, then the axis of the scaling."""
@@ -94,6 +93,9 @@ class Pair:
 ALPHA = 16
 
 MINILM_MODULES = {"q-v": ["query", "value"], "all-linear": ["query", "key", "value", "dense"]}
+
+RATES = (2.5e-4, 6e-4, 1.5e-3, 4e-3)
+"""Of MiniLM's grids."""
 
 FIRST_GRIDS = {"lr_scheduler_type": "warmup_stable_decay", "adam_beta2": 0.999}
 """The defaults of lorafit when the first grids were made."""
@@ -172,21 +174,19 @@ PAIRS = {
         _reviews,
         ONE_LOOK,
         MINILM_MODULES,
-        rates=(1.6e-4, 4e-4, 1e-3),
-        grid_settings=FIRST_GRIDS,
+        rates=RATES,
     ),
     "news": Pair(
         _news,
         ONE_LOOK,
         MINILM_MODULES,
-        rates=(5e-4, 1.25e-3, 3e-3),
-        grid_settings=FIRST_GRIDS,
+        rates=RATES,
     ),
     "chance": Pair(
         _chance,
         ONE_LOOK,
         MINILM_MODULES,
-        rates=(1.6e-4, 4e-4, 1e-3),
+        rates=RATES,
     ),
     "restaurants": Pair(
         _restaurants,
@@ -196,30 +196,35 @@ PAIRS = {
         metric="token_accuracy",
         grid_settings=FIRST_GRIDS,
     ),
-    "many": Pair(_many, AS_USERS, MINILM_MODULES, rates=(1e-3, 2e-3, 4e-3)),
+    "many": Pair(_many, AS_USERS, MINILM_MODULES, rates=RATES),
     "imbalanced": Pair(
         _imbalanced,
         AS_USERS | {"per_device_train_batch_size": 16},
         MINILM_MODULES,
-        rates=(5e-4, 1.25e-3, 3e-3),
+        rates=RATES,
     ),
     "short": Pair(
         _short,
         AS_USERS | {"per_device_train_batch_size": 8},
         MINILM_MODULES,
-        rates=(4e-4, 1e-3, 2.5e-3),
+        rates=RATES,
     ),
     "tags": Pair(
         _tags,
         AS_USERS | {"per_device_train_batch_size": 8},
         MINILM_MODULES,
-        rates=(5e-4, 1.25e-3, 3e-3),
+        rates=RATES,
     ),
     **{
         f"planted-{k}": Pair(
             partial(_planted, k),
             ONE_LOOK
-            | {"task": "planted", "lora_dropout": 0.0, "target_modules": MINILM_MODULES["q-v"]},
+            | {
+                "task": "planted",
+                "head_init": "random",
+                "lora_dropout": 0.0,
+                "target_modules": MINILM_MODULES["q-v"],
+            },
             {"q-v": MINILM_MODULES["q-v"]},
             rates=(1e-3, 3e-3, 9e-3),
             metric="fidelity",

@@ -14,8 +14,10 @@ from lorafit import pipeline
 from lorafit.data.batches import lengths
 from lorafit.errors import DivergenceError
 from lorafit.evaluation.score import Scores, score
+from lorafit.pipeline.job import Job
 from lorafit.pipeline.problem import Problem
-from lorafit.training.loop import fit
+from lorafit.training.progress import QuietProgress
+from lorafit.tune import search
 
 
 def run(pair: Pair, model: str, data: Any, seed: int, point: dict[str, Any]) -> Any:
@@ -26,7 +28,8 @@ def run(pair: Pair, model: str, data: Any, seed: int, point: dict[str, Any]) -> 
     """
     settings = {k: v for k, v in point.items() if k != "modules"}
     settings["target_modules"] = pair.modules[point["modules"]]
-    config = pair.config(model, seed, **pair.grid_settings | settings)
+    whole = pair.whole(model, seed, **pair.grid_settings | settings)
+    config = whole.config
     problem = pipeline.pose(data, config)
     subject = pipeline.prepare(problem, config)
     tokens = sum(lengths(subject.encoded["train"])) * config.train.num_train_epochs
@@ -35,7 +38,7 @@ def run(pair: Pair, model: str, data: Any, seed: int, point: dict[str, Any]) -> 
     facts["untuned"] = measured(pair, subject, problem, batch)["test"]
     start = time.perf_counter()
     try:
-        fit(subject.learner(problem.task), config)
+        search.trained(Job(problem, subject, whole), None, QuietProgress())
         facts["time_s"] = round(time.perf_counter() - start, 2)
         return facts | measured(pair, subject, problem, batch)
     except DivergenceError:
