@@ -363,7 +363,6 @@ def test_the_short_names_are_keywords_too() -> None:
         ("dataset", 'Did you mean "data"?'),
         ("base_model", 'Did you mean "model"?'),
         ("max_seq_length", 'Did you mean "max_length"?'),
-        ("device", "The device is not set: a GPU is used where torch finds one."),
         ("save_dir", "run.dir"),
     ],
 )

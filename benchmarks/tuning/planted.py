@@ -32,7 +32,6 @@ from lorafit.tasks.parts.texts import TextTask
 OUTPUTS, SIZE = 64, 1 / 3
 
 
-@tasks.register("planted")
 class Planted(TextTask):
     """64 numbers a text; the loss is their mean squared error."""
 
@@ -82,6 +81,8 @@ class Planted(TextTask):
 @cache
 def plant(k: int, texts: tuple[tuple[str, tuple[str, ...]], ...]) -> tuple[str, DatasetDict]:
     """The base with its head in a folder, and the teacher's outputs for texts of each split."""
+    if Planted.name not in tasks:  # registered where it is wanted only: it is nobody's task
+        tasks.register(Planted.name)(Planted)
     folder = tempfile.mkdtemp(prefix=f"planted-{k}-")
     source = str(resolve(MODEL))
     torch.manual_seed(k)

@@ -398,7 +398,7 @@ def test_the_license_is_that_of_the_bases_own_card_and_its_language_is_called_th
     assert found["license"] == "mit"
     # The header would speak of the adapter, whose data may be in another language.
     assert "language" not in found
-    assert "| language of the base | de, en | as its own card says;" in render(card(str(base)))
+    assert "| language of the base | de, en (as its own card says;" in render(card(str(base)))
     assert metadata_of(render(card(str(base), license="apache-2.0")))["license"] == "apache-2.0"
 
 

@@ -40,7 +40,7 @@ def test_a_step_without_room_is_computed_in_parts_from_the_start(tmp_path: Path)
 
 
 def test_where_not_even_one_example_has_room_nothing_is_begun(tmp_path: Path) -> None:
-    found = limited(tmp_path, 40)
+    found = limited(tmp_path, 12)
     assert "of memory is free for training, and a step of one example" in found["error"]
     assert not found["begun"]
 

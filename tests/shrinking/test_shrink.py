@@ -42,7 +42,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     place: dict[str, Any] = {"run.dir": str(folder / "runs")}
     return lorafit.train(
         base, DATA, r=8, lora_alpha=16, num_train_epochs=8, learning_rate=1e-2,
-        progress=False, engine="eager", **place,
+        head_init="random", progress=False, engine="eager", **place,
     )  # fmt: skip
 
 

@@ -29,7 +29,7 @@ TOLERANCE = {"float32": 1e-5, "bfloat16": 5e-2, "float16": 5e-3}
 weights: merging rounds the sum to that format (float32 has 24 bits of precision, bfloat16 8
 and float16 11)."""
 
-NEAR = 0.1
+NEAR = 1.0
 """Logits that are all nearer to zero than this are held against it: what they are sums of is not
 small, and rounds as it does elsewhere."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 SPOKEN = {
+    "head": "where the head begins (read once)",
     "start": "score before training",
     "learning rate": "learning rate (short trials)",
     "length": "number of steps",

@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -41,6 +40,10 @@ SOLVING = 0.02
 """Of a plain run's operations: what solving may cost."""
 HELD_BACK = tuple(0.25**power for power in range(-2, 6))
 """Weight decays, of the loss of a layer that answers the same always: strong ones first."""
+DROPPED = 0.1
+"""Share of its inputs that a head's dropout usually leaves out: the least noise to reckon with."""
+DRAWS = 8
+"""Directions in which the loss is looked at for how sharply it bends."""
 ITERATIONS = 25
 """Of L-BFGS, for each weight decay; each goes on from the one before."""
 PASSES = 100
@@ -161,19 +164,19 @@ def begin(learner: Learner, config: Config, new: Sequence[str]) -> HeadStart:
     batch = config.train.per_device_eval_batch_size
     found = learner.train.select(rows), learner.validation.select(held)
     tokens = sum(sum(lengths(split)) for split in found)
-    facts: dict[str, Any] = {"examples": len(rows), "tokens": tokens}
+    start = HeadStart({}, "", examples=len(rows), tokens=tokens)
     try:
         layer, train = _read(learner, found[0], batch, _layers(learner, new))
         _, validation = _read(learner, found[1], batch, {"": layer})
-        facts["loss_before"] = validation.loss / validation.units
+        start = replace(start, loss_before=validation.loss / validation.units)
         train = _bounded(train, layer, learner, config)
     except NoLayerError as error:
-        return HeadStart({}, str(error), time_s=time.perf_counter() - began, **facts)
+        return replace(start, reason=str(error), time_s=time.perf_counter() - began)
     solved, loss = _solve(layer, train, validation, learner)
-    facts |= {"loss": loss, "time_s": time.perf_counter() - began}
-    told = f"validation loss {facts['loss_before']:.4g} as drawn, {loss:.4g} as solved"
-    if not loss < facts["loss_before"]:
-        return HeadStart({}, f"the head stays as it is: {told}", **facts)
+    start = replace(start, loss=loss, time_s=time.perf_counter() - began)
+    told = f"validation loss {start.loss_before:.4g} as drawn, {loss:.4g} as solved"
+    if not loss < start.loss_before:
+        return replace(start, reason=f"the head stays as it is: {told}")
     names = {id(parameter): name for name, parameter in learner.trainable.items()}
     weights = {
         names[id(parameter)]: value.to(parameter.dtype)
@@ -181,7 +184,7 @@ def begin(learner: Learner, config: Config, new: Sequence[str]) -> HeadStart:
     }
     put(learner.trainable, weights)
     reason = f"the best linear layer on what the untrained model says of {len(rows):,} examples"
-    return HeadStart(weights, f"{reason}: {told}", **facts)
+    return replace(start, weights=weights, reason=f"{reason}: {told}")
 
 
 def put(trainable: Mapping[str, nn.Parameter], weights: Mapping[str, Tensor]) -> None:
@@ -332,10 +335,8 @@ def _solve(
 ) -> tuple[list[Tensor], float]:
     """The layer's weights (and bias) with the lowest validation loss, and that loss."""
     flat = torch.cat([x.reshape(-1, x.shape[-1]) for x in train.inputs])
-    # By its size, not by its spread: dropout makes noise of the size of what it leaves out, and
-    # weights that magnify small differences would magnify that.
-    mean, spread = flat.mean(dim=0), flat.square().mean(dim=0).sqrt()
-    spread = torch.where(spread > 1e-6 * spread.max(), spread, 1.0)
+    mean, size = flat.mean(dim=0), flat.square().mean(dim=0).sqrt()
+    size = torch.where(size > 1e-6 * size.max(), size, 1.0)
     W = torch.zeros(layer.out_features, layer.in_features, requires_grad=True)
     b = torch.zeros(layer.out_features, requires_grad=layer.bias is not None)
     if layer.bias is None:
@@ -345,24 +346,25 @@ def _solve(
 
     def loss_of(features: _Features) -> Tensor:
         parts = [
-            task.losses(nn.functional.linear((x - mean) / spread, W, b), labels).sum()
+            task.losses(nn.functional.linear((x - mean) / size, W, b), labels).sum()
             for x, labels in zip(features.inputs, features.labels, strict=True)
         ]
         return torch.stack(parts).sum()
 
     with torch.no_grad():
         scale = float(loss_of(train)) / sum(counted)
+        # What dropout adds to the loss, to second order, of weights in units of their inputs' size.
+        bend = _bend(lambda: float(loss_of(train)) / sum(counted), b, 0.1 * math.sqrt(scale))
+        noise = DROPPED / (1 - DROPPED) * bend
     best: tuple[float, list[Tensor]] = (float("inf"), [])
-    for held_back in HELD_BACK:
+    for decay in _decays(scale, noise):
         optimizer = torch.optim.LBFGS(
             [p for p in (W, b) if p.requires_grad],
             max_iter=ITERATIONS,
             line_search_fn="strong_wolfe",
         )
 
-        def objective(
-            decay: float = held_back * scale, optimizer: torch.optim.Optimizer = optimizer
-        ) -> Tensor:
+        def objective(decay: float = decay, optimizer: torch.optim.Optimizer = optimizer) -> Tensor:
             optimizer.zero_grad()
             value = loss_of(train) / sum(counted) + decay * W.square().sum() / 2
             value.backward()  # type: ignore[no-untyped-call]
@@ -373,9 +375,34 @@ def _solve(
             held = float(loss_of(validation)) / max(validation.units, 1)
             if not held < best[0]:
                 break
-            weight = W / spread
-            best = (
-                held,
-                [weight.clone(), *([b - weight @ mean] if layer.bias is not None else [])],
-            )
+            weight = W / size
+            bias = [b - weight @ mean] if layer.bias is not None else []
+            best = (held, [weight.clone(), *bias])
     return best[1], best[0]
+
+
+def _decays(scale: float, noise: float) -> list[float]:
+    """Weight decays from strong to weak, none below what dropout comes to."""
+    wanted = [share * scale for share in HELD_BACK]
+    return [decay for decay in wanted if decay > noise] + [noise] * (min(wanted) <= noise)
+
+
+def _bend(mean_loss: Callable[[], float], b: Tensor, apart: float) -> float:
+    """The mean second derivative of the loss by an answer, where all answers are ``b``.
+
+    Hutchinson's estimate of the trace: differences along random signs.
+
+    Args:
+        mean_loss: At the ``b`` of the moment.
+        b: ``(c,)``; comes back as it is.
+        apart: Distance of the points that are looked at.
+    """
+    start, generator = b.clone(), torch.Generator().manual_seed(0)
+    middle, bent = mean_loss(), 0.0
+    for _ in range(DRAWS):
+        signs = torch.randint(0, 2, b.shape, generator=generator) * 2.0 - 1.0
+        for side in (signs, -signs):
+            b.copy_(start + apart * side)
+            bent += (mean_loss() - middle) / (apart**2 * DRAWS * len(b))
+    b.copy_(start)
+    return max(bent, 0.0)

@@ -175,7 +175,7 @@ def test_whole_runs_are_told_whether_they_were_long_enough_in_the_last_lines(
     base: Path, data: DatasetDict, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = train(base, data, tmp_path, max_steps=40)
-    assert {trial["phase"] for trial in run.trials} == {"whole runs"}
+    assert {trial["phase"] for trial in run.trials} == {"head", "whole runs"}
     course = run.evaluation.course
     assert course is not None
     assert course.falling is not None
