@@ -218,7 +218,7 @@ def with_prior(folder: Path) -> str:
     for pair, about in PAIRS.items():
         found = sides(folder, pair)
         for run in found.get("prior", []):
-            plain = next(one for one in found["rise"] if one["seed"] == run["seed"])
+            plain = next(one for one in found["rise-random-head"] if one["seed"] == run["seed"])
             prior = run["rates"].get("prior") or {"learning_rate": run["lesson"]["usual"]}
             usual, best_rate = plain["lesson"]["usual"], plain["lesson"]["best"]
             off = [apart(rate, best_rate) for rate in (usual, prior["learning_rate"])]
