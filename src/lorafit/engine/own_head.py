@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +44,12 @@ class _Reached(Exception):
     """The output embeddings are about to be multiplied by."""
 
 
+class _Output(Protocol):
+    """What a part of a model returns."""
+
+    last_hidden_state: Tensor
+
+
 class OwnHead:
     """What a model does behind its body, apart from it.
 
@@ -56,7 +62,7 @@ class OwnHead:
         self.model = model
         self.shift = shift
         self._works: bool | None = None
-        self._outputs: dict[str, Any] = {}
+        self._outputs: dict[str, _Output] = {}
         self._body = ""
 
     @classmethod
@@ -99,7 +105,7 @@ class OwnHead:
         parts = self._parts()
         if head is None or not parts:
             raise ValueError("the model has no body apart from its output embeddings")
-        outputs: dict[str, Any] = {}
+        outputs: dict[str, _Output] = {}
 
         def stop(_module: nn.Module, _args: Any) -> None:
             raise _Reached
