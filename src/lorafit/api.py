@@ -140,7 +140,7 @@ def train(
         check_trackers(whole.config.train.report_to)
         job = _prepared(whole, data, live)
         wish = search.wanted(job)
-        make_room(job)
+        make_room(job.subject, job.config.train)
         job = job.begun()  # only now: wrong input leaves no folder behind
         with signals.naming(way_back(job.folder.path)):
             return _told(_trained(job, wish, progress_of(progress)))
@@ -454,7 +454,7 @@ def _resumed(
     whole = _as_begun(run, live, trust)
     check_trackers(whole.config.train.report_to)
     job = _prepared(whole, data, live, run)
-    make_room(job)
+    make_room(job.subject, job.config.train)
     return _trained(job, search.wanted(job), progress, resume=True)
 
 

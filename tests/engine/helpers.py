@@ -75,6 +75,8 @@ def adapt(base: Any, targets: list[str], seed: int = 1, **kwargs: Any) -> Any:
 class PlainTask:
     """The methods of a task that an engine calls; one loss an example."""
 
+    supervision = "example"
+
     def count(self, examples: list[dict[str, Any]]) -> int:
         return len(examples)
 

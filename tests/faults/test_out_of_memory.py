@@ -13,9 +13,10 @@ from safetensors.torch import load_file
 
 import lorafit
 from lorafit.engine.eager import EagerEngine
+from lorafit.engine.halving import is_out_of_memory
 from lorafit.errors import TrainingError
 from lorafit.training import checkpoint
-from lorafit.training.parts import in_parts, is_out_of_memory
+from lorafit.training.parts import in_parts
 from tests import tiny_text
 
 Trained = Callable[..., lorafit.Run]

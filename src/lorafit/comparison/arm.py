@@ -41,6 +41,7 @@ from lorafit.model.language import load_language_model
 from lorafit.pipeline import unchanged
 from lorafit.pipeline.facts import FACTS
 from lorafit.pipeline.problem import Problem, identified
+from lorafit.pipeline.room import make_room
 from lorafit.pipeline.subject import Subject
 from lorafit.pipeline.tuned import adapter_facts
 from lorafit.run import atomic
@@ -260,6 +261,7 @@ class Arm:
         config = self.config(rate, seed, steps)
         subject = pipeline.prepare(self.problem, config, encoded=self._encoded)
         self._encoded = subject.encoded
+        make_room(subject, config.train)
         learner = subject.learner(self.problem.task)
         if shuffled:
             learner = replace(learner, train=with_shuffled_labels(learner.train))

@@ -10,8 +10,15 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from lorafit.data.batches import Example
-from lorafit.engine.base import Answers, Batch, StepResult, answers_from_logits
+from lorafit.engine.base import (
+    Answers,
+    Batch,
+    StepResult,
+    answers_from_logits,
+    answers_from_tokens,
+)
 from lorafit.engine.batch import check_examples
+from lorafit.engine.own_head import OwnHead
 from lorafit.machine.placement import find_device
 from lorafit.model.modes import evaluating
 from lorafit.tasks.base import Task
@@ -31,7 +38,8 @@ class EagerEngine:
 
     name = "eager"
     logits_at_once = 1 << 27
-    """Logits of language models that are evaluated at a time (512 MB in float32)."""
+    """Logits that are evaluated at a time (512 MB in float32) where only the whole model has them:
+    those of others come in parts (`lorafit.engine.own_head`)."""
 
     def __init__(
         self,
@@ -50,6 +58,7 @@ class EagerEngine:
         self.tokenizer = tokenizer
         self.autocast = autocast
         self.reason = "plain torch runs every model"
+        self._head = OwnHead.of(model, task)
 
     def collate(self, examples: Sequence[Example]) -> Batch:
         """Pads examples into the model's arguments and ``labels``, on the device.
@@ -65,16 +74,26 @@ class EagerEngine:
         """As the task counts them: one an example, or one a labelled token."""
         return self.task.count(examples)
 
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast)
+
     def _forward(self, batch: Batch) -> torch.Tensor:
-        inputs = {name: value for name, value in batch.items() if name != "labels"}
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
-            logits: torch.Tensor = self.model(**inputs).logits
+        with self._autocast():
+            logits: torch.Tensor = self.model(**_inputs(batch)).logits
         return logits
+
+    def _in_parts(self, batch: Batch) -> OwnHead | None:
+        """What computes the logits in parts, where they are too many at once."""
+        head = self._head
+        return head if head is not None and head.wanted(_inputs(batch), batch["labels"]) else None
 
     def forward_backward(self, batch: Batch, scale: float) -> StepResult:
         """Adds ``scale`` times the gradient of the summed loss to every trainable ``.grad``."""
-        losses = self.task.losses(self._forward(batch), batch["labels"])
-        loss_sum = losses.sum()
+        if (head := self._in_parts(batch)) is not None:
+            with self._autocast():
+                loss_sum, _ = head.loss(_inputs(batch), batch["labels"])
+        else:
+            loss_sum = self.task.losses(self._forward(batch), batch["labels"]).sum()
         torch.autograd.backward(loss_sum * scale)
         return StepResult(
             loss_sum=loss_sum.detach().float(),
@@ -89,6 +108,10 @@ class EagerEngine:
 
     def answers(self, batch: Batch) -> Answers:
         """Losses and what the metrics need, of as many examples at a time as fit the memory."""
+        if (head := self._in_parts(batch)) is not None:
+            with evaluating(self.model), self._autocast():
+                found = head.token_losses(_inputs(batch), batch["labels"])
+            return answers_from_tokens(self.task, *found, self.task.units(batch["labels"]))
         rows = self._rows_at_once(batch["labels"])
         slices = [slice(at, at + rows) for at in range(0, len(batch["labels"]), rows)]
         parts = [{name: tensor[chosen] for name, tensor in batch.items()} for chosen in slices]
@@ -103,6 +126,11 @@ class EagerEngine:
         config: Any = self.model.config
         words = int(config.get_text_config(decoder=True).vocab_size)
         return max(1, self.logits_at_once // (words * labels.shape[1]))
+
+
+def _inputs(batch: Batch) -> dict[str, torch.Tensor]:
+    """The model's arguments."""
+    return {name: value for name, value in batch.items() if name != "labels"}
 
 
 def _tokens(batch: Batch) -> int:

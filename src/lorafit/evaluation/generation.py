@@ -11,6 +11,7 @@ import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from lorafit.config import GenerateConfig
+from lorafit.engine.halving import Halving
 from lorafit.methods.base import CallLayer
 from lorafit.model.limits import table_positions
 from lorafit.model.modes import evaluating
@@ -28,6 +29,8 @@ def generate(
 ) -> list[str]:
     """Writes an answer to each prompt, without sampling: the same model writes the same.
 
+    A batch that does not fit into memory is written in halves.
+
     Where a model's table of positions ends before the longest answer, the answer ends there, and
     that is said.
 
@@ -36,33 +39,40 @@ def generate(
         tokenizer: Its tokenizer, with a padding token.
         prompts: Of any length; like lengths share a batch.
         settings: Beams and the longest answer.
-        batch_size: Prompts at a time.
+        batch_size: Prompts at a time, where they fit.
 
     Returns:
         The texts in the order of the prompts, without special tokens and outer spaces.
+
+    Raises:
+        TrainingError: There is not even memory for one prompt.
     """
     # A soft prompt stands before the whole input at each call.
     use_cache = not any(isinstance(module, CallLayer) for module in model.modules())
     config = _settings(model, tokenizer, settings, use_cache)
     ends = set(config.eos_token_id or ())
-    answers, cut = [""] * len(prompts), 0
+    answers, cut, halving = [""] * len(prompts), 0, Halving()
+
+    def write(chosen: list[int]) -> Any:
+        inputs = _padded([prompts[i].input_ids for i in chosen], tokenizer, model)
+        # The model's own settings (temperature, ...) stay out: they are for sampling.
+        own, model.generation_config = model.generation_config, config
+        try:
+            written: Any = model.generate(**inputs)  # type: ignore[operator]
+        finally:
+            model.generation_config = own
+        return written if reads else written[:, inputs["input_ids"].shape[1] :]
+
+    reads = model.config.is_encoder_decoder
     with evaluating(model):
-        for chosen, room in _batches(model, prompts, settings.max_new_tokens, batch_size):
+        for batch, room in _batches(model, prompts, settings.max_new_tokens, batch_size):
             config.max_new_tokens = room
-            inputs = _padded([prompts[i].input_ids for i in chosen], tokenizer, model)
-            # The model's own settings (temperature, ...) stay out: they are for sampling.
-            own, model.generation_config = model.generation_config, config
-            try:
-                written: Any = model.generate(**inputs)  # type: ignore[operator]
-            finally:
-                model.generation_config = own
-            if not model.config.is_encoder_decoder:
-                written = written[:, inputs["input_ids"].shape[1] :]
-            if room < settings.max_new_tokens:
-                cut += sum(ends.isdisjoint(row) for row in written.tolist())
-            texts = tokenizer.batch_decode(written, skip_special_tokens=True)
-            for index, text in zip(chosen, texts, strict=True):
-                answers[index] = text.strip()
+            for chosen, written in halving.of(batch, write):
+                if room < settings.max_new_tokens:
+                    cut += sum(ends.isdisjoint(row) for row in written.tolist())
+                texts = tokenizer.batch_decode(written, skip_special_tokens=True)
+                for index, text in zip(chosen, texts, strict=True):
+                    answers[index] = text.strip()
     if cut:
         log.warning(
             "%s of %s answers end early, where the positions of the model end (%s in all)",

@@ -10,6 +10,7 @@ from datasets import Dataset
 from lorafit.data.batches import evaluation_order, fetch, lengths
 from lorafit.engine.answers import answer
 from lorafit.engine.base import Engine
+from lorafit.engine.halving import Halving
 from lorafit.errors import DataError, DivergenceError
 from lorafit.evaluation.bootstrap import Sample, resampled, resampled_mean
 from lorafit.evaluation.intervals import of_metric, percentiles, wilson
@@ -67,15 +68,26 @@ def score(engine: Engine, encoded: Dataset, batch_size: int) -> Scores:
 def all_logits(engine: Engine, task: Task, encoded: Dataset, batch_size: int) -> list[np.ndarray]:
     """Returns the logits of every example, in the order of the data.
 
-    Logits of every token come without those of padding.
+    Logits of every token come without those of padding. A batch that does not fit into memory is
+    computed in halves.
+
+    Raises:
+        TrainingError: Not even one example fits.
     """
     found: list[np.ndarray] = [np.empty(0)] * len(encoded)
     tokens = lengths(encoded)
     per_token = task.supervision in ("token", "next_token")
-    for indices in evaluation_order(tokens, batch_size).batches:
-        logits = engine.logits(engine.collate(fetch(encoded, indices))).float().cpu().numpy()
-        for index, row in zip(indices, logits, strict=True):
-            found[index] = row[: tokens[index]] if per_token else row
+    halving = Halving()
+
+    def of_some(indices: list[int]) -> np.ndarray:
+        logits = engine.logits(engine.collate(fetch(encoded, indices)))
+        of_all: np.ndarray = logits.float().cpu().numpy()
+        return of_all
+
+    for batch in evaluation_order(tokens, batch_size).batches:
+        for indices, logits in halving.of(batch, of_some):
+            for index, row in zip(indices, logits, strict=True):
+                found[index] = row[: tokens[index]] if per_token else row
     return found
 
 

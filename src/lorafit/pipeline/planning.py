@@ -109,7 +109,7 @@ def estimate(job: Job) -> Plan:
     examples is run first, then batches as the first epoch would draw them.
     """
     subject, config = job.subject, job.config
-    make_room(job)
+    make_room(subject, config.train)
     train, settings = subject.encoded["train"], config.train
     sizes = lengths(train)
     batch = min(settings.per_device_train_batch_size, len(sizes))

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from lorafit.config import TrainConfig
 from lorafit.data.batches import fetch, lengths
+from lorafit.engine.halving import is_out_of_memory
 from lorafit.errors import TrainingError
 from lorafit.machine import memory
-from lorafit.pipeline.job import Job
 from lorafit.pipeline.subject import Subject
-from lorafit.training.parts import is_out_of_memory
 from lorafit.units import count, size
 
 log = logging.getLogger(__name__)
@@ -54,16 +54,16 @@ class Room:
     parts: int
 
 
-def make_room(job: Job) -> None:
+def make_room(subject: Subject, config: TrainConfig) -> None:
     """Sees to it that a training step has room: micro batches in parts, where they need it.
 
     Args:
-        job: Whose subject says from here on in how many parts it computes.
+        subject: Says from here on in how many parts it computes.
+        config: Has the size of the batches.
 
     Raises:
         TrainingError: Not even a single example has room; the message says what would fit.
     """
-    subject, config = job.subject, job.config.train
     if subject.parts > 1:
         return
     found = measured_room(subject, config.per_device_train_batch_size)

@@ -36,6 +36,7 @@ from lorafit.errors import DataError
 from lorafit.tasks import tasks
 from lorafit.tasks.base import Fit, ModelKind, Supervision
 from lorafit.tasks.parts.chat import Unrendered, chat_prompt, encode_chat
+from lorafit.tasks.parts.clip import beginnings
 from lorafit.tasks.parts.control import read, say_control
 from lorafit.tasks.parts.generative import (
     GenerativeTask,
@@ -46,11 +47,10 @@ from lorafit.tasks.parts.generative import (
     special_prefix,
 )
 from lorafit.tasks.parts.labels import UNKNOWN
+from lorafit.tasks.parts.portions import portions
 
 SEPARATOR = "\n"
 """Between prompt and completion where neither brings a space."""
-
-_AT_ONCE = 1_000
 
 T = TypeVar("T")
 
@@ -199,8 +199,10 @@ class CausalLM(GenerativeTask):
         answered = [row[0] for row in texts(rows, [self.label])]
         if self.special_tokens == "text":
             say_control(list(zip(asked, answered, strict=True)), tokenizer, self.findings)
-        prompts = _ids(asked, tokenizer, self.special_tokens)
-        answers = _ids(answered, tokenizer, self.special_tokens)
+        prompts, answers = (
+            _ids(beginnings(found, tokenizer, max_length), tokenizer, self.special_tokens)
+            for found in (asked, answered)
+        )
         start = special_prefix(tokenizer)
         input_ids, labels, truncated = [], [], []
         for prompt, answer in zip(prompts, answers, strict=True):
@@ -360,10 +362,10 @@ def _ids(
 ) -> list[list[int]]:
     """Token ids without special tokens, in pieces that do not depend on the size of the data."""
     result: list[list[int]] = []
-    for at in range(0, len(found), _AT_ONCE):
+    for at in portions([len(text) for text in found]):
         encoded = read(
             tokenizer,
-            found[at : at + _AT_ONCE],
+            found[at],
             special_tokens=special_tokens,
             add_special_tokens=False,
             verbose=False,

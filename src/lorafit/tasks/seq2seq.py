@@ -19,6 +19,7 @@ from lorafit.data.findings import Findings
 from lorafit.errors import DataError, ModelError
 from lorafit.tasks import tasks
 from lorafit.tasks.base import Fit, ModelKind, Supervision
+from lorafit.tasks.parts.clip import beginnings
 from lorafit.tasks.parts.control import read, say_control
 from lorafit.tasks.parts.generative import GenerativeTask, Prompt, encoded_table, pad, padded_inputs
 from lorafit.tasks.parts.labels import UNKNOWN
@@ -127,6 +128,9 @@ class Seq2Seq(GenerativeTask):
             return encoded_table([], [], [])
         if self.special_tokens == "text":
             say_control(list(zip(sources, targets, strict=True)), tokenizer, self.findings)
+        sources, targets = (
+            beginnings(found, tokenizer, max_length) for found in (sources, targets)
+        )
         whole = self._ids(sources, tokenizer, verbose=False)
         cut = self._ids(sources, tokenizer, truncation=True, max_length=max_length)
         labels = self._ids(targets, tokenizer, target=True, verbose=False)
@@ -170,7 +174,8 @@ class Seq2Seq(GenerativeTask):
         """The source of each row, and its target where there is one."""
         asked = self.asked(rows)
         sources = [text for text, _ in asked]
-        ids = self._ids(sources, tokenizer, truncation=True, max_length=max_length)
+        begun = beginnings(sources, tokenizer, max_length)
+        ids = self._ids(begun, tokenizer, truncation=True, max_length=max_length)
         return [
             Prompt(text, tokens, reference)
             for (text, reference), tokens in zip(asked, ids, strict=True)

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import torch
 
+from lorafit.engine.halving import is_out_of_memory
 from lorafit.errors import TrainingError
 
 log = logging.getLogger(__name__)
@@ -67,13 +68,6 @@ def fitting(compute: Callable[[int], R], parts: int, largest: int, step: int) ->
             math.ceil(largest / parts),
             parts,
         )
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a device or the machine had no memory left; torch says the latter in words only."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return "DefaultCPUAllocator: can't allocate memory" in str(error)
 
 
 def _generators() -> tuple[torch.Tensor, list[torch.Tensor]]:

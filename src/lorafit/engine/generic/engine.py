@@ -23,6 +23,7 @@ from lorafit.engine.generic.intercept import SMALLEST, Interception, Parts
 from lorafit.engine.generic.lm import LanguageHead, label_count
 from lorafit.engine.generic.split import split_by_length
 from lorafit.engine.kernels.counter import Seeds
+from lorafit.engine.own_head import OwnHead
 from lorafit.machine.allocator import keep_freed_memory
 from lorafit.model.modes import evaluating
 from lorafit.tasks.base import Task
@@ -59,6 +60,9 @@ class GenericEngine:
         self._parts = Parts(model, dtype, smallest)
         causal_lm = getattr(task, "task_type", None) == "CAUSAL_LM"
         self.language = LanguageHead(model, dtype) if causal_lm else None
+        # Where the logits are more than a frozen product.
+        plain = self.language is not None and self.language.head is not None
+        self._own = None if plain else OwnHead.of(model, task)
 
     def collate(self, examples: Sequence[Example]) -> Batch:
         """Pads the examples in groups of like length.
@@ -89,18 +93,24 @@ class GenericEngine:
             yield
 
     def _logits(self, part: dict[str, Tensor], seeds: Seeds) -> Tensor:
-        inputs = {name: value for name, value in part.items() if name != "labels"}
         with self._faster(seeds):
-            logits: Tensor = self.model(**inputs).logits
+            logits: Tensor = self.model(**_inputs(part)).logits
         return logits.float()
 
+    def _in_parts(self, part: dict[str, Tensor]) -> OwnHead | None:
+        """What computes the logits in parts, where they are too many at once."""
+        own = self._own
+        return own if own is not None and own.wanted(_inputs(part), part["labels"]) else None
+
     def _loss(self, part: dict[str, Tensor], seeds: Seeds) -> tuple[Tensor, int]:
+        if (own := self._in_parts(part)) is not None:
+            with self._faster(seeds):
+                return own.loss(_inputs(part), part["labels"])
         if self.language is None:
             losses = self.task.losses(self._logits(part, seeds), part["labels"])
             return losses.sum(), int(self.task.units(part["labels"]).sum())
-        inputs = {name: value for name, value in part.items() if name != "labels"}
         with self._faster(seeds):
-            return self.language.loss(inputs, part["labels"])
+            return self.language.loss(_inputs(part), part["labels"])
 
     def forward_backward(self, batch: Batch, scale: float) -> StepResult:
         """Adds ``scale`` times the gradient of the summed loss to every trainable ``.grad``."""
@@ -136,10 +146,15 @@ class GenericEngine:
 
     def _answers(self, part: dict[str, Tensor]) -> Answers:
         labels, found = part["labels"], None
-        if self.language is not None:
-            inputs = {name: value for name, value in part.items() if name != "labels"}
+        head = self._in_parts(part) or self.language
+        if head is not None:
             with self._faster(Seeds(0)):
-                found = self.language.token_losses(inputs, labels)
+                found = head.token_losses(_inputs(part), labels)
         if found is None:
             return answers_from_logits(self.task, self._logits(part, Seeds(0)), labels)
         return answers_from_tokens(self.task, *found, self.task.units(labels))
+
+
+def _inputs(part: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The model's arguments."""
+    return {name: value for name, value in part.items() if name != "labels"}

@@ -24,7 +24,8 @@ class LanguageHead:
 
     When the logits are nothing but the frozen output embedding times the last hidden state,
     they are computed for labelled positions only, in chunks. Models that scale or cap their
-    logits (Gemma, Granite), or train the head, go through their own logits.
+    logits (Gemma, Granite), or train the head, go through their own logits (in parts where they are
+    many: `lorafit.engine.own_head`).
 
     Args:
         model: The adapted model, on the CPU.

@@ -11,9 +11,10 @@ from transformers import PreTrainedTokenizerBase
 from lorafit.config import SpecialTokens
 from lorafit.data.findings import UNKEPT, Findings
 from lorafit.errors import ConfigError
+from lorafit.tasks.parts.clip import beginnings
 from lorafit.tasks.parts.control import read, say_control
+from lorafit.tasks.parts.portions import portions
 
-_AT_ONCE = 1_000
 _MANY = 0.05
 """Share of truncated texts from which on it is a warning."""
 
@@ -49,9 +50,10 @@ def tokenize(
             f"max_length {max_length} leaves no room for text: this tokenizer adds {special} "
             f"special tokens. Give at least {special + len(texts[0])}."
         )
+    begun = _begun(texts, tokenizer, max_length, special)
     pieces = [
-        _tokenize(texts[at : at + _AT_ONCE], tokenizer, max_length, special_tokens)
-        for at in range(0, len(texts), _AT_ONCE)
+        _tokenize(begun[at], tokenizer, max_length, special_tokens)
+        for at in portions([sum(map(len, row)) for row in begun])
     ]
     table = pa.concat_tables(pieces)
     _say_truncated(np.asarray(table.column("truncated")), max_length, findings)
@@ -92,6 +94,25 @@ def _tokenize(
         name: pa.array(values, type=pa.list_(pa.int32())) for name, values in encoded.items()
     }
     return pa.table(columns | {"truncated": pa.array(truncated)})
+
+
+def _begun(
+    texts: Sequence[tuple[str, ...]],
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    special: int,
+) -> list[tuple[str, ...]]:
+    """The rows, very long texts cut, of which the tokenizer makes the same."""
+    columns = (beginnings(column, tokenizer, max_length) for column in _columns(texts))
+    begun = list(zip(*columns, strict=True))
+    if len(texts[0]) == 2 and (max_length - special) % 2:
+        # Of two that are both too long the longer one keeps the odd token: both have to be read.
+        for at, (row, whole) in enumerate(zip(begun, texts, strict=True)):
+            if row != whole:
+                ids = tokenizer(list(row), add_special_tokens=False, verbose=False)["input_ids"]
+                if min(map(len, ids)) > max_length:
+                    begun[at] = whole
+    return begun
 
 
 def _columns(texts: Sequence[tuple[str, ...]]) -> list[list[str]]:

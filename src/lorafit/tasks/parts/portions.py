@@ -1,0 +1,25 @@
+"""Rows in portions, so that what a tokenizer notes of each token is not there of all at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+ROWS = 1_000
+CHARACTERS = 1 << 23
+"""A fast tokenizer notes about 150 bytes of each token: 300 MB at four characters a token."""
+
+
+def portions(sizes: Sequence[int]) -> Iterator[slice]:
+    """Slices of up to `ROWS` rows with up to `CHARACTERS` in all; a longer row is alone.
+
+    Args:
+        sizes: Characters of each row.
+    """
+    first = held = 0
+    for at, size in enumerate(sizes):
+        if at > first and (at - first == ROWS or held + size > CHARACTERS):
+            yield slice(first, at)
+            first, held = at, 0
+        held += size
+    if first < len(sizes):
+        yield slice(first, len(sizes))
