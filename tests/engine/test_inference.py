@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from lorafit.engine.base import Engine
 from lorafit.engine.eager import EagerEngine
 from lorafit.engine.inference import Inference, answering_engine
 from lorafit.errors import ConfigError
+from lorafit.machine.memory import Memory
 from lorafit.methods import methods
 from lorafit.testing.subject import Subject, subject, tokenizer_for
 from tests.conformance import test_tasks
@@ -59,9 +61,10 @@ def test_it_is_kept_while_the_model_is_what_it_was(bert: Subject) -> None:
 
 
 def test_it_follows_every_change_of_the_model(bert: Subject) -> None:
-    model, adapters = bert.tuned.model, bert.tuned.adapters
+    model: Any = bert.tuned.model
+    layers: dict[str, Any] = dict(model.named_modules())
+    adapters = bert.tuned.adapters
     assert_follows(bert)
-    layers = dict(model.named_modules())
     attention = "bert.encoder.layer.0.attention"
     with torch.no_grad():
         layers[f"{attention}.self.query"].lora_B["default"].weight.mul_(3)
@@ -82,7 +85,8 @@ def test_it_follows_every_change_of_the_model(bert: Subject) -> None:
 
 def test_a_hook_is_not_passed_over(bert: Subject) -> None:
     before = logits(engine_of(bert), bert)
-    layer = bert.tuned.model.bert.encoder.layer[0].attention.output.LayerNorm
+    model: Any = bert.tuned.model
+    layer = model.bert.encoder.layer[0].attention.output.LayerNorm
     handle = layer.register_forward_hook(lambda _module, _inputs, output: output * 2)
     assert_follows(bert)
     assert not torch.allclose(logits(engine_of(bert), bert), before, atol=1e-3)
@@ -112,10 +116,11 @@ def test_every_method_is_answered_as_plain_torch_does(name: str) -> None:
 
 def test_a_copy_has_no_engine_yet(bert: Subject) -> None:
     engine_of(bert)
-    assert isinstance(pickle.loads(pickle.dumps(bert.tuned.inference)), Inference)  # noqa: S301
+    assert isinstance(pickle.loads(pickle.dumps(bert.tuned.inference)), Inference)
     twin = copy.deepcopy(bert.tuned)
+    model: Any = twin.model
     with torch.no_grad():
-        twin.model.classifier.bias.add_(1)
+        model.classifier.bias[0] += 1
     assert twin.predict(["good"]) != bert.tuned.predict(["good"])
 
 
@@ -133,14 +138,14 @@ def test_without_room_for_a_copy_plain_torch_answers(
     bert: Subject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tuned = bert.tuned
-    full = inference.memory().__class__(total=1 << 20, available=1 << 10)
+    full = Memory(total=1 << 20, available=1 << 10)
     monkeypatch.setattr(inference, "memory", lambda: full)
     engine = answering_engine(tuned.model, tuned.task, tuned.tokenizer, CPU)
     assert engine.name == "eager"
 
 
 def test_weights_in_bfloat16_are_left_to_plain_torch(bert: Subject) -> None:
-    bert.tuned.model.to(torch.bfloat16)
+    nn.Module.to(bert.tuned.model, torch.bfloat16)
     assert engine_of(bert).name == "eager"
     assert engine_of(bert, torch.float32).name != "eager"
 

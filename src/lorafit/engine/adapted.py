@@ -122,14 +122,13 @@ class MergedLinear(FrozenLinear):
     """
 
     def _state(self) -> tuple[object, ...]:
+        layers: list[Any] = self._modules
         updates = [
-            (layer.scaling[name], *(version(factor) for factor in factors_of(layer, name)))
-            for layer in self._modules
+            (place, layer.scaling[name], *map(version, factors_of(layer, name)))
+            for place, layer in enumerate(layers)
             for name in active_names(layer)
         ]
-        # Updates of the same factors on other layers have other places in the list.
-        counts = [len(active_names(layer)) for layer in self._modules]
-        return (*super()._state(), *counts, *updates)
+        return (*super()._state(), *updates)
 
     def _value(self, index: int) -> Tensor:
         weight = self._weight(self._layers[index]).detach().float()

@@ -105,9 +105,9 @@ def _state(model: nn.Module) -> list[object]:
         # Their counts, as `lorafit.engine.support.check_module` reads them.
         found += (
             id(module),
-            len(hooks._forward_hooks),  # noqa: SLF001
-            len(hooks._forward_pre_hooks),  # noqa: SLF001
+            len(hooks._forward_hooks),
+            len(hooks._forward_pre_hooks),
         )
-        tensors = (*module._parameters.values(), *module._buffers.values())  # noqa: SLF001
+        tensors = (*module._parameters.values(), *module._buffers.values())
         found += ((id(one), *version(one), one.device) for one in tensors if one is not None)
     return found

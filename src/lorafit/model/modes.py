@@ -34,5 +34,5 @@ def _training(model: nn.Module) -> list[nn.Module]:
         module = rest.pop()
         if module.training:
             found.append(module)
-        rest.extend(child for child in module._modules.values() if child is not None)  # noqa: SLF001
+        rest.extend(child for child in module._modules.values() if child is not None)
     return found

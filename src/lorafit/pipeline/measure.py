@@ -5,6 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 import torch
 from datasets import Dataset
+
 from lorafit import quiet
 from lorafit.adapt import Adapters
 from lorafit.config import Config

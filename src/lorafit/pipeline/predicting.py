@@ -73,9 +73,7 @@ def _some(tuned: Predictor, cells: Sequence[Any]) -> list[Json]:
         written = write(tuned.model, tuned.tokenizer, prompts, tuned.generate, GENERATE_BATCH)
         return [{"generated": answer} for answer in written]
     encoded = tuned.task.encode(rows, tuned.tokenizer, tuned.max_length)
-    engine = tuned.inference.engine(
-        tuned.model, tuned.task, tuned.tokenizer, device, tuned.dtype
-    )
+    engine = tuned.inference.engine(tuned.model, tuned.task, tuned.tokenizer, device, tuned.dtype)
     logits = all_logits(engine, tuned.task, encoded, PREDICT_BATCH)
     bad = sum(not np.isfinite(row).all() for row in logits)
     if bad:

@@ -139,7 +139,11 @@ def find_layout(model: nn.Module, training: bool = True) -> DecoderLayout:
     support.check_parameters(model, layout.by_hand(), linear, training)
     if causal and (base_of(layout.head) is not layout.head or type(layout.head) is not nn.Linear):
         raise Unsupported("the output embedding is adapted")
-    if training and causal and any(parameter.requires_grad for parameter in layout.head.parameters()):
+    if (
+        training
+        and causal
+        and any(parameter.requires_grad for parameter in layout.head.parameters())
+    ):
         raise Unsupported("the output embedding is trained")
     return layout
 
