@@ -209,7 +209,7 @@ def test_what_the_engine_measures_is_what_plain_torch_computes(
     tuned = lorafit.load(run)
     encoded = tuned.task.encode(data["test"], tuned.tokenizer, tuned.max_length)
     eager = EagerEngine(tuned.model, tuned.task, tuned.tokenizer)
-    fast = measuring_engine(tuned.model, tuned.tokenizer, tuned.task, run.config)
+    fast = measuring_engine(tuned, run.config)
     assert fast.name == "fast"
     for side, scores in zip(
         ("base", "tuned"),

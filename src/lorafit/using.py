@@ -31,6 +31,7 @@ def load(
     trust_remote_code: bool = False,
     attn_implementation: str | None = None,
     device: str = "auto",
+    dtype: str | None = None,
     progress: bool = True,
 ) -> Tuned:
     """Puts a trained adapter on its base model.
@@ -46,16 +47,19 @@ def load(
             of transformers' own. A kernel of the Hub is code, too, and runs only if named here.
         device: Where it predicts: ``auto`` (a GPU where torch finds one), ``cpu``, ``cuda``,
             ``cuda:N`` or ``mps``.
+        dtype: What it predicts in: ``float32``, ``bfloat16`` (faster where the processor multiplies
+            it; answers change a little, see `docs/explanation/engines.md`), or ``None``: as the
+            weights are stored. Texts that are written are always computed as stored.
         progress: As for `evaluate`.
 
     Raises:
         RunError: There is no such run, or it has no adapter yet.
         AdapterError: The adapter does not fit the model, or its files are damaged.
         ModelError: The base cannot be loaded, or needs code that was not allowed.
-        ConfigError: There is no such device.
+        ConfigError: There is no such device, or no such type of numbers.
     """
     trust = Trust(trust_remote_code, attn_implementation)
-    return tuned_models.load(source, model, tokenizer, trust=trust, device=device)
+    return tuned_models.load(source, model, tokenizer, trust=trust, device=device, dtype=dtype)
 
 
 @shown
@@ -144,6 +148,7 @@ def predict(
     trust_remote_code: bool = False,
     attn_implementation: str | None = None,
     device: str = "auto",
+    dtype: str | None = None,
     progress: bool = True,
 ) -> list[dict[str, Any]]:
     """Predicts with the tuned model of a run.
@@ -156,6 +161,7 @@ def predict(
         trust_remote_code: As for `load`.
         attn_implementation: As for `load`.
         device: As for `load`; of what `load` returned it is the one given there.
+        dtype: Likewise.
         progress: As for `evaluate`.
 
     Returns:
@@ -166,5 +172,5 @@ def predict(
     """
     if not isinstance(run, Tuned):
         trust = Trust(trust_remote_code, attn_implementation)
-        run = tuned_models.load(run, trust=trust, device=device)
+        run = tuned_models.load(run, trust=trust, device=device, dtype=dtype)
     return predicting.predict(run, texts)

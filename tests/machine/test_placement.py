@@ -90,7 +90,7 @@ def test_a_run_trains_predicts_and_is_measured_where_it_was_asked_to(
     answers = lorafit.predict(tuned, ["a good film"], progress=False)
     assert len(answers) == 1
     assert tuned.predict(["a good film"]) == answers
-    assert measuring_engine(tuned.model, tuned.tokenizer, tuned.task, run.config) is not None
+    assert measuring_engine(tuned, run.config) is not None
     assert tuned.model.device == torch.device("cpu")
 
     # The machine the run is used on may have other devices than the one it was trained on.

@@ -74,6 +74,13 @@ def predict(
     trust_remote_code: TrustRemoteCode = False,
     attn_implementation: Attention = None,
     device: Device = "auto",
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Compute in float32 or bfloat16 (faster); as the weights are stored if left out.",
+        ),
+    ] = None,
     runs_dir: RunsDir = Path("runs"),
     quiet: Quiet = False,
     debug: Debug = False,
@@ -98,6 +105,7 @@ def predict(
         tuned = api.load(
             run_path(run, runs_dir),
             device=device,
+            dtype=dtype,
             **trust_given(trust_remote_code, attn_implementation),
         )
         asked = _asked(texts or [], file, list(tuned.task.text), encoding, skip_bad_rows)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lorafit.engine.frozen import FrozenLinear
+from lorafit.engine.frozen import FrozenLinear, version
 from lorafit.engine.kernels import checked as kernels
 from lorafit.engine.kernels.counter import Drop, Seeds
 
@@ -114,17 +114,45 @@ class Applied:
         return grad_a, grad_b
 
 
+class MergedLinear(FrozenLinear):
+    """The same with the layers' updates in the copy of the weight: the model stays as it is.
+
+    The sum is rounded once, to the type of the product. It follows the adapters: one that is
+    switched off, scaled or trained on is merged anew.
+    """
+
+    def _state(self) -> tuple[object, ...]:
+        layers: list[Any] = self._modules
+        updates = [
+            (place, layer.scaling[name], *map(version, factors_of(layer, name)))
+            for place, layer in enumerate(layers)
+            for name in active_names(layer)
+        ]
+        return (*super()._state(), *updates)
+
+    def _value(self, index: int) -> Tensor:
+        weight = self._weight(self._layers[index]).detach().float()
+        for update in updates_of(self._modules[index]):
+            weight = torch.addmm(weight, update.b, update.a, alpha=update.scaling)
+        return weight.to(self.dtype)
+
+
 class Projection:
     """Linear layers with a common input, as one product, each with its updates.
 
     Args:
         modules: ``nn.Linear`` layers or adapter layers around them, by output columns.
         dtype: Storage type of activations.
+        merged: Compute the updates as part of the weight, for answers only: there is no
+            gradient.
     """
 
-    def __init__(self, modules: Sequence[nn.Module], dtype: torch.dtype) -> None:
+    def __init__(
+        self, modules: Sequence[nn.Module], dtype: torch.dtype, merged: bool = False
+    ) -> None:
         self.modules = list(modules)
-        self.frozen = FrozenLinear(self.modules, dtype)
+        self.merged = merged
+        self.frozen = (MergedLinear if merged else FrozenLinear)(self.modules, dtype)
 
     @property
     def trains(self) -> bool:
@@ -139,6 +167,8 @@ class Projection:
     def forward(self, x: Tensor, seeds: Seeds) -> tuple[Tensor, list[Applied]]:
         """``x (n, d_in)`` to ``(n, sum of d_out)``."""
         y = self.frozen.forward(x)
+        if self.merged:
+            return y, []
         applied = []
         start = 0
         for module, width in zip(self.modules, self.frozen.widths, strict=True):

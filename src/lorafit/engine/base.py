@@ -90,6 +90,16 @@ def _arrays(*tensors: torch.Tensor) -> list[np.ndarray]:
     return [tensor.cpu().numpy() for tensor in tensors]
 
 
+def check_training(engine: Any) -> None:
+    """Refuses a training step of an engine that was made to answer.
+
+    Raises:
+        ValueError: It was: what it would add to the gradients is not that of the adapters.
+    """
+    if not engine.training:
+        raise ValueError(f"the {engine.name} engine was made to answer; it does not train")
+
+
 class Engine(Protocol):
     """Computes batches; the training loop knows nothing else of the model.
 

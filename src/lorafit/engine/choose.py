@@ -53,11 +53,14 @@ class Computing:
         device: Where it computes; ``None``: what accelerate picks for this process.
         autocast: For the eager engine: compute in bfloat16.
         dtype: What the other engines compute in; ``None``: bfloat16 where the CPU has it.
+        training: Whether the engine also trains. One that only answers merges the adapters into
+            its own copy of the weights, and takes models of which any part may be trained.
     """
 
     device: torch.device | None = None
     autocast: bool = False
     dtype: torch.dtype | None = None
+    training: bool = True
 
     @property
     def storage(self) -> torch.dtype:
@@ -90,7 +93,7 @@ def choose_engine(
         try:
             if name != "eager":
                 _require_cpu(device)
-            engine = _make(name, model, task, tokenizer, computing.storage)
+            engine = _make(name, model, task, tokenizer, computing)
         except Unsupported as why:
             reasons.append(f"not {name}: {why}")
             continue
@@ -120,30 +123,31 @@ def _make(
     model: nn.Module,
     task: Task,
     tokenizer: PreTrainedTokenizerBase,
-    dtype: torch.dtype,
+    computing: Computing,
 ) -> FastEncoder | FastDecoder | GenericEngine | None:
     if name == "eager":
         return None
     keep_freed_memory()
+    dtype, training = computing.storage, computing.training
     number = str(dtype).removeprefix("torch.")
     compiled = library()
     kernels = f"{compiled.name} kernels" if compiled else "no compiled kernels: run in PyTorch"
     if name == "fast":
         fast: FastEncoder | FastDecoder
         if decoder_layout.knows(model):
-            decoder = decoder_layout.find_layout(model)
-            fast = FastDecoder(model, decoder, task, tokenizer, dtype=dtype)
+            decoder = decoder_layout.find_layout(model, training)
+            fast = FastDecoder(model, decoder, task, tokenizer, dtype=dtype, training=training)
             per_token = decoder.causal_lm
         else:
-            encoder = encoder_support.find_layout(model)
-            fast = FastEncoder(model, encoder, task, tokenizer, dtype=dtype)
+            encoder = encoder_support.find_layout(model, training)
+            fast = FastEncoder(model, encoder, task, tokenizer, dtype=dtype, training=training)
             per_token = not encoder.pools_first
         fast.reason = f"packed {type(model).__name__}, {number}, {kernels}"
         _check_agreement(model, fast, fast.collate(_probe(model, per_token)), dtype)
         return fast
     if any(parameter.device.type != "cpu" for parameter in model.parameters()):
         raise Unsupported("the model is not on the CPU")
-    generic = GenericEngine(model, task, tokenizer, dtype=dtype)
+    generic = GenericEngine(model, task, tokenizer, dtype=dtype, training=training)
     generic.reason = f"{type(model).__name__} with faster parts, {number}, {kernels}"
     batch = {"parts": [_padded(_probe(model, False), model)], "order": range(len(_PROBE))}
     _check_agreement(model, generic, batch, dtype)

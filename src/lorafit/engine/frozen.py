@@ -45,6 +45,11 @@ def base_of(module: nn.Module) -> nn.Module:
     return cast(nn.Module, getattr(module, "base_layer", module))
 
 
+def version(tensor: Tensor) -> tuple[int, int]:
+    """Where a tensor's numbers are, and how often they were changed in place."""
+    return tensor.data_ptr(), tensor._version  # noqa: SLF001  # torch's own count, read at 2.13
+
+
 class FrozenLinear:
     """Frozen ``nn.Linear`` layers with a common input, as one product.
 
@@ -78,17 +83,23 @@ class FrozenLinear:
         return layer.weight.t() if isinstance(layer, Conv1D) else layer.weight
 
     def _refresh(self) -> None:
-        weights = [layer.weight for layer in self._layers]
-        # peft merges through `weight.data`, which leaves the version as it was.
-        merged = [tuple(getattr(module, "merged_adapters", ())) for module in self._modules]
-        # torch's own count of changes in place, read at 2.13.
-        versions = [(w.data_ptr(), w._version) for w in weights]  # noqa: SLF001
-        key = (*versions, *merged)
+        key = self._state()
         if key != self._key:
             self._key, self._forward, self._backward = key, None, None
 
+    def _state(self) -> tuple[object, ...]:
+        """What the layout is made of: where it changes, the layer is laid out anew."""
+        # peft merges through `weight.data`, which leaves the version as it was.
+        merged = [tuple(getattr(module, "merged_adapters", ())) for module in self._modules]
+        tensors = [one for layer in self._layers for one in (layer.weight, layer.bias)]
+        return (*(None if one is None else version(one) for one in tensors), *merged)
+
+    def _value(self, index: int) -> Tensor:
+        """The weight of one layer, ``(d_out, d_in)`` in the chosen type."""
+        return self._weight(self._layers[index]).detach().to(self.dtype)
+
     def _stacked(self) -> Tensor:
-        return torch.cat([self._weight(x).detach().to(self.dtype) for x in self._layers])
+        return torch.cat([self._value(index) for index in range(len(self._layers))])
 
     def _bias(self) -> Tensor | None:
         if all(layer.bias is None for layer in self._layers):

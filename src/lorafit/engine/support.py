@@ -81,7 +81,10 @@ def check_linear(module: nn.Module) -> None:
 
 
 def check_parameters(
-    model: nn.Module, by_hand: Iterable[nn.Module], linear: Iterable[nn.Module]
+    model: nn.Module,
+    by_hand: Iterable[nn.Module],
+    linear: Iterable[nn.Module],
+    training: bool = True,
 ) -> None:
     """Where parameters are, and which of them train.
 
@@ -89,6 +92,7 @@ def check_parameters(
         model: The whole model.
         by_hand: The modules that are computed by hand.
         linear: Those among them whose LoRA factors may train.
+        training: Whether what is to train matters: it does not to an engine that only answers.
 
     Raises:
         Unsupported: One is not on the CPU, is quantized, or trains without being a factor.
@@ -100,6 +104,8 @@ def check_parameters(
             raise Unsupported(f"it is on {parameter.device}; the fast engine computes on the CPU")
         if not parameter.is_floating_point():
             raise Unsupported(f"{path} is quantized ({parameter.dtype})")
+    if not training:
+        return
     adapted = {id(module) for module in linear}
     for module in by_hand:
         for path, parameter in module.named_parameters():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pyarrow as pa
 import torch
 from datasets import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lorafit import quiet
 from lorafit.adapt import Adapters
@@ -27,30 +26,25 @@ from lorafit.tasks.base import Task
 from lorafit.tasks.parts.generative import GenerativeTask
 
 
-def measuring_engine(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    task: Task,
-    config: Config,
-    trained: Engine | None = None,
-) -> Engine:
+def measuring_engine(tuned: Tuned, config: Config, trained: Engine | None = None) -> Engine:
     """The engine to measure with: in the format of the weights, as whoever loads them computes.
 
-    That is the engine that trains where weights and engine are float32, else plain torch.
+    That is the engine that trains where weights and engine are float32; else the one that answers
+    (`lorafit.engine.inference`), or plain torch where the run asks for it.
 
     Args:
-        model: The adapted model.
-        tokenizer: Its tokenizer.
-        task: What is measured.
+        tuned: The model as it is to be measured: its adapters may be switched off.
         config: The settings of the run.
         trained: The engine that trained, if it is at hand.
     """
-    device = find_device(config.train.device)
+    model, device = tuned.model, find_device(config.train.device)
     bf16, _ = uses_bf16(model, config, device)
-    if bf16 or model.dtype != torch.float32:
-        return EagerEngine(model, task, tokenizer, device)
-    with quiet.saying_less("lorafit"):  # which engine it is was said before the training
-        return trained or make_engine(model, tokenizer, task, config)
+    if not bf16 and model.dtype == torch.float32:
+        with quiet.saying_less("lorafit"):  # which engine it is was said before the training
+            return trained or make_engine(model, tuned.tokenizer, tuned.task, config)
+    if config.train.engine == "eager":
+        return EagerEngine(model, tuned.task, tuned.tokenizer, device)
+    return tuned.inference.engine(model, tuned.task, tuned.tokenizer, device)
 
 
 def measure(
@@ -98,11 +92,11 @@ def measured(
         (`lorafit.pipeline.predictions`).
     """
     task = tuned.task
-    engine = measuring_engine(tuned.model, tuned.tokenizer, task, config, trained)
     batch = config.train.per_device_eval_batch_size
+    after = said(measuring_engine(tuned, config, trained), task, encoded, batch)
     with tuned.adapters.disabled():
-        base = said(engine, task, encoded, batch)
-    after = said(engine, task, encoded, batch)
+        # Asked again: one that answers may be another one for another state of the adapters.
+        base = said(measuring_engine(tuned, config, trained), task, encoded, batch)
     outcome = evaluation(base.scores, after.scores, task, encoded, config)
     outcome, written = measure_texts(outcome, tuned, rows, config)
     return outcome, predictions.table(task, rows, encoded, base, after, config, written)

@@ -6,11 +6,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lorafit.config import GenerateConfig
 from lorafit.data.read.asked import read_asked
-from lorafit.engine.eager import EagerEngine
+from lorafit.engine.inference import Inference
 from lorafit.errors import DataError, DivergenceError
 from lorafit.evaluation.generation import generate as write
 from lorafit.evaluation.score import all_logits
@@ -36,6 +37,8 @@ class Predictor(Protocol):
     max_length: int
     generate: GenerateConfig
     device: str
+    dtype: torch.dtype | None
+    inference: Inference
 
 
 def predict(tuned: Predictor, given: Any, at_once: int = ROWS_AT_ONCE) -> list[Json]:
@@ -70,7 +73,7 @@ def _some(tuned: Predictor, cells: Sequence[Any]) -> list[Json]:
         written = write(tuned.model, tuned.tokenizer, prompts, tuned.generate, GENERATE_BATCH)
         return [{"generated": answer} for answer in written]
     encoded = tuned.task.encode(rows, tuned.tokenizer, tuned.max_length)
-    engine = EagerEngine(tuned.model, tuned.task, tuned.tokenizer, device)
+    engine = tuned.inference.engine(tuned.model, tuned.task, tuned.tokenizer, device, tuned.dtype)
     logits = all_logits(engine, tuned.task, encoded, PREDICT_BATCH)
     bad = sum(not np.isfinite(row).all() for row in logits)
     if bad:

@@ -6,11 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
+import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lorafit import pipeline, quiet
 from lorafit.adapt import Adapters
 from lorafit.config import Config, GenerateConfig
+from lorafit.engine.inference import Inference
 from lorafit.errors import AdapterError, ConfigError
 from lorafit.evidence.json import Json
 from lorafit.export import peft as peft_format
@@ -27,6 +29,9 @@ from lorafit.training import guest
 from lorafit.trust import NO_TRUST, Trust, granted
 from lorafit.units import shortened
 
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+"""What predictions can be computed in."""
+
 
 @dataclass
 class Tuned:
@@ -41,6 +46,10 @@ class Tuned:
     """How a model that writes text writes."""
     device: str = "auto"
     """Where it predicts."""
+    dtype: torch.dtype | None = None
+    """What it predicts in; ``None``: as the weights are stored."""
+    inference: Inference = field(default_factory=Inference, repr=False, compare=False)
+    """Its engine."""
 
     @guest.visiting()
     def predict(self, texts: Any) -> list[Json]:
@@ -67,6 +76,7 @@ def load(
     *,
     trust: Trust = NO_TRUST,
     device: str = "auto",
+    dtype: str | None = None,
 ) -> Tuned:
     """Puts a trained adapter on its base model.
 
@@ -77,13 +87,16 @@ def load(
         tokenizer: Its tokenizer.
         trust: What the caller allows of code that comes with the base.
         device: Where it predicts: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        dtype: What it predicts in: ``float32`` or ``bfloat16``; ``None``: as the weights are
+            stored.
 
     Raises:
         RunError: There is no such run, or it has no adapter yet.
         AdapterError: The adapter does not fit the model, or its files are damaged.
         ModelError: The base cannot be loaded, or needs code that was not allowed.
-        ConfigError: There is no such device.
+        ConfigError: There is no such device, or no such type of numbers.
     """
+    numbers = _numbers(dtype)
     adapter = _adapter_folder(source)
     find_device(device)
     facts, task = read(adapter)
@@ -107,7 +120,23 @@ def load(
         facts.max_length,
         facts.generate,
         device,
+        numbers,
     )
+
+
+def _numbers(name: str | None) -> torch.dtype | None:
+    """The type that predictions are computed in.
+
+    Raises:
+        ConfigError: It is another one.
+    """
+    if name is None:
+        return None
+    if name not in DTYPES:
+        raise ConfigError(
+            f'predictions are computed in {" or ".join(DTYPES)}, not in "{name}" (dtype).'
+        )
+    return DTYPES[name]
 
 
 class AdapterFacts(TypedDict):

@@ -7,6 +7,7 @@ in company with what is computed of it alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,8 +25,10 @@ from lorafit.config import GenerateConfig
 from lorafit.data.batches import Example
 from lorafit.engine.base import Engine
 from lorafit.engine.choose import Computing, Setting, choose_engine
+from lorafit.engine.eager import EagerEngine
 from lorafit.engine.generic.engine import GenericEngine
 from lorafit.errors import ConfigError
+from lorafit.evaluation.handoff import TOLERANCE
 from lorafit.methods.lora import LoraConfig
 from lorafit.model.load import from_live
 from lorafit.tasks.base import Task
@@ -181,6 +184,31 @@ def check_alone(found: Subject, rows: Dataset) -> None:
     for index, answer in enumerate(together):
         [alone] = predict(tuned, rows.select([index]))
         assert same(alone, answer), (rows[index], alone, answer)
+
+
+def check_answering(tuned: Tuned, examples: list[Example]) -> None:
+    """Asserts that what answers computes what plain torch does, with the adapter and without."""
+    device = torch.device("cpu")
+    plain = EagerEngine(tuned.model, tuned.task, tuned.tokenizer, device)
+    before = {name: one.clone() for name, one in tuned.model.state_dict().items()}
+    for adapted in (True, False, True):
+        with nullcontext() if adapted else tuned.adapters.disabled():
+            engine = tuned.inference.engine(tuned.model, tuned.task, tuned.tokenizer, device)
+            assert engine.name != "eager", engine.reason
+            _check_equal(engine, plain, examples)
+    after = tuned.model.state_dict()
+    assert all(torch.equal(after[name], one) for name, one in before.items())
+
+
+def _check_equal(engine: Engine, plain: Engine, examples: list[Example]) -> None:
+    expected = plain.logits(plain.collate(examples)).double()
+    logits = engine.logits(engine.collate(examples)).double()
+    if expected.dim() == 3:  # of every token; what padding gets is nobody's business
+        mask = plain.collate(examples)["attention_mask"].bool()
+        if mask.shape == expected.shape[:2]:
+            expected, logits = expected[mask], logits[mask]
+    allowed = TOLERANCE["float32"] * max(1.0, float(expected.abs().max()))
+    assert (logits - expected).abs().max() <= allowed, engine.name
 
 
 def _check_engine(engine: Engine, model: Any, examples: list[Example]) -> None:

@@ -45,6 +45,7 @@ from lorafit.testing.subject import (
     Subject,
     beginners,
     check_alone,
+    check_answering,
     model_for,
     same,
     saved,
@@ -299,6 +300,12 @@ class TaskChecks(ABC):
         engine, examples = found.engines[0], list(_encoded(found.tuned, rows))
         logits = engine.logits(engine.collate(examples))
         assert (logits[1:] - logits[:1]).abs().max() > 0.01
+
+    def test_the_engine_that_answers_computes_what_plain_torch_does(self, family: str) -> None:
+        """Packed, with the adapter merged into its copy of the weights; the model stays."""
+        found = self.subject(family)
+        rows = self.rows(5, seed=self.families.index(family), odd=True)
+        check_answering(found.tuned, list(_encoded(found.tuned, rows)))
 
     # 5. Metrics ---------------------------------------------------------------------------
 

@@ -11,8 +11,8 @@ from collections import Counter, deque
 from itertools import chain
 
 import numpy as np
+import scipy
 from datasets import Dataset
-from scipy.stats import entropy
 
 from lorafit.config import TrainConfig
 from lorafit.tasks.base import Task
@@ -46,7 +46,7 @@ def guessing(task: Task, train: Dataset) -> float | None:
     if task.supervision == "token":
         labels = list(chain.from_iterable(labels))
     counts = Counter(label for label in labels if isinstance(label, int) and label >= 0)
-    return float(entropy(list(counts.values()))) if len(counts) > 1 else None
+    return float(scipy.stats.entropy(list(counts.values()))) if len(counts) > 1 else None
 
 
 class Watch:

@@ -119,15 +119,16 @@ class Block:
     Args:
         layout: Its modules.
         dtype: Storage type.
+        merged: As of `Projection`.
     """
 
-    def __init__(self, layout: BlockLayout, dtype: torch.dtype) -> None:
+    def __init__(self, layout: BlockLayout, dtype: torch.dtype, merged: bool = False) -> None:
         self.layout = layout
         self.dtype = dtype
-        self.qkv = Projection([layout.query, layout.key, layout.value], dtype)
-        self.output = Projection([layout.output], dtype)
-        self.gate_up = Projection([layout.gate, layout.up], dtype)
-        self.down = Projection([layout.down], dtype)
+        self.qkv = Projection([layout.query, layout.key, layout.value], dtype, merged)
+        self.output = Projection([layout.output], dtype, merged)
+        self.gate_up = Projection([layout.gate, layout.up], dtype, merged)
+        self.down = Projection([layout.down], dtype, merged)
         self.norm1 = Norm(layout.attention_norm)
         self.norm2 = Norm(layout.feed_forward_norm)
         self.heads = Heads(

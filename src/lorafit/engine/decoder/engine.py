@@ -23,6 +23,7 @@ from lorafit.engine.base import (
     StepResult,
     answers_from_logits,
     answers_from_tokens,
+    check_training,
 )
 from lorafit.engine.batch import pack_examples
 from lorafit.engine.decoder.block import Block, Positions, Saved, Stream
@@ -43,6 +44,8 @@ class FastDecoder:
         task: Collates labels, and defines the loss of a classifier.
         tokenizer: For the padding token.
         dtype: Storage type of activations and frozen weights: float32 or bfloat16.
+        training: Whether it also trains; otherwise it only answers, with the adapters merged into
+            its own copy of the weights.
     """
 
     name = "fast"
@@ -55,6 +58,7 @@ class FastDecoder:
         tokenizer: PreTrainedTokenizerBase,
         *,
         dtype: torch.dtype,
+        training: bool = True,
     ) -> None:
         self.model = model
         self.layout = layout
@@ -62,7 +66,8 @@ class FastDecoder:
         self.tokenizer = tokenizer
         self.dtype = dtype
         self.reason = ""
-        self.blocks = [Block(block, dtype) for block in layout.blocks]
+        self.training = training
+        self.blocks = [Block(block, dtype, merged=not training) for block in layout.blocks]
         self._head = FrozenLinear([layout.head], dtype)
 
     # --- batches -------------------------------------------------------------------------
@@ -114,6 +119,7 @@ class FastDecoder:
 
     def forward_backward(self, batch: Batch, scale: float) -> StepResult:
         """Adds ``scale`` times the gradient of the summed loss to every trainable ``.grad``."""
+        check_training(self)
         lowest = [block.lowest_trained() for block in self.blocks]
         trained = [i for i, stage in enumerate(lowest) if stage is not None]
         bottom = trained[0] if trained else len(self.blocks)

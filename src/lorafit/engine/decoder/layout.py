@@ -99,8 +99,12 @@ def knows(model: nn.Module) -> bool:
     return library and type(model).__name__ in CAUSAL | CLASSIFIERS
 
 
-def find_layout(model: nn.Module) -> DecoderLayout:
+def find_layout(model: nn.Module, training: bool = True) -> DecoderLayout:
     """Finds the parts of a model.
+
+    Args:
+        model: The adapted model.
+        training: As for `lorafit.engine.support.check_parameters`.
 
     Raises:
         Unsupported: The reason why the fast engine cannot run it.
@@ -132,10 +136,14 @@ def find_layout(model: nn.Module) -> DecoderLayout:
         for norm in block.norms():
             if not isinstance(getattr(norm, "weight", None), nn.Parameter):
                 raise Unsupported(f"its normalization is a {type(norm).__name__}")
-    support.check_parameters(model, layout.by_hand(), linear)
+    support.check_parameters(model, layout.by_hand(), linear, training)
     if causal and (base_of(layout.head) is not layout.head or type(layout.head) is not nn.Linear):
         raise Unsupported("the output embedding is adapted")
-    if causal and any(parameter.requires_grad for parameter in layout.head.parameters()):
+    if (
+        training
+        and causal
+        and any(parameter.requires_grad for parameter in layout.head.parameters())
+    ):
         raise Unsupported("the output embedding is trained")
     return layout
 

@@ -102,19 +102,22 @@ class Block:
         dtype: Storage type.
         first_only: Compute the output of each sequence's first token only: the last block
             of a model whose head looks at nothing else. Keys and values still see all.
+        merged: As of `Projection`.
     """
 
-    def __init__(self, layout: BlockLayout, dtype: torch.dtype, first_only: bool) -> None:
+    def __init__(
+        self, layout: BlockLayout, dtype: torch.dtype, first_only: bool, merged: bool = False
+    ) -> None:
         self.layout = layout
         self.dtype = dtype
         self.first_only = first_only
         key_value = [layout.key, layout.value]
-        self.qkv = Projection([layout.query, *key_value], dtype)
-        self.q = Projection([layout.query], dtype)
-        self.kv = Projection(key_value, dtype)
-        self.output = Projection([layout.output], dtype)
-        self.up = Projection([layout.up], dtype)
-        self.down = Projection([layout.down], dtype)
+        self.qkv = Projection([layout.query, *key_value], dtype, merged)
+        self.q = Projection([layout.query], dtype, merged)
+        self.kv = Projection(key_value, dtype, merged)
+        self.output = Projection([layout.output], dtype, merged)
+        self.up = Projection([layout.up], dtype, merged)
+        self.down = Projection([layout.down], dtype, merged)
         self.norm1 = Norm(layout.attention_norm, layout.attention_dropout)
         self.norm2 = Norm(layout.output_norm, layout.hidden_dropout)
         width = self.q.frozen.widths[0]

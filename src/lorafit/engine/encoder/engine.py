@@ -16,7 +16,13 @@ from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
 from lorafit.data.batches import Example
-from lorafit.engine.base import Answers, Batch, StepResult, answers_from_logits
+from lorafit.engine.base import (
+    Answers,
+    Batch,
+    StepResult,
+    answers_from_logits,
+    check_training,
+)
 from lorafit.engine.batch import pack_examples
 from lorafit.engine.encoder.block import Block, Gradient, Saved, Stream, dropout_p
 from lorafit.engine.encoder.layout import EncoderLayout
@@ -38,6 +44,8 @@ class FastEncoder:
         task: Collates labels, and defines the loss.
         tokenizer: For the padding token, and for labels of every token.
         dtype: Storage type of activations and frozen weights: float32 or bfloat16.
+        training: Whether it also trains; otherwise it only answers, with the adapters merged into
+            its own copy of the weights.
     """
 
     name = "fast"
@@ -50,6 +58,7 @@ class FastEncoder:
         tokenizer: PreTrainedTokenizerBase,
         *,
         dtype: torch.dtype,
+        training: bool = True,
     ) -> None:
         self.model = model
         self.layout = layout
@@ -57,9 +66,10 @@ class FastEncoder:
         self.tokenizer = tokenizer
         self.dtype = dtype
         self.reason = ""
+        self.training = training
         last = len(layout.blocks) - 1
         self.blocks = [
-            Block(block, dtype, layout.pools_first and i == last)
+            Block(block, dtype, layout.pools_first and i == last, merged=not training)
             for i, block in enumerate(layout.blocks)
         ]
         embeddings: Any = layout.embeddings
@@ -90,6 +100,7 @@ class FastEncoder:
 
     def forward_backward(self, batch: Batch, scale: float) -> StepResult:
         """Adds ``scale`` times the gradient of the summed loss to every trainable ``.grad``."""
+        check_training(self)
         lowest = [block.lowest_trained() for block in self.blocks]
         trained = [i for i, stage in enumerate(lowest) if stage is not None]
         bottom = trained[0] if trained else len(self.blocks)

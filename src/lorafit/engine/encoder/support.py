@@ -21,8 +21,12 @@ def knows(model: nn.Module) -> bool:
     return library and any(type(model).__name__ in classes for classes, _ in FAMILIES)
 
 
-def find_layout(model: nn.Module) -> EncoderLayout:
+def find_layout(model: nn.Module, training: bool = True) -> EncoderLayout:
     """Finds the parts of a model.
+
+    Args:
+        model: The adapted model.
+        training: As for `lorafit.engine.support.check_parameters`.
 
     Raises:
         Unsupported: The reason why the fast engine cannot run it.
@@ -42,7 +46,7 @@ def find_layout(model: nn.Module) -> EncoderLayout:
         for norm in (block.attention_norm, block.output_norm):
             if not isinstance(norm, nn.LayerNorm) or norm.weight is None or norm.bias is None:
                 raise Unsupported(f"its normalization is a {type(norm).__name__}")
-    support.check_parameters(model, layout.by_hand(), linear)
+    support.check_parameters(model, layout.by_hand(), linear, training)
     return layout
 
 

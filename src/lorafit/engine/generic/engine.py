@@ -17,6 +17,7 @@ from lorafit.engine.base import (
     StepResult,
     answers_from_logits,
     answers_from_tokens,
+    check_training,
 )
 from lorafit.engine.batch import check_examples
 from lorafit.engine.generic.intercept import SMALLEST, Interception, Parts
@@ -38,6 +39,8 @@ class GenericEngine:
         tokenizer: For padding.
         dtype: bfloat16: as under torch's autocast, frozen weights laid out once; float32.
         smallest: Weights of fewer numbers are left to torch.
+        training: Whether it also trains; otherwise it only answers, with the adapters merged into
+            its own copy of the weights.
     """
 
     name = "generic"
@@ -50,6 +53,7 @@ class GenericEngine:
         *,
         dtype: torch.dtype,
         smallest: int = SMALLEST,
+        training: bool = True,
     ) -> None:
         keep_freed_memory()
         self.model = model
@@ -57,7 +61,8 @@ class GenericEngine:
         self.tokenizer = tokenizer
         self.dtype = dtype
         self.reason = ""
-        self._parts = Parts(model, dtype, smallest)
+        self.training = training
+        self._parts = Parts(model, dtype, smallest, training)
         causal_lm = getattr(task, "task_type", None) == "CAUSAL_LM"
         self.language = LanguageHead(model, dtype) if causal_lm else None
         # Where the logits are more than a frozen product.
@@ -114,6 +119,7 @@ class GenericEngine:
 
     def forward_backward(self, batch: Batch, scale: float) -> StepResult:
         """Adds ``scale`` times the gradient of the summed loss to every trainable ``.grad``."""
+        check_training(self)
         seeds = Seeds.from_torch()
         total, units, tokens = torch.zeros(()), 0, 0
         for part in batch["parts"]:

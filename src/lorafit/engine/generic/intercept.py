@@ -54,9 +54,18 @@ class Parts:
         model: The adapted model, on the CPU.
         dtype: What frozen products are computed in.
         smallest: Weights of fewer numbers are left to torch.
+        training: Whether they also train. Otherwise weights that may be trained are laid out,
+            too, and the adapters merged into the copies.
     """
 
-    def __init__(self, model: nn.Module, dtype: torch.dtype, smallest: int = SMALLEST) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        dtype: torch.dtype,
+        smallest: int = SMALLEST,
+        training: bool = True,
+    ) -> None:
+        self.training = training
         self.frozen: dict[int, FrozenLinear] = {}
         self.adapted: dict[nn.Module, Projection] = {}
         head = output_embeddings(model)
@@ -67,12 +76,14 @@ class Parts:
                 continue
             inner.add(base)
             weight = base.weight
-            if weight.requires_grad or not weight.is_floating_point() or weight.numel() < smallest:
+            if training and weight.requires_grad:
+                continue
+            if not weight.is_floating_point() or weight.numel() < smallest:
                 continue
             linear = FrozenLinear([module], dtype)
             self.frozen[id(weight)] = linear
             if base is not module and _has_factors(module):
-                self.adapted[module] = Projection([module], dtype)
+                self.adapted[module] = Projection([module], dtype, merged=not training)
 
 
 class Interception(TorchFunctionMode):
@@ -98,7 +109,7 @@ class Interception(TorchFunctionMode):
         linear = self._parts.frozen.get(id(weight))
         if linear is None or not linear.uses(weight, bias):
             return NotImplemented
-        if bias is not None and bias.requires_grad:  # bitfit
+        if self._parts.training and bias is not None and bias.requires_grad:  # bitfit
             return NotImplemented
         return apply(Frozen, x, linear)
 

@@ -1,0 +1,1 @@
+"""Predictions a second, side by side."""
