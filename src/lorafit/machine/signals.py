@@ -7,7 +7,6 @@ are ended, and what is said last is how to go on.
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -86,13 +85,6 @@ def of_program() -> None:
     _install(lambda handler: handler is not signal.SIG_IGN)
 
 
-def leave_at_once() -> None:
-    """Until anything is done, a signal ends the process, with a line and no traceback."""
-    for number in STOPPING:
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _leave)
-
-
 def ignore() -> None:
     """The program ends anyway: signals are not heard any more."""
     for number in STOPPING:
@@ -118,8 +110,3 @@ def _install(wanted: Any) -> dict[int, Any]:
 
 def _raise(number: int, _frame: FrameType | None) -> NoReturn:
     raise Stopped(number=number)
-
-
-def _leave(number: int, _frame: FrameType | None) -> NoReturn:
-    os.write(2, f"Interrupted: stopped by {name(number)}.\n".encode())
-    os._exit(128 + number)
