@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import transformers
 from huggingface_hub.errors import (
     GatedRepoError,
     HFValidationError,
@@ -16,6 +17,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from packaging.version import Version
 from safetensors import SafetensorError
 from transformers import PreTrainedConfig
 
@@ -77,6 +79,24 @@ def check_folder(folder: Path, gguf_file: str | None, name: str) -> None:
     raise ModelError(
         f'"{name}" has no weights: there is no model.safetensors. It has {", ".join(files[:8])}.'
     )
+
+
+GGUF_NEEDS = Version("5.6")
+"""transformers before it (5.0 to 5.5.4 were tried) reads the tokenizer of a Llama as that of Code
+Llama, with five tokens that the file does not have."""
+
+
+def check_gguf(name: str) -> None:
+    """Refuses a GGUF file where its tokenizer would not be the file's.
+
+    Raises:
+        ModelError: transformers is too old.
+    """
+    if Version(transformers.__version__) < GGUF_NEEDS:
+        raise ModelError(
+            f'"{name}" is a GGUF file, and transformers {transformers.__version__} misreads the '
+            f'tokenizers of such files: pip install "transformers>={GGUF_NEEDS}".'
+        )
 
 
 def check_attention(config: PreTrainedConfig, name: str) -> None:
