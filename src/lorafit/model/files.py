@@ -25,6 +25,8 @@ from lorafit.errors import LorafitError, ModelError, did_you_mean
 from lorafit.trust import built_in
 
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+_EXPERTS = (None, "batched_mm", "eager", "grouped_mm")
+"""What transformers 5 has for mixtures of experts; the others (deepgemm, sonicmoe) it fetches."""
 _PICKLED = ("*.bin", "*.bin.index.json", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
@@ -109,7 +111,7 @@ def check_attention(config: PreTrainedConfig, name: str) -> None:
     Raises:
         ModelError: It names an attention that is not built in.
     """
-    for wanted in _attentions(config):
+    for wanted in _asked(config, "_attn_implementation"):
         if not built_in(wanted):
             raise ModelError(
                 f'the config.json of "{name}" asks for the attention {wanted!r:.80}, which may be '
@@ -117,13 +119,27 @@ def check_attention(config: PreTrainedConfig, name: str) -> None:
             )
 
 
-def _attentions(config: PreTrainedConfig) -> Iterator[Any]:
-    """The attention of a configuration and of the ones inside it."""
-    yield getattr(config, "_attn_implementation", None)
+def check_experts(config: PreTrainedConfig, name: str) -> None:
+    """The same for the experts of a mixture: refuses a kernel.
+
+    Raises:
+        ModelError: It names a way to compute them that is not built in.
+    """
+    for wanted in _asked(config, "_experts_implementation"):
+        if wanted not in _EXPERTS:
+            raise ModelError(
+                f'the config.json of "{name}" asks for the experts {wanted!r:.80}, which may be code '
+                "that is fetched and run. Take experts_implementation out of it."
+            )
+
+
+def _asked(config: PreTrainedConfig, what: str) -> Iterator[Any]:
+    """An attribute of a configuration and of the ones inside it."""
+    yield getattr(config, what, None)
     for name in getattr(config, "sub_configs", None) or {}:
         inner = getattr(config, name, None)
         if isinstance(inner, PreTrainedConfig):
-            yield from _attentions(inner)
+            yield from _asked(inner, what)
 
 
 @contextlib.contextmanager
