@@ -151,7 +151,9 @@ class Arm:
             DivergenceError: All of them diverged.
         """
         file = self.own / "trials.json"
-        trials: list[Trial] = records.read(file)["trials"] if file.is_file() else []
+        trials: list[Trial] = []
+        if file.is_file():
+            trials = cast("list[Trial]", records.read(file)["trials"])
 
         def tried() -> dict[float, float]:
             losses = ((t["learning_rate"], t["validation_loss"]) for t in trials)

@@ -188,7 +188,7 @@ def _arm(  # noqa: PLR0913
     own = arm_folder(folder, method)
     read = [records.read(own / f"seed-{seed}.json") for seed in range(request.seeds)]
     seeds = cast("list[Measured]", read)
-    trials: list[Trial] = records.read(own / "trials.json")["trials"]
+    trials = cast("list[Trial]", records.read(own / "trials.json")["trials"])
     losses = {
         t["learning_rate"]: np.inf if t["validation_loss"] is None else t["validation_loss"]
         for t in trials

@@ -1,7 +1,8 @@
 """The files that arms leave, each with a digest: a changed one would be another result, unseen.
 
 ``seed-0.json`` has its own digest (`lorafit.run.digest`) and that of ``seed-0.npz``, and so has
-every pair of files of one name. The JSON is written last: what it tells of is done once it is there.
+every pair of files of one name. The JSON is written last: what it tells of is done once it is
+there.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from datasets import Dataset
@@ -98,5 +99,5 @@ def read(folder: Path) -> list[Yardstick]:
     file = folder / f"{FILE}.json"
     if not file.is_file():
         return []
-    arrays = records.read_arrays(file)
-    return [Yardstick(way, arrays[str(at)]) for at, way in enumerate(records.read(file)["ways"])]
+    arrays, ways = records.read_arrays(file), cast("list[str]", records.read(file)["ways"])
+    return [Yardstick(way, arrays[str(at)]) for at, way in enumerate(ways)]

@@ -128,8 +128,8 @@ def check_experts(config: PreTrainedConfig, name: str) -> None:
     for wanted in _asked(config, "_experts_implementation"):
         if wanted not in _EXPERTS:
             raise ModelError(
-                f'the config.json of "{name}" asks for the experts {wanted!r:.80}, which may be code '
-                "that is fetched and run. Take experts_implementation out of it."
+                f'the config.json of "{name}" asks for the experts {wanted!r:.80}, which may be '
+                "code that is fetched and run. Take experts_implementation out of it."
             )
 
 

@@ -87,8 +87,8 @@ def _unopened(data: Dataset) -> Dataset:
     """Images, sounds and the like as what they are stored as: bytes, and the name of a file.
 
     datasets opens such names, fetches those that are addresses, when a row is asked for, and puts
-    their content into what is saved. The file says which of its columns are that, so whoever made it
-    would choose what is opened.
+    their content into what is saved. The file says which of its columns are that, so whoever made
+    it would choose what is opened.
     """
     features = {name: _as_stored(feature) for name, feature in data.features.items()}
     if features == dict(data.features):
