@@ -78,6 +78,28 @@ assert heard == [program._leave] * 2, heard
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_a_destructor_met_is_not_lost(number: signal.Signals) -> None:
+    code = f"""
+import signal, sys, time
+from lorafit.machine import signals
+signals.of_program()
+class Meets:
+    def __del__(self):
+        signal.raise_signal({int(number)})
+try:
+    Meets()
+    time.sleep(60)
+except KeyboardInterrupt as stop:
+    sys.exit((signals.stopped(stop)).exit_code)
+"""
+    where = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    found = subprocess.run(
+        [sys.executable, "-c", code], check=False, env=where, capture_output=True, text=True
+    )
+    assert (found.returncode, found.stderr) == (128 + number, "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_while_the_program_starts_is_one_line(
     number: signal.Signals, top: Path, tmp_path: Path
 ) -> None:
