@@ -26,7 +26,7 @@ from tests import tiny_text
 
 TIMES = {
     *("time_s", "tokens_per_s", "peak_memory_bytes", "cpu_s", "wall_s", "seconds", "steps_per_s"),
-    *("created_at", "updated_at", "cost", "training", "processor_s"),
+    *("created_at", "updated_at", "cost", "training", "processor_s", "content_sha256"),
 }
 """What differs between two equal runs."""
 IGNORED = {".lock", ".lock.pid", "status.json", "log.txt"}

@@ -9,10 +9,10 @@ the command line answers at once.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # as of `typing`, which is not loaded for it
 if TYPE_CHECKING:
+    from typing import Any
+
     from lorafit import peft
     from lorafit.adapt import Adapters
     from lorafit.adapt.weighted import add_weighted
@@ -104,6 +104,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    import importlib
+
     if name == "peft":
         return importlib.import_module("lorafit.peft")
     if name not in _HOMES:

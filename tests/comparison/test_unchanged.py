@@ -9,10 +9,13 @@ from random import Random
 from typing import Any
 
 import pytest
+import transformers as hf
 from benchmarks.soak import mutate
 
 import lorafit
+from lorafit.comparison import records
 from lorafit.comparison.arm import Arm
+from lorafit.comparison.outcome import conclude
 from lorafit.comparison.request import Request, begun
 from lorafit.errors import DataError, LorafitError, ModelError, RunError
 from lorafit.run.listing import list_comparisons
@@ -147,3 +150,72 @@ def test_an_arm_says_that_its_request_is_damaged(top: Path) -> None:
         file.write_text(content)
         with pytest.raises(RunError, match=r"damaged: it is not what lorafit compare writes"):
             Arm(file.parent, "bitfit", print)
+
+
+def concluded(folder: Path, good: Any) -> str | None:
+    """The error of a conclusion; ``None``: it is the same as before."""
+    try:
+        found = conclude(folder, Request.read(folder), {}, {})
+    except RunError as error:
+        return str(error)
+    assert found.content["arms"] == good
+    return None
+
+
+def test_what_an_arm_left_is_what_it_wrote_or_is_refused(top: Path) -> None:
+    folder = unfinished(top)
+    own = folder / "arms" / "bitfit"
+    kept = sorted(file.name for file in own.iterdir() if file.suffix in (".json", ".npz"))
+    assert kept == [
+        *("seed-0.json", "seed-0.npz", "trials.json", "update.json", "update.npz"),
+        *("yardsticks.json", "yardsticks.npz"),
+    ]
+    good = conclude(folder, Request.read(folder), {}, {}).content["arms"]
+    for name in kept:
+        file = own / name
+        whole, refused = file.read_bytes(), 0
+        change = mutate.json_damaged if name.endswith(".json") else mutate.damaged
+        for number in range(20):
+            file.write_bytes(change(whole, Random(f"{name}:{number}")))
+            error = concluded(folder, good)
+            refused += error is not None
+            assert error is None or f'Delete the folder "{own}"' in error
+        assert refused > 10, name
+        file.write_bytes(whole)
+
+
+def test_files_of_another_arm_are_not_this_ones(top: Path) -> None:
+    folder = unfinished(top)
+    shutil.copytree(folder / "arms" / "bitfit", folder / "arms" / "lora")
+    with pytest.raises(RunError, match=r"seed-0\.json.*is damaged"):
+        records.read(folder / "arms" / "lora" / "seed-0.json")
+
+
+def test_a_search_does_not_go_on_from_other_trials(top: Path) -> None:
+    folder = unfinished(top)
+    own = folder / "arms" / "bitfit"
+    (own / "seed-0.json").unlink()
+    trials = (own / "trials.json").read_text()
+    content = json.loads(trials)
+    content["trials"][0]["validation_loss"] = 0.0  # the best, then
+    (own / "trials.json").write_text(json.dumps(content))
+    with pytest.raises(RunError, match=r"trials\.json.*the same command measures that method"):
+        Arm(folder, "bitfit", print).run()
+    assert not (own / "seed-0.json").exists()
+
+
+def test_a_live_models_folder_that_changed_is_refused(tmp_path: Path) -> None:
+    base = tiny_text.save_base(tmp_path / "made", "bert")
+    model = hf.AutoModelForSequenceClassification.from_pretrained(base)
+    tokenizer = hf.AutoTokenizer.from_pretrained(base)
+    given: dict[str, Any] = {"run.dir": str(tmp_path), "run.name": "it", "progress": False}
+    given |= {"methods": "bitfit", "seeds": 1, "max_steps": 2, "bf16": False, "batch_size": 8}
+    found = lorafit.compare(model, tiny_text.splits(16), tokenizer=tokenizer, **given)
+    Arm(found.path, "bitfit", print).check_unchanged()
+    for name in ("model.safetensors", "tokenizer.json", "config.json"):
+        file = found.path / "base" / name
+        whole = file.read_bytes()
+        file.write_bytes(whole[:-2] + bytes([whole[-2] ^ 1]) + whole[-1:])
+        with pytest.raises(ModelError, match="is not the model that this comparison began with"):
+            Arm(found.path, "bitfit", print).check_unchanged()
+        file.write_bytes(whole)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import io
+import json
 import lzma
 import os
 import random
@@ -14,11 +15,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset, DatasetDict
+from datasets.features import features
 
 import lorafit
 from lorafit.config import DataConfig
@@ -26,6 +29,7 @@ from lorafit.data.read import unpacked
 from lorafit.data.read.files import read_file
 from lorafit.data.read.folder import read_folder
 from lorafit.data.read.reading import Reading
+from lorafit.data.read.rows import to_dataset
 from lorafit.data.read.source import load_splits
 from lorafit.errors import DataError
 from tests import tiny_text
@@ -116,6 +120,101 @@ def test_a_damaged_folder_of_save_to_disk_is_refused(tmp_path: Path) -> None:
     file.write_bytes(arrow(broken_offsets(), stream=True))
     with pytest.raises(DataError, match="damaged"):
         read_folder(tmp_path / "saved")
+
+
+def saved_with(folder: Path, name: str) -> Path:
+    """A data set of one split whose state.json names another file, which holds broken offsets."""
+    DatasetDict({"train": Dataset.from_dict(ROWS)}).save_to_disk(str(folder / "saved"))
+    state = folder / "saved" / "train" / "state.json"
+    content = json.loads(state.read_text())
+    content["_data_files"] = [{"filename": name.format(folder)}]
+    state.write_text(json.dumps(content))
+    for place in (folder, folder / "saved", state.parent):
+        for other in ("other.bin", "other.arrow"):
+            (place / other).write_bytes(arrow(broken_offsets(), stream=True))
+    return folder / "saved"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("other.bin", "../other.arrow", "../../other.arrow", "{}/other.arrow", ""),
+        *(".", "..", "file://{}/other.arrow", "zip://x.arrow::http://127.0.0.1/x", "other.arrow"),
+    ],
+)
+def test_a_saved_data_set_reads_no_file_that_was_not_checked(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("datasets.load_from_disk", lambda *_, **__: pytest.fail("it was read"))
+    with pytest.raises(DataError, match=r"cannot be read|damaged"):
+        read_folder(saved_with(tmp_path, name))
+
+
+@pytest.mark.parametrize(
+    "splits", [["../elsewhere"], ["/"], [".."], [1], [None], "train", {"train": 1}, None, [[]]]
+)
+def test_a_saved_data_set_reads_no_split_of_another_folder(
+    splits: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = saved_with(tmp_path, "data-00000-of-00001.arrow")
+    (folder / "train").rename(tmp_path / "elsewhere")
+    (folder / "dataset_dict.json").write_text(json.dumps({"splits": splits}))
+    monkeypatch.setattr("datasets.load_from_disk", lambda *_, **__: pytest.fail("it was read"))
+    with pytest.raises(DataError, match="cannot be read"):
+        read_folder(folder)
+
+
+OPENING = [
+    kind
+    for kind in vars(features).values()
+    if isinstance(kind, type) and getattr(kind, "decode", False) and kind is not datasets.Json
+]
+assert {datasets.Audio, datasets.Image, datasets.Video} <= {*OPENING}
+
+
+@pytest.mark.parametrize("kind", OPENING, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("inside", ["column", "list", "object"])
+@pytest.mark.parametrize("way", ["parquet", "saved", "live"])
+def test_files_that_a_data_file_names_are_not_opened(
+    kind: Any, inside: str, way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """datasets opens, or fetches, what a column of images names when a row is asked for."""
+    value: Any = {"bytes": None, "path": str(tmp_path / "secret")}
+    type_ = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    media: Any = kind()
+    if media.pa_type != type_:
+        value, type_ = None, media.pa_type
+    if inside == "list":
+        value, type_, media = [value], pa.list_(type_), datasets.List(media)
+    if inside == "object":
+        value, type_, media = {"x": value}, pa.struct({"x": type_}), {"x": media}
+    monkeypatch.setattr(kind, "decode_example", lambda *_, **__: pytest.fail("it was opened"))
+    about = datasets.Features({"text": datasets.Value("string"), "media": media})
+    table = pa.table({"text": ["a"], "media": pa.array([value], type_)})
+    rows = Dataset(table, info=datasets.DatasetInfo(features=about))
+    data: Any = rows
+    if way == "parquet":
+        schema = about.arrow_schema  # its metadata say what the columns are
+        data = tmp_path / "x.parquet"
+        pq.write_table(table.cast(schema), data)
+    if way == "saved":
+        data = tmp_path / "saved"
+        Dataset(table).save_to_disk(str(data))
+        facts = json.loads((data / "dataset_info.json").read_text())
+        facts["features"] = about.to_dict()
+        (data / "dataset_info.json").write_text(json.dumps(facts))
+    found = load_splits(data, DataConfig(path=str(data)))["train"]
+    assert found[0]["text"] == "a"
+    assert found[0]["media"] == value
+    found.save_to_disk(str(tmp_path / "again"))  # as a comparison does; it would put the file in
+
+
+def test_a_selection_of_rows_stays_one() -> None:
+    about = datasets.Features({"text": datasets.Value("string"), "image": datasets.Image()})
+    image = {"bytes": b"", "path": None}
+    table = {"text": ["a", "b", "c"], "image": [image] * 3}
+    found = to_dataset(Dataset.from_dict(table, features=about).select([2, 0]), "it")
+    assert found["text"][:] == ["c", "a"]
 
 
 @pytest.mark.parametrize("suffix", ["arrow", "feather", "parquet"])

@@ -295,6 +295,16 @@ def test_a_kernel_in_the_bases_own_config_is_refused(hostile: Hostile) -> None:
         peft.AutoPeftModel.from_pretrained(hostile.run / "adapter")
 
 
+@pytest.mark.parametrize("wanted", ["deepgemm", "sonicmoe", KERNEL])
+def test_experts_that_would_be_fetched_are_refused(wanted: str, hostile: Hostile) -> None:
+    hostile.record(trust_remote_code=False)
+    edit(hostile.base / "config.json", lambda values: values.update(experts_implementation=wanted))
+    with pytest.raises(ModelError, match=f"asks for the experts '{wanted}'"):
+        lorafit.load(hostile.run, attn_implementation="eager")
+    with pytest.raises(ModelError, match=f"asks for the experts '{wanted}'"):
+        peft.AutoPeftModel.from_pretrained(hostile.run / "adapter")
+
+
 def test_the_attention_of_a_call_takes_the_place_of_the_one_on_record(hostile: Hostile) -> None:
     hostile.record(trust_remote_code=False, attn_implementation=KERNEL)
     tuned = lorafit.load(hostile.run, attn_implementation="eager")

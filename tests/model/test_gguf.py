@@ -9,8 +9,11 @@ import gguf
 import pytest
 import torch
 import transformers as hf
+from packaging.version import Version
 
 import lorafit
+from lorafit.errors import ModelError
+from lorafit.model.files import GGUF_NEEDS
 from tests import tiny, tiny_text
 
 NAMES = {
@@ -105,11 +108,23 @@ def test_the_file_has_the_weights_that_were_written(
         torch.testing.assert_close(theirs[name], tensor, rtol=0, atol=0)
 
 
+def test_a_version_that_misreads_the_tokenizer_is_refused(
+    package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lorafit.model.files.transformers.__version__", "5.5.4")
+    with pytest.raises(ModelError, match=r'pip install "transformers>=5\.6"'):
+        lorafit.preview(package, tiny_text.prompts(4))
+
+
 @pytest.mark.parametrize("as_file", [False, True], ids=["package", "file"])
 def test_from_the_first_step_to_the_merged_model(
     package: str, tmp_path: Path, as_file: bool
 ) -> None:
     name = str(tmp_path / "tiny_gguf_package" / "tiny.gguf") if as_file else package
+    if Version(hf.__version__) < GGUF_NEEDS:
+        with pytest.raises(ModelError, match=r"misreads the tokenizers of such files"):
+            lorafit.preview(name, tiny_text.prompts(4))
+        return
     rows = tiny_text.prompts(24)
     place: dict[str, Any] = {"run.dir": str(tmp_path / "runs")}
     run = lorafit.train(

@@ -72,9 +72,12 @@ app = typer.Typer(
 
 def main() -> None:
     """The program, to the end of its process."""
-    signals.of_program()
     try:
+        signals.of_program()
         app(prog_name="lorafit")
+    except KeyboardInterrupt as stop:  # while the commands are put together, or a second one
+        signals.ignore()
+        sys.exit(_interrupted(signals.stopped(stop) or signals.Stopped()))
     finally:
         signals.ignore()  # one that comes while Python ends would be a traceback
 

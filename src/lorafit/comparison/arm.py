@@ -23,7 +23,7 @@ import torch
 from datasets import Dataset, DatasetDict
 
 from lorafit import paths, pipeline
-from lorafit.comparison import yardsticks
+from lorafit.comparison import records, yardsticks
 from lorafit.comparison.measured import Cost, Measured, Saved
 from lorafit.comparison.request import BASE, INSTEAD, Request, arm_folder
 from lorafit.comparison.search import chosen, next_rate
@@ -126,11 +126,16 @@ class Arm:
         for seed in range(self.request.seeds):
             if not (self.own / f"seed-{seed}.json").is_file():
                 self.measure(seed, rate)
-        if self.method in self.request.noise and not (self.own / "noise.npz").is_file():
+        if self.method in self.request.noise and not (self.own / "noise.json").is_file():
             self.noise(rate)
 
     def check_unchanged(self) -> None:
-        """Refuses what is not what the comparison began with: other arms were measured on that."""
+        """Refuses what is not what the comparison began with: other arms were measured on that.
+
+        Raises:
+            DataError: The rows are not.
+            ModelError: The base model is not.
+        """
         rows = fingerprint(self.problem.splits)
         again = "Delete the folder, and compare again."
         unchanged.check_rows(self.folder, self.request.data, rows, again)
@@ -138,6 +143,7 @@ class Arm:
         base = unchanged.Base(config.name_or_path, identified(config, None))
         instead = INSTEAD.format("files")
         unchanged.check_identity(self.folder, self.request.identity, base, instead)
+        self.request.check_saved_base(self.folder)
 
     def search(self) -> float:
         """The rate with the lowest validation loss over a few short runs.
@@ -146,7 +152,9 @@ class Arm:
             DivergenceError: All of them diverged.
         """
         file = self.own / "trials.json"
-        trials: list[Trial] = atomic.read_json(file) if file.is_file() else []
+        trials: list[Trial] = []
+        if file.is_file():
+            trials = cast("list[Trial]", records.read(file)["trials"])
 
         def tried() -> dict[float, float]:
             losses = ((t["learning_rate"], t["validation_loss"]) for t in trials)
@@ -165,7 +173,7 @@ class Arm:
                 trial["diverged"] = str(error)
                 said = "diverged"
             trials.append(trial)
-            atomic.write_json(file, trials)
+            records.write(file, {"trials": trials})
             self.say(f"learning rate {rate:.2g}: {said} ({len(trials)})")
         if all(math.isinf(loss) for loss in tried().values()):
             raise DivergenceError(
@@ -192,13 +200,7 @@ class Arm:
         eager = EagerEngine(subject.model, task, subject.tokenizer, device)
         final = score(eager, subject.encoded["test"], batch)
         units = np.ones(len(final)) if final.units is None else final.units
-        np.savez(
-            self.own / f"seed-{seed}.npz",
-            logits=final.logits,
-            labels=final.labels,
-            losses=final.losses,
-            units=units,
-        )
+        arrays = {"logits": final.logits, "labels": final.labels, "losses": final.losses}
         if not (self.own / f"{yardsticks.FILE}.json").is_file():
             self.yardsticks(subject, eager, batch)
         value = float(task.metrics[task.metric](final.logits, final.labels))
@@ -217,7 +219,7 @@ class Arm:
             **first,
             "metric": value,
         }
-        atomic.write_json(self.own / f"seed-{seed}.json", facts)
+        records.write(self.own / f"seed-{seed}.json", facts, arrays | {"units": units})
         self.say(f"seed {seed}: test {task.metric.replace('_', ' ')} {value:.3f}")
 
     def yardsticks(self, subject: Subject, engine: EagerEngine, batch: int) -> None:
@@ -328,9 +330,7 @@ class Arm:
     def spectra(self, subject: Subject, name: str) -> None:
         """Singular values of every weight's update, as a file."""
         found = {p: spectrum.singular_values(delta) for p, delta in subject.adapters.updates()}
-        file, part = (self.own / f"{start}{name}.npz" for start in ("", atomic.TEMPORARY))
-        np.savez(part, allow_pickle=False, **found)
-        part.replace(file)  # half a file would count as done
+        records.write(self.own / f"{name}.json", {}, found)
 
     def save(self, subject: Subject) -> int:
         """Saves the adapter and returns the bytes of its two files."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from lorafit.comparison import yardsticks
+from lorafit.comparison import records, yardsticks
 from lorafit.comparison.measured import Measured
 from lorafit.comparison.recommendation import recommend
 from lorafit.comparison.request import Request, arm_folder
@@ -164,9 +164,9 @@ def assemble(
 def _runs(folder: Path, method: str, request: Request) -> list[Scores]:
     found = []
     for seed in range(request.seeds):
-        with np.load(arm_folder(folder, method) / f"seed-{seed}.npz") as arrays:
-            parts = ("logits", "labels", "losses", "units")
-            found.append(Scores(*(arrays[part] for part in parts if part in arrays.files)))
+        arrays = records.read_arrays(arm_folder(folder, method) / f"seed-{seed}.json")
+        parts = ("logits", "labels", "losses", "units")
+        found.append(Scores(*(arrays[part] for part in parts if part in arrays)))
     return found
 
 
@@ -186,10 +186,9 @@ def _arm(  # noqa: PLR0913
     simple: Sequence[yardsticks.Yardstick],
 ) -> Arm:
     own = arm_folder(folder, method)
-    seeds: list[Measured] = [
-        atomic.read_json(own / f"seed-{seed}.json") for seed in range(request.seeds)
-    ]
-    trials: list[Trial] = atomic.read_json(own / "trials.json")
+    read = [records.read(own / f"seed-{seed}.json") for seed in range(request.seeds)]
+    seeds = cast("list[Measured]", read)
+    trials = cast("list[Trial]", records.read(own / "trials.json")["trials"])
     losses = {
         t["learning_rate"]: np.inf if t["validation_loss"] is None else t["validation_loss"]
         for t in trials
@@ -314,10 +313,10 @@ def crossing(path: Sequence[Mapping[str, float]], loss: float) -> float | None:
 def _redundancy(folder: Path, done: Sequence[str]) -> dict[str, Redundancy]:
     found: dict[str, Redundancy] = {}
     for method in done:
-        updates = _arrays(arm_folder(folder, method) / "update.npz")
+        updates = _arrays(arm_folder(folder, method) / "update.json")
         if not updates:
             continue
-        noise = _arrays(arm_folder(folder, method) / "noise.npz")
+        noise = _arrays(arm_folder(folder, method) / "noise.json")
         found[method] = cast("Redundancy", summarise(updates, noise))
         if noise:
             found[method]["shuffled"] = summarise(noise)
@@ -325,10 +324,7 @@ def _redundancy(folder: Path, done: Sequence[str]) -> dict[str, Redundancy]:
 
 
 def _arrays(file: Path) -> dict[str, np.ndarray]:
-    if not file.is_file():
-        return {}
-    with np.load(file) as arrays:
-        return {name: arrays[name] for name in arrays.files}
+    return records.read_arrays(file) if file.is_file() else {}
 
 
 def front(arms: Mapping[str, Arm], cost: str, task: Task) -> list[str]:

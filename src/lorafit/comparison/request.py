@@ -7,7 +7,8 @@
       data/              the three splits, as every arm reads them
       base/              the model, if it was a live one
       general.txt        the text on which forgetting is measured
-      arms/<method>/     trials.json, seed-0.json, seed-0.npz ..., noise.json, adapter/, log.txt
+      arms/<method>/     trials.json, seed-0.json, seed-0.npz ..., noise.json, adapter/, log.txt;
+                         as `records` writes them
       compare.json       the result, and compare.html
 """
 
@@ -17,7 +18,7 @@ import hashlib
 import json
 import logging
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -31,14 +32,14 @@ from lorafit.comparison.fitting import Field
 from lorafit.comparison.search import TRIALS
 from lorafit.config import AdapterConfig, Config, ModelConfig
 from lorafit.data.fingerprint import fingerprint
-from lorafit.errors import ConfigError, RunError
+from lorafit.errors import ConfigError, ModelError, RunError
 from lorafit.evaluation.forgetting import LONGEST
 from lorafit.evidence.comparison import Requested, Rows
 from lorafit.evidence.json import Json
 from lorafit.model.identity import Identity
 from lorafit.pipeline.problem import Live, Problem
 from lorafit.pipeline.unchanged import Base, check_identity, check_rows
-from lorafit.run import atomic, names, stage
+from lorafit.run import atomic, digest, names, stage
 from lorafit.run.listing import COMPARISON, REQUEST
 from lorafit.settings import LIVE
 from lorafit.training.steps import StepPlan
@@ -75,6 +76,8 @@ class Request:
         identity: Of the base model when the comparison began, `lorafit.model.identity`; ``None``:
             not known, or of an earlier version. It decides nothing: a comparison goes on with it
             or not at all.
+        saved: Digests of the files in the folder of a live model; ``None``: there is none, or of
+            an earlier version. It decides nothing either.
     """
 
     config: Json
@@ -92,6 +95,7 @@ class Request:
     general: str
     text_length: int
     identity: Identity | None = None
+    saved: dict[str, str] | None = None
 
     @property
     def settings(self) -> Config:
@@ -132,9 +136,24 @@ class Request:
     def key(self) -> str:
         """The same for the same comparison, wherever it is kept."""
         content = asdict(self)
-        del content["identity"]
+        del content["identity"], content["saved"]
         content["config"] = {k: v for k, v in content["config"].items() if k != "run"}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def check_saved_base(self, folder: Path) -> None:
+        """Refuses a live model's folder that is not what was saved.
+
+        Args:
+            folder: The comparison's.
+
+        Raises:
+            ModelError: A file changed, is missing, or is new.
+        """
+        if self.saved is not None and self.saved != _digests(folder / BASE):
+            raise ModelError(
+                f'"{folder / BASE}" is not the model that this comparison began with: its files '
+                f'changed. Delete "{folder}", and compare again.'
+            )
 
     def asks_the_same(self, other: Request) -> bool:
         """Whether another one differs at most in the rows, and in what follows from them."""
@@ -255,11 +274,11 @@ def _json(value: Any) -> Any:
 
 def _weights(model: nn.Module) -> str:
     """A live model's name: a hash of its weights."""
-    digest = hashlib.sha256()
+    found = hashlib.sha256()
     for name, tensor in model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().contiguous().cpu().view(torch.uint8).numpy())
-    return f"{LIVE} {digest.hexdigest()}"
+        found.update(name.encode())
+        found.update(tensor.detach().contiguous().cpu().view(torch.uint8).numpy())
+    return f"{LIVE} {found.hexdigest()}"
 
 
 def find_or_make(
@@ -303,6 +322,7 @@ def find_or_make(
             (folder / "general.txt").write_text("\n".join(general) + "\n", encoding="utf-8")
             if live is not None:
                 _save_base(live, folder / BASE)
+                request = replace(request, saved=_digests(folder / BASE))
             atomic.write_json(folder / REQUEST, asdict(request) | {"key": request.key})
             stage.settle(folder)
             if name is None:
@@ -364,3 +384,8 @@ def _save_base(live: Live, folder: Path) -> None:
     with quiet.others():
         live.model.save_pretrained(folder)
         live.tokenizer.save_pretrained(folder)
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    return {file.relative_to(folder).as_posix(): digest.of_file(file) for file in files}

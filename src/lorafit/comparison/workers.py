@@ -29,7 +29,7 @@ def is_done(folder: Path, request: Request, method: str) -> bool:
     """Whether an arm has everything it was asked for."""
     own = arm_folder(folder, method)
     wanted = [f"seed-{seed}.json" for seed in range(request.seeds)]
-    wanted += ["noise.npz"] if method in request.noise else []
+    wanted += ["noise.json"] if method in request.noise else []
     return all((own / name).is_file() for name in wanted)
 
 

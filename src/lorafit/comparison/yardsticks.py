@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from datasets import Dataset
 
+from lorafit.comparison import records
 from lorafit.evaluation.score import Scores
 from lorafit.evaluation.seeds import Measure, difference, verdict
 from lorafit.evidence import Interval
-from lorafit.run import atomic
 from lorafit.tasks.base import Task
 
 UNTUNED = "the base model as it is"
@@ -90,16 +91,13 @@ def beside(
 def write(folder: Path, yardsticks: Sequence[Yardstick]) -> None:
     """Writes them into an arm's folder."""
     arrays = {str(at): one.kept for at, one in enumerate(yardsticks)}
-    file, part = (folder / f"{start}{FILE}.npz" for start in ("", atomic.TEMPORARY))
-    np.savez(part, allow_pickle=False, **arrays)
-    part.replace(file)
-    atomic.write_json(folder / f"{FILE}.json", [one.way for one in yardsticks])
+    records.write(folder / f"{FILE}.json", {"ways": [one.way for one in yardsticks]}, arrays)
 
 
 def read(folder: Path) -> list[Yardstick]:
     """Reads them from an arm's folder; an arm of an earlier version has none."""
-    if not (folder / f"{FILE}.json").is_file():
+    file = folder / f"{FILE}.json"
+    if not file.is_file():
         return []
-    with np.load(folder / f"{FILE}.npz") as arrays:
-        ways = atomic.read_json(folder / f"{FILE}.json")
-        return [Yardstick(way, arrays[str(at)]) for at, way in enumerate(ways)]
+    arrays, ways = records.read_arrays(file), cast("list[str]", records.read(file)["ways"])
+    return [Yardstick(way, arrays[str(at)]) for at, way in enumerate(ways)]

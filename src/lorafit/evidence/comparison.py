@@ -117,6 +117,7 @@ class Requested(TypedDict, total=False):
     general: str
     text_length: int
     identity: Json | None
+    saved: dict[str, str] | None
 
 
 class Arm(BaseModel):

@@ -7,8 +7,10 @@ are ended, and what is said last is how to go on.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from types import FrameType
@@ -18,6 +20,9 @@ STOPPING = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 )
 """The signals that ask a program to stop (there is no SIGHUP on Windows)."""
+
+_begun: list[str] = []
+"""How to go on with what is being done now, as `naming` has it."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -57,12 +62,15 @@ def stopped(error: BaseException) -> Stopped | None:
 @contextlib.contextmanager
 def naming(message: str) -> Iterator[None]:
     """Whatever interrupts the block says how to go on, if it does not already."""
+    _begun.append(message)
     try:
         yield
     except KeyboardInterrupt as stop:
         if str(stop):
             raise
         raise Stopped(message, getattr(stop, "number", signal.SIGINT)) from None
+    finally:
+        _begun.remove(message)
 
 
 @contextlib.contextmanager
@@ -82,15 +90,10 @@ def raising() -> Iterator[None]:
 
 def of_program() -> None:
     """The handlers of a command, until its process ends."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    _install(lambda handler: handler is not signal.SIG_IGN)
-
-
-def leave_at_once() -> None:
-    """Until anything is done, a signal ends the process, with a line and no traceback."""
     for number in STOPPING:
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _leave)
+        if number == signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _raise_or_leave)
+    sys.unraisablehook = functools.partial(_sent_again, sys.unraisablehook)
 
 
 def ignore() -> None:
@@ -116,10 +119,29 @@ def _install(wanted: Any) -> dict[int, Any]:
     return before
 
 
-def _raise(number: int, _frame: FrameType | None) -> NoReturn:
+def _sent_again(otherwise: Any, lost: Any) -> None:
+    """Sends a signal again that met Python where no exception leads out: in a destructor, say.
+
+    While modules are loaded that is often so; the program would go on as if nothing had been.
+    """
+    if not issubclass(lost.exc_type, KeyboardInterrupt):
+        otherwise(lost)
+        return
+    number = getattr(lost.exc_value, "number", signal.SIGINT)
+    again = threading.Timer(0.05, os.kill, (os.getpid(), number))
+    again.daemon = True
+    again.start()
+
+
+def _raise_or_leave(number: int, frame: FrameType | None) -> NoReturn:
+    """Ends the process while modules are loaded: some catch every exception, this one too."""
+    while frame is not None and not _begun:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            os.write(2, f"Interrupted: stopped by {name(number)}.\n".encode())
+            os._exit(128 + number)
+        frame = frame.f_back
     raise Stopped(number=number)
 
 
-def _leave(number: int, _frame: FrameType | None) -> NoReturn:
-    os.write(2, f"Interrupted: stopped by {name(number)}.\n".encode())
-    os._exit(128 + number)
+def _raise(number: int, _frame: FrameType | None) -> NoReturn:
+    raise Stopped(number=number)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import transformers
 from huggingface_hub.errors import (
     GatedRepoError,
     HFValidationError,
@@ -16,6 +17,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from packaging.version import Version
 from safetensors import SafetensorError
 from transformers import PreTrainedConfig
 
@@ -23,6 +25,8 @@ from lorafit.errors import LorafitError, ModelError, did_you_mean
 from lorafit.trust import built_in
 
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+_EXPERTS = (None, "batched_mm", "eager", "grouped_mm")
+"""What transformers 5 has for mixtures of experts; the others (deepgemm, sonicmoe) it fetches."""
 _PICKLED = ("*.bin", "*.bin.index.json", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
@@ -79,6 +83,24 @@ def check_folder(folder: Path, gguf_file: str | None, name: str) -> None:
     )
 
 
+GGUF_NEEDS = Version("5.6")
+"""transformers before it (5.0 to 5.5.4 were tried) reads the tokenizer of a Llama as that of Code
+Llama, with five tokens that the file does not have."""
+
+
+def check_gguf(name: str) -> None:
+    """Refuses a GGUF file where its tokenizer would not be the file's.
+
+    Raises:
+        ModelError: transformers is too old.
+    """
+    if Version(transformers.__version__) < GGUF_NEEDS:
+        raise ModelError(
+            f'"{name}" is a GGUF file, and transformers {transformers.__version__} misreads the '
+            f'tokenizers of such files: pip install "transformers>={GGUF_NEEDS}".'
+        )
+
+
 def check_attention(config: PreTrainedConfig, name: str) -> None:
     """Refuses a model whose own ``config.json`` asks for a kernel.
 
@@ -89,7 +111,7 @@ def check_attention(config: PreTrainedConfig, name: str) -> None:
     Raises:
         ModelError: It names an attention that is not built in.
     """
-    for wanted in _attentions(config):
+    for wanted in _asked(config, "_attn_implementation"):
         if not built_in(wanted):
             raise ModelError(
                 f'the config.json of "{name}" asks for the attention {wanted!r:.80}, which may be '
@@ -97,13 +119,27 @@ def check_attention(config: PreTrainedConfig, name: str) -> None:
             )
 
 
-def _attentions(config: PreTrainedConfig) -> Iterator[Any]:
-    """The attention of a configuration and of the ones inside it."""
-    yield getattr(config, "_attn_implementation", None)
+def check_experts(config: PreTrainedConfig, name: str) -> None:
+    """The same for the experts of a mixture: refuses a kernel.
+
+    Raises:
+        ModelError: It names a way to compute them that is not built in.
+    """
+    for wanted in _asked(config, "_experts_implementation"):
+        if wanted not in _EXPERTS:
+            raise ModelError(
+                f'the config.json of "{name}" asks for the experts {wanted!r:.80}, which may be '
+                "code that is fetched and run. Take experts_implementation out of it."
+            )
+
+
+def _asked(config: PreTrainedConfig, what: str) -> Iterator[Any]:
+    """An attribute of a configuration and of the ones inside it."""
+    yield getattr(config, what, None)
     for name in getattr(config, "sub_configs", None) or {}:
         inner = getattr(config, name, None)
         if isinstance(inner, PreTrainedConfig):
-            yield from _attentions(inner)
+            yield from _asked(inner, what)
 
 
 @contextlib.contextmanager

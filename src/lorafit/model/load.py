@@ -29,7 +29,13 @@ from transformers import (
 from lorafit import hub, paths, quiet
 from lorafit.config import ModelConfig
 from lorafit.errors import ModelError
-from lorafit.model.files import check_attention, check_folder, translated
+from lorafit.model.files import (
+    check_attention,
+    check_experts,
+    check_folder,
+    check_gguf,
+    translated,
+)
 from lorafit.model.limits import DEFAULT_MAX_LENGTH, max_length
 from lorafit.model.new import add_relabelled, new_modules, say_new
 from lorafit.model.new_tokens import NewTokens, add_tokens
@@ -110,6 +116,7 @@ def load_model(config: ModelConfig, task: Task) -> LoadedModel:
     if config.revision is not None:
         options["revision"] = config.revision
     if source.gguf_file is not None:
+        check_gguf(name)
         options["gguf_file"] = source.gguf_file
     with (
         quiet.others(downloads=source.folder is None),
@@ -119,6 +126,7 @@ def load_model(config: ModelConfig, task: Task) -> LoadedModel:
         model_config = AutoConfig.from_pretrained(source.location, **options)
     if config.attn_implementation is None:
         check_attention(model_config, name)
+    check_experts(model_config, name)
     stored_labels = dict(getattr(model_config, "id2label", None) or {})
     _check_kind(model_config, task, name, trusted=config.trust_remote_code)
     tokenizer = _load_tokenizer(name, source, options)

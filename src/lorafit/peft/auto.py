@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import transformers
 
 from lorafit.errors import AdapterError
-from lorafit.model.files import check_attention, translated
+from lorafit.model.files import check_attention, check_experts, translated
 from lorafit.paths import PACKAGE_PREFIX, resolve
 from lorafit.peft.config import PeftConfig
 from lorafit.peft.model import PeftModel
@@ -67,10 +67,11 @@ class AutoPeftModel:
         trust = {"trust_remote_code": kwargs.pop("trust_remote_code", None) is True}
         found = {"revision": saved.revision} | trust
         with translated(base_name, saved.revision):
+            asked = {key: kwargs[key] for key in hub.keys() & kwargs.keys()}
+            own = transformers.AutoConfig.from_pretrained(base_name, **found, **asked)
             if kwargs.get("attn_implementation") is None:
-                asked = {key: kwargs[key] for key in hub.keys() & kwargs.keys()}
-                own = transformers.AutoConfig.from_pretrained(base_name, **found, **asked)
                 check_attention(own, base_name)
+            check_experts(own, base_name)
             base = cls._auto(saved).from_pretrained(base_name, **found, **kwargs)
         if (Path(path) / "tokenizer_config.json").is_file():
             # A tokenizer saved along may have got tokens that the base does not have.

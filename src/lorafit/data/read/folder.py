@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import datasets
 from datasets import Dataset, DatasetDict
@@ -17,6 +18,7 @@ from lorafit.data.read.files import format_of, plain_name, read_file, read_rows
 from lorafit.data.read.reading import PLAIN, Reading
 from lorafit.data.read.splits import assign, split_of
 from lorafit.errors import DataError
+from lorafit.evidence.json import parsed
 
 _SAVED = ("dataset_dict.json", "state.json")
 
@@ -127,14 +129,59 @@ def _concatenate(files: list[Path], folder: Path, reading: Reading) -> Dataset:
 
 def _saved(folder: Path, reading: Reading) -> dict[str, Dataset]:
     """What `datasets.Dataset.save_to_disk` or `DatasetDict.save_to_disk` wrote."""
-    for file in sorted(folder.rglob("*.arrow")):
+    try:
+        files = _named_files(folder)
+    except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        raise _unreadable(folder, error) from error
+    for file in files:
         read_rows(file, reading)  # a damaged one would end the process, or read other memory
     try:
         # In memory: otherwise everything derived from it is cached in the user's folder.
         data = datasets.load_from_disk(str(folder), keep_in_memory=True)
     except Exception as error:
-        raise DataError(
-            f'"{folder}" looks like a data set written by save_to_disk and cannot be read: '
-            f"{(str(error).splitlines() or [type(error).__name__])[0]}"
-        ) from error
+        raise _unreadable(folder, error) from error
     return dict(data) if isinstance(data, DatasetDict) else {"train": data}
+
+
+def _named_files(folder: Path) -> list[Path]:
+    """The files that datasets would read of such a folder, which are those that it names itself.
+
+    Raises:
+        ValueError: It names others than ``.arrow`` files in the folder of their split.
+        AttributeError, KeyError, TypeError, OSError: It is not what save_to_disk writes.
+    """
+    parts, about = [folder], folder / "dataset_dict.json"
+    if about.is_file():
+        parts += [folder / _one_name(split) for split in _json(about)["splits"]]
+    files = []
+    for part in parts:
+        state = part / "state.json"
+        if part != folder or state.is_file():
+            for entry in _json(state)["_data_files"]:
+                name = _one_name(entry["filename"])
+                if not name.endswith(".arrow"):
+                    raise ValueError(f'its {state.name} names "{name}", which is no .arrow file')
+                files.append(part / name)
+    return files
+
+
+def _json(file: Path) -> Any:
+    return parsed(file.read_text(encoding="utf-8"))
+
+
+def _one_name(name: str) -> str:
+    """A name without a way to other folders in it.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if not name or name in (".", "..") or not {"/", "\\", ":"}.isdisjoint(name):
+        raise ValueError(f'it names "{name}", which is not in the folder')
+    return name
+
+
+def _unreadable(folder: Path, error: Exception) -> DataError:
+    return DataError(
+        f'"{folder}" looks like a data set written by save_to_disk and cannot be read: '
+        f"{(str(error).splitlines() or [type(error).__name__])[0]}"
+    )

@@ -6,6 +6,7 @@ next to the user's files.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,6 +40,7 @@ def to_dataset(rows: Any, name: str) -> Dataset:
         data = rows.with_format(None)
     else:
         data = _from_table(_table(rows, name), name)
+    data = _unopened(data)
     if not data.column_names:
         raise DataError(f"{name} has no columns.")
     if len(data) == 0:
@@ -79,6 +81,36 @@ def _from_table(table: pa.Table, name: str) -> Dataset:
         NotImplementedError,
     ) as error:
         raise DataError(f"{name} has a column of a type that cannot be used: {error}") from error
+
+
+def _unopened(data: Dataset) -> Dataset:
+    """Images, sounds and the like as what they are stored as: bytes, and the name of a file.
+
+    datasets opens such names, fetches those that are addresses, when a row is asked for, and puts
+    their content into what is saved. The file says which of its columns are that, so whoever made
+    it would choose what is opened.
+    """
+    features = {name: _as_stored(feature) for name, feature in data.features.items()}
+    if features == dict(data.features):
+        return data
+    info = data.info.copy()
+    info.features = datasets.Features(features)
+    # A selection of rows is a column of places beside the table.
+    table = data.flatten_indices().data if data._indices is not None else data.data  # noqa: SLF001
+    return Dataset(table.replace_schema_metadata(None), info=info, split=data.split)
+
+
+def _as_stored(feature: Any) -> Any:
+    """A feature, and all that are in it, as plain values where it opens files; JSON does not."""
+    if isinstance(feature, dict):
+        return {name: _as_stored(inner) for name, inner in feature.items()}
+    if isinstance(feature, list):
+        return [_as_stored(inner) for inner in feature]
+    if getattr(feature, "decode", False) and type(feature).__name__ != "Json":
+        return datasets.Features.from_arrow_schema(pa.schema({"": feature()}))[""]
+    if hasattr(feature, "feature"):  # a list of them
+        return dataclasses.replace(feature, feature=_as_stored(feature.feature))
+    return feature
 
 
 def _plain(table: pa.Table) -> pa.Table:
