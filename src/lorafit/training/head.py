@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from lorafit.config import Config
 from lorafit.data.batches import evaluation_order, fetch, lengths
 from lorafit.engine.base import Batch
+from lorafit.engine.halving import Halving
 from lorafit.evidence import Choice
 from lorafit.evidence.measurements import Evidence
 from lorafit.training.learner import Learner
@@ -237,23 +238,28 @@ def _read(
     inputs: list[Tensor] = []
     labels: list[Tensor] = []
     loss, units = 0.0, 0
-    layer: nn.Linear | None = None
-    for indices in evaluation_order(lengths(split), size).batches:
+    found: list[nn.Linear] = []
+
+    def read(indices: list[int]) -> tuple[nn.Linear, Tensor, Tensor, float, int]:
         rows = fetch(split, indices)
         batch = learner.engine.collate(rows)
         with _watching(layers) as calls:
             logits = learner.engine.logits(batch)
-        counts = [len(row["input_ids"]) for row in rows]
-        layer, features = _last(calls, logits, counts)
+        layer, features = _last(calls, logits, [len(row["input_ids"]) for row in rows])
         answers = torch.as_tensor(batch["labels"])
-        loss += float(learner.task.losses(logits.float(), answers).sum())
-        units += _units(learner, batch)
-        inputs.append(features.float().cpu())
-        labels.append(answers.cpu())
-    assert layer is not None
+        loss = float(learner.task.losses(logits.float(), answers).sum())
+        return layer, features.float().cpu(), answers.cpu(), loss, _units(learner, batch)
+
+    halving = Halving()
+    for indices in evaluation_order(lengths(split), size).batches:
+        for _, (layer, features, answers, said, counted) in halving.of(indices, read):
+            loss, units = loss + said, units + counted
+            found.append(layer)
+            inputs.append(features)
+            labels.append(answers)
     if inputs[0].ndim == 2:
         inputs, labels = [torch.cat(inputs)], [torch.cat(labels)]
-    return layer, _Features(inputs, labels, loss, units)
+    return found[-1], _Features(inputs, labels, loss, units)
 
 
 def _units(learner: Learner, batch: Batch) -> int:
