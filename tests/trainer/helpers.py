@@ -93,6 +93,7 @@ def base(family: str, learned: str = "classes", **config: Any) -> Any:
 
 
 def without_dropout(model: nn.Module) -> nn.Module:
+    module: Any
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
