@@ -31,7 +31,10 @@ TOLERANCE = {"rel": 1e-5, "abs": 1e-6}
 
 
 def assert_same_course(theirs: Any, ours: Any) -> None:
-    expected, found = numbers(theirs), numbers(ours)
+    # The last entry's mean and counts are those of one call of `train`, resumed or not.
+    expected, found = (
+        [entry for entry in numbers(run) if "train_loss" not in entry] for run in (theirs, ours)
+    )
     assert [entry.keys() for entry in found] == [entry.keys() for entry in expected]
     for a, b in zip(found, expected, strict=True):
         for name, value in b.items():
