@@ -34,7 +34,13 @@ def said(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 class OwnLoss(lorafit.Trainer):
-    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: Any,
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
         labels = inputs.pop("labels")
         outputs = model(**inputs)
         loss = nn.functional.cross_entropy(outputs.logits, labels) * 2
@@ -151,10 +157,9 @@ def test_it_runs_as_the_parent_runs_it_and_says_why(name: str, tmp_path: Path, c
     parent = TheirLoss if cls is OwnLoss else transformers.Trainer
     runs = []
     for number, one in enumerate((parent, cls)):
-        few = {"max_steps": 2, "eval_steps": 2, "save_steps": 2}
-        run = trainer(
-            *(one, made(how), tmp_path / str(number)), keywords=keywords, **few, **settings
-        )
+        few: dict[str, Any] = {"max_steps": 2, "eval_steps": 2, "save_steps": 2}
+        folder = tmp_path / str(number)
+        run = trainer(one, made(how), folder, keywords=keywords, **few, **settings)
         run.train()
         runs.append(run)
     assert any(reason in line for line in said(caplog)), said(caplog)
@@ -236,7 +241,7 @@ def test_single_batches_are_the_parents(
         odd["input_ids"] = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, 5)
     if "position_ids" in change:
         odd["position_ids"] = torch.arange(batch["input_ids"].shape[1])[None]
-    losses = []
+    losses: list[Any] = []
     for cls in (transformers.Trainer, lorafit.Trainer):
         run = trainer(cls, adapted("peft", "bert"), tmp_path / cls.__module__)
         run.current_gradient_accumulation_steps = 1

@@ -26,7 +26,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*pin_memory.*:UserWarning"),
 ]
 
-BOTH = (transformers.Trainer, lorafit.Trainer)
+BOTH: tuple[Any, Any] = (transformers.Trainer, lorafit.Trainer)
 TOLERANCE = {"rel": 1e-5, "abs": 1e-6}
 
 
@@ -36,14 +36,15 @@ def assert_same_course(theirs: Any, ours: Any) -> None:
         [entry for entry in numbers(run) if "train_loss" not in entry] for run in (theirs, ours)
     )
     assert [entry.keys() for entry in found] == [entry.keys() for entry in expected]
+    tolerance: dict[str, Any]
     for a, b in zip(found, expected, strict=True):
         for name, value in b.items():
             # A norm sums the rounding of all gradients.
             tolerance = {"rel": 1e-4} if name == "grad_norm" else TOLERANCE
             assert a[name] == pytest.approx(value, **tolerance), name
     weights = trained(ours.model)
-    for name, value in trained(theirs.model).items():
-        assert torch.allclose(weights[name], value, rtol=1e-3, atol=1e-4), name
+    for name, weight in trained(theirs.model).items():
+        assert torch.allclose(weights[name], weight, rtol=1e-3, atol=1e-4), name
 
 
 def assert_nothing_refused(caplog: pytest.LogCaptureFixture) -> None:
@@ -173,10 +174,14 @@ def test_the_best_checkpoint_is_put_back(by: str, tmp_path: Path, caplog: Any) -
     best = []
     for number, cls in enumerate(BOTH):
         run = trainer(
-            *(cls, adapted(by, "distilbert"), tmp_path / str(number)),
+            cls,
+            adapted(by, "distilbert"),
+            tmp_path / str(number),
             keywords={"compute_metrics": accuracy},
-            **{"load_best_model_at_end": True, "metric_for_best_model": "accuracy"},
-            **{"eval_steps": 1, "save_steps": 1},
+            load_best_model_at_end=True,
+            metric_for_best_model="accuracy",
+            eval_steps=1,
+            save_steps=1,
         )
         run.train()
         best.append(run)
@@ -229,7 +234,7 @@ def test_the_model_keeps_its_own_parameters(tmp_path: Path) -> None:
     run.train()
     assert {name: id(p) for name, p in model.named_parameters()} == before
     assert type(model) is peft.PeftModelForSequenceClassification
-    model.save_pretrained(tmp_path / "adapter")
+    model.save_pretrained(str(tmp_path / "adapter"))
     loaded = peft.PeftModel.from_pretrained(base("bert"), tmp_path / "adapter").eval()
     batch = collate([Rows()[0], Rows()[1]])
     with torch.no_grad():

@@ -118,9 +118,11 @@ class TrainerMixin(_Base):
         return loss / parts
 
     def _compare(self, packed: Packed, inputs: Mapping[str, Any], batch: Padded) -> None:
+        model: Any = self.model
+
         def loss_of(given: dict[str, object], labels: int) -> Tensor:
             loss: Any = transformers.Trainer.compute_loss(
-                self, self.model, given, num_items_in_batch=torch.tensor(labels)
+                self, model, given, num_items_in_batch=torch.tensor(labels)
             )
             result: Tensor = loss
             return result
