@@ -1,10 +1,10 @@
-"""The classic LoRA walk-through, with `lorafit.peft` in place of `peft`.
+"""The classic LoRA walk-through, with `lorafit.Trainer` in place of transformers' `Trainer`.
 
 python examples/06_walkthrough.py              # distilbert-base-uncased on rotten_tomatoes
 python examples/06_walkthrough.py --offline    # a small random model and data made here
 python examples/06_walkthrough.py --model PATH --data FOLDER --target-modules query value
 
-It is the script that tutorials show. The only line that is different is the import.
+It is the script that tutorials show. The only line that is different is the import of `Trainer`.
 """
 
 import argparse
@@ -15,16 +15,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from datasets import load_dataset
+from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
     DataCollatorWithPadding,
-    Trainer,
     TrainingArguments,
     set_seed,
 )
 
-from lorafit.peft import LoraConfig, PeftModel, TaskType, get_peft_model  # instead of: from peft
+from lorafit import Trainer  # instead of: from transformers
 
 
 def main() -> None:
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> None:
     model = get_peft_model(model, config)
     model.print_trainable_parameters()
 
-    # 4. Training with transformers' Trainer; checkpoints hold the adapter only
+    # 4. Training on lorafit's engines; checkpoints hold the adapter only
     def accuracy(prediction):
         return {"accuracy": float(np.mean(prediction[0].argmax(-1) == prediction[1]))}
 

@@ -2,8 +2,9 @@
 
     python -m benchmarks.speed.worker '{"case": ..., "side": ..., "data": ..., "steps": ...}'
 
-``side`` is ``ours``, ``theirs`` (peft + Trainer as users run them) or ``theirs-best`` (with
-bf16 and group_by_length). Times are between the ends of optimizer steps; the first steps,
+``side`` is ``ours``, ``trainer`` (peft + `lorafit.Trainer`: the next side with its import line
+changed), ``theirs`` (peft + Trainer as users run them) or ``theirs-best`` (with bf16 and
+group_by_length). Times are between the ends of optimizer steps; the first steps,
 in which kernels are compiled and pages touched, do not count.
 """
 
@@ -57,7 +58,9 @@ class Clock:
         }
 
 
-def theirs(case: Case, path: str, data: Dataset, steps: int, best: bool) -> dict[str, Any]:
+def theirs(
+    case: Case, path: str, data: Dataset, steps: int, best: bool, made: type[hf.Trainer]
+) -> dict[str, Any]:
     import peft  # here: the other side does not need it
 
     clock = Clock()
@@ -92,9 +95,7 @@ def theirs(case: Case, path: str, data: Dataset, steps: int, best: bool) -> dict
         bf16=best,
         train_sampling_strategy="group_by_length" if best else "random",
     )
-    trainer = hf.Trainer(
-        model, arguments, train_dataset=data, data_collator=collate, callbacks=[Ends()]
-    )
+    trainer = made(model, arguments, train_dataset=data, data_collator=collate, callbacks=[Ends()])
     loss = trainer.train().training_loss
     clock.losses.append(loss)
     return clock.result()
@@ -219,7 +220,11 @@ def main() -> None:
         result["gemm_peak_flops"] = gemm_peak(dtype)
         result["share_of_peak"] = useful / result["gemm_peak_flops"]
     else:
-        result = theirs(case, job["model"], data, job["steps"], best=job["side"] == "theirs-best")
+        made = hf.Trainer
+        if job["side"] == "trainer":
+            from lorafit import Trainer as made  # here: the other sides do not need it
+        best = job["side"] == "theirs-best"
+        result = theirs(case, job["model"], data, job["steps"], best, made)
     print("RESULT " + json.dumps(result))
 
 

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from lorafit.methods.lora import LoraConfig
     from lorafit.pipeline.tuned import Tuned
     from lorafit.result import Run
+    from lorafit.trainer import Trainer, TrainerMixin
 
 __version__ = "0.1.0"
 
@@ -61,6 +62,8 @@ _HOMES = {
         ),
         "lorafit.api",
     ),
+    "Trainer": "lorafit.trainer",
+    "TrainerMixin": "lorafit.trainer",
     "Tuned": "lorafit.pipeline.tuned",
     **dict.fromkeys(
         (
@@ -85,6 +88,8 @@ __all__ = [
     "Run",
     "RunError",
     "TargetError",
+    "Trainer",
+    "TrainerMixin",
     "TrainingError",
     "Tuned",
     "add_weighted",

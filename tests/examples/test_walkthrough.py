@@ -1,4 +1,4 @@
-"""The classic script runs offline, ends well, and is the same script as with peft."""
+"""The classic script runs offline, ends well, and is the script that others have."""
 
 from __future__ import annotations
 
@@ -59,12 +59,32 @@ def test_the_walkthrough_learns_saves_loads_and_merges(tmp_path: Path) -> None:
     assert torch.isfinite(loaded(input_ids=torch.tensor([[2, 5, 6, 3]])).logits).all()
 
 
-def test_only_the_import_line_differs_from_the_script_for_peft(tmp_path: Path) -> None:
+SWAPS = {
+    "from lorafit import Trainer": "from transformers import Trainer",
+    "from peft import": "from lorafit.peft import",
+}
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+@pytest.mark.parametrize("ours", SWAPS)
+def test_only_import_lines_differ_from_other_scripts(ours: str, tmp_path: Path) -> None:
     source = SCRIPT.read_text(encoding="utf-8")
-    ours = "from lorafit.peft import"
-    assert source.count("lorafit.peft import") == 1
-    theirs = tmp_path / "with_peft.py"
-    theirs.write_text(source.replace(ours, "from peft import"), encoding="utf-8")
-    output = run(theirs, tmp_path, "--epochs", "1")
+    assert source.count(ours) == 1
+    other = tmp_path / "other.py"
+    other.write_text(source.replace(ours, SWAPS[ours]), encoding="utf-8")
+    output = run(other, tmp_path, "--epochs", "1")
     assert "trainable params: 10,434 || all params: " in output
     assert "loaded: differs by" in output
+
+
+def test_its_steps_run_on_the_fast_engine(tmp_path: Path) -> None:
+    source = SCRIPT.read_text(encoding="utf-8")
+    logged = "import logging\n\nlogging.basicConfig(level=logging.INFO, stream=sys.stdout)\n"
+    script = tmp_path / "logged.py"
+    script.write_text(
+        source.replace("import argparse\n", f"import argparse\nimport sys\n{logged}", 1),
+        encoding="utf-8",
+    )
+    output = run(script, tmp_path, "--epochs", "0.2")
+    assert "engine: fast (packed DistilBertForSequenceClassification, " in output
+    assert "lorafit.trainer" not in output

@@ -33,6 +33,9 @@ SMALLEST = 64 * 64
 def _is_plain_lora(module: nn.Module) -> bool:
     layer: Any = module
     names = active_names(module)
+    bias = getattr(base_of(module), "bias", None)
+    if bias is not None and bias.requires_grad:  # `Adapted` has no gradient for it
+        return False
     return bool(names) and not any(
         name in layer.lora_magnitude_vector
         or name in getattr(layer, "lora_variant", {})

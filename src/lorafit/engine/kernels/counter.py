@@ -72,15 +72,25 @@ class Drop:
 class Seeds:
     """Hands out seeds for the dropouts of one pass, in order."""
 
-    def __init__(self, start: int) -> None:
-        self._next = start & _MASK32
+    def __init__(self, start: int | None) -> None:
+        self._start = start
+        self._handed_out = 0
 
     @classmethod
     def from_torch(cls) -> Seeds:
-        """Starts from torch's generator: ``torch.manual_seed`` and resuming govern it."""
-        return cls(int(torch.randint(0, _MASK32, (), dtype=torch.int64)))
+        """Starts from torch's generator: ``torch.manual_seed`` and resuming govern it.
+
+        The first dropout that drops something asks the generator; a pass without one leaves
+        it as it is, as torch does.
+        """
+        return cls(None)
 
     def drop(self, p: float) -> Drop:
         """The next dropout."""
-        self._next = (self._next + 0x632BE5AB) & _MASK32  # odd: all 2^32 seeds before one returns
-        return Drop(p, self._next)
+        self._handed_out += 1
+        if self._start is None:
+            if p == 0.0:
+                return Drop()
+            self._start = int(torch.randint(0, _MASK32, (), dtype=torch.int64))
+        # Odd: all 2^32 seeds before one returns.
+        return Drop(p, (self._start + self._handed_out * 0x632BE5AB) & _MASK32)
