@@ -9,7 +9,6 @@ import torch
 import transformers as hf
 
 from lorafit.adapt import Adapters
-from lorafit.engine import own_head
 from lorafit.engine.base import Engine
 from lorafit.engine.eager import EagerEngine
 from lorafit.engine.generic.engine import GenericEngine
@@ -90,7 +89,7 @@ def step(kind: str, base: Any) -> tuple[dict[str, torch.Tensor], Any, Any]:
 
 def in_parts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """From here on three tokens at a time; the list gets how many each time."""
-    monkeypatch.setattr(own_head, "AT_ONCE", 3 * tiny.VOCAB)
+    monkeypatch.setattr(OwnHead, "at_once", 3 * tiny.VOCAB)
     own, seen = OwnHead.logits, []
 
     def noted(self: OwnHead, hidden: torch.Tensor, inputs: Any) -> torch.Tensor:

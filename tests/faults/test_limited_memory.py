@@ -39,10 +39,14 @@ def test_a_step_without_room_is_computed_in_parts_from_the_start(tmp_path: Path)
     assert "the effective batch stays the same" in said
 
 
-def test_where_not_even_one_example_has_room_it_is_said(tmp_path: Path) -> None:
-    """Before anything is begun, or in the first step: memory that the allocator kept from an
-    earlier training of the process makes a step that is tried look smaller than it is."""
+def test_with_hardly_any_memory_a_run_is_refused_or_ends_in_parts(tmp_path: Path) -> None:
+    """Before anything is begun or in the first step: memory that the allocator kept from an earlier
+    training of the process makes a step that is tried look smaller than it is. Never in an error
+    of torch."""
     found = limited(tmp_path, 40)
+    if "error" not in found:
+        assert found["parts"] > 1
+        return
     refused = "of memory is free for training, and a step of one example" in found["error"]
     assert refused or "out of memory" in found["error"]
     assert found["error"].startswith("TrainingError: ")

@@ -74,7 +74,8 @@ assert heard == [program._leave] * 2, heard
 """
     where = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     bare = [sys.executable, "-S", "-c", code]  # -S: packages that load others at every start
-    subprocess.run(bare, check=True, env=where)
+    done = subprocess.run(bare, check=False, env=where, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 import transformers
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
-from lorafit.tasks.parts import clip, portions
-from lorafit.tasks.parts.clip import beginnings
+from lorafit.tasks.parts import portions
+from lorafit.tasks.parts.clip import Cut, beginnings
 from lorafit.tasks.parts.tokenize import tokenize
 from lorafit.testing.words import bert_tokenizer, gpt2_tokenizer, sentences
 
@@ -67,14 +68,9 @@ TOKENIZERS: dict[str, Callable[[], Any]] = {
 }
 
 
-@pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clip, "_SHORT", 64)
-    monkeypatch.setattr(clip, "_OF_A_TOKEN", 1)
-    monkeypatch.setattr(clip, "_LOOKED", 100)
+SMALL = Cut(short=64, of_a_token=1, looked=100)
 
 
-@pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("kind", TOKENIZERS)
 def test_the_first_tokens_are_those_of_the_whole_text(kind: str) -> None:
     tokenizer = TOKENIZERS[kind]()
@@ -83,7 +79,7 @@ def test_the_first_tokens_are_those_of_the_whole_text(kind: str) -> None:
         text = corpus(100 + seed, 300)
         whole = tokenizer(text, add_special_tokens=False)["input_ids"]
         for length in (1, 8, 30, 77, len(whole), len(whole) + 5):
-            [found] = beginnings([text], tokenizer, length)
+            [found] = beginnings([text], tokenizer, length, SMALL)
             assert text.startswith(found)
             ids = tokenizer(found, add_special_tokens=False)["input_ids"]
             assert ids[:length] == whole[:length]
@@ -92,7 +88,6 @@ def test_the_first_tokens_are_those_of_the_whole_text(kind: str) -> None:
     assert cut > 100
 
 
-@pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("length", [24, 25])
 def test_pairs_are_cut_as_whole_ones(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch, length: int
@@ -103,37 +98,33 @@ def test_pairs_are_cut_as_whole_ones(
         (corpus(1_000 + n, draw.choice([1, 20, 300])), corpus(n, draw.choice([2, 250])))
         for n in range(60)
     ]
+    cutting = "lorafit.tasks.parts.tokenize.beginnings"
+    monkeypatch.setattr(cutting, partial(beginnings, cut=SMALL))
     found = tokenize(rows, tokenizer, length)
-    monkeypatch.setattr("lorafit.tasks.parts.tokenize.beginnings", lambda texts, *_: list(texts))
+    monkeypatch.setattr(cutting, lambda texts, *_: list(texts))
     assert found.equals(tokenize(rows, tokenizer, length))
 
 
-@pytest.mark.usefixtures("small")
 def test_texts_stay_whole_where_the_end_counts_or_a_token_is_two_words() -> None:
     text = corpus(0, 300)
     tokenizer = gpt2_tokenizer()
-    assert beginnings([text], tokenizer, 8) != [text]
+    assert beginnings([text], tokenizer, 8, SMALL) != [text]
     tokenizer.add_tokens(["a film"])
-    assert beginnings([text], tokenizer, 8) == [text]
+    assert beginnings([text], tokenizer, 8, SMALL) == [text]
     other = gpt2_tokenizer()
     other.truncation_side = "left"
-    assert beginnings([text], other, 8) == [text]
+    assert beginnings([text], other, 8, SMALL) == [text]
 
 
-@pytest.mark.usefixtures("small")
 def test_a_text_without_a_place_to_cut_stays_whole() -> None:
     text = "漢字" * 500
-    assert beginnings([text], gpt2_tokenizer(), 8) == [text]
+    assert beginnings([text], gpt2_tokenizer(), 8, SMALL) == [text]
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_portions_have_every_row_once_and_are_bounded(
-    seed: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(portions, "ROWS", 7)
-    monkeypatch.setattr(portions, "CHARACTERS", 100)
+def test_portions_have_every_row_once_and_are_bounded(seed: int) -> None:
     draw = random.Random(seed)
     sizes = [draw.choice([0, 3, 40, 99, 100, 250]) for _ in range(draw.randint(0, 60))]
-    found = [sizes[at] for at in portions.portions(sizes)]
+    found = [sizes[at] for at in portions.portions(sizes, 7, 100)]
     assert [size for part in found for size in part] == sizes
     assert all(len(part) <= 7 and (sum(part) <= 100 or len(part) == 1) for part in found)

@@ -28,6 +28,9 @@ UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 base class of its public error is the right one in every version."""
 
 
+_STOPPED = 128 + 2
+
+
 class _Group(TyperGroup):
     """Shows wrong usage as one line, like every other error."""
 
@@ -58,7 +61,9 @@ class _Group(TyperGroup):
             show_error("UsageError", _usage(error))
             sys.exit(2)
         except (typer.Abort, KeyboardInterrupt) as error:
-            sys.exit(_interrupted(signals.stopped(error) or signals.Stopped()))
+            sys.exit(_interrupted(signals.stopped(error) or signals.Stopped(number=signals.last())))
+        if code == _STOPPED:  # typer's word for an interruption outside of a command
+            sys.exit(_interrupted(signals.Stopped(number=signals.last())))
         sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Protocol, cast
+from typing import Any, ClassVar, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,9 +24,6 @@ from lorafit.engine.lm_loss import IGNORED
 from lorafit.model.modes import evaluating
 from lorafit.model.sites import output_embeddings
 from lorafit.tasks.base import Task
-
-AT_ONCE = 1 << 24
-"""Logits that are alive at a time (64 MB in float32); as many or fewer are computed whole."""
 
 _TRIED = 8
 """Tokens on which it is tried."""
@@ -58,6 +55,9 @@ class OwnHead:
         shift: Positions between the logits that predict a label and the label.
     """
 
+    at_once: ClassVar[int] = 1 << 24
+    """Logits that are alive at a time (64 MB in float32); as many or fewer are computed whole."""
+
     def __init__(self, model: nn.Module, shift: int) -> None:
         self.model = model
         self.shift = shift
@@ -75,7 +75,7 @@ class OwnHead:
 
     def wanted(self, inputs: Mapping[str, Tensor], labels: Tensor) -> bool:
         """Whether the logits of a batch are too many at once, and can be had in parts."""
-        if labels.numel() * self._words() <= AT_ONCE:
+        if labels.numel() * self._words() <= self.at_once:
             return False
         if self._works is None:
             self._works = self._agrees(inputs)
@@ -173,7 +173,7 @@ class OwnHead:
         """
         chosen, targets = self._labelled(inputs, labels)
         trained = [p for p in self.model.parameters() if p.requires_grad]
-        step = max(1, AT_ONCE // self._words())
+        step = max(1, self.at_once // self._words())
 
         def logits(part: Tensor) -> Tensor:
             return self.logits(part, inputs)
@@ -188,7 +188,7 @@ class OwnHead:
         chosen, targets = self._labelled(inputs, labels)
         losses = torch.zeros(len(chosen), device=chosen.device)
         right = torch.zeros(len(chosen), dtype=torch.bool, device=chosen.device)
-        for at in _slices(len(chosen), max(1, AT_ONCE // self._words())):
+        for at in _slices(len(chosen), max(1, self.at_once // self._words())):
             logits = self.logits(chosen[at], inputs).float()
             losses[at] = F.cross_entropy(logits, targets[at], reduction="none")
             right[at] = logits.argmax(dim=-1) == targets[at]

@@ -25,6 +25,10 @@ _begun: list[str] = []
 """How to go on with what is being done now, as `naming` has it."""
 
 
+_heard: list[int] = []
+"""The signals that asked this program to stop, so far."""
+
+
 class Stopped(KeyboardInterrupt):
     """A signal stopped the program.
 
@@ -43,6 +47,11 @@ class Stopped(KeyboardInterrupt):
         return 128 + self.number
 
 
+def last() -> int:
+    """The signal that asked the program to stop, last; SIGINT where none was noted."""
+    return _heard[-1] if _heard else signal.SIGINT
+
+
 def stopped(error: BaseException) -> Stopped | None:
     """The interruption that an exception is or was made of; ``None``: of none.
 
@@ -53,7 +62,7 @@ def stopped(error: BaseException) -> Stopped | None:
         if isinstance(error, Stopped):
             return error
         if isinstance(error, KeyboardInterrupt):
-            return Stopped(str(error))
+            return Stopped(str(error), last())
         seen.add(id(error))
         error = error.__cause__ or error.__context__ or error
     return None
@@ -135,6 +144,7 @@ def _sent_again(otherwise: Any, lost: Any) -> None:
 
 def _raise_or_leave(number: int, frame: FrameType | None) -> NoReturn:
     """Ends the process while modules are loaded: some catch every exception, this one too."""
+    _heard.append(number)
     while frame is not None and not _begun:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
             os.write(2, f"Interrupted: stopped by {name(number)}.\n".encode())
@@ -144,4 +154,5 @@ def _raise_or_leave(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def _raise(number: int, _frame: FrameType | None) -> NoReturn:
+    _heard.append(number)
     raise Stopped(number=number)

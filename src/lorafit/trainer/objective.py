@@ -14,6 +14,7 @@ from transformers.models.auto import modeling_auto
 from lorafit.data.batches import Example
 from lorafit.engine.lm_loss import IGNORED
 from lorafit.engine.support import Unsupported
+from lorafit.tasks.base import Supervision
 
 Kind = Literal["classes", "several", "number", "tokens", "next_token"]
 
@@ -67,6 +68,8 @@ class Objective:
         pad = getattr(self.config, "pad_token_id", None)
         self.pad_token_id = pad if isinstance(pad, int) else 0
         self.task_type = "CAUSAL_LM" if head == "next_token" else "SEQ_CLS"
+        learned: dict[str, Supervision] = {"next_token": "next_token", "tokens": "token"}
+        self.supervision = learned.get(head, "example")
 
     def kind(self, labels: Tensor) -> Kind:
         """The loss for such labels, as the model chooses it."""

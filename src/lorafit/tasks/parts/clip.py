@@ -10,16 +10,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
-
-_SHORT = 1 << 16
-"""Characters up to which a text is left as it is."""
-_OF_A_TOKEN = 12
-"""Characters for each token that is wanted; where they are not enough, twice as many are taken."""
-_LOOKED = 4_096
-"""Characters in which a place to cut is looked for."""
 
 _BETWEEN = re.compile(r"[A-Za-z] (?=[A-Za-z])")
 _OVER = re.compile(r"[A-Za-z][ \u0120\u2581][A-Za-z]")
@@ -27,8 +21,27 @@ _OVER = re.compile(r"[A-Za-z][ \u0120\u2581][A-Za-z]")
 U+2581."""
 
 
+@dataclass(frozen=True)
+class Cut:
+    """Where a text is cut, in characters.
+
+    Attributes:
+        short: Texts up to this length are left as they are.
+        of_a_token: For each token that is wanted; where they are not enough, twice as many are
+            taken.
+        looked: In which a place to cut is looked for.
+    """
+
+    short: int = 1 << 16
+    of_a_token: int = 12
+    looked: int = 4_096
+
+
+CUT = Cut()
+
+
 def beginnings(
-    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int
+    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int, cut: Cut = CUT
 ) -> list[str]:
     """Texts, the very long ones cut, with the same first ``max_length`` tokens.
 
@@ -39,20 +52,21 @@ def beginnings(
         texts: Of any length.
         tokenizer: Reads them.
         max_length: How many tokens are wanted, special ones not counted.
+        cut: Where they are cut.
     """
-    room = _OF_A_TOKEN * (max_length + 1)
-    shortest = max(_SHORT, room)
+    shortest = max(cut.short, cut.of_a_token * (max_length + 1))
     long = [number for number, text in enumerate(texts) if len(text) > shortest]
     found = list(texts)
     if long and _is_local(tokenizer):
         for number in long:
-            found[number] = _beginning(found[number], tokenizer, max_length, room)
+            found[number] = _beginning(found[number], tokenizer, max_length, cut)
     return found
 
 
-def _beginning(text: str, tokenizer: PreTrainedTokenizerBase, max_length: int, room: int) -> str:
+def _beginning(text: str, tokenizer: PreTrainedTokenizerBase, max_length: int, cut: Cut) -> str:
+    room = cut.of_a_token * (max_length + 1)
     while room < len(text):
-        low = max(0, room - _LOOKED)
+        low = max(0, room - cut.looked)
         places = [found.start() + 1 for found in _BETWEEN.finditer(text[low:room])]
         if places:
             part = text[: low + places[-1]]

@@ -9,15 +9,19 @@ CHARACTERS = 1 << 23
 """A fast tokenizer notes about 150 bytes of each token: 300 MB at four characters a token."""
 
 
-def portions(sizes: Sequence[int]) -> Iterator[slice]:
-    """Slices of up to `ROWS` rows with up to `CHARACTERS` in all; a longer row is alone.
+def portions(
+    sizes: Sequence[int], rows: int = ROWS, characters: int = CHARACTERS
+) -> Iterator[slice]:
+    """Slices of some rows with some characters in all, at most; a longer row is alone.
 
     Args:
         sizes: Characters of each row.
+        rows: Most rows of a slice.
+        characters: Most characters of one.
     """
     first = held = 0
     for at, size in enumerate(sizes):
-        if at > first and (at - first == ROWS or held + size > CHARACTERS):
+        if at > first and (at - first == rows or held + size > characters):
             yield slice(first, at)
             first, held = at, 0
         held += size
