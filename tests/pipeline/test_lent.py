@@ -12,6 +12,7 @@ import transformers as hf
 
 import lorafit
 from lorafit.pipeline import handoff
+from lorafit.pipeline.lent import lent
 from lorafit.training import loop
 from tests import tiny_text
 
@@ -112,3 +113,59 @@ def test_a_shrunk_adapter_leaves_the_model_alone(model: Any, tmp_path: Path) -> 
         progress=False, batch_size=8, bf16=False,
     )  # fmt: skip
     assert_same(state(model), before)
+
+
+class Numbers:
+    """A tensor on a device, as a build of torch for the CPU has none."""
+
+    def __init__(self, device: str, grad: Numbers | None = None) -> None:
+        self.device, self.requires_grad, self._grad = torch.device(device), True, grad
+
+    @property
+    def data(self) -> Numbers:
+        return self
+
+    @data.setter
+    def data(self, other: Numbers) -> None:
+        self.device = other.device
+
+    @property
+    def grad(self) -> Numbers | None:
+        return self._grad
+
+    @grad.setter
+    def grad(self, grad: Numbers | None) -> None:
+        if grad is not None and grad.device != self.device:
+            raise RuntimeError("assigned grad has data located on a different device")
+        self._grad = grad
+
+    def to(self, device: torch.device) -> Numbers:
+        return Numbers(str(device))
+
+    def requires_grad_(self, wanted: bool) -> None:
+        self.requires_grad = wanted
+
+
+@pytest.mark.parametrize("moved", [("weight",), ("bias",), ("weight", "bias")])
+@pytest.mark.parametrize("home", ["cpu", "cuda:1"])
+@pytest.mark.parametrize("gradients", ["kept", "dropped"])
+def test_what_was_moved_within_its_parameters_goes_home(
+    model: Any, moved: tuple[str, ...], home: str, gradients: str
+) -> None:
+    table = model.classifier._parameters
+    own = {name: Numbers(home, Numbers(home)) for name in ("weight", "bias")}
+    kept = {name: number.grad for name, number in own.items()}
+    numbers = [*own.values(), *(number.grad for number in own.values() if number.grad)]
+    table.update(own)
+    with lent(model):
+        for name in moved:
+            gradient = own[name].grad
+            own[name].device = torch.device("cuda:0")
+            if gradient is not None:
+                gradient.device = torch.device("cuda:0")
+            if gradients == "dropped":
+                own[name].grad = None
+    assert {name: table[name] for name in own} == own
+    assert {name: number.grad for name, number in own.items()} == kept
+    assert len(numbers) == 4
+    assert {number.device for number in numbers} == {torch.device(home)}

@@ -52,6 +52,18 @@ def test_the_message_says_what_to_try() -> None:
     assert "(2.996)" in message
 
 
+@given(st.floats(1e-6, 1.0))
+def test_a_run_among_others_with_other_rates_names_its_rate_and_advises_none(peak: float) -> None:
+    watch = Watch(TWENTY, 100, TrainConfig(), peak=peak, rivals=True)
+    found = [
+        watch.see(Step(n, 0.0, [[0]]), Outcome(3.0, 1, 1, 5.0, peak, 1.0)) for n in range(1, 101)
+    ]
+    (message,) = filter(None, found)
+    assert f"diverges at learning rate {peak:.2g}." in message
+    assert message.endswith("compares this run with runs at other learning rates")
+    assert "--learning-rate" not in message
+
+
 @pytest.mark.parametrize(
     ("losses", "norm"),
     [

@@ -97,6 +97,16 @@ def test_what_reading_costs_is_known_before() -> None:
     )
 
 
+def test_the_reason_names_both_losses_with_equally_many_digits() -> None:
+    learner, new = beginner()
+    found = head.begin(learner, configured(), new)
+    assert found.choice.value == "probe"
+    assert found.reason.startswith("the best linear layer on the base model's features of ")
+    assert found.reason.endswith(
+        f": validation loss {found.loss:.4f} before any training, {found.loss_before:.4f} if random"
+    )
+
+
 def test_more_answers_than_examples_are_not_solved_for() -> None:
     learner, new = beginner()
     few = replace(learner, train=learner.train.select(range(3)))

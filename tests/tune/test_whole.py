@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import lorafit
 from lorafit.console import show_result
 from lorafit.errors import ConfigError, TrainingError
 from lorafit.tune import strategies, whole
+from lorafit.tune.bench import bench
 from lorafit.tune.bench.bench import Bench
 from lorafit.tune.grid import Grid
 from tests import tiny_text
@@ -175,6 +177,29 @@ def test_a_grid_that_diverges_everywhere_says_so(
     given = {"learning_rate": 1e20, "target_modules": "all-linear", "max_grad_norm": None}
     with pytest.raises(TrainingError, match="every run diverged"):
         train(base, data, tmp_path, "small grid", 2, **given)
+
+
+@pytest.mark.parametrize(
+    ("more", "advised"),
+    [({"r": 1, "lora_alpha": 2}, False), ({"learning_rate": 1e-2}, True)],
+    ids=["open", "set"],
+)
+def test_a_rate_is_advised_only_where_the_search_tries_no_others(
+    base: Path,
+    data: DatasetDict,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    more: dict[str, Any],
+    advised: bool,
+) -> None:
+    monkeypatch.setattr(bench, "guessing", lambda *_: 1e-6)  # nothing learns so much
+    given = {"target_modules": "all-linear"} | more
+    with caplog.at_level(logging.WARNING, "lorafit"):
+        train(base, data, tmp_path, "small grid", 2, **given)
+    said = [record.message for record in caplog.records if "diverges at" in record.message]
+    assert len(said) == 2  # of two runs: at each rate, or at each rank
+    assert all(("Try learning_rate=" in line) is advised for line in said)
 
 
 def test_a_word_for_all_layers_is_not_taken_apart(

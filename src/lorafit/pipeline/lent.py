@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, ParamSpec, TypeVar
 
+import torch
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -35,11 +36,12 @@ def gives_back(call: Callable[P, R]) -> Callable[P, R]:
 def lent(model: PreTrainedModel) -> Iterator[None]:
     """Puts back what a model consists of: modules, parameters, hooks, flags, configuration.
 
-    The numbers in the parameters are not copied: nothing here writes into those of a base model
+    Also where it is: torch moves the numbers of a parameter to another device within it. The
+    numbers in the parameters are not copied: nothing here writes into those of a base model
     but merging, which is undone where it is done.
     """
     modules = [(module, _tables(module), module.training) for module in model.modules()]
-    parameters = [(p, p.requires_grad, p.grad) for p in model.parameters()]
+    parameters = [(p, p.device, p.requires_grad, p.grad) for p in model.parameters()]
     config = dict(vars(model.config))
     try:
         yield
@@ -50,11 +52,21 @@ def lent(model: PreTrainedModel) -> Iterator[None]:
                 own.clear()
                 own.update(table)
             module.training = training
-        for parameter, requires_grad, gradient in parameters:
+        for parameter, device, requires_grad, gradient in parameters:
             parameter.requires_grad_(requires_grad)
+            parameter.grad = None  # torch takes one of the parameter's own device only
+            _move(parameter, device)
+            if gradient is not None:
+                _move(gradient, device)
             parameter.grad = gradient
         vars(model.config).clear()
         vars(model.config).update(config)
+
+
+def _move(tensor: torch.Tensor, device: torch.device) -> None:
+    """Brings the numbers of a tensor back to their device; the tensor stays the same object."""
+    if tensor.device != device:
+        tensor.data = tensor.data.to(device)
 
 
 def _tables(module: nn.Module) -> dict[str, dict[Any, Any]]:

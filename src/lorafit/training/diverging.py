@@ -57,6 +57,8 @@ class Watch:
         total_steps: Of the training.
         settings: Clipping and the peak rate.
         peak: The peak rate, where it is another one than that of the settings.
+        rivals: Whether the training is one of several at different rates, so that the user has
+            none to try.
     """
 
     def __init__(
@@ -65,11 +67,14 @@ class Watch:
         total_steps: int,
         settings: TrainConfig,
         peak: float | None = None,
+        *,
+        rivals: bool = False,
     ) -> None:
         self._guess = guess
         self._total = total_steps
         self._limit = settings.max_grad_norm or float("inf")
         self._peak = settings.learning_rate if peak is None else peak
+        self._rivals = rivals
         self._window = max(FEWEST, round(WINDOW * total_steps))
         self._seen: deque[tuple[float, float]] = deque(maxlen=self._window)
         self._said = False
@@ -94,5 +99,11 @@ class Watch:
         return (
             f"after {step.number} of {self._total} steps the training loss ({loss:.3f}) is no "
             f"lower than that of answers given without reading ({self._guess:.3f}): training "
-            f"diverges at learning rate {self._peak:.2g}. Try --learning-rate {self._peak / 4:.2g}"
+            f"diverges at learning rate {self._peak:.2g}. {self._advice}"
         )
+
+    @property
+    def _advice(self) -> str:
+        if self._rivals:
+            return "The search compares this run with runs at other learning rates"
+        return f"Try --learning-rate {self._peak / 4:.2g}"

@@ -175,17 +175,18 @@ def begin(learner: Learner, config: Config, new: Sequence[str]) -> HeadStart:
         return replace(start, reason=str(error), time_s=time.perf_counter() - began)
     solved, loss = _solve(layer, train, validation, learner)
     start = replace(start, loss=loss, time_s=time.perf_counter() - began)
-    told = f"validation loss {start.loss_before:.4g} as drawn, {loss:.4g} as solved"
+    solved_layer = f"the best linear layer on the base model's features of {len(rows):,} examples"
     if not loss < start.loss_before:
-        return replace(start, reason=f"the head stays as it is: {told}")
+        told = f"validation loss {start.loss_before:.4f} before any training"
+        return replace(start, reason=f"{told}; {solved_layer} has {loss:.4f}")
     names = {id(parameter): name for name, parameter in learner.trainable.items()}
     weights = {
         names[id(parameter)]: value.to(parameter.dtype)
         for parameter, value in zip(layer.parameters(), solved, strict=True)
     }
     put(learner.trainable, weights)
-    reason = f"the best linear layer on what the untrained model says of {len(rows):,} examples"
-    return replace(start, weights=weights, reason=f"{reason}: {told}")
+    told = f"validation loss {loss:.4f} before any training, {start.loss_before:.4f} if random"
+    return replace(start, weights=weights, reason=f"{solved_layer}: {told}")
 
 
 def put(trainable: Mapping[str, nn.Parameter], weights: Mapping[str, Tensor]) -> None:

@@ -495,11 +495,14 @@ class Bench:
 
         A trunk whose rate is open needs none: it goes back and takes a lower one.
         """
-        if phase != "whole runs" and (phase != "trunk" or "train.learning_rate" in self.open):
+        whole, searched = phase == "whole runs", "train.learning_rate" in self.open
+        if not whole and (phase != "trunk" or searched):
             return None
         if state.step == 0 or self._watch is None:
-            peak = about.get("learning_rate") if phase == "whole runs" else None
-            self._watch = Watch(self._guess, self.total_steps, self.config.train, peak)
+            peak = about.get("learning_rate") if whole else None
+            self._watch = Watch(
+                self._guess, self.total_steps, self.config.train, peak, rivals=searched
+            )
         return self._watch
 
     def _train(self, state: State, until: int, rate: Rate, watch: Watch | None) -> Entry:
