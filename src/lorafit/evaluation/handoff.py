@@ -87,8 +87,8 @@ def check_handoff(
             )
     if failed:
         raise HandoffError(
-            f"{' and '.join(failed)}; the largest logit is {scale:.3g}. The trained weights are safe "
-            "in the run's checkpoints; do not use what was exported."
+            f"{' and '.join(failed)}; the largest logit is {scale:.3g}. The trained weights are "
+            "safe in the run's checkpoints; do not use what was exported."
         )
     if base is not None and max_abs_diff(expected, _compute(base, "base")) == 0.0:
         raise HandoffError(
