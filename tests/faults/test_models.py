@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import pickle
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -204,3 +205,36 @@ def test_a_tokenizer_that_adds_too_many_tokens_is_refused(tmp_path: Path) -> Non
     error = outcome(lambda: preview(base))
     assert isinstance(error, ModelError)
     assert "adds 1,000,000 tokens to every text" in str(error)
+
+
+# Chat templates
+
+TEMPLATES = {
+    "{{ messages.__class__.__mro__ }}": "is unsafe",
+    "{{ messages.append(1) }}": "is unsafe|not safely callable",
+    "{{ cycler.__init__.__globals__.os.popen('id').read() }}": "unsafe|undefined|no attribute",
+    "{% include '/etc/passwd' %}": "no loader",
+    "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}": "recursion",
+    "{{ 'x' * 2**62 }}": "there is not the memory for what it writes",
+    "{{ 'x'|center(2**62) }}": "there is not the memory for what it writes",
+    "{% for i in range(10**9) %}{% endfor %}": "[Rr]ange",
+    "{{ 1 // 0 }}": "zero",
+}
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_a_chat_template_that_breaks_out_is_refused_with_its_reason(
+    template: str, tmp_path: Path
+) -> None:
+    base = tiny_text.save_language_model(tmp_path / "base")
+    (base / "chat_template.jinja").write_text(template, encoding="utf-8")
+    rows = [
+        [{"role": "user", "content": f"a film {n}"}, {"role": "assistant", "content": f"great {n}"}]
+        for n in range(20)
+    ]
+    data = {"train": [{"messages": messages} for messages in rows]}
+    error = outcome(lambda: lorafit.preview(base, data, progress=False))
+    assert error is not None
+    assert re.search(
+        f"is refused by the model's chat template: .*({TEMPLATES[template]})", str(error)
+    )
