@@ -27,7 +27,7 @@ PAGE = Path(__file__).parents[2] / "docs/explanation/tuning.md"
 PAST = ("rise-higher", "earlier")
 """Sides that are no more: the search with trials that begin at 1.15 to 1.2 times the usual rate,
 and that of lorafit until November 2026."""
-NO_SIDES = ("grid", "batch")
+NO_SIDES = ("grid", "earlier-grid", "batch")
 """What else there are files of."""
 
 UNTUNED = {"reviews": math.log(2), "news": math.log(20), "planted-4": 1.0, "planted-16": 1.0}
