@@ -24,8 +24,8 @@ from datasets import Dataset, DatasetDict
 from datasets.features import features
 
 import lorafit
+from lorafit import unpacked
 from lorafit.config import DataConfig
-from lorafit.data.read import unpacked
 from lorafit.data.read.files import read_file
 from lorafit.data.read.folder import read_folder
 from lorafit.data.read.reading import Reading

@@ -252,7 +252,7 @@ def test_answers_of_the_hub_are_translated(monkeypatch, error, message):
         cause = getattr(errors, error)("nothing", response=Mock(headers={}))
         raise OSError("a long\nstory") from cause
 
-    monkeypatch.setattr("lorafit.model.load.AutoConfig.from_pretrained", refuse)
+    monkeypatch.setattr("lorafit.model.load.PreTrainedConfig.get_config_dict", refuse)
     with pytest.raises(ModelError, match=message):
         load("owner/name", revision="v2")
 

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pyarrow as pa
 
+from lorafit.errors import DataError
 from lorafit.evidence.json import Json
+from lorafit.units import size
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,14 +52,20 @@ class Predictions:
 
         Raises:
             OSError: It is missing or cannot be read.
-            ValueError: It is damaged (``pa.ArrowInvalid`` is a `ValueError`).
+            ValueError: It is damaged (``pa.ArrowInvalid`` is a `ValueError`), or unpacks to more
+                than files of its size do (`lorafit.unpacked.usual_limit`).
         """
-        from pyarrow import parquet
+        # Here: listing runs does without.
+        from lorafit.unpacked import TooLargeError, read_parquet, usual_limit
 
-        with parquet.ParquetFile(file) as opened:
-            there = opened.schema_arrow.names
-            wanted = None if columns is None else [name for name in columns if name in there]
-            found = opened.read(wanted)
+        content = file.read_bytes()
+        limit = usual_limit(len(content))
+        try:
+            found = read_parquet(content, limit, file, columns=columns)
+        except TooLargeError as error:
+            raise ValueError(f"it unpacks to more than {size(limit)}") from error
+        except DataError as error:
+            raise ValueError(str(error)) from error
         for name, holds in _HOLDS.items():
             if name in found.column_names and not holds(found.schema.field(name).type):
                 raise ValueError(f"its column {name} holds {found.schema.field(name).type}")

@@ -13,7 +13,7 @@ from transformers.models.auto.modeling_auto import (
 from lorafit import hub, quiet
 from lorafit.config import ModelConfig
 from lorafit.model.files import translated
-from lorafit.model.load import find_source
+from lorafit.model.load import check_asked, find_source
 from lorafit.tasks.base import ModelKind
 from lorafit.trust import check_granted
 
@@ -38,6 +38,7 @@ def kind_of_model(model: PreTrainedModel | ModelConfig) -> ModelKind:
         hub.asked(source.folder is None),
         translated(model.name_or_path, model.revision),
     ):
+        check_asked(source, model.revision, model.name_or_path)
         return _kind(AutoConfig.from_pretrained(source.location, **options))
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import transformers
+from huggingface_hub import try_to_load_from_cache
 from transformers import (
     AutoConfig,
     AutoTokenizer,
@@ -25,10 +26,20 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils.hub import cached_file
 
 from lorafit import hub, paths, quiet
 from lorafit.config import ModelConfig
 from lorafit.errors import ModelError
+from lorafit.model.asked import (
+    INDEX,
+    Held,
+    check_counts,
+    check_elements,
+    check_index,
+    check_named_weights,
+    held,
+)
 from lorafit.model.files import (
     check_attention,
     check_experts,
@@ -57,6 +68,10 @@ log = logging.getLogger(__name__)
 
 GgufConfig: Any = getattr(transformers, "GgufConfig", None)
 """Only newer versions of transformers can keep GGUF's weights packed, and do."""
+
+
+_MOST_ADDED = 1_000
+"""Tokens that a tokenizer may add to a text; all known ones add fewer than ten."""
 
 
 @dataclass
@@ -123,6 +138,7 @@ def load_model(config: ModelConfig, task: Task) -> LoadedModel:
         hub.asked(source.folder is None),
         translated(name, config.revision),
     ):
+        weights = check_asked(source, config.revision, name)
         model_config = AutoConfig.from_pretrained(source.location, **options)
     if config.attn_implementation is None:
         check_attention(model_config, name)
@@ -138,6 +154,8 @@ def load_model(config: ModelConfig, task: Task) -> LoadedModel:
         options["quantization_config"] = GgufConfig(dequantize=True)
     if config.attn_implementation is not None:
         options["attn_implementation"] = config.attn_implementation
+    if not config.trust_remote_code:  # code that may do anything needs no config for it
+        check_elements(model_config, task.auto_model, weights, name)
     with (
         quiet.others(downloads=source.folder is None),
         hub.asked(source.folder is None),
@@ -250,6 +268,44 @@ def find_source(config: ModelConfig) -> Source:
     return Source(str(path), path, gguf_file, base_name)
 
 
+def check_asked(source: Source, revision: str | None, name: str) -> Held:
+    """Refuses a ``config.json`` that asks for what its weights cannot be, before it is obeyed.
+
+    Args:
+        source: Where the files are. Of a GGUF file nothing is asked: it has no config.json.
+        revision: Branch, tag or commit on the Hub.
+        name: What to call the model in messages.
+
+    Returns:
+        What the weights hold, as far as they are on this machine.
+
+    Raises:
+        ModelError: It asks for too much, or weights are named that are not read.
+    """
+    if source.gguf_file is not None:
+        return Held()
+    chosen = {} if revision is None else {"revision": revision}
+    values, _ = PreTrainedConfig.get_config_dict(source.location, **chosen)
+    folder = source.folder
+    if folder is None:
+        index = cached_file(
+            *(source.location, INDEX),
+            **chosen,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+            _raise_exceptions_for_gated_repo=False,
+        )
+        if index is not None:
+            check_index(Path(index))
+        config = try_to_load_from_cache(source.location, "config.json", revision=revision)
+        folder = Path(config).parent if isinstance(config, str) else None
+    weights = Held() if folder is None else held(folder)
+    check_named_weights(values, name)
+    check_counts(values, weights, name)
+    # On the Hub there may be files that are not fetched yet.
+    return weights if source.folder is not None else Held()
+
+
 def _check_kind(config: PreTrainedConfig, task: Task, name: str, *, trusted: bool) -> None:
     """The model's family needs a class for the task."""
     auto: Any = task.auto_model
@@ -278,6 +334,11 @@ def _load_tokenizer(name: str, source: Source, options: dict[str, Any]) -> PreTr
         raise ModelError(
             f'"{name}" has no tokenizer: there is no tokenizer.json and no vocabulary file. '
             "Save the tokenizer beside the model (tokenizer.save_pretrained)."
+        )
+    if tokenizer.is_fast and (added := tokenizer.num_special_tokens_to_add()) > _MOST_ADDED:
+        raise ModelError(
+            f'the tokenizer of "{name}" adds {added:,} tokens to every text, which no model reads. '
+            "Mend the post_processor in its tokenizer.json."
         )
     return tokenizer
 

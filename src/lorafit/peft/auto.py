@@ -9,7 +9,9 @@ from typing import Any, ClassVar
 import transformers
 
 from lorafit.errors import AdapterError
+from lorafit.model.asked import Held, check_elements
 from lorafit.model.files import check_attention, check_experts, translated
+from lorafit.model.load import Source, check_asked
 from lorafit.paths import PACKAGE_PREFIX, resolve
 from lorafit.peft.config import PeftConfig
 from lorafit.peft.model import PeftModel
@@ -68,10 +70,17 @@ class AutoPeftModel:
         found = {"revision": saved.revision} | trust
         with translated(base_name, saved.revision):
             asked = {key: kwargs[key] for key in hub.keys() & kwargs.keys()}
+            local, weights = Path(base_name), Held()
+            if local.is_dir():
+                weights = check_asked(Source(base_name, local, None, base_name), None, base_name)
             own = transformers.AutoConfig.from_pretrained(base_name, **found, **asked)
             if kwargs.get("attn_implementation") is None:
                 check_attention(own, base_name)
             check_experts(own, base_name)
+            if not trust["trust_remote_code"]:
+                check_elements(own, cls._auto(saved), weights, base_name)
+            # Pickled weights can run code.
+            kwargs.setdefault("use_safetensors", True)
             base = cls._auto(saved).from_pretrained(base_name, **found, **kwargs)
         if (Path(path) / "tokenizer_config.json").is_file():
             # A tokenizer saved along may have got tokens that the base does not have.

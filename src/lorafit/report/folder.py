@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import yaml
 from safetensors import SafetensorError, safe_open
 
+from lorafit import regular
 from lorafit.errors import LorafitError, RunError
 from lorafit.evidence import Choices, Evaluation, MetricInfo, Record
 from lorafit.evidence.json import Json, mapping, parsed
@@ -125,7 +126,7 @@ def read_folder(path: Path) -> RunFolder:
 
 def _text(found: RunFolder, file: str) -> str | None:
     try:
-        return (found.path / file).read_text(encoding="utf-8")
+        return regular.read_text(found.path / file)
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as error:

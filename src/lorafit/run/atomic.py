@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lorafit import regular
 from lorafit.errors import LorafitError, RunError
 from lorafit.evidence.json import parsed
 
@@ -242,7 +243,7 @@ def read_json(path: Path) -> Any:
         RunError: The file is missing or is not JSON.
     """
     try:
-        return parsed(path.read_text(encoding="utf-8"))
+        return parsed(regular.read_text(path))
     except FileNotFoundError as error:
         raise RunError(f'there is no "{path}"') from error
     except (OSError, ValueError) as error:

@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from lorafit import regular
 from lorafit.config import Config
 from lorafit.errors import ConfigError, RunError
 from lorafit.run import aliases
@@ -100,7 +101,7 @@ def render(config: Config, origins: Mapping[str, str]) -> str:
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return regular.read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise RunError(f'cannot read "{path}": {error}') from error
 

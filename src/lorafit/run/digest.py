@@ -7,6 +7,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from lorafit import regular
+
 CONTENT = "content_sha256"
 """Name of the entry of a JSON object that holds the digest of the others."""
 
@@ -17,7 +19,7 @@ def of_file(path: Path) -> str:
     Raises:
         OSError: It cannot be read.
     """
-    with path.open("rb") as file:
+    with regular.check(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NotRequired, Self, TypedDict, cast
 
+from lorafit import regular
 from lorafit.config import Config
 from lorafit.errors import RunError, did_you_mean
 from lorafit.evidence import Choice as Choice
@@ -415,7 +416,7 @@ class Run:
         if not file.is_file():
             return []
         try:
-            return file.read_text(encoding="utf-8").split("\n")[:-1]
+            return regular.read_text(file).split("\n")[:-1]
         except OSError as error:
             raise RunError(f'cannot read "{file}": {error.strerror}') from error
         except UnicodeDecodeError as error:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from lorafit import regular
 from lorafit.errors import RunError
 from lorafit.run import atomic
 
@@ -52,7 +53,7 @@ def held(
         except Timeout as error:
             pid = ""
             with contextlib.suppress(OSError, ValueError):
-                pid = str(int((folder / HOLDER).read_text()))
+                pid = str(int(regular.read_text(folder / HOLDER)))
             raise RunError(
                 f'another process{f" ({pid})" if pid else ""} is {doing} in "{folder}". '
                 "Wait for it or stop it."

@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
+from lorafit import regular
 from lorafit.errors import RunError
 from lorafit.evidence.json import Json, parsed
 from lorafit.run import atomic, digest
@@ -182,7 +183,7 @@ def read(path: Path) -> Checkpoint:
         RunError: It is damaged, or of a newer format.
     """
     try:
-        values = parsed((path / _VALUES).read_text(encoding="utf-8"))
+        values = parsed(regular.read_text(path / _VALUES))
         if values["format"] != FORMAT:
             raise RunError(  # noqa: TRY301 passes through below
                 f'the checkpoint "{path}" has format {values["format"]}; this version of lorafit '

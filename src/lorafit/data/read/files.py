@@ -27,9 +27,9 @@ from lorafit.data.read.conll import SUFFIXES, read_conll
 from lorafit.data.read.delimited import read_delimited
 from lorafit.data.read.reading import PLAIN, Reading
 from lorafit.data.read.rows import to_dataset
-from lorafit.data.read.unpacked import check_size, counted, read_arrow, read_parquet
 from lorafit.errors import DataError, clause
 from lorafit.evidence.json import parsed
+from lorafit.unpacked import check_size, counted, read_arrow, read_parquet
 
 _MAGIC = {b"\x1f\x8b": "gz", b"BZh": "bz2", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zst"}
 _OPENERS: dict[str, Callable[..., Any]] = {

@@ -6,11 +6,7 @@ from dataclasses import dataclass
 
 from lorafit.config import DataConfig
 from lorafit.data.findings import UNKEPT, Findings
-
-UNPACKED = 10**9
-"""Bytes that any file may unpack to."""
-UNPACKED_TIMES = 50
-"""And how many times its own size: text compresses to a third or a tenth."""
+from lorafit.unpacked import usual_limit
 
 
 @dataclass(frozen=True)
@@ -38,7 +34,7 @@ class Reading:
 
     def limit(self, size: int) -> int:
         """Most bytes that a file of this many may unpack to."""
-        return self.max_unpacked or max(UNPACKED, UNPACKED_TIMES * size)
+        return self.max_unpacked or usual_limit(size)
 
 
 PLAIN = Reading()

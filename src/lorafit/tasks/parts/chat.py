@@ -153,13 +153,20 @@ class Unrendered(DataError):
         self._parts = (messages, error)
         super().__init__(
             f"{place} (roles: {roles}) is refused by the model's chat template: "
-            f"{str(error).rstrip('.')}. Mend it, leave such rows out with --skip-bad-rows, or use "
+            f"{_said(error)}. Mend it, leave such rows out with --skip-bad-rows, or use "
             "a model whose template takes them."
         )
 
     def at(self, place: str) -> Unrendered:
         """The same of a conversation whose place is known better."""
         return Unrendered(place, *self._parts) if place else self
+
+
+def _said(error: Exception) -> str:
+    """What a template says; where memory ran out it says nothing."""
+    if isinstance(error, MemoryError):
+        return "there is not the memory for what it writes"
+    return str(error).rstrip(".") or type(error).__name__
 
 
 def _rendered(

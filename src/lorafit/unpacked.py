@@ -7,7 +7,7 @@ What is counted is what is in memory: bytes of text, and of Arrow's buffers.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,6 +18,9 @@ import pyarrow.parquet as pq
 
 from lorafit.errors import DataError
 from lorafit.units import size
+
+UNPACKED, UNPACKED_TIMES = 10**9, 50
+"""Bytes that any file may unpack to; and of a larger one, so many times its own size."""
 
 _AT_ONCE = 1 << 20
 """Bytes that are unpacked between two counts."""
@@ -63,6 +66,11 @@ class Counted(io.RawIOBase):
         super().close()
 
 
+def usual_limit(size: int) -> int:
+    """Most bytes that a file of this many may unpack to, where nothing else is set."""
+    return max(UNPACKED, UNPACKED_TIMES * size)
+
+
 def counted(stream: BinaryIO, limit: int, path: Path) -> BinaryIO:
     """A stream of bytes that refuses to give more than the limit."""
     return io.BufferedReader(Counted(stream, limit, path), _AT_ONCE)
@@ -79,12 +87,13 @@ def check_size(stream: BinaryIO) -> None:
             pass
 
 
-def read_parquet(
+def read_parquet(  # noqa: PLR0913 what tests make small
     content: bytes,
     limit: int,
     path: Path,
     rows_at_once: tuple[int, int] = _ROWS_AT_ONCE,
     many: int = _MANY,
+    columns: Sequence[str] | None = None,
 ) -> pa.Table:
     """A parquet file, some rows at a time.
 
@@ -94,6 +103,7 @@ def read_parquet(
         path: Of the file, for messages.
         rows_at_once: Fewest and most rows that are unpacked between two counts.
         many: Parts above which they are joined.
+        columns: Names of columns that are wanted, where there are any; ``None``: all.
 
     Raises:
         DataError: It unpacks to more than the limit.
@@ -105,10 +115,13 @@ def read_parquet(
     sizes = [about.row_group(group).total_byte_size for group in range(about.num_row_groups)]
     if sum(sizes) > limit:
         raise too_large(path, limit)
+    if columns is not None:
+        wanted = [name for name in schema.names if name in columns]
+        schema = pa.schema([schema.field(name) for name in wanted], schema.metadata)
     # A value can be as large as its group, and one value can stand in each row of it.
     fewest, most = rows_at_once
     rows = max(fewest, min(most, limit // max(1, *sizes, 1)))
-    return _table(file.iter_batches(rows), schema, limit, path, many)
+    return _table(file.iter_batches(rows, columns=schema.names), schema, limit, path, many)
 
 
 def read_arrow(content: bytes, limit: int, path: Path) -> pa.Table:
@@ -179,9 +192,13 @@ def _named_in_utf8(path: Path) -> Iterator[None]:
         ) from error
 
 
-def too_large(path: Path, limit: int) -> DataError:
+class TooLargeError(DataError):
+    """A file unpacks to more than its limit."""
+
+
+def too_large(path: Path, limit: int) -> TooLargeError:
     """What to say of a file that unpacks to more than the limit, in bytes."""
-    return DataError(
+    return TooLargeError(
         f'"{path}" unpacks to more than {size(limit)}, from {size(path.stat().st_size)}. If that '
         "is right and there is memory for it, allow it with --set data.max_unpacked_gb=N (in GB), "
         "or unpack the file yourself."
