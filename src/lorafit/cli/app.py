@@ -29,6 +29,8 @@ base class of its public error is the right one in every version."""
 
 
 _STOPPED = 128 + 2
+_told: list[int] = []
+"""Exit codes of interruptions that were said."""
 
 
 class _Group(TyperGroup):
@@ -62,7 +64,7 @@ class _Group(TyperGroup):
             sys.exit(2)
         except (typer.Abort, KeyboardInterrupt) as error:
             sys.exit(_interrupted(signals.stopped(error) or signals.Stopped(number=signals.last())))
-        if code == _STOPPED:  # typer's word for an interruption outside of a command
+        if code == _STOPPED and not _told:  # typer's word for an interruption outside of a command
             sys.exit(_interrupted(signals.Stopped(number=signals.last())))
         sys.exit(code if isinstance(code, int) else 0)
 
@@ -198,6 +200,7 @@ def _show_traceback() -> None:
 
 def _interrupted(stop: signals.Stopped) -> int:
     """Says how to go on, which the message has, if there is anything; returns the exit code."""
+    _told.append(stop.exit_code)
     show_error("Interrupted", str(stop) or f"stopped by {signals.name(stop.number)}.")
     return stop.exit_code
 
