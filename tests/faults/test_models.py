@@ -94,7 +94,10 @@ def test_what_is_checked_draws_from_no_generator(tmp_path: Path) -> None:
     ],
 )
 def test_numbers_of_real_models_are_allowed(values: dict[str, Any]) -> None:
-    asked.check_counts(values, asked.Held(n_bytes=1, tensors=3, longest=9), "x")
+    held = asked.Held(n_bytes=1, tensors=3, longest=9)
+    asked.check_counts(values, held, "x")
+    with pytest.raises(ModelError, match="they do not belong together"):
+        asked.check_counts({**values, "num_hidden_layers": 10**9}, held, "x")
 
 
 def test_numbers_inside_of_lists_and_parts_are_counted() -> None:
